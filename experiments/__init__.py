@@ -1,0 +1,1 @@
+"""Questions and answers: recipes, plans, sweeps, laws, reports."""
