@@ -1,0 +1,20 @@
+"""What decides the tokens that a run reads."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A source, how it becomes tokens, and which windows are validated on. Part of a run's identity."""
+
+    source: str = "python_source"  # python_source | text | tfds:NAME | synthetic | tokens
+    path: str = ""  # text: files or globs, comma-separated; tfds: its data_dir; tokens: a prepared folder
+    tokenizer: str = "bytes"  # bytes | sentencepiece
+    tokenizer_path: str = ""  # the .model file of sentencepiece
+    seed: int = 0  # order of the training windows
+    validation_windows: int = 256  # at fixed places, the same for every run
+    zipf: float = 0.5  # synthetic: key probabilities fall as rank^-(1 + zipf)
+
+
+class DataError(ValueError):
+    """A corpus, tokenizer or token file that cannot be used; the message says what to do."""

@@ -1,0 +1,126 @@
+"""Batches addressed by (seed, step): no iterator, no state, nothing to save for a resume.
+
+A dataset is cut into windows of T+1 tokens at multiples of T. Windows are visited in a random order that is a new permutation
+every epoch: the permutation is a Feistel network, so the i-th window is computed, not looked up. A batch is one gather.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data import pack, tokenizers
+from data.config import Data, DataError
+from data.synthetic import VOCAB, Synthetic
+
+
+def _mix(x: np.ndarray, key: int) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        z = (x + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    return z ^ (z >> np.uint64(29))
+
+
+def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray) -> np.ndarray:
+    """Position of items `i` under a pseudo-random permutation of range(n), one per (seed, epoch). Four Feistel rounds on the
+    next even power of two; items that fall outside are walked on until they fall inside."""
+    half = max(1, ((n - 1).bit_length() + 1) // 2)
+    low = np.uint64(2**half - 1)
+    key = _mix(np.asarray(epoch, np.uint64), (seed * 2 + 1) % 2**63)
+    x = np.asarray(i, np.uint64).copy()
+    todo = np.ones(x.shape, bool)
+    while todo.any():
+        a, b = x >> np.uint64(half), x & low
+        for r in range(4):
+            a, b = b, a ^ (_mix(b + key, r * 0x632BE59BD9B4E019 % 2**63) & low)
+        x = np.where(todo, (a << np.uint64(half)) | b, x)
+        todo = x >= n
+    return x.astype(np.int64)
+
+
+class Counted(NamedTuple):
+    """What a stretch of training read, counted."""
+
+    tokens: int
+    bytes: int
+    dataset_tokens: int | None  # None: infinite
+    epochs: float
+
+
+class Text:
+    """Windows of prepared token files."""
+
+    def __init__(self, d: Data, seq_len: int, cache: str = ""):
+        files = pack.prepare(d, cache)
+        self._tokens, self._seq_len, self._seed = files.tokens, seq_len, d.seed
+        tokenizer = tokenizers.load(d)
+        self.vocab_size, self.token_bytes = tokenizer.vocab_size, tokenizer.token_bytes
+        self.corpus = files.meta["corpus"]
+        self.fingerprints = {"corpus": files.meta["corpus_fingerprint"], "tokenizer": files.meta["tokenizer_fingerprint"]}
+        self.dataset_tokens = int(self._tokens["train"].size)
+        self._windows = {s: (t.size - 1) // seq_len for s, t in self._tokens.items()}
+        for split, n in self._windows.items():
+            if n < 1:
+                raise DataError(f"the {split} split of {self.corpus} has {self._tokens[split].size} tokens, fewer than one window of model.seq_len={seq_len}")
+        self._wanted = d.validation_windows
+
+    def _gather(self, split, window):
+        at = window[:, None] * self._seq_len + np.arange(self._seq_len + 1)
+        return np.asarray(self._tokens[split][at], np.int32)
+
+    def batch(self, step: int, global_batch: int, rows: slice = slice(None)) -> np.ndarray:
+        """Sequences `rows` of the global batch of `step`, int32 (B, T+1)."""
+        i = np.arange(step * global_batch, (step + 1) * global_batch)[rows]
+        n = self._windows["train"]
+        return self._gather("train", permute(i % n, n, self._seed, i // n))
+
+    def validation(self) -> np.ndarray:
+        """The validation windows, evenly spaced over the split, int32 (windows, T+1)."""
+        n = self._windows["validation"]
+        k = min(n, self._wanted)
+        return self._gather("validation", np.arange(k) * n // k)
+
+    def true_nll(self, tokens):
+        return None
+
+    def counted(self, steps: int, global_batch: int) -> Counted:
+        """Exact for the windows read in `steps` batches from step 0."""
+        read = steps * global_batch
+        n = self._windows["train"]
+        full, rest = divmod(read, n)
+        sizes = np.add.reduceat(self.token_bytes[self._tokens["train"][1 : n * self._seq_len + 1]], np.arange(n) * self._seq_len)
+        partial = sizes[permute(np.arange(rest), n, self._seed, np.full(rest, full))].sum() if rest else 0
+        return Counted(read * self._seq_len, int(full * sizes.sum() + partial), self.dataset_tokens, read / n)
+
+
+class Generated:
+    """Windows of the synthetic source. A token counts as one byte."""
+
+    def __init__(self, d: Data, seq_len: int, cache: str = ""):
+        self.source = Synthetic(d.zipf)
+        self._seq_len, self._seed, self._wanted = seq_len, d.seed, d.validation_windows
+        self.vocab_size, self.token_bytes = VOCAB, np.ones(VOCAB, np.int64)
+        self.corpus = "synthetic"
+        self.fingerprints = {"corpus": f"synthetic-1:{d.zipf!r}", "tokenizer": "synthetic"}
+        self.dataset_tokens = None
+
+    def batch(self, step: int, global_batch: int, rows: slice = slice(None)) -> np.ndarray:
+        i = np.arange(step * global_batch, (step + 1) * global_batch)[rows]
+        return self.source.window("train", self._seed, i, self._seq_len + 1)
+
+    def validation(self) -> np.ndarray:
+        return self.source.window("validation", 0, np.arange(self._wanted), self._seq_len + 1)
+
+    def true_nll(self, tokens):
+        """-log p of the source itself, (windows, T)."""
+        return self.source.nll(tokens)
+
+    def counted(self, steps: int, global_batch: int) -> Counted:
+        tokens = steps * global_batch * self._seq_len
+        return Counted(tokens, tokens, None, 0.0)
+
+
+def load(d: Data, seq_len: int, cache: str = ""):
+    """The dataset that `d` names, as windows of `seq_len` + 1 tokens. Raises DataError."""
+    if d.validation_windows < 1:
+        raise DataError(f"data.validation_windows={d.validation_windows} must be at least 1")
+    return (Generated if d.source == "synthetic" else Text)(d, seq_len, cache)

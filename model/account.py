@@ -1,0 +1,81 @@
+"""The three numbers of a model's scale: parameters by group and FLOPs per token; training tokens come from the data pipeline.
+
+Each part counts itself beside its code; here the counts are summed and named. Conventions of training FLOPs per token:
+
+    6N, 6N_active, 6N_nonembedding, 6N_active_nonembedding    six times the named parameters
+    matmul          3 x the forward matmuls; attention on the full T x T map; head and router counted; MoE by assignments
+                    (tokens x top_k). The default C of budgets, plots and fits.
+    matmul_causal   the same with the T (T+1) / 2 attended pairs alone
+
+Parameters: `non_embedding` leaves out the token embedding and learned positions (a tied head is the embedding's tensor and is
+left out with it; an untied head stays in). `multiplied` is the default N of a fit: the weights of the matmuls that a token
+passes through (active experts, router, head, also when tied; no embedding lookup, no positions, no norm scales).
+"""
+
+from model.config import Execution, Model
+from model.mixers import MIXERS
+from model.mlps import MLPS
+from model.norms import NORMS
+from model.positions import POSITIONS
+
+CONVENTIONS = ("matmul", "matmul_causal", "6N", "6N_active", "6N_nonembedding", "6N_active_nonembedding")
+GROUPS = ("embedding", "positions", "attention", "mlp", "router", "experts", "norms", "head")
+
+
+def parameters(c: Model) -> dict:
+    """{"groups": {...}, "total", "active", "embedding", "non_embedding", "active_non_embedding", "multiplied"}; the groups sum to total."""
+    groups = dict.fromkeys(GROUPS, 0)
+    groups["embedding"] = c.vocab_size * c.d_model
+    groups["positions"] = POSITIONS[c.positions].parameters(c)
+    groups["head"] = 0 if c.tied else c.vocab_size * c.d_model
+    groups["norms"] = (2 * c.n_layers + 1) * NORMS[c.norm][1] * c.d_model
+    inactive = 0
+    for mixer, mlp in c.kinds:
+        own = MLPS[mlp].parameters(c)
+        for part in (MIXERS[mixer].parameters(c), own):
+            for group, n in part.items():
+                groups[group] = groups.get(group, 0) + n
+        inactive += sum(own.values()) - MLPS[mlp].active(c)
+    total = sum(groups.values())
+    lookup = groups["embedding"] + groups["positions"]
+    return {
+        "groups": groups,
+        "total": total,
+        "active": total - inactive,
+        "embedding": groups["embedding"],
+        "non_embedding": total - lookup,
+        "active_non_embedding": total - inactive - lookup,
+        "multiplied": total - inactive - lookup - groups["norms"] + (groups["embedding"] if c.tied else 0),
+    }
+
+
+def forward_flops(c: Model, causal: bool = False) -> int:
+    """Forward matmul FLOPs per token (multiply and add are 2), exact."""
+    layers = sum(MIXERS[mixer].forward_flops(c, causal) + MLPS[mlp].forward_flops(c) for mixer, mlp in c.kinds)
+    return layers + 2 * c.d_model * c.vocab_size
+
+
+def flops_per_token(c: Model) -> dict[str, int]:
+    """Training FLOPs per token under every convention."""
+    p = parameters(c)
+    return {
+        "matmul": 3 * forward_flops(c),
+        "matmul_causal": 3 * forward_flops(c, causal=True),
+        "6N": 6 * p["total"],
+        "6N_active": 6 * p["active"],
+        "6N_nonembedding": 6 * p["non_embedding"],
+        "6N_active_nonembedding": 6 * p["active_non_embedding"],
+    }
+
+
+def executed_flops(c: Model, ex: Execution, batch: int) -> int:
+    """Matmul FLOPs that one training step of `batch` sequences executes: model FLOPs plus the padding of the MoE layout, the
+    one-hot embedding and, with remat, a second forward pass through the layers."""
+    from model.lm import ONE_HOT_VOCAB
+
+    tokens = batch * c.seq_len
+    layers = sum(tokens * MIXERS[mixer].forward_flops(c, False) + MLPS[mlp].executed_flops(c, ex, tokens) for mixer, mlp in c.kinds)
+    head = 2 * tokens * c.d_model * c.vocab_size
+    # the one-hot input has no gradient of its own: forward, and the table's gradient
+    embedding = 2 * head if c.vocab_size <= ONE_HOT_VOCAB else 0
+    return (4 if ex.remat else 3) * layers + 3 * head + embedding

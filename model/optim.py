@@ -1,0 +1,78 @@
+"""AdamW and learning-rate schedules.
+
+The learning rate of a step is computed on the host from (schedule, step) and passed into the compiled step, like weight
+decay: one compiled program serves every value.
+"""
+
+import dataclasses
+import math
+
+import jax
+import optax
+
+from model.config import choose
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), decoupled decay scaled by the learning rate, on matrices only."""
+
+    lr: float = 1e-3  # peak
+    embed_lr: float = 0.0  # peak for token embedding and learned positions; 0: same as lr
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0  # global gradient norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up over a fraction of the steps, then a decay to `final` x peak. The last update uses the last value."""
+
+    decay: str = "cosine"
+    warmup: float = 0.1
+    final: float = 0.0
+
+
+# share of the way from peak to final after a fraction x of the decay
+DECAYS = {"cosine": lambda x: 0.5 * (1 - math.cos(math.pi * x)), "linear": lambda x: x, "constant": lambda x: 0.0}
+
+
+def factor(s: Schedule, step: int, steps: int) -> float:
+    """Multiplier of the peak learning rate at 0-based `step` of `steps`: positive from the first update on."""
+    warm = max(1, round(s.warmup * steps)) if s.warmup else 0
+    if step < warm:
+        return (step + 1) / warm
+    x = (step - warm) / max(1, steps - warm)
+    return 1 - (1 - s.final) * DECAYS[s.decay](x)
+
+
+def check(o: Optimizer, s: Schedule) -> None:
+    """Raises ValueError in words that say what to change."""
+    choose(DECAYS, s.decay, "schedule.decay")
+    if not (o.lr > 0 and math.isfinite(o.lr)):
+        raise ValueError(f"optimizer.lr={o.lr} must be a positive number")
+    if o.embed_lr < 0 or o.weight_decay < 0 or o.clip <= 0:
+        raise ValueError("optimizer.embed_lr and optimizer.weight_decay cannot be negative, optimizer.clip must be positive")
+    if not (0 <= o.b1 < 1 and 0 <= o.b2 < 1):
+        raise ValueError("optimizer.b1 and optimizer.b2 must lie in [0, 1)")
+    if not (0 <= s.warmup < 1 and 0 <= s.final <= 1):
+        raise ValueError("schedule.warmup must lie in [0, 1) and schedule.final in [0, 1]")
+
+
+def transform(o: Optimizer) -> optax.GradientTransformation:
+    """Clipping and Adam's moments: everything before learning rate and decay are applied."""
+    return optax.chain(optax.clip_by_global_norm(o.clip), optax.scale_by_adam(o.b1, o.b2, o.eps))
+
+
+def apply(params, updates, lr, embed_lr, weight_decay):
+    """params - lr * (updates + weight_decay * params), by the kind of each leaf."""
+
+    def one(path, p, u):
+        names = {k.key for k in path}
+        rate = embed_lr if names & {"embed", "positions"} else lr
+        decay = 0.0 if names & {"scale", "bias", "embed", "positions"} else weight_decay
+        return p - rate * (u + decay * p)
+
+    return jax.tree_util.tree_map_with_path(one, params, updates)
