@@ -4,8 +4,6 @@ A dataset is cut into windows of T+1 tokens at multiples of T. Windows are visit
 every epoch: the permutation is a Feistel network, so the i-th window is computed, not looked up. A batch is one gather.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from data import pack, tokenizers
@@ -35,15 +33,6 @@ def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray) -> np.ndarray:
         x = np.where(todo, (a << np.uint64(half)) | b, x)
         todo = x >= n
     return x.astype(np.int64)
-
-
-class Counted(NamedTuple):
-    """What a stretch of training read, counted."""
-
-    tokens: int
-    bytes: int
-    dataset_tokens: int | None  # None: infinite
-    epochs: float
 
 
 class Text:
@@ -82,14 +71,9 @@ class Text:
     def true_nll(self, tokens):
         return None
 
-    def counted(self, steps: int, global_batch: int) -> Counted:
-        """Exact for the windows read in `steps` batches from step 0."""
-        read = steps * global_batch
-        n = self._windows["train"]
-        full, rest = divmod(read, n)
-        sizes = np.add.reduceat(self.token_bytes[self._tokens["train"][1 : n * self._seq_len + 1]], np.arange(n) * self._seq_len)
-        partial = sizes[permute(np.arange(rest), n, self._seed, np.full(rest, full))].sum() if rest else 0
-        return Counted(read * self._seq_len, int(full * sizes.sum() + partial), self.dataset_tokens, read / n)
+    def epochs(self, windows: int) -> float:
+        """Passes over the training windows that `windows` windows make."""
+        return windows / self._windows["train"]
 
 
 class Generated:
@@ -114,9 +98,8 @@ class Generated:
         """-log p of the source itself, (windows, T)."""
         return self.source.nll(tokens)
 
-    def counted(self, steps: int, global_batch: int) -> Counted:
-        tokens = steps * global_batch * self._seq_len
-        return Counted(tokens, tokens, None, 0.0)
+    def epochs(self, windows: int) -> float:
+        return 0.0
 
 
 def load(d: Data, seq_len: int, cache: str = ""):

@@ -1,0 +1,209 @@
+"""A Run decides a result; a Where says how it is executed. The run id hashes the Run alone.
+
+Fields at their default are left out of the hash, so that another mesh, or a field added later, is still the same run.
+"""
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+
+from data.config import Data
+from model import account, config, optim
+from model.config import Model
+from model.optim import Optimizer, Schedule
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message says what is wrong and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Horizon:
+    """How long to train: exactly one of the three is set. `flops` counts by the `matmul` convention."""
+
+    steps: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that decides the numbers of one training run."""
+
+    model: Model = Model()
+    data: Data = Data()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    horizon: Horizon = Horizon()
+    batch: int = 8  # sequences per step, over all devices
+    seed: int = 0  # of the initial parameters; data.seed orders the data
+    dtype: str = "auto"  # of the matmuls: float32 | bfloat16; auto: float32 on CPU, bfloat16 on accelerators
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """How a run is executed. Nothing here changes the result beyond rounding."""
+
+    mesh: str = ""  # such as data=2,fsdp=2,tensor=2; unnamed axes are 1; empty: all devices on data
+    scan: bool = False  # one compiled body for all repetitions of the layer pattern: compiles faster when deep
+    remat: bool = False  # recompute activations in the backward pass: less memory, more FLOPs
+    moe: str = "auto"  # auto | block | ragged | all: see model/mlps/moe.py
+    steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device
+    log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run
+    checkpoint_every: int = 0  # steps between checkpoints; 0: none
+    tensorboard: bool = True
+    workers: int = 0  # processes of a sweep; 0: one per CPU core, or one per GPU
+    cache: str = ""  # token files and compiled programs; empty: $ISOFLOP_CACHE or ~/.cache/isoflop
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What `--set` reaches in a single run: the Run's own fields, and `where.*`."""
+
+    run: Run = Run()
+    where: Where = Where()
+
+
+def _hints(cls):
+    return typing.get_type_hints(cls)
+
+
+def _parse(key: str, text: str, kind):
+    """`text` as a value of type `kind`. Raises ConfigError with the type named."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    if kind is str:
+        return text
+    if origin is tuple and args[0] is str:
+        return tuple(t.strip() for t in text.strip("()[] ").split(",") if t.strip().strip("'\""))
+    if origin in (typing.Union, types.UnionType):
+        raise TypeError(f"{key}: unions are not supported")
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        raise ConfigError(f"{key}={text}: cannot read it as {name}") from None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is int and type(value) is float and value.is_integer():  # 1e6
+        value = int(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{key}={text}: {name} expected, not {type(value).__name__}")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{key}={text}: a finite number expected")
+    return value
+
+
+def override(value, key: str, text: str, full: str = ""):
+    """The frozen dataclass `value` with the field at dotted `key` set to `text`. Raises ConfigError."""
+    full = full or key
+    head, _, rest = key.partition(".")
+    hints = _hints(type(value))
+    if head not in hints:
+        near = difflib.get_close_matches(head, hints, 1, 0.5) or _elsewhere(head)
+        hint = f"did you mean {full[: len(full) - len(key)]}{near[0]!s}? " if near else ""
+        raise ConfigError(f"no field {full!r}: {hint}{type(value).__name__} has {', '.join(hints)}")
+    inner = getattr(value, head)
+    if dataclasses.is_dataclass(inner):
+        if not rest:
+            raise ConfigError(f"{full}: name one of its fields: {', '.join(_hints(type(inner)))}")
+        return dataclasses.replace(value, **{head: override(inner, rest, text, full)})
+    if rest:
+        raise ConfigError(f"{full}: {head} is a value, it has no field {rest!r}")
+    return dataclasses.replace(value, **{head: _parse(full, text, hints[head])})
+
+
+def _elsewhere(name: str) -> list[str]:
+    """Dotted places of a field named like `name` inside the sections of a Run."""
+    places = {f.name: f"{s}.{f.name}" for s, t in _hints(Run).items() if dataclasses.is_dataclass(t) for f in dataclasses.fields(t)}
+    return [places[n] for n in difflib.get_close_matches(name, places, 1, 0.7)]
+
+
+def set_fields(job: Job, settings: list[str]) -> Job:
+    """`job` with every `a.b=c` of `settings` applied, in order. Raises ConfigError."""
+    for text in settings:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"--set {text}: write it as field=value, such as model.d_model=128")
+        if key.startswith("where."):
+            job = dataclasses.replace(job, where=override(job.where, key.removeprefix("where."), value.strip(), key))
+        else:
+            job = dataclasses.replace(job, run=override(job.run, key, value.strip()))
+    return job
+
+
+def to_dict(value) -> dict:
+    """A dataclass as JSON-ready nested dicts, every field."""
+    return json.loads(json.dumps(dataclasses.asdict(value)))
+
+
+def _brief(value) -> dict:
+    out = {}
+    for f in dataclasses.fields(value):
+        v = getattr(value, f.name)
+        if dataclasses.is_dataclass(v):
+            v = _brief(v)
+            if v:
+                out[f.name] = v
+        elif v != f.default:
+            out[f.name] = v
+    return out
+
+
+def brief(run: Run) -> dict:
+    """The fields that differ from their defaults: what the id hashes."""
+    return json.loads(json.dumps(_brief(run)))
+
+
+def run_id(run: Run) -> str:
+    """Twelve hex digits of the SHA-256 of `brief(run)`."""
+    return hashlib.sha256(json.dumps(brief(run), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def from_dict(cls, d: dict):
+    """The inverse of `to_dict` and `brief`: missing fields take their default. Raises ConfigError on a field that is unknown."""
+    hints, out = _hints(cls), {}
+    for name, v in d.items():
+        if name not in hints:
+            raise ConfigError(f"{cls.__name__} has no field {name!r}: the record was written by another version")
+        kind = hints[name]
+        out[name] = from_dict(kind, v) if dataclasses.is_dataclass(kind) else tuple(v) if isinstance(v, list) else v
+    return cls(**out)
+
+
+def steps(run: Run) -> int:
+    """Updates of the run: its horizon rounded to whole batches. Raises ConfigError if that is none."""
+    h, per_step = run.horizon, run.batch * run.model.seq_len
+    if sum(x > 0 for x in (h.steps, h.tokens, h.flops)) != 1 or min(h.steps, h.tokens, h.flops) < 0:
+        raise ConfigError(f"set exactly one of horizon.steps, horizon.tokens and horizon.flops to a positive number (now {h.steps}, {h.tokens}, {h.flops:g})")
+    n = h.steps or (h.tokens or h.flops / account.flops_per_token(run.model)["matmul"]) / per_step
+    if round(n) < 1:
+        raise ConfigError(f"the horizon is {n:.2g} of one batch of {per_step} tokens: raise it, or lower batch or model.seq_len")
+    return round(n)
+
+
+def check(run: Run) -> None:
+    """Raises ConfigError, in words that say what to change, if `run` cannot be trained."""
+    try:
+        config.check(run.model)
+        optim.check(run.optimizer, run.schedule)
+    except ValueError as e:
+        raise ConfigError(str(e)) from None
+    if run.batch < 1:
+        raise ConfigError(f"batch={run.batch} must be at least 1")
+    if run.dtype not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"dtype={run.dtype!r}: choose from auto, float32, bfloat16")
+    for name, seed in (("seed", run.seed), ("data.seed", run.data.seed)):
+        if not 0 <= seed < 2**31:
+            raise ConfigError(f"{name}={seed} must lie in 0 .. 2^31 - 1")
+    steps(run)
+
+
+def family(model: Model) -> str:
+    """`moe` if any layer has experts, else `dense`."""
+    return "moe" if model.moe_layers else "dense"

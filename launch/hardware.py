@@ -1,0 +1,107 @@
+"""What is known of devices: peaks for MFU, the fastest implementation, speed on CPU. What is not known stays unknown."""
+
+import functools
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+from model import account
+from model.config import Execution, Model
+
+
+class Device(NamedTuple):
+    """Dense bf16 peak in FLOP/s (never the sparse figure), HBM in bytes, board power in watts; None where no figure is known."""
+
+    peak: float
+    memory: float
+    watts: float | None
+    source: str
+
+
+# by a substring of jax's device_kind, most specific first
+DEVICES = {
+    "A100-SXM4-80GB": Device(312e12, 80e9, 400, "NVIDIA A100 datasheet r4"),
+    "A100": Device(312e12, 40e9, 400, "NVIDIA A100 datasheet r4"),
+    "H100 NVL": Device(835e12, 94e9, None, "torchtitan, nanochat"),
+    "H100": Device(989e12, 80e9, 700, "NVIDIA H100 datasheet; torchtitan"),
+    "H200": Device(989e12, 141e9, 700, "torchtitan; MLCommons system description"),
+    "B200": Device(2250e12, 180e9, 1000, "torchtitan; Vultr docs for the usable memory"),
+    "L4": Device(121e12, 24e9, 72, "nanochat"),
+    "MI300X": Device(1307.4e12, 192e9, 750, "nanochat"),
+    "TPU v4": Device(275e12, 32 * 2**30, 192, "cloud.google.com/tpu/docs/v4"),
+    "TPU v5 lite": Device(197e12, 16e9, None, "docs.cloud.google.com/tpu/docs/v5e"),
+    "TPU v5e": Device(197e12, 16e9, None, "docs.cloud.google.com/tpu/docs/v5e"),
+    "TPU v5": Device(459e12, 95e9, None, "cloud.google.com/tpu/docs/v5p-training"),
+    "TPU v6": Device(918e12, 32e9, None, "docs.cloud.google.com/tpu/docs/v6e"),
+}
+
+
+def device(kind: str) -> Device | None:
+    """The table's entry for jax's `device_kind`; None if it is not known."""
+    return next((d for name, d in DEVICES.items() if name.lower() in kind.lower()), None)
+
+
+class Choice(NamedTuple):
+    """The implementations that `auto` stands for on a platform."""
+
+    dtype: str
+    moe: str
+    steps_per_dispatch: int
+
+
+# cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
+# (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
+CHOICES = {"cpu": Choice("float32", "block", 20), "gpu": Choice("bfloat16", "block", 1), "tpu": Choice("bfloat16", "ragged", 1)}
+
+
+def choice(platform: str) -> Choice:
+    return CHOICES.get({"cuda": "gpu", "rocm": "gpu"}.get(platform, platform), CHOICES["gpu"])
+
+
+def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
+    """The Execution that a Where asks for, with `auto` resolved. `groups` divides the batch of `tokens` tokens."""
+    name = choice(platform).moe if where.moe == "auto" else where.moe
+    per_expert = max(1, tokens // groups * model.top_k // model.n_experts)
+    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide
+    rows = min(256, max(16, 2 ** ((per_expert // 4).bit_length() - 1) if per_expert >= 4 else 1))
+    return Execution(dtype=dtype, scan=where.scan, remat=where.remat, moe=name, moe_rows=rows, moe_groups=groups)
+
+
+@functools.lru_cache(maxsize=1)
+def probe() -> tuple[str, int]:
+    """(platform, local devices) without taking an accelerator in this process: asked of a child where one may be present."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return "cpu", 1
+    signs = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
+    if not any(os.path.exists(s) for s in signs) and "TPU_NAME" not in os.environ:
+        return "cpu", 1
+    code = "import jax; print(jax.default_backend(), jax.local_device_count())"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = answer.stdout.split()
+    return (lines[-2], int(lines[-1])) if answer.returncode == 0 and len(lines) >= 2 else ("cpu", 1)
+
+
+def cores() -> list[int]:
+    """CPU cores this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+# GFLOP/s (matmul convention) of one pinned core by d_model, and seconds to trace and compile one shape: see docs/benchmarks.md
+CPU_RATE = {"dense": {16: 17, 24: 22, 32: 29, 48: 33, 64: 37}, "moe": {16: 13, 24: 17, 32: 20, 48: 22, 64: 24}}
+CPU_COMPILE = {"dense": 3.0, "moe": 5.5}
+
+
+def predicted_seconds(model: Model, family: str, flops: float, platform: str) -> float | None:
+    """Training seconds of one run on one worker, compilation left out; None where no speed has been measured."""
+    if platform != "cpu":
+        return None
+    table = CPU_RATE[family]
+    near = min(table, key=lambda d: abs(d - model.d_model))
+    return flops / (table[near] * 1e9)
+
+
+def mfu(model: Model, tokens_per_s: float, kind: str, devices: int, convention: str = "matmul") -> float | None:
+    """Model FLOP/s by `convention` over the bf16 peak of the devices; None where the peak is unknown."""
+    d = device(kind)
+    return account.flops_per_token(model)[convention] * tokens_per_s / (d.peak * devices) if d else None

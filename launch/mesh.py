@@ -1,0 +1,90 @@
+"""The mesh, and RULES: the one table from logical axes to mesh axes. To shard differently, change a line of it."""
+
+import math
+
+import jax
+from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from launch.config import ConfigError
+from model.config import Model
+
+AXES = ("data", "fsdp", "tensor", "expert")
+
+RULES = (
+    ("batch", ("data", "fsdp")),
+    ("seq", None),
+    ("act_embed", None),  # d_model of activations, norms and gathered tables
+    ("embed", "fsdp"),  # d_model of weights
+    ("vocab", "tensor"),
+    ("heads", "tensor"),
+    ("head_dim", None),
+    ("mlp", "tensor"),
+    ("experts", "expert"),
+    ("experts_out", None),  # the router's outputs: every device routes its own tokens
+    ("layers", None),
+)
+
+
+def parse(text: str) -> dict[str, int]:
+    """``data=2,fsdp=2`` as sizes of all four axes, 1 where unnamed; an empty text is {}. Raises ConfigError."""
+    sizes = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, size = part.partition("=")
+        if name not in AXES:
+            raise ConfigError(f"mesh axis {name!r} is unknown: axes are {', '.join(AXES)}, as in data=2,fsdp=2")
+        if not size.isdigit() or int(size) < 1 or name in sizes:
+            raise ConfigError(f"mesh part {part!r}: give each axis one positive whole number, as in data=2,fsdp=2")
+        sizes[name] = int(size)
+    return {a: sizes.get(a, 1) for a in AXES} if sizes else {}
+
+
+def check(sizes: dict[str, int], model: Model, batch: int) -> None:
+    """Raises ConfigError if an axis does not divide what it shards."""
+    if not sizes:
+        return
+    shards = sizes["data"] * sizes["fsdp"]
+    if batch % shards:
+        raise ConfigError(f"batch={batch} is not divided by data x fsdp = {shards} of the mesh: try batch={-(-batch // shards) * shards}")
+    wanted = [("tensor", "model.n_heads", model.n_heads), ("tensor", "model.vocab_size", model.vocab_size), ("fsdp", "model.d_model", model.d_model)]
+    if any(mlp == "dense" for _, mlp in model.kinds):
+        wanted.append(("tensor", "model.d_ff", model.d_ff))
+    if model.moe_layers:
+        wanted += [("expert", "model.n_experts", model.n_experts), ("tensor", "the width of an expert", model.f_expert)]
+    elif sizes["expert"] > 1:
+        raise ConfigError(f"mesh axis expert={sizes['expert']} has nothing to shard: the model has no experts")
+    for axis, name, n in wanted:
+        if n % sizes[axis]:
+            raise ConfigError(f"mesh axis {axis}={sizes[axis]} does not divide {name}={n}")
+
+
+def simulate(sizes: dict[str, int]) -> None:
+    """Lets the CPU stand for as many devices as the mesh needs; without effect on accelerators. Before jax is first used."""
+    if sizes and math.prod(sizes.values()) > 1:
+        try:
+            jax.config.update("jax_num_cpu_devices", math.prod(sizes.values()))
+        except RuntimeError:  # the backend is up, with the devices it has
+            pass
+
+
+def make(sizes: dict[str, int]) -> jax.sharding.Mesh:
+    """The mesh over all devices, or over the first ones if `sizes` names fewer. Raises ConfigError if it names more."""
+    sizes = sizes or dict(zip(AXES, (jax.device_count(), 1, 1, 1)))
+    need = math.prod(sizes.values())
+    if need > jax.device_count():
+        raise ConfigError(f"the mesh needs {need} devices, this machine has {jax.device_count()}: lower --mesh")
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[:need])
+
+
+def shardings(mesh, boxed):
+    """NamedShardings of a tree of `model.params.Parameter`s, by RULES."""
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+
+
+def batch_sharding(mesh, leading: int = 0) -> NamedSharding:
+    """Sequences over data and fsdp, after `leading` unsharded axes."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * leading, ("data", "fsdp")))
+
+
+def replicated(mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
