@@ -1,0 +1,281 @@
+"""The loop: introduces the data to the model, counts what it reads, and writes the record.
+
+One `Program` (compiled step and evaluation) serves every run of equal shape in a process: learning rate, decay, seed and number
+of steps are its inputs.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import time
+from typing import Any, Callable, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from data import pipeline
+from launch import checkpoint, config, hardware, mesh as meshes, record
+from launch.config import ConfigError, Run, Where
+from model import account, optim, params, step
+from model.config import Execution
+from model.lm import LM, abstract
+
+EVAL_BATCH = 32
+
+
+class Program(NamedTuple):
+    """Compiled functions for one shape, and how their arguments are laid out."""
+
+    lm: LM
+    mesh: Any
+    boxed: Any
+    shardings: Any
+    rows: Any
+    train: Callable
+    evaluate: Callable
+    dispatch: int
+    eval_batch: int
+    compile_s: float
+
+
+def use_cache(where: Where) -> None:
+    """Compiled programs are kept on disk: a second start skips XLA."""
+    from data.pack import cache_root
+
+    jax.config.update("jax_compilation_cache_dir", os.path.join(cache_root(where.cache), "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def resolve(run: Run, platform: str) -> Run:
+    """`run` with dtype `auto` replaced by the platform's: the dtype decides the result, so it is part of the identity."""
+    return dataclasses.replace(run, dtype=hardware.choice(platform).dtype) if run.dtype == "auto" else run
+
+
+def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
+    """Learning rates and decay of steps first .. first+count, padded to `length`; computed on the host in float64."""
+    o, out = run.optimizer, np.zeros((2, length))
+    f = [optim.factor(run.schedule, first + i, total) for i in range(count)]
+    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * (o.embed_lr or o.lr)
+    out = out.astype(np.float32)
+    return {"lr": out[0], "embed_lr": out[1], "weight_decay": np.full(length, o.weight_decay, np.float32)}
+
+
+@functools.lru_cache(maxsize=None)
+def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispatch: int) -> Program:
+    started = time.perf_counter()
+    mesh = meshes.make(meshes.parse(mesh_text))
+    lm, boxed = LM(model, ex), abstract(model, ex)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(meshes.RULES):
+        abstract_state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
+        param_sh = meshes.shardings(mesh, boxed)
+        sh = step.State(param_sh, _like_params(abstract_state.opt, param_sh, meshes.replicated(mesh)))
+        rows = meshes.batch_sharding(mesh, 1)
+        eval_batch = -(-EVAL_BATCH // (mesh.shape["data"] * mesh.shape["fsdp"])) * mesh.shape["data"] * mesh.shape["fsdp"]
+        whole = meshes.replicated(mesh)
+        spec = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
+        state_spec = jax.tree.map(spec, abstract_state, sh)
+        tokens = jax.ShapeDtypeStruct((dispatch, batch, model.seq_len + 1), np.int32, sharding=rows)
+        hyper = {k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole) for k in ("lr", "embed_lr", "weight_decay")}
+        count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+        train = jax.jit(functools.partial(step.train_steps, lm, optimizer), in_shardings=(sh, rows, whole, whole),
+                        out_shardings=(sh, whole), donate_argnums=0)
+        held = jax.ShapeDtypeStruct((eval_batch, model.seq_len + 1), np.int32, sharding=meshes.batch_sharding(mesh))
+        evaluate = jax.jit(functools.partial(step.eval_step, lm), in_shardings=(param_sh, meshes.batch_sharding(mesh)), out_shardings=whole)
+        train = train.lower(state_spec, tokens, hyper, count).compile()
+        evaluate = evaluate.lower(state_spec.params, held).compile()
+    return Program(lm, mesh, boxed, sh, rows, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
+
+
+def _like_params(opt, param_sh, whole):
+    """Shardings of an optimizer state: those of the parameters for every copy of their tree, replicated for the rest."""
+    structure = jax.tree.structure(param_sh)
+    same = lambda x: jax.tree.structure(x) == structure
+    return jax.tree.map(lambda x: param_sh if same(x) else whole, opt, is_leaf=same)
+
+
+def program(run: Run, where: Where) -> Program:
+    """The compiled Program of a run; from this process's memory if one of equal shape ran before."""
+    platform = jax.default_backend()
+    sizes = meshes.parse(where.mesh)
+    groups = sizes["data"] * sizes["fsdp"] if sizes else jax.device_count()
+    ex = hardware.execution(run.model, where, run.dtype, platform, groups, run.batch * run.model.seq_len)
+    if not run.model.moe_layers:  # fields that a dense model does not read must not split its cache
+        ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
+    static = optim.Optimizer(b1=run.optimizer.b1, b2=run.optimizer.b2, eps=run.optimizer.eps, clip=run.optimizer.clip)
+    dispatch = where.steps_per_dispatch or hardware.choice(platform).steps_per_dispatch
+    return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
+
+
+def check(run: Run, where: Where, dataset=None) -> None:
+    """Raises ConfigError or DataError for anything that would stop the run, before anything compiles or is written."""
+    config.check(run)
+    from model.mlps.moe import IMPLEMENTATIONS
+
+    if where.moe not in ("auto", *IMPLEMENTATIONS):
+        raise ConfigError(f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
+    for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "workers"):
+        if getattr(where, name) < 0:
+            raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
+    meshes.check(meshes.parse(where.mesh), run.model, run.batch)
+    dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
+    if dataset.vocab_size > run.model.vocab_size:
+        raise ConfigError(f"the tokenizer has {dataset.vocab_size} ids, model.vocab_size is {run.model.vocab_size}: set model.vocab_size={dataset.vocab_size}")
+
+
+class Evaluation(NamedTuple):
+    """Cross-entropy on the validation windows. Standard errors: over tokens, and over windows (tokens of a window are not
+    independent). `excess` is against the true source, where that is known."""
+
+    loss: float
+    se: float
+    se_windows: float
+    bits_per_byte: float
+    tokens: int
+    excess: float | None
+    excess_se: float | None
+    statistics: dict
+
+
+def evaluate(p: Program, state_params, dataset) -> Evaluation:
+    """Evaluates on all validation windows; the last batch is filled up and the filling left out."""
+    windows = dataset.validation()
+    out, stats = [], []
+    for i in range(0, len(windows), p.eval_batch):
+        rows = windows[i : i + p.eval_batch]
+        full = np.concatenate([rows, np.repeat(rows[-1:], p.eval_batch - len(rows), 0)])
+        nll, s = p.evaluate(state_params, jax.device_put(full, meshes.batch_sharding(p.mesh)))
+        out.append(np.asarray(nll, np.float64)[: len(rows)])
+        if len(rows) == p.eval_batch or not stats:
+            stats.append(s)
+    nll = np.concatenate(out)
+    true = dataset.true_nll(windows)
+    excess = None if true is None else nll - true
+    se = lambda a: float(a.std(ddof=1) / math.sqrt(a.size))
+    return Evaluation(
+        float(nll.mean()), se(nll), se(nll.mean(1)) if len(nll) > 1 else float("nan"),
+        float(nll.sum() / math.log(2) / dataset.token_bytes[windows[:, 1:]].sum()), nll.size,
+        None if excess is None else float(excess.mean()), None if excess is None else se(excess),
+        jax.tree.map(lambda *a: np.mean(a, 0).tolist(), *stats),
+    )
+
+
+class _Meter:
+    """Turns per-step metrics into lines, one every `every` steps and one at the end: means over the steps since the last line."""
+
+    def __init__(self, run, where, total, out):
+        self._run, self._total, self._out = run, total, out
+        self.every = where.log_every or max(1, total // 50)
+        self._per_step = run.batch * run.model.seq_len
+        self._flops = account.flops_per_token(run.model)["matmul"] * self._per_step
+        self._kept, self._bytes, self._mark, self.last_loss = [], 0, time.perf_counter(), float("nan")
+
+    def add(self, first: int, bytes_by_step, metrics) -> None:
+        host = jax.tree.map(np.asarray, metrics)
+        for i, n_bytes in enumerate(bytes_by_step):
+            self._kept.append(jax.tree.map(lambda a: a[i], host))
+            self._bytes += int(n_bytes)
+            n = first + i + 1
+            if n % self.every == 0 or n == self._total:
+                self._line(n)
+
+    def _line(self, n):
+        now, tokens = time.perf_counter(), len(self._kept) * self._per_step
+        mean = {k: np.mean([m[k] for m in self._kept], 0) for k in self._kept[0]}
+        self.last_loss = float(mean["loss"])
+        self._out.write({
+            "step": n, "loss": self.last_loss, "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
+            "learning_rate": optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr,
+            "grad_norm": float(mean["grad_norm"]), "tokens": n * self._per_step, "flops": float(n * self._flops),
+            "tokens_per_s": tokens / max(1e-9, now - self._mark),
+            **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},
+        })
+        self._kept, self._bytes, self._mark = [], 0, now
+
+
+def train(run: Run, where: Where, folder: str, progress: Callable[[int, int], None] = lambda done, total: None, tags: dict | None = None) -> dict:
+    """Trains `run` in `folder` and returns its result; a finished one is returned as it stands.
+
+    progress(done, total) is called after every dispatch. Raises ConfigError, DataError, RecordError on what a user can mend.
+    """
+    run = resolve(run, jax.default_backend())
+    finished = record.result(folder)
+    if finished and finished["id"] == config.run_id(run):
+        return finished
+    started = time.perf_counter()
+    dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
+    check(run, where, dataset)
+    record.claim(folder, run)
+    total = config.steps(run)
+    p = program(run, where)
+    compiled_s = time.perf_counter() - started
+    with jax.set_mesh(p.mesh):
+        state = step.create(p.lm, run.optimizer, params.initial(p.boxed, run.seed))
+        state = jax.tree.map(jax.device_put, state, p.shardings)
+        state, counted_bytes, seconds, meter = _loop(run, where, folder, p, state, dataset, total, progress)
+        evaluating = time.perf_counter()
+        evaluation = evaluate(p, state.params, dataset)
+    times = {"train": seconds, "setup": compiled_s, "evaluate": time.perf_counter() - evaluating, "total": time.perf_counter() - started}
+    result = _result(run, where, p, dataset, total, counted_bytes, evaluation, times, meter.last_loss, tags or {})
+    record.write_json(os.path.join(folder, record.RESULT), result)
+    return result
+
+
+def _loop(run, where, folder, p: Program, state, dataset, total, progress):
+    """All steps. Batches are read while the device computes; metrics are read one dispatch late."""
+    saver = checkpoint.Checkpoints(folder, where.checkpoint_every) if where.checkpoint_every else None
+    done, counted_bytes = 0, 0
+    if saver and (restored := saver.restore(state, p.shardings)):
+        state, meta = restored
+        done, counted_bytes = meta["step"], meta["bytes"]
+    out = record.Metrics(folder, done, where.tensorboard)
+    meter, pending, started = _Meter(run, where, total, out), None, time.perf_counter()
+    process, processes = jax.process_index(), jax.process_count()
+    mine = slice(process * run.batch // processes, (process + 1) * run.batch // processes)
+    while done < total:
+        count = min(p.dispatch, total - done)
+        rows = np.stack([dataset.batch(done + i, run.batch, mine) for i in range(count)])
+        text_bytes = dataset.token_bytes[rows[:, :, 1:]].sum((1, 2)) * processes
+        padded = np.concatenate([rows, np.zeros((p.dispatch - count, *rows.shape[1:]), np.int32)])
+        tokens = jax.make_array_from_process_local_data(p.rows, padded)
+        state, metrics = p.train(state, tokens, _hyper(run, done, count, total, p.dispatch), np.int32(count))
+        if pending:
+            meter.add(*pending)
+        pending, before, done = (done, text_bytes, metrics), done, done + count
+        counted_bytes += int(text_bytes.sum())
+        progress(done, total)
+        if saver and saver.due(before, done) and done < total:
+            meter.add(*pending)
+            pending = None
+            saver.save(done, state, {"step": done, "bytes": counted_bytes})
+    if pending:
+        meter.add(*pending)
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - started
+    out.close()
+    if saver:
+        saver.__exit__()
+    return state, counted_bytes, seconds, meter
+
+
+def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, train_loss, tags) -> dict:
+    tokens = total * run.batch * run.model.seq_len
+    per_token = account.flops_per_token(run.model)
+    kind = jax.devices()[0].device_kind
+    v = {k: record.finite(x) for k, x in e._asdict().items() if k != "statistics"}
+    return {
+        "version": record.VERSION, "id": config.run_id(run), "family": config.family(run.model), "tags": tags,
+        "status": "finished" if math.isfinite(e.loss) else "diverged",
+        "run": config.to_dict(run), "where": config.to_dict(where), "steps": total,
+        "parameters": account.parameters(run.model), "training_tokens": tokens, "dataset_tokens": dataset.dataset_tokens,
+        "epochs": dataset.epochs(total * run.batch), "bytes": counted_bytes,
+        "flops": {k: n * tokens for k, n in per_token.items()}, "flops_per_token": per_token,
+        "executed_flops": total * account.executed_flops(run.model, p.lm.ex, run.batch),
+        "train_loss": record.finite(train_loss), "validation": v, "moe": e.statistics,
+        "seconds": times, "tokens_per_s": tokens / times["train"],
+        "mfu_matmul": hardware.mfu(run.model, tokens / times["train"], kind, p.mesh.size),
+        "device": {"platform": jax.default_backend(), "kind": kind, "count": p.mesh.size, "processes": jax.process_count()},
+        "versions": record.versions(), "commit": record.commit(), "corpus": dataset.corpus, "fingerprints": dataset.fingerprints,
+    }
