@@ -1,0 +1,205 @@
+"""Records to answers: one dict, ready for JSON, that the report draws and `isoflop fit` prints."""
+
+import math
+from collections import defaultdict
+
+import numpy as np
+
+from experiments.laws import bootstrap, fit
+
+N_CONVENTIONS = {"multiplied": "parameters a token is multiplied by", "total": "total parameters", "active": "active parameters",
+                 "non_embedding": "non-embedding parameters", "active_non_embedding": "active non-embedding parameters"}
+
+
+def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
+    """What a fit reads of a result."""
+    return {"id": r["id"], "family": r["family"], "size": r["tags"].get("size"), "budget": r["tags"].get("budget"), "role": r["tags"].get("role"),
+            "lr_multiplier": r["tags"].get("lr_multiplier", 1.0), "seed": r["run"]["seed"], "n": r["parameters"][n], "d": r["training_tokens"],
+            "c": r["flops"][c], "loss": r["validation"]["loss"], "steps": r["steps"]}
+
+
+def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best is its first or last.
+
+    Brackets are read by (family, size, budget, seed)."""
+    brackets = defaultdict(list)
+    for p in points:
+        brackets[p["family"], p["size"], p["budget"], p["seed"], p["role"]].append(p)
+    kept, verdicts = [], []
+    for (family, size, budget, seed, _), group in sorted(brackets.items(), key=lambda kv: str(kv[0])):
+        best = min(group, key=lambda p: p["loss"])
+        kept.append(best)
+        if len(group) > 1:
+            rates = sorted(p["lr_multiplier"] for p in group)
+            verdicts.append({"family": family, "size": size, "budget": budget, "seed": seed, "trials": len(group), "best_multiplier": best["lr_multiplier"],
+                             "edge": best["lr_multiplier"] in (rates[0], rates[-1]), "losses": {f"{p['lr_multiplier']:g}": p["loss"] for p in sorted(group, key=lambda p: p["lr_multiplier"])}})
+    return kept, verdicts
+
+
+def _isoflop(points, excluded):
+    """{budget: (points, parabola)} of one family; a budget that cannot be fitted goes to `excluded`."""
+    out = {}
+    for budget in sorted({p["budget"] for p in points}):
+        group = [p for p in points if p["budget"] == budget]
+        try:
+            out[budget] = group, fit.parabola([p["n"] for p in group], [p["d"] for p in group], [p["loss"] for p in group], float(np.mean([p["c"] for p in group])))
+        except fit.FitError as e:
+            excluded.append({"what": f"{group[0]['family']} at {budget:.3g} FLOPs", "why": str(e)})
+    return out
+
+
+def _value(parabola, n):
+    c0, c1, c2 = parabola.coefficients
+    x = np.log(n)
+    return c0 + c1 * x + c2 * x * x
+
+
+def _squares(cells, replicates):
+    sums = []
+    for group, parabola in cells.values():
+        r = np.array([p["loss"] - _value(parabola, p["n"]) for p in group])
+        sums.append((float((r**2).sum()), max(0, len(group) - 3)))
+    by_cell = defaultdict(list)
+    for p in replicates:
+        by_cell[p["size"], p["budget"]].append(p["loss"])
+    sums += [(float(((np.array(v) - np.mean(v)) ** 2).sum()), len(v) - 1) for v in by_cell.values() if len(v) > 1]
+    return [(s, k) for s, k in sums if k > 0]
+
+
+def _exponents(parabolas):
+    """(N exponent, D exponent, both laws) through the interior minima; None below two of them."""
+    inside = [q for q in parabolas if q.interior]
+    if len(inside) < 2:
+        return None
+    c = [q.flops for q in inside]
+    return fit.power(c, [q.n_opt for q in inside]), fit.power(c, [q.d_opt for q in inside])
+
+
+def _family(points, replicates, excluded, resamples, seed):
+    """isoFLOP analysis of one family, with intervals."""
+    cells = _isoflop(points, excluded)
+    parabolas = [q for _, q in cells.values()]
+    sums = _squares(cells, replicates)
+    out = {"parabolas": [dict(q._asdict(), budget=b, coefficients=list(q.coefficients)) for b, (_, q) in cells.items()],
+           "noise": None, "n_exponent": None, "d_exponent": None, "n_law": None, "d_law": None, "resamples_used": 0}
+    for q, row in zip(parabolas, out["parabolas"]):
+        if not q.interior:
+            excluded.append({"what": f"{points[0]['family']} minimum at {row['budget']:.3g} FLOPs", "why": "no interior minimum: the best size is the smallest or largest, or the parabola has no minimum inside"})
+    laws = _exponents(parabolas)
+    if laws:
+        out["n_law"], out["d_law"] = [list(law) for law in laws]
+        out["n_exponent"], out["d_exponent"] = laws[0].exponent, laws[1].exponent
+    if not sums:
+        return out, []
+    level = bootstrap.noise(sums)
+    out["noise"] = {"sigma": level.sigma, "dof": level.dof}
+    rng, draws = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        sigma, resampled = level.draw(rng), []
+        for group, q in cells.values():
+            loss = [_value(q, p["n"]) + sigma * rng.standard_normal() for p in group]
+            resampled.append(fit.parabola([p["n"] for p in group], [p["d"] for p in group], loss, q.flops))
+        # a minimum that is interior in the data stays in: a draw in which it is not is an infinitely uncertain one
+        usable = [r for r, q in zip(resampled, parabolas) if q.interior]
+        ok = len(usable) >= 2 and all(r.coefficients[2] > 0 and r.n_low / 10 < r.n_opt < r.n_high * 10 for r in usable)
+        slopes = (fit.power([r.flops for r in usable], [r.n_opt for r in usable]).exponent, fit.power([r.flops for r in usable], [r.d_opt for r in usable]).exponent) if ok else (np.nan, np.nan)
+        draws.append((resampled, slopes))
+    out["resamples_used"] = int(sum(np.isfinite(s[0]) for _, s in draws))
+    out["n_exponent_interval"] = bootstrap.interval([s[0] for _, s in draws]) if laws else None
+    out["d_exponent_interval"] = bootstrap.interval([s[1] for _, s in draws]) if laws else None
+    for i, row in enumerate(out["parabolas"]):
+        for field in ("n_opt", "d_opt", "loss_opt"):
+            row[f"{field}_interval"] = bootstrap.interval([r[i]._asdict()[field] for r, _ in draws]) if row["interior"] else None
+    return out, draws
+
+
+def _parametric(points, level, resamples, seed):
+    """Approach 3 with intervals, and the verdict in words."""
+    n, d, loss = (np.array([p[k] for p in points], float) for k in ("n", "d", "loss"))
+    try:
+        best = fit.parametric(n, d, loss)
+    except fit.FitError as e:
+        return {"verdict": f"not identified by these runs: {e}"}
+    form = fit.FORMS[best.law]
+    centre, rng = np.exp(form.log_predict(best.theta, n, d)), np.random.default_rng(seed)
+    residual = float(np.sqrt(((loss - centre) ** 2).sum() / (len(loss) - len(form.names))))
+    noise = bootstrap.Noise(max(residual, level["sigma"] if level else 0.0), len(loss) - len(form.names))
+    draws = [fit.parametric(n, d, np.maximum(centre + noise.draw(rng) * rng.standard_normal(len(n)), 1e-3), starts=[best.theta, best.theta * 0.8]).named for _ in range(resamples)]
+    intervals = {k: bootstrap.interval([t[k] for t in draws]) for k in form.names}
+    loose = []
+    for k in ("E", "alpha", "beta"):
+        low, high = intervals[k]
+        if not low > 0 or high > 2.5 * low:
+            loose.append(k)
+    if best.named["E"] < 0.02 * loss.min():
+        loose = ["E", *[k for k in loose if k != "E"]]
+    exponent = best.named["beta"] / (best.named["alpha"] + best.named["beta"])
+    return {"law": best.law, "formula": form.formula, "source": form.source, "parameters": best.named, "intervals": intervals, "objective": best.objective,
+            "starts_at_optimum": best.at_optimum, "n_points": len(loss), "residual": residual, "n_exponent": exponent,
+            "identified": not loose, "verdict": "identified" if not loose else f"not identified by these runs: {', '.join(loose)} (interval spans a factor above 2.5, or reaches zero)"}
+
+
+def _pairs(points):
+    """MoE - dense at equal active parameters, tokens, seed and learning-rate trials."""
+    table = {(p["family"], p["size"], p["budget"], p["seed"]): p for p in points}
+    rows = []
+    for (family, size, budget, seed), dense in sorted(table.items(), key=lambda kv: str(kv[0])):
+        other = table.get(("moe", size, budget, seed))
+        if family == "dense" and other:
+            rows.append({"size": size, "budget": budget, "seed": seed, "tokens": dense["d"], "dense": dense["loss"], "moe": other["loss"], "gap": other["loss"] - dense["loss"],
+                         "flops_ratio": other["c"] / dense["c"]})
+    return rows
+
+
+def _gaps(pairs):
+    """The gap by (size, budget) over seeds, with its interval where there are at least two."""
+    cells = defaultdict(list)
+    for p in pairs:
+        cells[p["size"], p["budget"]].append(p["gap"])
+    rows = []
+    for (size, budget), gaps in sorted(cells.items()):
+        mean, around = bootstrap.student(gaps)
+        rows.append({"size": size, "budget": budget, "seeds": len(gaps), "gap": mean, "interval": around})
+    return rows
+
+
+def _equal_flops(families, draws):
+    """Difference of the best losses at each budget, with its interval from the two families' independent resamples."""
+    if not {"dense", "moe"} <= set(families):
+        return []
+    rows = []
+    at = {f: {row["budget"]: i for i, row in enumerate(families[f]["parabolas"])} for f in ("dense", "moe")}
+    for budget in sorted(set(at["dense"]) & set(at["moe"])):
+        d, m = (families[f]["parabolas"][at[f][budget]] for f in ("dense", "moe"))
+        if not (d["interior"] and m["interior"]):
+            continue
+        both = [m_[0][at["moe"][budget]].loss_opt - d_[0][at["dense"][budget]].loss_opt for d_, m_ in zip(draws["dense"], draws["moe"])]
+        rows.append({"budget": budget, "dense": d["loss_opt"], "moe": m["loss_opt"], "difference": m["loss_opt"] - d["loss_opt"], "interval": bootstrap.interval(both) if both else None})
+    return rows
+
+
+def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resamples: int = 1000, seed: int = 0) -> dict:
+    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError if no run can be used."""
+    excluded, points = [], []
+    for r in results:
+        loss = r["validation"]["loss"]
+        if r["status"] != "finished" or loss is None or not math.isfinite(loss):
+            excluded.append({"what": f"run {r['id']} ({r['family']} {r['tags'].get('size')})", "why": f"status {r['status']}: loss is not a finite number"})
+        elif r["tags"].get("budget") is None:
+            excluded.append({"what": f"run {r['id']}", "why": "not part of an isoFLOP sweep (no budget)"})
+        else:
+            points.append(point(r, n, c))
+    if not points:
+        raise fit.FitError("no finished run of an isoFLOP sweep to fit")
+    kept, verdicts = tuned(points)
+    families, draws = {}, {}
+    for family in sorted({p["family"] for p in kept}):
+        own = [p for p in kept if p["family"] == family]
+        first = min(p["seed"] for p in own if p["role"] == "grid") if any(p["role"] == "grid" for p in own) else 0
+        replicates = [p for p in own if p["role"] == "replicate" or any(q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"]) for q in own)]
+        grid = [p for p in own if p["role"] == "grid"]
+        families[family], draws[family] = _family(grid, replicates, excluded, resamples, seed + first)
+        families[family]["parametric"] = _parametric(grid, families[family]["noise"], max(20, resamples // 5), seed)
+    pairs = _pairs(kept)
+    return {"n_convention": n, "n_means": N_CONVENTIONS[n], "c_convention": c, "loss_unit": "nats/token", "level": 0.95, "resamples": resamples, "n_points": len(points),
+            "families": families, "pairs": pairs, "gaps": _gaps(pairs), "equal_flops": _equal_flops(families, draws), "learning_rates": verdicts, "excluded": excluded}

@@ -1,0 +1,109 @@
+"""Fits: isoFLOP parabolas (Chinchilla approach 2), power laws, and parametric forms (approach 3)."""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from experiments.laws.forms import FORMS
+
+
+class FitError(ValueError):
+    """Points that cannot be fitted; the message says why."""
+
+
+class Parabola(NamedTuple):
+    """Loss = c0 + c1 x + c2 x^2 in x = log N at one budget. `interior`: it opens upwards and its vertex lies strictly inside the
+    sampled sizes, and neither end of them has the least measured loss."""
+
+    flops: float
+    coefficients: tuple[float, float, float]
+    n_opt: float
+    d_opt: float
+    loss_opt: float
+    n_low: float
+    n_high: float
+    interior: bool
+
+
+class Power(NamedTuple):
+    """y = exp(log_k) x^exponent."""
+
+    log_k: float
+    exponent: float
+
+    def __call__(self, x):
+        return np.exp(self.log_k) * np.asarray(x, float) ** self.exponent
+
+
+def parabola(n, d, loss, flops: float) -> Parabola:
+    """Hoffmann et al. 2022, section 3.2. `n`, `d`, `loss`: one entry per run of a budget. Raises FitError below three sizes.
+
+    D at the optimum is read off the same runs (log D is quadratic in log N along an isoFLOP line), not from C / 6N.
+    """
+    x = np.log(np.asarray(n, float))
+    if len(np.unique(x)) < 3:
+        raise FitError(f"an isoFLOP parabola needs three sizes, the budget {flops:.3g} has {len(np.unique(x))}")
+    c2, c1, c0 = np.polyfit(x, np.asarray(loss, float), 2)
+    best = int(np.argmin(_by_size(x, loss)[1]))
+    vertex = -c1 / (2 * c2) if c2 > 0 else float("nan")
+    interior = bool(c2 > 0 and x.min() < vertex < x.max() and 0 < best < len(np.unique(x)) - 1)
+    d_fit = np.polyfit(x, np.log(np.asarray(d, float)), 2)
+    at = vertex if c2 > 0 else float("nan")
+    return Parabola(flops, (float(c0), float(c1), float(c2)), float(np.exp(at)), float(np.exp(np.polyval(d_fit, at))),
+                    float(c0 + c1 * at + c2 * at**2), float(np.exp(x.min())), float(np.exp(x.max())), interior)
+
+
+def _by_size(x, loss):
+    """(sizes, mean loss of each)."""
+    sizes = np.unique(x)
+    return sizes, np.array([np.mean(np.asarray(loss)[x == s]) for s in sizes])
+
+
+def power(x, y) -> Power:
+    """Least squares in log-log. Raises FitError below two distinct points."""
+    x, y = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
+    if len(np.unique(x)) < 2:
+        raise FitError("a power law needs two budgets with an interior minimum")
+    slope, offset = np.polyfit(x, y, 1)
+    return Power(float(offset), float(slope))
+
+
+class Parametric(NamedTuple):
+    """A fitted form. `theta` is unconstrained; `objective` the SUM of Huber losses on log L; `at_optimum` the share of starts
+    that ended within 1e-4 relative of the best objective."""
+
+    law: str
+    theta: np.ndarray
+    named: dict
+    objective: float
+    at_optimum: float
+    gradient_norm: float
+
+
+def _objective(theta, form, n, d, log_loss, delta):
+    r = form.log_predict(theta, n, d) - log_loss
+    small = np.abs(r) <= delta
+    value = np.where(small, 0.5 * r * r, delta * (np.abs(r) - 0.5 * delta)).sum()
+    return value / delta, form.gradient(theta, n, d) @ np.clip(r, -delta, delta) / delta
+
+
+def parametric(n, d, loss, law: str = "chinchilla3", delta: float = 1e-3, starts=None, n_starts: int = 50) -> Parametric:
+    """SUM-Huber(delta) on log loss by L-BFGS from the `n_starts` grid points of least objective, or from `starts`.
+
+    The sum is divided by delta inside the optimiser, and tolerances are tight: with a mean and default tolerances L-BFGS stops
+    where it started (Besiroglu et al. 2024, arXiv 2404.10102). Raises FitError with fewer points than parameters.
+    """
+    form = FORMS[law]
+    n, d, loss = (np.asarray(v, float) for v in (n, d, loss))
+    if len(loss) <= len(form.names):
+        raise FitError(f"{law} has {len(form.names)} parameters, {len(loss)} runs cannot fit it")
+    args = (form, n, d, np.log(loss), delta)
+    if starts is None:
+        grid = np.array(list(itertools.product(*form.grid)))
+        starts = grid[np.argsort([_objective(t, *args)[0] for t in grid])[:n_starts]]
+    ends = [minimize(_objective, t, args, "L-BFGS-B", jac=True, options={"maxiter": 5000, "maxfun": 20000, "ftol": 1e-14, "gtol": 1e-9}) for t in starts]
+    best = min(ends, key=lambda e: e.fun)
+    share = np.mean([e.fun <= best.fun * (1 + 1e-4) for e in ends])
+    return Parametric(law, best.x, form.to_named(best.x), float(best.fun * delta), float(share), float(np.linalg.norm(best.jac)))

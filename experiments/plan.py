@@ -1,0 +1,143 @@
+"""Budgets to runs: everything about a sweep that is known before it starts."""
+
+import dataclasses
+import hashlib
+import json
+from typing import NamedTuple
+
+from experiments import ladder
+from launch import config, hardware
+from launch.config import ConfigError, Run
+from model import account
+
+MIN_STEPS = 20  # fewer updates than this are a warm-up, not a run
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """An isoFLOP sweep. Every (budget, size) is trained once per family and seed on the same tokens in the same order."""
+
+    name: str = "sweep"
+    sizes: tuple[int, ...] = (16, 24, 32, 48, 64)  # d_model: the ladder's dial
+    budgets: tuple[float, ...] = (1e11,)  # training FLOPs of the dense run, `matmul` convention, before rounding to whole steps
+    families: tuple[str, ...] = ("dense", "moe")
+    seeds: tuple[int, ...] = (0,)
+    lr_multipliers: tuple[float, ...] = (1.0,)  # of the ladder's learning rate: a bracket when there are several
+    replicate_size: int = 0  # one more (size, budget) ...
+    replicate_budget: float = 0.0
+    replicate_seeds: tuple[int, ...] = ()  # ... trained with these seeds too: the noise, and the paired gap of the families
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepJob:
+    """What a sweep recipe returns: the sweep, the Run that every member starts from, and where it runs."""
+
+    sweep: Sweep = Sweep()
+    run: Run = Run()
+    where: config.Where = config.Where()
+
+
+class Planned(NamedTuple):
+    """One run of a plan. `budget` is the nominal one; the realised FLOPs follow from the run's steps."""
+
+    run: Run
+    family: str
+    size: int
+    budget: float
+    role: str  # grid | replicate
+    lr_multiplier: float
+    seconds: float | None  # predicted, training alone, one worker
+
+    @property
+    def id(self) -> str:
+        return config.run_id(self.run)
+
+    @property
+    def tokens(self) -> int:
+        return config.steps(self.run) * self.run.batch * self.run.model.seq_len
+
+    @property
+    def flops(self) -> int:
+        return self.tokens * account.flops_per_token(self.run.model)["matmul"]
+
+    @property
+    def shape(self) -> tuple:
+        """Runs of equal shape share a compiled program."""
+        return (self.run.model, self.run.batch, self.run.dtype)
+
+    @property
+    def tags(self) -> dict:
+        return {"size": self.size, "budget": self.budget, "role": self.role, "lr_multiplier": self.lr_multiplier}
+
+
+class Plan(NamedTuple):
+    """The runs, and in words what was left out."""
+
+    runs: list[Planned]
+    left_out: list[str]
+
+
+def check(s: Sweep) -> None:
+    """Raises ConfigError in words that say what to change."""
+    for name in ("sizes", "budgets", "families", "seeds", "lr_multipliers"):
+        values = getattr(s, name)
+        if not values:
+            raise ConfigError(f"sweep.{name} is empty")
+        if len(set(values)) < len(values):
+            raise ConfigError(f"sweep.{name} names a value twice: {', '.join(map(str, values))}")
+        if name not in ("families", "seeds") and min(values) <= 0:
+            raise ConfigError(f"sweep.{name} must be positive")
+    for family in s.families:
+        if family not in ladder.FAMILIES:
+            raise ConfigError(f"unknown family {family!r} in sweep.families: choose from {', '.join(ladder.FAMILIES)}")
+    if bool(s.replicate_seeds) != bool(s.replicate_size) or bool(s.replicate_seeds) != bool(s.replicate_budget):
+        raise ConfigError("set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds together, or none of them")
+
+
+def _steps(base: Run, size: int, budget: float) -> int:
+    """Whole steps of the dense member nearest to the budget; the other families train on the same tokens."""
+    dense = ladder.shape(base.model, size, "dense")
+    return round(budget / (account.flops_per_token(dense)["matmul"] * base.batch * dense.seq_len))
+
+
+def make(job: SweepJob, platform: str) -> Plan:
+    """The plan of a sweep, in a fixed order. Raises ConfigError."""
+    s, base = job.sweep, job.run
+    check(s)
+    runs, left_out, seen = [], [], set()
+    cells = [(size, budget, seed, "grid") for budget in s.budgets for size in s.sizes for seed in s.seeds]
+    cells += [(s.replicate_size, s.replicate_budget, seed, "replicate") for seed in s.replicate_seeds]
+    for size, budget, seed, role in cells:
+        steps = _steps(base, size, budget)
+        if steps < MIN_STEPS:
+            left_out.append(f"size {size} at {budget:.3g} FLOPs: {steps} steps of {base.batch * base.model.seq_len} tokens, fewer than {MIN_STEPS}")
+            continue
+        for family in s.families:
+            for multiplier in s.lr_multipliers:
+                run = ladder.at(base, size, family, multiplier)
+                run = dataclasses.replace(run, seed=seed, data=dataclasses.replace(run.data, seed=seed), horizon=config.Horizon(steps=steps))
+                p = Planned(run, family, size, budget, role, multiplier, None)
+                p = p._replace(seconds=hardware.predicted_seconds(run.model, family, p.flops, platform))
+                if p.id not in seen:
+                    seen.add(p.id)
+                    runs.append(p)
+    if not runs:
+        smallest = ladder.shape(base.model, min(s.sizes), "dense")
+        need = MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
+        raise ConfigError(f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets")
+    return Plan(runs, left_out)
+
+
+def identity(job: SweepJob, plan: Plan) -> str:
+    """Names a sweep by the runs it consists of."""
+    return hashlib.sha256(json.dumps([job.sweep.name, sorted(p.id for p in plan.runs)]).encode()).hexdigest()[:12]
+
+
+def predicted_wall(plan: Plan, workers: int, done: set[str] = frozenset()) -> float | None:
+    """Seconds until the missing runs are done, compilation of each shape included; None where no speed is known."""
+    todo = [p for p in plan.runs if p.id not in done]
+    if any(p.seconds is None for p in todo):
+        return None
+    compile_s = sum(hardware.CPU_COMPILE[f] for f, _ in {(p.family, p.shape) for p in todo})
+    longest = max((p.seconds for p in todo), default=0.0)
+    return max((sum(p.seconds for p in todo) + compile_s) / workers, longest)

@@ -1,0 +1,1 @@
+"""Engines take a list of tasks to results. An entry: run(tasks, where, folder, report) -> None."""
