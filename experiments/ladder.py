@@ -12,7 +12,7 @@ from model.optim import Optimizer
 
 # Peak learning rate of the matrices: LR_32 x (32 / d_model)^LR_POWER; `learning_rate` bracket, LOG.md 2026-11-24
 LR_32 = {"dense": 0.01, "moe": 0.01}
-LR_POWER = 0.5
+LR_POWER = 1.0
 # Of the token embedding, at every size: its gradient reaches a row once per occurrence, whatever the width
 LR_EMBED = 0.02
 # Sizes at which the rule was checked against a bracket; elsewhere it is extrapolated

@@ -79,8 +79,9 @@ def _parse(key: str, text: str, kind):
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
     if kind is str:
         return text
-    if origin is tuple and args[0] is str:
-        return tuple(t.strip() for t in text.strip("()[] ").split(",") if t.strip().strip("'\""))
+    if origin is tuple:
+        parts = [t.strip().strip("'\"") for t in text.strip("()[] ").split(",")]
+        return tuple(_parse(key, t, args[0]) for t in parts if t)
     if origin in (typing.Union, types.UnionType):
         raise TypeError(f"{key}: unions are not supported")
     try:

@@ -1,0 +1,14 @@
+"""The synthetic source, whose entropy rate is known: loss against data and size, compared with the derived exponent."""
+
+import dataclasses
+
+from data.config import Data
+from experiments.plan import Sweep, SweepJob
+from experiments.recipes import quickstart
+
+
+def recipe() -> SweepJob:
+    job = quickstart.recipe()
+    model = dataclasses.replace(job.run.model, vocab_size=320, seq_len=126)
+    return SweepJob(Sweep(name="known_entropy", sizes=(16, 32, 64), budgets=(6.25e10, 1.25e11, 2.5e11, 5e11)),
+                    dataclasses.replace(job.run, model=model, data=Data(source="synthetic", validation_windows=512)))

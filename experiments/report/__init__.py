@@ -1,0 +1,1 @@
+"""Records and fits to one HTML file that opens offline."""

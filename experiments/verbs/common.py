@@ -1,0 +1,74 @@
+"""What the verbs share: reading a configuration, and printing."""
+
+import contextlib
+import dataclasses
+import sys
+
+from experiments import ladder, recipes
+from experiments.cli import UserError
+from experiments.plan import SweepJob
+from launch import config
+from launch.config import ConfigError, Job
+
+
+def load(fv, want: type | None = None) -> Job | SweepJob:
+    """The recipe of --config with every --set and --mesh applied. Raises UserError or ConfigError."""
+    if not fv.config:
+        raise UserError(f"--config is missing: name a recipe ({', '.join(recipes.RECIPES)}) or a FILE.py")
+    job = recipes.load(fv.config)
+    if want is not None and not isinstance(job, want):
+        verb, kind = ("sweep", "a sweep") if isinstance(job, SweepJob) else ("train", "a single run")
+        raise UserError(f"recipe {fv.config} is {kind}: use isoflop {verb} --config={fv.config}")
+    for text in getattr(fv, "set"):
+        job = _apply(job, text)
+    if "mesh" in fv and fv.mesh:
+        from launch import mesh
+
+        mesh.parse(fv.mesh)
+        job = dataclasses.replace(job, where=dataclasses.replace(job.where, mesh=fv.mesh))
+    return job
+
+
+def _apply(job, text: str):
+    key = text.partition("=")[0].strip()
+    if not isinstance(job, SweepJob):
+        if key.startswith("sweep."):
+            raise ConfigError(f"{key}: this recipe is a single run, it has no sweep")
+        if key.startswith("horizon."):  # the horizon is one choice of three: setting one clears the others
+            job = dataclasses.replace(job, run=dataclasses.replace(job.run, horizon=config.Horizon()))
+        return config.set_fields(job, [text])
+    if key in ladder.OWNED:
+        raise ConfigError(f"{key} is not free in a sweep: set {ladder.OWNED[key]} instead")
+    if key.startswith("sweep."):
+        value = text.partition("=")[2].strip()
+        return dataclasses.replace(job, sweep=config.override(job.sweep, key.removeprefix("sweep."), value, key))
+    single = config.set_fields(Job(job.run, job.where), [text])
+    return dataclasses.replace(job, run=single.run, where=single.where)
+
+
+def number(n: float) -> str:
+    """1234567 as 1.23M."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(n) >= size:
+            return f"{n / size:.3g}{unit}"
+    return f"{n:.3g}"
+
+
+def spread(value, interval) -> str:
+    """0.512 [0.401, 0.633]; in words where there is no value."""
+    if value is None:
+        return "not identified by these runs"
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")
+
+
+@contextlib.contextmanager
+def stdout_to_stderr(active: bool):
+    """Keeps stdout clean for one JSON object."""
+    if active:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
+
+
+__all__ = ["load", "number", "spread", "stdout_to_stderr"]

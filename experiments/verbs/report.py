@@ -1,0 +1,45 @@
+"""Writes WORKDIR/report.html from the records of a sweep: one file, opens offline, text and numbers searchable.
+
+  isoflop report --workdir=runs/quickstart
+  isoflop report --workdir=runs/quickstart --n=non_embedding --c=6N_active
+"""
+
+import json
+import os
+import sys
+
+from experiments import cli, sweep
+from experiments.verbs import fit
+from launch import record
+
+
+def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
+    """Writes analysis.json and report.html; returns the report's path."""
+    from experiments.report import page  # matplotlib: imported where figures are drawn
+
+    record.write_json(os.path.join(workdir, sweep.ANALYSIS), page.jsonable(analysis))
+    curves = page.read_curves([os.path.join(workdir, sweep.RUNS, r["id"], record.METRICS) for r in results])
+    path = os.path.join(workdir, sweep.REPORT)
+    page.save(path, page.render(name, results, analysis, curves))
+    return path
+
+
+def _body(fv) -> int:
+    results = fit.load(fv)
+    analysis = fit.analyse(results, fv.bootstrap, fv.n, fv.c)
+    path = os.path.join(fv.workdir, sweep.SWEEP)
+    name = record.read_json(path, "sweep").get("sweep", {}).get("name", "sweep") if os.path.exists(path) else "sweep"
+    record.writable(fv.workdir)
+    report = write(fv.workdir, results, analysis, str(name))
+    print(json.dumps({"report": report, "runs": len(results)}) if fv.format == "json" else f"{len(results)} runs\nreport: {report}")
+    return 0
+
+
+def main(argv=None) -> int:
+    fv = cli.flag_values("workdir")
+    fit.conventions(fv)
+    return cli.run("report", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

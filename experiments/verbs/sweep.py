@@ -1,0 +1,149 @@
+"""Plans an isoFLOP sweep, trains it, fits it and writes its report. Stopped and typed again, it trains only what is missing.
+
+  isoflop sweep --config=quickstart --workdir=runs/quickstart
+  isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set sweep.budgets=1e11,2e11,4e11
+  isoflop sweep --config=quickstart --workdir=runs/plan --plan_only      the table of runs, nothing trained
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+
+from absl import flags
+
+from experiments import cli, plan as plans, sweep
+from experiments.cli import UserError
+from experiments.plan import Plan, SweepJob
+from experiments.verbs import common, fit as fit_verb, report as report_verb
+from launch import config, hardware, train
+from launch.engines import local
+from model import account
+
+
+def plan_table(plan: Plan, done: set[str]):
+    """The plan as a rich table: one line per run."""
+    from rich import box
+    from rich.table import Table
+
+    t = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name, side in (("run", "left"), ("family", "left"), ("budget", "right"), ("d_model", "right"), ("seed", "right"), ("N total", "right"), ("N active", "right"),
+                       ("N non-emb.", "right"), ("D tokens", "right"), ("FLOPs", "right"), ("pred. s", "right")):
+        t.add_column(name, justify=side, no_wrap=True)
+    for p in plan.runs:
+        n = account.parameters(p.run.model)
+        seconds = "done" if p.id in done else "unknown" if p.seconds is None else f"{p.seconds:.1f}"
+        size = f"{p.size}" + (f" lr x{p.lr_multiplier:g}" if p.lr_multiplier != 1 else "")
+        t.add_row(p.id, p.family, f"{p.budget:.3g}", size, str(p.run.seed), f"{n['total']:,}", f"{n['active']:,}", f"{n['non_embedding']:,}", f"{p.tokens:,}", f"{p.flops:.4g}", seconds)
+    return t
+
+
+class _Progress:
+    """One bar over all runs, weighted by FLOPs; on a file or pipe one line per finished run instead."""
+
+    def __init__(self, console, plan: Plan, done: set[str], wall: float | None):
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._cost = {p.id: p.flops for p in plan.runs}
+        self._all, self._done = len(plan.runs), len(done)
+        self._finished = float(sum(self._cost[i] for i in done))
+        self._before, self._part = self._finished, {}
+        self._console, self._started, self._predicted = console, time.monotonic(), wall
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TextColumn("{task.fields[left]}"), console=console,
+                             disable=not console.is_terminal, refresh_per_second=4)
+        self._task = self._bar.add_task(self._label(), total=sum(self._cost.values()), completed=self._finished, left="")
+
+    def _label(self):
+        return f"{self._done}/{self._all} runs"
+
+    def left(self) -> float | None:
+        """Seconds left: the prediction at first, what was observed as it grows."""
+        now, total = time.monotonic() - self._started, sum(self._cost.values()) - self._before
+        share = (self._finished + sum(self._part.values()) - self._before) / total if total else 1.0
+        guesses = [(1 - share) * self._predicted * (1 - share)] if self._predicted is not None else []
+        if share > 0.02:
+            guesses.append(now / share * (1 - share) * (share if guesses else 1))
+        return sum(guesses) if guesses else None
+
+    def __call__(self, kind, worker, task, message):
+        identity = config.run_id(task.run)
+        if kind == "progress":
+            self._part[worker] = self._cost[identity] * message["done"] / message["total"]
+        elif kind in ("finished", "failed"):
+            self._part.pop(worker, None)
+            self._finished += self._cost[identity]
+            self._done += kind == "finished"
+            if not self._console.is_terminal:
+                what = f"{message['seconds']:.1f} s" if kind == "finished" else message["error"]
+                self._console.print(f"[{time.monotonic() - self._started:6.1f} s] {self._label()}  {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}: {what}", soft_wrap=True, highlight=False, markup=False)
+        left = self.left()
+        self._bar.update(self._task, completed=self._finished + sum(self._part.values()), description=self._label(), left="" if left is None else f"{left:.0f} s left")
+
+    def __enter__(self):
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._bar.__exit__(*error)
+
+
+def _body(fv) -> int:
+    from rich.console import Console
+
+    job = common.load(fv, SweepJob)
+    if not fv.workdir and not fv.plan_only:
+        raise UserError("--workdir is missing: name the folder of the sweep, such as --workdir=runs/quickstart")
+    platform, devices = hardware.probe()
+    job = dataclasses.replace(job, run=train.resolve(job.run, platform))
+    plan = plans.make(job, platform)
+    sweep.check(job, plan)
+    wide = 130 if not sys.stdout.isatty() else None
+    err = Console(stderr=True)
+    out = Console(stderr=fv.format == "json", width=wide)
+    if fv.plan_only:
+        out.print(plan_table(plan, set()))
+        _announce(out, plan, set(), local.count(job.where, platform, devices, len(plan.runs)))
+        return 0
+    workdir = os.path.abspath(fv.workdir)
+    sweep.claim(workdir, job, plan)
+    with sweep.lock(workdir, err.print) as lock_fd:
+        done = {r["id"] for r in sweep.results(workdir, plan)}
+        out.print(plan_table(plan, done))
+        workers = local.count(job.where, platform, devices, max(1, len(plan.runs) - len(done)))
+        wall = _announce(out, plan, done, workers)
+        with _Progress(err, plan, done, wall) as progress:
+            failures = sweep.execute(workdir, job, plan, progress, lock_fd)
+        for line in failures:
+            print(f"isoflop sweep: {line}", file=sys.stderr)
+        results = sweep.results(workdir, plan)
+        analysis = fit_verb.analyse(results, fv.bootstrap)
+        analysis["left_out"] = plan.left_out + failures
+        path = report_verb.write(workdir, results, analysis, job.sweep.name)
+    if fv.format == "json":
+        print(json.dumps({"report": path, "runs": len(results), "failed": failures, "analysis": analysis}))
+    else:
+        print(fit_verb.text(analysis))
+        print(f"report: {os.path.relpath(path)}")
+    return 1 if failures else 0
+
+
+def _announce(out, plan: Plan, done: set[str], workers: int) -> float | None:
+    wall = plans.predicted_wall(plan, workers, done)
+    total = sum(p.flops for p in plan.runs)
+    for line in plan.left_out:
+        out.print(f"left out: {line}", highlight=False)
+    time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"
+    out.print(f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers} worker{'s' * (workers > 1)}; predicted {time_text}", highlight=False)
+    return wall
+
+
+def main(argv=None) -> int:
+    fv = cli.flag_values("config", "workdir", "set", "mesh")
+    flags.DEFINE_bool("plan_only", False, "print the plan and stop", flag_values=fv)
+    flags.DEFINE_integer("bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv)
+    return cli.run("sweep", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Trains one model in a folder: metrics.jsonl and TensorBoard events on the way, result.json last.
+
+  isoflop train --config=tiny_dense --workdir=runs/dense
+  isoflop train --config=tiny_moe --workdir=runs/moe8 --mesh=data=2,fsdp=2,tensor=2 --set batch=8
+  isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text --set "data.path=notes/*.md"
+
+On a CPU a mesh of several devices is simulated. A finished folder is recognised and nothing is trained again.
+"""
+
+import json
+import os
+import sys
+
+from experiments import cli
+from experiments.cli import UserError
+from experiments.verbs import common
+from launch import config, hardware, record
+from launch.config import Job
+
+
+def summary(r: dict) -> str:
+    """A finished run in a few lines."""
+    p, v = r["parameters"], r["validation"]
+    bpb = f", {v['bits_per_byte']:.4f} bits per byte" if v["bits_per_byte"] else ""
+    excess = f"\nabove the source's own -log p: {v['excess']:.4f} +- {v['excess_se']:.4f} nats/token" if v["excess"] is not None else ""
+    return (f"run {r['id']} ({r['family']}): {p['total']:,} parameters, {p['active']:,} active, {p['non_embedding']:,} non-embedding\n"
+            f"{r['training_tokens']:,} training tokens ({r['epochs']:.2f} epochs), {r['flops']['matmul']:.4g} FLOPs (matmul)\n"
+            f"validation loss {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,} tokens{bpb}{excess}\n"
+            f"{r['seconds']['train']:.1f} s of training at {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it")
+
+
+def _body(fv) -> int:
+    job = common.load(fv, Job)
+    if not fv.workdir:
+        raise UserError("--workdir is missing: name the folder of the run, such as --workdir=runs/first")
+    from launch import mesh, train
+
+    mesh.simulate(mesh.parse(job.where.mesh))
+    run = train.resolve(job.run, hardware.probe()[0])
+    train.check(run, job.where)
+    folder = os.path.abspath(fv.workdir)
+    done = record.result(folder)
+    with common.stdout_to_stderr(fv.format == "json"):
+        if done and done["id"] == config.run_id(run):
+            print(f"{fv.workdir} holds this run, finished; nothing to do")
+        record.claim(folder, run)
+        train.use_cache(job.where)
+        result = _train(run, job.where, folder)
+    print(json.dumps(result) if fv.format == "json" else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}")
+    return 0 if result["status"] == "finished" else 1
+
+
+def _train(run, where, folder):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from launch import train
+
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+                  disable=not console.is_terminal) as bar:
+        task = bar.add_task("compiling", total=None)
+        return train.train(run, where, folder, lambda done, total: bar.update(task, completed=done, total=total, description="training"))
+
+
+def main(argv=None) -> int:
+    return cli.run("train", __doc__, cli.flag_values("config", "workdir", "set", "mesh"), sys.argv[1:] if argv is None else argv, _body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
