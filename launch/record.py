@@ -124,9 +124,13 @@ class Metrics:
 
 
 def finite(v):
-    """JSON has no NaN: None stands for it."""
-    if isinstance(v, list):
+    """`v` ready for JSON: numpy scalars as numbers, tuples as lists, and None for NaN and infinity, which JSON does not have."""
+    if isinstance(v, dict):
+        return {str(k): finite(x) for k, x in v.items()}
+    if isinstance(v, (list, tuple)):
         return [finite(x) for x in v]
+    if hasattr(v, "item"):
+        v = v.item()
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
 

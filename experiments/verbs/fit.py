@@ -14,12 +14,13 @@ from experiments import cli, sweep
 from experiments.cli import UserError
 from experiments.laws import analysis as laws
 from experiments.verbs import common
+from launch import record
 from model import account
 
 
 def analyse(results, resamples: int, n: str = "multiplied", c: str = "matmul") -> dict:
-    """experiments.laws.analysis.analyse of results."""
-    return laws.analyse(results, n, c, resamples)
+    """experiments.laws.analysis.analyse of results, ready for JSON."""
+    return record.finite(laws.analyse(results, n, c, resamples))
 
 
 def text(a: dict) -> str:

@@ -17,7 +17,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
     """Writes analysis.json and report.html; returns the report's path."""
     from experiments.report import page  # matplotlib: imported where figures are drawn
 
-    record.write_json(os.path.join(workdir, sweep.ANALYSIS), page.jsonable(analysis))
+    record.write_json(os.path.join(workdir, sweep.ANALYSIS), analysis)
     curves = page.read_curves([os.path.join(workdir, sweep.RUNS, r["id"], record.METRICS) for r in results])
     path = os.path.join(workdir, sweep.REPORT)
     page.save(path, page.render(name, results, analysis, curves))

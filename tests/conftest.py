@@ -1,0 +1,14 @@
+"""One process with 8 simulated devices, and a persistent compilation cache: the second run of the suite compiles nothing."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+os.environ.setdefault("ISOFLOP_CACHE", os.path.join(ROOT, ".cache"))
+
+import jax  # noqa: E402
+
+jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["ISOFLOP_CACHE"], "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
