@@ -22,8 +22,8 @@ FAMILIES = {"dense": ("attention/dense",), "moe": ("attention/moe",)}
 
 
 def layers(d_model: int) -> int:
-    """One layer below 24, two up to 128, then width / 64 (aspect ratio of nanochat's dial)."""
-    return 1 if d_model < 24 else max(2, round(d_model / 64))
+    """Two up to 128, then width / 64 (aspect ratio of nanochat's dial). One layer cannot copy, and stalls (LOG.md)."""
+    return max(2, round(d_model / 64))
 
 
 def heads(d_model: int) -> int:

@@ -3,6 +3,7 @@
 import ast
 import configparser
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -20,7 +21,7 @@ def modules():
 
 
 def imported(path):
-    for node in ast.walk(ast.parse(open(path).read())):
+    for node in ast.walk(ast.parse(pathlib.Path(path).read_text())):
         if isinstance(node, ast.Import):
             yield from (a.name.split(".")[0] for a in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -60,7 +61,7 @@ def test_base_install_is_lean():
 def test_rooms_stay_small(limit, what):
     large = []
     for path in modules():
-        text = open(path).read()
+        text = pathlib.Path(path).read_text()
         if what == "lines in a file":
             if text.count("\n") > limit:
                 large.append(path)

@@ -1,6 +1,7 @@
 """Records to answers: one dict, ready for JSON, that the report draws and `isoflop fit` prints."""
 
 import math
+import zlib
 from collections import defaultdict
 
 import numpy as np
@@ -116,15 +117,17 @@ def _family(points, replicates, excluded, resamples, seed):
 def _parametric(points, level, resamples, seed):
     """Approach 3 with intervals, and the verdict in words."""
     n, d, loss = (np.array([p[k] for p in points], float) for k in ("n", "d", "loss"))
+    # Huber's scale is one run's noise: a finer one would make a least-absolute-deviation fit of so few points
+    delta = max(1e-3, level["sigma"] / loss.mean() if level else 0.0)
     try:
-        best = fit.parametric(n, d, loss)
+        best = fit.parametric(n, d, loss, delta=delta)
     except fit.FitError as e:
         return {"verdict": f"not identified by these runs: {e}"}
     form = fit.FORMS[best.law]
     centre, rng = np.exp(form.log_predict(best.theta, n, d)), np.random.default_rng(seed)
     residual = float(np.sqrt(((loss - centre) ** 2).sum() / (len(loss) - len(form.names))))
     noise = bootstrap.Noise(max(residual, level["sigma"] if level else 0.0), len(loss) - len(form.names))
-    draws = [fit.parametric(n, d, np.maximum(centre + noise.draw(rng) * rng.standard_normal(len(n)), 1e-3), starts=[best.theta, best.theta * 0.8]).named for _ in range(resamples)]
+    draws = [fit.parametric(n, d, np.maximum(centre + noise.draw(rng) * rng.standard_normal(len(n)), 1e-3), delta=delta, starts=[best.theta]).named for _ in range(resamples)]
     intervals = {k: bootstrap.interval([t[k] for t in draws]) for k in form.names}
     loose = []
     for k in ("E", "alpha", "beta"):
@@ -134,7 +137,7 @@ def _parametric(points, level, resamples, seed):
     if best.named["E"] < 0.02 * loss.min():
         loose = ["E", *[k for k in loose if k != "E"]]
     exponent = best.named["beta"] / (best.named["alpha"] + best.named["beta"])
-    return {"law": best.law, "formula": form.formula, "source": form.source, "parameters": best.named, "intervals": intervals, "objective": best.objective,
+    return {"law": best.law, "formula": form.formula, "source": form.source, "parameters": best.named, "intervals": intervals, "objective": best.objective, "huber_delta": delta,
             "starts_at_optimum": best.at_optimum, "n_points": len(loss), "residual": residual, "n_exponent": exponent,
             "identified": not loose, "verdict": "identified" if not loose else f"not identified by these runs: {', '.join(loose)} (interval spans a factor above 2.5, or reaches zero)"}
 
@@ -195,11 +198,11 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
     families, draws = {}, {}
     for family in sorted({p["family"] for p in kept}):
         own = [p for p in kept if p["family"] == family]
-        first = min(p["seed"] for p in own if p["role"] == "grid") if any(p["role"] == "grid" for p in own) else 0
+        stream = zlib.crc32(f"{seed}/{family}".encode())  # the families' noise is drawn independently
         replicates = [p for p in own if p["role"] == "replicate" or any(q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"]) for q in own)]
         grid = [p for p in own if p["role"] == "grid"]
-        families[family], draws[family] = _family(grid, replicates, excluded, resamples, seed + first)
-        families[family]["parametric"] = _parametric(grid, families[family]["noise"], max(20, resamples // 5), seed)
+        families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
+        families[family]["parametric"] = _parametric(grid, families[family]["noise"], max(20, resamples // 10), stream)
     pairs = _pairs(kept)
     return {"n_convention": n, "n_means": N_CONVENTIONS[n], "c_convention": c, "loss_unit": "nats/token", "level": 0.95, "resamples": resamples, "n_points": len(points),
             "families": families, "pairs": pairs, "gaps": _gaps(pairs), "equal_flops": _equal_flops(families, draws), "learning_rates": verdicts, "excluded": excluded}

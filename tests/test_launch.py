@@ -1,0 +1,217 @@
+"""Identity, overrides, layouts, resumes, records, and the local engine's choices."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from data.config import Data
+from launch import checkpoint, config, hardware, mesh, record, train
+from launch.config import ConfigError, Horizon, Job, Run, Where
+from launch.engines import local
+from launch.record import RecordError
+from model.config import Model
+from model.optim import Optimizer, Schedule
+
+DENSE = Model(vocab_size=320, seq_len=24, d_model=16, n_layers=2, n_heads=2, d_ff=32, n_experts=4)
+MOE = dataclasses.replace(DENSE, pattern=("attention/moe",))
+BASE = Run(model=DENSE, data=Data(source="synthetic", validation_windows=40), batch=8, horizon=Horizon(steps=12), optimizer=Optimizer(lr=1e-2))
+ALONE = Where(mesh="data=1", log_every=4, tensorboard=False)
+
+
+def lines(folder):
+    return [json.loads(t) for t in pathlib.Path(folder, record.METRICS).read_text().splitlines()]
+
+
+def test_id_hashes_the_run_alone_and_ignores_defaults():
+    a = config.run_id(BASE)
+    assert a == config.run_id(dataclasses.replace(BASE)) and len(a) == 12
+    assert a != config.run_id(dataclasses.replace(BASE, seed=1))
+    assert "rope_theta" not in json.dumps(config.brief(BASE)) and config.brief(Run()) == {}
+    assert config.from_dict(Run, config.brief(BASE)) == config.from_dict(Run, json.loads(json.dumps(config.to_dict(BASE)))) == BASE
+
+
+@pytest.mark.parametrize("text,get,value", [
+    ("model.d_model=128", lambda j: j.run.model.d_model, 128), ("model.tied=true", lambda j: j.run.model.tied, True), ("optimizer.lr=1", lambda j: j.run.optimizer.lr, 1.0),
+    ("model.pattern=attention/dense,attention/moe", lambda j: j.run.model.pattern, ("attention/dense", "attention/moe")), ("where.remat=True", lambda j: j.where.remat, True),
+    ("horizon.tokens=1e6", lambda j: j.run.horizon.tokens, 1_000_000), ("data.source=tfds:lm1b", lambda j: j.run.data.source, "tfds:lm1b"), ("model.positions= none", lambda j: j.run.model.positions, "none"),
+])
+def test_set(text, get, value):
+    assert get(config.set_fields(Job(), [text])) == value
+
+
+@pytest.mark.parametrize("text,words", [
+    ("model.d_modle=1", "did you mean model.d_model"), ("modle.d_model=1", "did you mean model"), ("d_model=1", "did you mean model.d_model"), ("model.d_model=big", "cannot read it as int"),
+    ("model.d_model=1.5", "int expected"), ("model.tied=3", "bool expected"), ("model=3", "name one of its fields"), ("model.d_model", "field=value"), ("batch.x=1", "has no field"),
+    ("optimizer.lr=nan", "cannot read"), ("optimizer.lr=1e999", "finite"), ("where.scna=true", "did you mean where.scan"), ("model.d_model=__import__('os')", "cannot read"),
+])
+def test_bad_set(text, words):
+    with pytest.raises(ConfigError, match=words):
+        config.set_fields(Job(), [text])
+
+
+@pytest.mark.parametrize("h", [Horizon(), Horizon(steps=1, tokens=5), Horizon(tokens=3), Horizon(steps=-1)])
+def test_bad_horizons(h):
+    with pytest.raises(ConfigError):
+        config.steps(dataclasses.replace(BASE, horizon=h))
+
+
+def test_horizons_round_to_whole_steps():
+    per = BASE.batch * BASE.model.seq_len
+    assert config.steps(dataclasses.replace(BASE, horizon=Horizon(tokens=10 * per + 3))) == 10
+    from model import account
+
+    flops = 10.4 * per * account.flops_per_token(DENSE)["matmul"]
+    assert config.steps(dataclasses.replace(BASE, horizon=Horizon(flops=flops))) == 10
+
+
+LAYOUTS = ["data=8", "data=2,fsdp=2,tensor=2", "fsdp=4,tensor=2", "data=2,fsdp=4"]
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    out = {}
+    for name, model in (("dense", DENSE), ("moe", MOE)):
+        folder = str(tmp_path_factory.mktemp(name))
+        out[name] = train.train(dataclasses.replace(BASE, model=model), ALONE, folder), lines(folder)
+    return out
+
+
+@pytest.mark.parametrize("layout,name", [(l, n) for l in LAYOUTS for n in ("dense", "moe")] + [("expert=4,data=2", "moe"), ("tensor=2,expert=2,fsdp=2", "moe")])
+def test_layouts_agree_with_one_device(layout, name, single, tmp_path):
+    run = dataclasses.replace(BASE, model={"dense": DENSE, "moe": MOE}[name])
+    where = dataclasses.replace(ALONE, mesh=layout, scan=layout == "data=8", remat=layout == "data=8")
+    got = train.train(run, where, str(tmp_path / "r"))
+    want, want_lines = single[name]
+    assert got["id"] == want["id"] and got["device"]["count"] == 8
+    np.testing.assert_allclose(got["validation"]["loss"], want["validation"]["loss"], rtol=1e-3)
+    np.testing.assert_allclose([l["loss"] for l in lines(tmp_path / "r")], [l["loss"] for l in want_lines], rtol=1e-3)
+
+
+def test_parameters_are_sharded_by_the_rules():
+    p = train.program(dataclasses.replace(BASE, model=MOE, dtype="float32"), dataclasses.replace(ALONE, mesh="fsdp=2,tensor=2,expert=2"))
+    layer = p.shardings.params["group_0"]["layer_0"]
+    assert tuple(layer["mlp"]["in"].spec) == ("expert", "fsdp", "tensor") and tuple(layer["mixer"]["q"]["kernel"].spec)[:2] == ("fsdp", "tensor")
+    assert jax.tree.leaves(p.shardings.opt[1].mu)[0].spec == jax.tree.leaves(p.shardings.params)[0].spec
+
+
+def test_record_is_complete_and_counted(single, tmp_path):
+    r, metrics = single["moe"]
+    tokens = 12 * 8 * 24
+    assert r["training_tokens"] == r["bytes"] == tokens and r["steps"] == 12 and r["dataset_tokens"] is None
+    assert r["flops"]["matmul"] == r["flops_per_token"]["matmul"] * tokens and r["flops"]["6N_active"] == 6 * r["parameters"]["active"] * tokens
+    assert r["executed_flops"] > r["flops"]["matmul"]
+    assert r["validation"]["tokens"] == 40 * 24 and 0 < r["validation"]["se"] < 0.2 and r["status"] == "finished"
+    assert r["validation"]["excess"] > -3 * r["validation"]["excess_se"]
+    assert len(r["moe"]["expert_load"]) == 2 and min(r["moe"]["expert_load"]) >= 1
+    assert {"versions", "commit", "fingerprints", "seconds", "device", "where", "epochs"} <= set(r)
+    assert [m["step"] for m in metrics] == [4, 8, 12] and metrics[-1]["tokens"] == tokens and metrics[-1]["flops"] == r["flops"]["matmul"]
+    assert {"loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_s", "expert_load", "router_entropy", "balance_loss"} <= set(metrics[0])
+    assert all(len(m["expert_load"]) == 2 for m in metrics)
+
+
+def test_a_second_train_returns_the_record(single, tmp_path, monkeypatch):
+    folder = str(tmp_path / "r")
+    first = train.train(BASE, ALONE, folder)
+    monkeypatch.setattr(train, "_loop", lambda *a: pytest.fail("trained twice"))
+    assert train.train(BASE, ALONE, folder) == first
+    with pytest.raises(RecordError, match="belongs to run"):
+        train.train(dataclasses.replace(BASE, seed=5), ALONE, folder)
+
+
+@pytest.mark.parametrize("model", [DENSE, MOE], ids=["dense", "moe"])
+def test_resume_is_exact(model, tmp_path):
+    """Stopped after a checkpoint and started again: every logged loss and the result equal the run that was never stopped."""
+    run = dataclasses.replace(BASE, model=model, schedule=Schedule(warmup=0.3))
+    where = dataclasses.replace(ALONE, log_every=1, checkpoint_every=4, steps_per_dispatch=2)
+    whole = train.train(run, where, str(tmp_path / "whole"))
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        if done >= 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train.train(run, where, str(tmp_path / "cut"), stop)
+    assert record.result(str(tmp_path / "cut")) is None
+    again = train.train(run, where, str(tmp_path / "cut"))
+    pick = lambda folder: [(m["step"], m["loss"], m["grad_norm"], m["tokens"]) for m in lines(tmp_path / folder)]
+    assert pick("cut") == pick("whole")
+    assert again["validation"] == whole["validation"] and again["bytes"] == whole["bytes"]
+
+
+def test_learning_rate_reuses_the_program(tmp_path):
+    a = train.program(dataclasses.replace(BASE, dtype="float32"), ALONE)
+    b = train.program(dataclasses.replace(BASE, dtype="float32", horizon=Horizon(steps=99), seed=4, optimizer=Optimizer(lr=0.5, weight_decay=0.1)), ALONE)
+    assert a is b
+
+
+def test_text_run_counts_bytes(tmp_path):
+    (tmp_path / "a.txt").write_text("def f(x):\n    return x + 1\n" * 400)
+    run = dataclasses.replace(BASE, model=dataclasses.replace(DENSE, vocab_size=256), data=Data(source="text", path=str(tmp_path / "a.txt"), validation_windows=6))
+    r = train.train(run, ALONE, str(tmp_path / "r"))
+    v = r["validation"]
+    assert r["bytes"] == r["training_tokens"] and r["epochs"] == pytest.approx(12 * 8 / ((r["dataset_tokens"] - 1) // 24))
+    assert v["bits_per_byte"] == pytest.approx(v["loss"] / math.log(2), rel=0.01)
+
+
+@pytest.mark.parametrize("sizes,batch,words", [
+    ("data=3", 8, "batch=9"), ("tensor=3", 8, "n_heads"), ("expert=2", 8, "no experts"), ("dta=2", 8, "unknown"), ("data=x", 8, "positive whole number"), ("data=2,data=2", 8, "positive whole number"), ("data=0", 8, "positive"),
+])
+def test_bad_meshes(sizes, batch, words):
+    with pytest.raises(ConfigError, match=words):
+        mesh.check(mesh.parse(sizes), DENSE, batch)
+
+
+def test_mesh_larger_than_the_machine():
+    with pytest.raises(ConfigError, match="needs 16 devices"):
+        mesh.make(mesh.parse("data=16"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"id": 1}', "null", "\x00\x01"])
+def test_damaged_results_are_named_and_kept(content, tmp_path):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(RecordError, match="move it away"):
+        record.result(str(tmp_path))
+    assert (tmp_path / "result.json").read_text() == content
+
+
+def test_write_json_is_atomic(tmp_path):
+    path = str(tmp_path / "x.json")
+    record.write_json(path, {"a": 1})
+    with pytest.raises((TypeError, ValueError)):
+        record.write_json(path, {"a": object()})
+    assert record.read_json(path, "x") == {"a": 1} and os.listdir(tmp_path) == ["x.json"]
+
+
+def test_tensorboard_events(tmp_path):
+    where = dataclasses.replace(ALONE, tensorboard=True)
+    train.train(dataclasses.replace(BASE, model=MOE), where, str(tmp_path / "r"))
+    events = os.listdir(tmp_path / "r" / "events")
+    assert len(events) == 1 and os.path.getsize(tmp_path / "r" / "events" / events[0]) > 500
+
+
+def test_devices_are_known_or_said_to_be_unknown():
+    assert hardware.device("NVIDIA H200").memory == 141e9 and hardware.device("NVIDIA H100 80GB HBM3").peak == 989e12
+    assert hardware.device("TPU v5 lite").peak == 197e12 and hardware.device("TPU v5p").peak == 459e12
+    assert hardware.device("cpu") is None and hardware.mfu(DENSE, 1e6, "cpu", 1) is None
+
+
+def test_engine_keeps_shapes_together():
+    task = lambda shape, cost: local.Task(BASE, "", {}, shape, cost)
+    todo = [task("a", 1), task("a", 3), task("b", 5), task("c", 2), task("c", 2), task("c", 2)]
+    assert local.choose(todo, {"a"}, {"b"}) == todo[1]  # its own shape first, the costliest
+    assert local.choose(todo, set(), {"a"}).shape == "c"  # of new shapes the one with most work
+    assert local.choose(todo[:2], {"b"}, {"a"}) == todo[1]  # else help another
+
+
+def test_checkpoint_every_is_crossed_not_hit(tmp_path):
+    with checkpoint.Checkpoints(str(tmp_path), 100) as c:
+        assert c.due(95, 115) and not c.due(101, 121) and c.due(80, 100)
