@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import textwrap
 from typing import Callable
 
 from absl import flags
@@ -57,9 +58,9 @@ def _help(verb: str, doc: str, fv: flags.FlagValues) -> str:
     lines = [f"isoflop {verb}: {VERBS[verb]}", "", doc.strip(), "", "flags:"]
     for name in sorted(set(fv) - {"h"}):
         f = fv[name]
-        values = f" ({'|'.join(f.parser.enum_values)})" if hasattr(f.parser, "enum_values") else ""
-        default = f"  [default: {f.default}]" if f.default not in ("", None, False, []) else ""
-        lines.append(f"  --{name:<12} {f.help}{values}{default}")
+        values = f" ({' | '.join(f.parser.enum_values)})" if hasattr(f.parser, "enum_values") else ""
+        default = f" [default: {f.default}]" if f.default not in ("", None, False, []) else ""
+        lines += textwrap.wrap(f.help + values + default, 100, initial_indent=f"  --{name:<12} ", subsequent_indent=" " * 17)
     return "\n".join(lines) + "\n"
 
 

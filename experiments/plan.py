@@ -121,7 +121,7 @@ def make(job: SweepJob, platform: str) -> Plan:
                 if p.id not in seen:
                     seen.add(p.id)
                     runs.append(p)
-    if not runs:
+    if not any(p.role == "grid" for p in runs):
         smallest = ladder.shape(base.model, min(s.sizes), "dense")
         need = MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
         raise ConfigError(f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets")

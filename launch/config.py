@@ -105,7 +105,9 @@ def override(value, key: str, text: str, full: str = ""):
     head, _, rest = key.partition(".")
     hints = _hints(type(value))
     if head not in hints:
-        near = difflib.get_close_matches(head, hints, 1, 0.5) or _elsewhere(head)
+        inside = _elsewhere(head)
+        exact = [place for place in inside if place.endswith(f".{head}")]
+        near = exact or difflib.get_close_matches(head, hints, 1, 0.75) or inside or difflib.get_close_matches(head, hints, 1, 0.5)
         hint = f"did you mean {full[: len(full) - len(key)]}{near[0]!s}? " if near else ""
         raise ConfigError(f"no field {full!r}: {hint}{type(value).__name__} has {', '.join(hints)}")
     inner = getattr(value, head)

@@ -4,6 +4,7 @@ One `Program` (compiled step and evaluation) serves every run of equal shape in 
 of steps are its inputs.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -225,12 +226,18 @@ def train(run: Run, where: Where, folder: str, progress: Callable[[int, int], No
 
 def _loop(run, where, folder, p: Program, state, dataset, total, progress):
     """All steps. Batches are read while the device computes; metrics are read one dispatch late."""
-    saver = checkpoint.Checkpoints(folder, where.checkpoint_every) if where.checkpoint_every else None
-    done, counted_bytes = 0, 0
-    if saver and (restored := saver.restore(state, p.shardings)):
-        state, meta = restored
-        done, counted_bytes = meta["step"], meta["bytes"]
-    out = record.Metrics(folder, done, where.tensorboard)
+    with contextlib.ExitStack() as open_things:
+        saver = open_things.enter_context(checkpoint.Checkpoints(folder, where.checkpoint_every)) if where.checkpoint_every else None
+        done, counted_bytes = 0, 0
+        if saver and (restored := saver.restore(state, p.shardings)):
+            state, meta = restored
+            done, counted_bytes = meta["step"], meta["bytes"]
+        out = open_things.enter_context(contextlib.closing(record.Metrics(folder, done, where.tensorboard)))
+        return _steps(run, where, p, state, dataset, total, progress, saver, out, done, counted_bytes)
+
+
+def _steps(run, where, p: Program, state, dataset, total, progress, saver, out, done, counted_bytes):
+    """From step `done` to `total`. Returns (state, bytes, seconds, meter)."""
     meter, pending, started = _Meter(run, where, total, out), None, time.perf_counter()
     process, processes = jax.process_index(), jax.process_count()
     mine = slice(process * run.batch // processes, (process + 1) * run.batch // processes)
@@ -253,11 +260,7 @@ def _loop(run, where, folder, p: Program, state, dataset, total, progress):
     if pending:
         meter.add(*pending)
     jax.block_until_ready(state)
-    seconds = time.perf_counter() - started
-    out.close()
-    if saver:
-        saver.__exit__()
-    return state, counted_bytes, seconds, meter
+    return state, counted_bytes, time.perf_counter() - started, meter
 
 
 def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, train_loss, tags) -> dict:

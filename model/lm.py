@@ -26,7 +26,7 @@ class LM(nn.Module):
     @nn.compact
     def __call__(self, tokens_BT):
         c, ex = self.c, self.ex
-        table_VD = declare(self, "embed", (c.vocab_size, c.d_model), ("vocab", "embed"), 1.0 if not c.tied else c.d_model**-0.5)
+        table_VD = declare(self, "embed", (c.vocab_size, c.d_model), ("vocab", "embed"), 0.02 if c.tied else 1.0)
         # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by the partitioner
         whole_VD = nn.with_logical_constraint(table_VD, ("vocab", "act_embed")).astype(ex.dtype)
         if c.vocab_size <= ONE_HOT_VOCAB:

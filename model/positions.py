@@ -26,7 +26,7 @@ def _sinusoid_TD(c):
 
 
 def _learned_TD(module, c):
-    return declare(module, "positions", (c.seq_len, c.d_model), ("seq", "act_embed"), c.d_model**-0.5)
+    return declare(module, "positions", (c.seq_len, c.d_model), ("seq", "act_embed"), 0.02)  # GPT-2
 
 
 def _rope(x_BTHK, c):

@@ -93,7 +93,7 @@ def test_loss_falls(c):
     batch = np.tile(np.arange(c.seq_len + 1) * 7 % c.vocab_size, (8, 1)).astype(np.int32)
     hyper = {"lr": np.full(30, 1e-2, np.float32), "embed_lr": np.full(30, 1e-2, np.float32), "weight_decay": np.zeros(30, np.float32)}
     loss = np.asarray(jax.jit(lambda s, t, h: step.train_steps(lm, o, s, t, h, 30))(state, np.stack([batch] * 30), hyper)[1]["loss"])
-    assert abs(loss[0] - math.log(c.vocab_size)) < (1e-3 if not c.tied else 0.5)
+    assert abs(loss[0] - math.log(c.vocab_size)) < (1e-3 if not c.tied else 0.05)
     assert loss[-1] < 0.5 * loss[0]
 
 
@@ -189,7 +189,7 @@ def test_rope_is_relative():
     assert abs(scores[0, 3] - scores[0, 5]) > 1e-3
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
 def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed):
     expert = np.random.default_rng(seed).integers(0, n_experts, assignments)

@@ -80,7 +80,8 @@ def isoflop(analysis, results) -> str:
                     ax.plot(q["n_opt"], q["loss_opt"], "*", color=colour, ms=13, mec="white", mew=0.8)
             ax.set(xscale="log", title=LABEL.get(family, family), xlabel=f"N: {analysis['n_means']}")
             _log_ticks(ax.xaxis, min(every), max(every))
-            ax.legend(loc="best", fontsize=9)
+            if rows:
+                ax.legend(loc="best", fontsize=9)
         axes[0][0].set_ylabel("validation loss (nats/token)")
         return _svg(fig)
 
@@ -114,7 +115,8 @@ def optima(analysis) -> str:
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.3g}".replace("e+", "e")))
             if seen:
                 _log_ticks(ax.yaxis, min(seen), max(seen))
-                ax.legend(loc="upper left", fontsize=9)
+                if ax.get_legend_handles_labels()[1]:
+                    ax.legend(loc="upper left", fontsize=9)
                 ax.set_ylim(min(seen) / 1.5, max(seen) * 2)
         return _svg(fig)
 
@@ -203,13 +205,18 @@ def load(results) -> str:
     """Expert load (max / mean) on validation text, per MoE run and layer."""
     with plt.rc_context(STYLE):
         fig, ax = _axes(height=3.2)
-        rows = [r for r in results if r["moe"].get("expert_load")]
+        rows = sorted((r for r in results if r["moe"].get("expert_load")), key=lambda r: (r["tags"].get("budget") or 0, r["tags"].get("size") or 0, r["run"]["seed"]))
         for i, r in enumerate(rows):
             for layer, v in enumerate(r["moe"]["expert_load"]):
                 ax.plot(i, v, "os^Dv"[layer % 5], color=shades("moe", 5)[min(4, layer + 1)], ms=5)
         most = rows[0]["run"]["model"]["n_experts"] / rows[0]["run"]["model"]["top_k"]
         ax.axhline(1, color="#8a919c", lw=1)
         ax.text(len(rows) - 0.4, 1, "balanced", va="bottom", ha="right", fontsize=8, color="#4a5361")
-        ax.set(ylabel="max / mean expert load", xlabel="MoE run (d_model, budget)", ylim=(0.9, max(most * 0.55, 1.05 * max(max(r["moe"]["expert_load"]) for r in rows))))
-        ax.set_xticks(range(len(rows)), [f"{r['tags'].get('size')}\n{r['tags'].get('budget', 0):.3g}".replace("e+", "e") for r in rows], fontsize=6.5)
+        ax.set(ylabel="max / mean expert load", xlabel="MoE run, by d_model", ylim=(0.9, max(most * 0.55, 1.05 * max(max(r["moe"]["expert_load"]) for r in rows))))
+        ax.set_xticks(range(len(rows)), [str(r["tags"].get("size")) for r in rows], fontsize=8)
+        budgets = [r["tags"].get("budget") or 0 for r in rows]
+        for i, budget in enumerate(budgets):
+            if i == 0 or budget != budgets[i - 1]:
+                ax.axvline(i - 0.5, color="#c8cdd5", lw=0.8)
+                ax.text(i - 0.4, 0.985, f"{budget:.3g} FLOPs", transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#4a5361")
         return _svg(fig)
