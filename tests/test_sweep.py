@@ -46,7 +46,7 @@ def sweep(tmp_path_factory):
     while len(finished(workdir)) < 4 and first.poll() is None and time.time() < deadline:
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
-    first.wait()
+    first.communicate()
     before = {r: os.stat(os.path.join(workdir, "runs", r, "result.json")).st_mtime_ns for r in finished(workdir)}
     second = start(workdir, "--format=json")
     out, err = second.communicate(timeout=500)

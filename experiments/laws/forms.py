@@ -38,6 +38,11 @@ def _chinchilla_gradient(theta, n, d):
 
 def _chinchilla_named(theta):
     e, a, b, alpha, beta = theta
+    with np.errstate(over="ignore"):  # a parameter that the points do not identify may run off: inf says so
+        return _named(e, a, b, alpha, beta)
+
+
+def _named(e, a, b, alpha, beta):
     return {"E": float(np.exp(e)), "A": float(np.exp(a)), "B": float(np.exp(b)), "alpha": float(alpha), "beta": float(beta)}
 
 
