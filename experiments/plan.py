@@ -15,11 +15,13 @@ MIN_STEPS = 20  # fewer updates than this are a warm-up, not a run
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """An isoFLOP sweep. Every (budget, size) is trained once per family and seed on the same tokens in the same order."""
+    """An isoFLOP sweep, or a grid of sizes and tokens, or both. Every cell is trained once per family and seed on the same tokens in
+    the same order."""
 
     name: str = "sweep"
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64)  # d_model: the ladder's dial
     budgets: tuple[float, ...] = (1e11,)  # training FLOPs of the dense run, `matmul` convention, before rounding to whole steps
+    tokens: tuple[int, ...] = ()  # every size on so many training tokens: the grid that a parametric law wants
     families: tuple[str, ...] = ("dense", "moe")
     seeds: tuple[int, ...] = (0,)
     lr_multipliers: tuple[float, ...] = (1.0,)  # of the ladder's learning rate: a bracket when there are several
@@ -38,13 +40,13 @@ class SweepJob:
 
 
 class Planned(NamedTuple):
-    """One run of a plan. `budget` is the nominal one; the realised FLOPs follow from the run's steps."""
+    """One run of a plan. `budget` is the nominal one (None in the grid of tokens); the realised FLOPs follow from the run's steps."""
 
     run: Run
     family: str
     size: int
-    budget: float
-    role: str  # grid | replicate
+    budget: float | None
+    role: str  # grid | tokens | replicate
     lr_multiplier: float
     seconds: float | None  # predicted, training alone, one worker
 
@@ -79,13 +81,13 @@ class Plan(NamedTuple):
 
 def check(s: Sweep) -> None:
     """Raises ConfigError in words that say what to change."""
-    for name in ("sizes", "budgets", "families", "seeds", "lr_multipliers"):
+    for name in ("sizes", "budgets", "tokens", "families", "seeds", "lr_multipliers"):
         values = getattr(s, name)
-        if not values:
+        if not values and not (name == "tokens" or name == "budgets" and s.tokens):
             raise ConfigError(f"sweep.{name} is empty")
         if len(set(values)) < len(values):
             raise ConfigError(f"sweep.{name} names a value twice: {', '.join(map(str, values))}")
-        if name not in ("families", "seeds") and min(values) <= 0:
+        if values and name not in ("families", "seeds") and min(values) <= 0:
             raise ConfigError(f"sweep.{name} must be positive")
     for family in s.families:
         if family not in ladder.FAMILIES:
@@ -94,10 +96,9 @@ def check(s: Sweep) -> None:
         raise ConfigError("set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds together, or none of them")
 
 
-def _steps(base: Run, size: int, budget: float) -> int:
-    """Whole steps of the dense member nearest to the budget; the other families train on the same tokens."""
-    dense = ladder.shape(base.model, size, "dense")
-    return round(budget / (account.flops_per_token(dense)["matmul"] * base.batch * dense.seq_len))
+def _tokens(base: Run, size: int, budget: float) -> float:
+    """Tokens that a FLOP budget buys the dense member; the other families train on the same ones."""
+    return budget / account.flops_per_token(ladder.shape(base.model, size, "dense"))["matmul"]
 
 
 def make(job: SweepJob, platform: str) -> Plan:
@@ -105,12 +106,15 @@ def make(job: SweepJob, platform: str) -> Plan:
     s, base = job.sweep, job.run
     check(s)
     runs, left_out, seen = [], [], set()
-    cells = [(size, budget, seed, "grid") for budget in s.budgets for size in s.sizes for seed in s.seeds]
-    cells += [(s.replicate_size, s.replicate_budget, seed, "replicate") for seed in s.replicate_seeds]
-    for size, budget, seed, role in cells:
-        steps = _steps(base, size, budget)
+    cells = [(size, budget, _tokens(base, size, budget), seed, "grid") for budget in s.budgets for size in s.sizes for seed in s.seeds]
+    cells += [(size, None, float(tokens), seed, "tokens") for tokens in s.tokens for size in s.sizes for seed in s.seeds]
+    cells += [(s.replicate_size, s.replicate_budget, _tokens(base, s.replicate_size, s.replicate_budget), seed, "replicate") for seed in s.replicate_seeds]
+    per_step = base.batch * base.model.seq_len
+    for size, budget, tokens, seed, role in cells:
+        steps = round(tokens / per_step)
         if steps < MIN_STEPS:
-            left_out.append(f"size {size} at {budget:.3g} FLOPs: {steps} steps of {base.batch * base.model.seq_len} tokens, fewer than {MIN_STEPS}")
+            what = f"{budget:.3g} FLOPs" if budget else f"{tokens:.0f} tokens"
+            left_out.append(f"size {size} at {what}: {steps} steps of {per_step} tokens, fewer than {MIN_STEPS}")
             continue
         for family in s.families:
             for multiplier in s.lr_multipliers:
@@ -121,7 +125,7 @@ def make(job: SweepJob, platform: str) -> Plan:
                 if p.id not in seen:
                     seen.add(p.id)
                     runs.append(p)
-    if not any(p.role == "grid" for p in runs):
+    if not any(p.role != "replicate" for p in runs):
         smallest = ladder.shape(base.model, min(s.sizes), "dense")
         need = MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
         raise ConfigError(f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets")

@@ -22,12 +22,12 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
 def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
     """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best is its first or last.
 
-    Brackets are read by (family, size, budget, seed)."""
+    Brackets are read by (family, size, budget, tokens, seed)."""
     brackets = defaultdict(list)
     for p in points:
-        brackets[p["family"], p["size"], p["budget"], p["seed"], p["role"]].append(p)
+        brackets[p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"]].append(p)
     kept, verdicts = [], []
-    for (family, size, budget, seed, _), group in sorted(brackets.items(), key=lambda kv: str(kv[0])):
+    for (family, size, budget, _, seed, _), group in sorted(brackets.items(), key=lambda kv: str(kv[0])):
         best = min(group, key=lambda p: p["loss"])
         kept.append(best)
         if len(group) > 1:
@@ -144,10 +144,10 @@ def _parametric(points, level, resamples, seed):
 
 def _pairs(points):
     """MoE - dense at equal active parameters, tokens, seed and learning-rate trials."""
-    table = {(p["family"], p["size"], p["budget"], p["seed"]): p for p in points}
+    table = {(p["family"], p["size"], p["budget"], p["d"], p["seed"]): p for p in points}
     rows = []
-    for (family, size, budget, seed), dense in sorted(table.items(), key=lambda kv: str(kv[0])):
-        other = table.get(("moe", size, budget, seed))
+    for (family, size, budget, tokens, seed), dense in sorted(table.items(), key=lambda kv: str(kv[0])):
+        other = table.get(("moe", size, budget, tokens, seed))
         if family == "dense" and other:
             rows.append({"size": size, "budget": budget, "seed": seed, "tokens": dense["d"], "dense": dense["loss"], "moe": other["loss"], "gap": other["loss"] - dense["loss"],
                          "flops_ratio": other["c"] / dense["c"]})
@@ -158,11 +158,11 @@ def _gaps(pairs):
     """The gap by (size, budget) over seeds, with its interval where there are at least two."""
     cells = defaultdict(list)
     for p in pairs:
-        cells[p["size"], p["budget"]].append(p["gap"])
+        cells[p["size"], p["budget"], p["tokens"]].append(p["gap"])
     rows = []
-    for (size, budget), gaps in sorted(cells.items()):
+    for (size, budget, tokens), gaps in sorted(cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2], kv[0][0])):
         mean, around = bootstrap.student(gaps)
-        rows.append({"size": size, "budget": budget, "seeds": len(gaps), "gap": mean, "interval": around})
+        rows.append({"size": size, "budget": budget, "tokens": tokens, "seeds": len(gaps), "gap": mean, "interval": around})
     return rows
 
 
@@ -181,6 +181,24 @@ def _equal_flops(families, draws):
     return rows
 
 
+def _known_entropy(results):
+    """On the synthetic source: how the excess over its -log p falls with D at each size, beside the derived exponent."""
+    cells = defaultdict(list)
+    for r in results:
+        v = r["validation"]
+        if v.get("excess") is not None and v["excess"] > 0 and r["tags"].get("lr_multiplier", 1.0) == 1.0:
+            cells[r["family"], r["tags"].get("size"), r["run"]["data"]["zipf"]].append((r["training_tokens"], v["excess"], v["excess_se"]))
+    rows = []
+    for (family, size, zipf), points in sorted(cells.items(), key=lambda kv: str(kv[0])):
+        points.sort()
+        d, excess, _ = np.array(points).T
+        slope = -fit.power(d, excess).exponent if len(set(d)) > 1 else None
+        last = -fit.power(d[-3:], excess[-3:]).exponent if len(set(d[-3:])) > 2 else None
+        rows.append({"family": family, "size": size, "tokens": d.tolist(), "excess": excess.tolist(), "se": [p[2] for p in points], "exponent": slope,
+                     "exponent_last_three": last, "derived": zipf / (1 + zipf)})
+    return rows
+
+
 def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resamples: int = 1000, seed: int = 0) -> dict:
     """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError if no run can be used."""
     excluded, points = [], []
@@ -188,12 +206,12 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         loss = r["validation"]["loss"]
         if r["status"] != "finished" or loss is None or not math.isfinite(loss):
             excluded.append({"what": f"run {r['id']} ({r['family']} {r['tags'].get('size')})", "why": f"status {r['status']}: loss is not a finite number"})
-        elif r["tags"].get("budget") is None:
-            excluded.append({"what": f"run {r['id']}", "why": "not part of an isoFLOP sweep (no budget)"})
+        elif not r["tags"].get("role"):
+            excluded.append({"what": f"run {r['id']}", "why": "not part of a sweep"})
         else:
             points.append(point(r, n, c))
     if not points:
-        raise fit.FitError("no finished run of an isoFLOP sweep to fit")
+        raise fit.FitError("no finished run of a sweep to fit")
     kept, verdicts = tuned(points)
     families, draws = {}, {}
     for family in sorted({p["family"] for p in kept}):
@@ -202,7 +220,7 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         replicates = [p for p in own if p["role"] == "replicate" or any(q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"]) for q in own)]
         grid = [p for p in own if p["role"] == "grid"]
         families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
-        families[family]["parametric"] = _parametric(grid, families[family]["noise"], max(20, resamples // 10), stream)
+        families[family]["parametric"] = _parametric([p for p in own if p["role"] != "replicate"], families[family]["noise"], max(20, resamples // 10), stream)
     pairs = _pairs(kept)
     return {"n_convention": n, "n_means": N_CONVENTIONS[n], "c_convention": c, "loss_unit": "nats/token", "level": 0.95, "resamples": resamples, "n_points": len(points),
-            "families": families, "pairs": pairs, "gaps": _gaps(pairs), "equal_flops": _equal_flops(families, draws), "learning_rates": verdicts, "excluded": excluded}
+            "families": families, "pairs": pairs, "gaps": _gaps(pairs), "equal_flops": _equal_flops(families, draws), "learning_rates": verdicts, "known_entropy": _known_entropy(results), "excluded": excluded}

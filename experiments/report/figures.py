@@ -177,7 +177,7 @@ def gaps(analysis) -> str:
     """MoE minus dense: at equal active parameters and tokens by size, and between the best of each at equal FLOPs."""
     with plt.rc_context(STYLE):
         fig, axes = _axes(2, gridspec_kw={"width_ratios": [1.6, 1]})
-        ax, budgets = axes[0], sorted({g["budget"] for g in analysis["gaps"]})
+        ax, budgets = axes[0], sorted({g["budget"] for g in analysis["gaps"] if g["budget"]})
         for budget, colour in zip(budgets, shades("moe", len(budgets))):
             rows = [g for g in analysis["gaps"] if g["budget"] == budget]
             ax.plot([g["size"] for g in rows], [g["gap"] for g in rows], "o-", color=colour, lw=1.4, ms=5, label=f"{budget:.3g} FLOPs")
@@ -186,7 +186,7 @@ def gaps(analysis) -> str:
                     ax.errorbar(g["size"], g["gap"], [[g["gap"] - g["interval"][0]], [g["interval"][1] - g["gap"]]], color="#222", capsize=4, lw=1.4, zorder=5)
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set(title="equal active parameters and tokens", xlabel="d_model", ylabel="MoE - dense (nats/token)", xscale="log")
-        sizes = sorted({g["size"] for g in analysis["gaps"]})
+        sizes = sorted({g["size"] for g in analysis["gaps"] if g["budget"]})
         ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         ax.set_xticks(sizes, [str(s) for s in sizes])
         ax.legend(fontsize=9)
@@ -219,4 +219,23 @@ def load(results) -> str:
             if i == 0 or budget != budgets[i - 1]:
                 ax.axvline(i - 0.5, color="#c8cdd5", lw=0.8)
                 ax.text(i - 0.4, 0.985, f"{budget:.3g} FLOPs", transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#4a5361")
+        return _svg(fig)
+
+
+def known_entropy(analysis) -> str:
+    """Excess loss over the true source against D, one line per size, with the derived slope."""
+    with plt.rc_context(STYLE):
+        fig, axes = _axes(max(1, len({e["family"] for e in analysis["known_entropy"]})), sharey=True, squeeze=False)
+        for ax, family in zip(axes[0], sorted({e["family"] for e in analysis["known_entropy"]})):
+            rows = [e for e in analysis["known_entropy"] if e["family"] == family]
+            for e, colour in zip(rows, shades(family, len(rows))):
+                ax.errorbar(e["tokens"], e["excess"], e["se"], fmt=MARK.get(family, "o") + "-", color=colour, lw=1.4, ms=5, label=f"d_model {e['size']}")
+            d, y = np.array(rows[-1]["tokens"]), rows[-1]["excess"]
+            ax.plot(d, y[-1] * (d / d[-1]) ** -rows[-1]["derived"], "--", color="#4a5361", lw=1.2, label=f"derived: D^-{rows[-1]['derived']:.2f}")
+            ax.set(xscale="log", yscale="log", title=LABEL.get(family, family), xlabel="D: training tokens")
+            _log_ticks(ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows))
+            _log_ticks(ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows))
+            ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+            ax.legend(fontsize=9)
+        axes[0][0].set_ylabel("loss - true -log p (nats/token)")
         return _svg(fig)

@@ -93,7 +93,7 @@ def _cards(a: dict) -> str:
                 out.append(card(kind, f"{name} ∝ C^{f[key + '_exponent']:.2f}", f"{figures.LABEL.get(family, family)}, 95% interval {span(f.get(key + '_exponent_interval'), 2) or 'unknown'}"))
     best = max((g for g in a["gaps"] if g["interval"]), key=lambda g: g["seeds"], default=None)
     if best:
-        out.append(card("plain", f"{best['gap']:+.3f} {span(best['interval'], 3)}", f"MoE − dense, nats/token, equal active parameters and tokens; d_model {best['size']}, {best['budget']:.3g} FLOPs, {best['seeds']} seeds"))
+        out.append(card("plain", f"{best['gap']:+.3f} {span(best['interval'], 3)}", f"MoE − dense, nats/token, equal active parameters and tokens; d_model {best['size']}, {best['tokens']:,} tokens, {best['seeds']} seeds"))
     return f'<div class="cards">{"".join(out)}</div>'
 
 
@@ -115,8 +115,8 @@ def _curves_table(results, curves, a) -> str:
 
 
 def _gap_tables(a) -> str:
-    first = table(["d_model", "budget", "seeds", "MoE - dense", "95%"], [[g["size"], f"{g['budget']:.3g}", g["seeds"], f"{g['gap']:+.4f}", span(g["interval"])] for g in a["gaps"]], 0)
-    pairs = table(["d_model", "budget", "seed", "tokens", "dense", "MoE", "gap", "FLOPs ratio"], [[p["size"], f"{p['budget']:.3g}", p["seed"], f"{p['tokens']:,}", f4(p["dense"]), f4(p["moe"]), f"{p['gap']:+.4f}", f"{p['flops_ratio']:.4f}"] for p in a["pairs"]], 0)
+    first = table(["d_model", "budget", "seeds", "MoE - dense", "95%"], [[g["size"], f"{g['budget'] or 0:.3g}", g["seeds"], f"{g['gap']:+.4f}", span(g["interval"])] for g in a["gaps"]], 0)
+    pairs = table(["d_model", "budget", "seed", "tokens", "dense", "MoE", "gap", "FLOPs ratio"], [[p["size"], f"{p['budget'] or 0:.3g}", p["seed"], f"{p['tokens']:,}", f4(p["dense"]), f4(p["moe"]), f"{p['gap']:+.4f}", f"{p['flops_ratio']:.4f}"] for p in a["pairs"]], 0)
     best = table(["budget", "dense", "MoE", "difference", "95%"], [[f"{e['budget']:.3g}", f4(e["dense"]), f4(e["moe"]), f"{e['difference']:+.4f}", span(e["interval"])] for e in a["equal_flops"]], 0)
     return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal FLOPs</p>{best}"
 
@@ -128,7 +128,7 @@ def _gap_reading(a) -> str:
         g = max(seeds, key=lambda g: g["seeds"])
         low, high = g["interval"]
         verdict = "MoE is better" if high < 0 else "dense is better" if low > 0 else "the sign is not settled by these seeds"
-        text += f"Over {g['seeds']} seeds at d_model {esc(g['size'])}, {g['budget']:.3g} FLOPs the gap is {g['gap']:+.3f} [{low:.3f}, {high:.3f}] nats/token: {verdict}. "
+        text += f"Over {g['seeds']} seeds at d_model {esc(g['size'])}, {g['tokens']:,} tokens the gap is {g['gap']:+.3f} [{low:.3f}, {high:.3f}] nats/token: {verdict}. "
         text += "Clark et al. 2022 (arXiv 2202.01169) find MoE better at these sizes; where a gap has the other sign, read it against the black bars (one seed's noise) and the expert load below. "
     return text + "Black bars: 95% Student intervals over seeds."
 
@@ -150,17 +150,19 @@ def _rates(a) -> str:
     if not a["learning_rates"]:
         return ("<section><h2>Learning rates</h2><p class=read>From the ladder's rule (experiments/ladder.py), fitted to brackets with the same number of trials for both families "
                 "before they were compared (recipe <code>learning_rate</code>; LOG.md). No bracket was run in this sweep.</p></section>")
-    rows = [[v["family"], v["size"], f"{v['budget']:.3g}", v["seed"], v["trials"], f"x{v['best_multiplier']:g}", "EDGE" if v["edge"] else "inside", "  ".join(f"{k}: {x:.4f}" for k, x in v["losses"].items())] for v in a["learning_rates"]]
+    rows = [[v["family"], v["size"], f"{v['budget'] or 0:.3g}", v["seed"], v["trials"], f"x{v['best_multiplier']:g}", "EDGE" if v["edge"] else "inside", "  ".join(f"{k}: {x:.4f}" for k, x in v["losses"].items())] for v in a["learning_rates"]]
     return "<section><h2>Learning rates</h2><p class=read>Brackets around the ladder's rule. An optimum at the edge of its bracket is flagged: the true one may lie outside.</p>" + table(
         ["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows) + "</section>"
 
 
-def _synthetic(results, a) -> str:
-    rows = [r for r in results if r["validation"].get("excess") is not None]
-    if not rows:
+def _known_entropy(a) -> str:
+    if not a["known_entropy"]:
         return ""
-    data = [[r["family"], r["tags"].get("size"), f"{r['training_tokens']:,}", f4(r["validation"]["excess"]), f4(r["validation"]["excess_se"])] for r in rows]
-    return "<section><h2>Above the source's own entropy</h2><p class=read>Loss minus the true source's −log p on the same validation tokens (nats/token).</p>" + table(["family", "d_model", "D", "excess", "s.e."], data) + "</section>"
+    data = [[e["family"], e["size"], f"{d:,.0f}", f4(x), f4(se)] for e in a["known_entropy"] for d, x, se in zip(e["tokens"], e["excess"], e["se"])]
+    rows = [[e["family"], e["size"], f4(e["exponent"]), f4(e["exponent_last_three"]), f4(e["derived"])] for e in a["known_entropy"]]
+    slopes = table(["family", "d_model", "measured exponent", "of the last three", "derived"], rows)
+    return _section("Above the source's entropy", "Loss minus the true source's −log p on the same validation tokens. Dashed: the exponent derived in data/synthetic.py, a / (1 + a).",
+                    figures.known_entropy(a) + slopes, table(["family", "d_model", "D", "excess", "s.e."], data))
 
 
 def _runs(results) -> str:
@@ -192,19 +194,20 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     a = record.finite(analysis)
     fitted = [r for r in results if r["tags"].get("budget") is not None]
     parts = [_intro(name, results, a), _cards(a)]
-    parts.append(_section("IsoFLOP curves", "Each curve is one compute budget; a star is its parabola's minimum, the bar through it the 95% interval of N_opt. Left of it models are too small, right of it they see too few tokens.",
-                          figures.isoflop(a, fitted), _points(fitted, a)))
-    parts.append(_section("Compute-optimal size and tokens", "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals.", figures.optima(a), _parabolas(a), opened=True))
+    if fitted:
+        parts.append(_section("IsoFLOP curves", "Each curve is one compute budget; a star is its parabola's minimum, the bar through it the 95% interval of N_opt. Left of it models are too small, right of it they see too few tokens.",
+                              figures.isoflop(a, fitted), _points(fitted, a)))
+        parts.append(_section("Compute-optimal size and tokens", "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals.", figures.optima(a), _parabolas(a), opened=True))
     parts.append(_section("Loss against compute", "Thin: training loss of each run, a moving mean of five logged points. Thick: their lower envelope (Chinchilla approach 1). The learning rate decays to zero only at a run's end, so curves in mid-flight lie above what the same compute reaches with a shorter schedule. Training and validation text differ, so marks and lines need not meet.",
                           figures.compute(a, results, curves), _curves_table(results, curves, a)))
-    if a["gaps"]:
+    if any(g["budget"] for g in a["gaps"]):
         parts.append(_section("Dense against MoE", _gap_reading(a), figures.gaps(a), _gap_tables(a)))
     if any(r["moe"].get("expert_load") for r in results):
         rows = [[r["id"], r["tags"].get("size"), f"{r['tags'].get('budget') or 0:.3g}", "  ".join(f"{x:.2f}" for x in r["moe"]["expert_load"]), "  ".join(f"{x:.2f}" for x in r["moe"]["router_entropy"]),
                  "  ".join(f"{x:.3f}" for x in r["moe"]["balance_loss"])] for r in results if r["moe"].get("expert_load")]
         parts.append(_section("Expert load", "Assignments of the busiest expert over the mean, on validation batches; one mark per MoE layer (circle first). 1 is perfect balance; nothing is dropped at any load.",
                               figures.load([r for r in fitted if r["moe"]]), table(["run", "d_model", "budget", "max/mean load by layer", "router entropy (nats)", "balance loss"], rows)))
-    parts += [_parametric(a), _synthetic(results, a), _rates(a), _runs(results), _excluded(a)]
+    parts += [_parametric(a), _known_entropy(a), _rates(a), _runs(results), _excluded(a)]
     r = results[0]
     foot = f"isoflop {r['versions'].get('isoflop')} · commit {r['commit']} · " + " · ".join(f"{k} {v}" for k, v in r["versions"].items() if k != "isoflop")
     title = f"{name}: isoflop report"

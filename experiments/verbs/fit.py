@@ -38,9 +38,12 @@ def text(a: dict) -> str:
         lines.append(f"       E + A/N^alpha + B/D^beta: {p['verdict']}{fitted}")
     for g in a["gaps"]:
         if g["seeds"] > 1:
-            lines.append(f"MoE - dense at equal active parameters and tokens, d_model {g['size']}, {g['budget']:.3g} FLOPs, {g['seeds']} seeds: {common.spread(g['gap'], g['interval'])} nats/token")
+            lines.append(f"MoE - dense at equal active parameters and tokens, d_model {g['size']}, {common.number(g['tokens'])} tokens, {g['seeds']} seeds: {common.spread(g['gap'], g['interval'])} nats/token")
     for e in a["equal_flops"]:
         lines.append(f"MoE - dense, best of each at {e['budget']:.3g} FLOPs: {common.spread(e['difference'], e['interval'])} nats/token")
+    for e in a["known_entropy"]:
+        if e["exponent"] is not None:
+            lines.append(f"above the source's entropy, {e['family']} d_model {e['size']}: {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})")
     edges = [v for v in a["learning_rates"] if v["edge"]]
     if a["learning_rates"]:
         lines.append(f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}")

@@ -35,7 +35,7 @@ def plan_table(plan: Plan, done: set[str]):
         n = account.parameters(p.run.model)
         seconds = "done" if p.id in done else "unknown" if p.seconds is None else f"{p.seconds:.1f}"
         size = f"{p.size}" + (f" lr x{p.lr_multiplier:g}" if p.lr_multiplier != 1 else "")
-        t.add_row(p.id, p.family, f"{p.budget:.3g}", size, str(p.run.seed), f"{n['total']:,}", f"{n['active']:,}", f"{n['non_embedding']:,}", f"{p.tokens:,}", f"{p.flops:.4g}", seconds)
+        t.add_row(p.id, p.family, f"{p.budget:.3g}" if p.budget else "", size, str(p.run.seed), f"{n['total']:,}", f"{n['active']:,}", f"{n['non_embedding']:,}", f"{p.tokens:,}", f"{p.flops:.4g}", seconds)
     return t
 
 
