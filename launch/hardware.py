@@ -87,9 +87,10 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-# GFLOP/s (matmul convention) of one pinned core by d_model, and seconds to trace and compile one shape: see docs/benchmarks.md
-CPU_RATE = {"dense": {16: 17, 24: 22, 32: 29, 48: 33, 64: 37}, "moe": {16: 13, 24: 17, 32: 20, 48: 22, 64: 24}}
-CPU_COMPILE = {"dense": 3.0, "moe": 5.5}
+# GFLOP/s (matmul convention) of one pinned core of two by d_model, and seconds to trace and compile one shape; measured on 2 AMD
+# EPYC vCPUs on 2026-11-24 (docs/benchmarks.md)
+CPU_RATE = {"dense": {16: 13, 24: 17, 32: 24, 48: 29, 64: 32}, "moe": {16: 10.5, 24: 15, 32: 18, 48: 20, 64: 23}}
+CPU_COMPILE = {"dense": 4.0, "moe": 6.5}
 
 
 def predicted_seconds(model: Model, family: str, flops: float, platform: str) -> float | None:
