@@ -28,8 +28,10 @@ def describe(job: SweepJob) -> dict:
 def check(job: SweepJob, plan: Plan) -> None:
     """Every run is checked before the first one compiles. Raises ConfigError or DataError."""
     dataset = pipeline.load(job.run.data, job.run.model.seq_len, job.where.cache)
+    platform, devices = hardware.probe()
+    each = local.devices_each(job.where, platform, devices, local.count(job.where, platform, devices, len(plan.runs)))
     for shape in {p.shape: p for p in plan.runs}.values():
-        train.check(shape.run, job.where, dataset)
+        train.check(shape.run, job.where, dataset, each)
 
 
 def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
@@ -41,7 +43,7 @@ def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
             raise record.RecordError(f"{workdir} belongs to another sweep ({_difference(other, describe(job))}): give another --workdir")
         return
     record.writable(workdir)
-    if set(os.listdir(workdir)) - {".lock"}:
+    if record.contents(workdir) - {".lock"}:
         raise record.RecordError(f"{workdir} is not empty and holds no sweep: give another --workdir")
     record.write_json(path, {"id": mine, **describe(job)})
 

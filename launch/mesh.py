@@ -39,13 +39,19 @@ def parse(text: str) -> dict[str, int]:
     return {a: sizes.get(a, 1) for a in AXES} if sizes else {}
 
 
-def check(sizes: dict[str, int], model: Model, batch: int) -> None:
-    """Raises ConfigError if an axis does not divide what it shards."""
-    if not sizes:
-        return
+def resolve(sizes: dict[str, int], devices: int) -> dict[str, int]:
+    """No sizes mean all devices on `data`."""
+    return sizes or {a: devices if a == "data" else 1 for a in AXES}
+
+
+def check(sizes: dict[str, int], model: Model, batch: int, devices: int) -> None:
+    """Raises ConfigError if there are too few devices, or an axis does not divide what it shards."""
+    sizes = resolve(sizes, devices)
+    if math.prod(sizes.values()) > devices:
+        raise ConfigError(f"the mesh needs {math.prod(sizes.values())} devices, here are {devices}: lower --mesh")
     shards = sizes["data"] * sizes["fsdp"]
     if batch % shards:
-        raise ConfigError(f"batch={batch} is not divided by data x fsdp = {shards} of the mesh: try batch={-(-batch // shards) * shards}")
+        raise ConfigError(f"batch={batch} is not divided by data x fsdp = {shards} of the mesh: try batch={-(-batch // shards) * shards}, or another --mesh")
     wanted = [("tensor", "model.n_heads", model.n_heads), ("tensor", "model.vocab_size", model.vocab_size), ("fsdp", "model.d_model", model.d_model)]
     if any(mlp == "dense" for _, mlp in model.kinds):
         wanted.append(("tensor", "model.d_ff", model.d_ff))
@@ -68,12 +74,9 @@ def simulate(sizes: dict[str, int]) -> None:
 
 
 def make(sizes: dict[str, int]) -> jax.sharding.Mesh:
-    """The mesh over all devices, or over the first ones if `sizes` names fewer. Raises ConfigError if it names more."""
-    sizes = sizes or dict(zip(AXES, (jax.device_count(), 1, 1, 1)))
-    need = math.prod(sizes.values())
-    if need > jax.device_count():
-        raise ConfigError(f"the mesh needs {need} devices, this machine has {jax.device_count()}: lower --mesh")
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[:need])
+    """The mesh over all devices, or over the first ones if `sizes` names fewer; `check` has seen that there are enough."""
+    sizes = resolve(sizes, jax.device_count())
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[: math.prod(sizes.values())])
 
 
 def shardings(mesh, boxed):

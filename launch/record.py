@@ -3,6 +3,7 @@
 Result fields are listed in docs/records.md. Nothing here is ever unpickled or executed.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -16,6 +17,7 @@ import jax
 from launch import config
 
 RESULT, METRICS, RUN = "result.json", "metrics.jsonl", "run.json"
+UNFINISHED = ".tmp-"  # how a file begins its name until it is whole
 VERSION = 1
 
 
@@ -24,12 +26,15 @@ class RecordError(ValueError):
 
 
 def write_json(path: str, value) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
     """Atomically: the file has its old content or all of the new one."""
-    handle, fresh = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".tmp-")
+    handle, fresh = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=UNFINISHED)
     try:
-        with os.fdopen(handle, "w") as f:
-            json.dump(value, f, indent=1, allow_nan=False)
-            f.write("\n")
+        with os.fdopen(handle, "w", encoding="utf-8") as f:
+            f.write(text)
             f.flush()
             os.fsync(f.fileno())
         os.chmod(fresh, 0o644)
@@ -68,10 +73,19 @@ def writable(folder: str, what: str = "--workdir") -> None:
     """Makes `folder`. Raises RecordError if it cannot be written."""
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=UNFINISHED):
             pass
     except OSError as e:
         raise RecordError(f"{what}={folder} cannot be written ({e.strerror}): give another folder") from None
+
+
+def contents(folder: str) -> set[str]:
+    """Names in `folder`, less the half-written files that a killed process left, which are removed."""
+    names = set(os.listdir(folder))
+    for name in (n for n in names if n.startswith(UNFINISHED)):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, name))
+    return {n for n in names if not n.startswith(UNFINISHED)}
 
 
 def claim(folder: str, run: config.Run) -> None:
@@ -82,7 +96,7 @@ def claim(folder: str, run: config.Run) -> None:
         other = read_json(path, "run").get("id")
         if other != identity:
             raise RecordError(f"{folder} belongs to run {other}, not to {identity}: give another --workdir")
-    elif set(os.listdir(folder)) - {"compile_cache"}:
+    elif contents(folder):
         raise RecordError(f"{folder} is not empty and holds no run: give another --workdir")
     else:
         write_json(path, {"id": identity, "run": config.brief(run)})
@@ -97,8 +111,7 @@ class Metrics:
         if os.path.exists(self._path):  # lines beyond the step that training resumes from would stand twice
             with open(self._path) as f:
                 lines = [t for t in f if t.endswith("\n") and json.loads(t)["step"] <= first_step]
-        with open(self._path, "w") as f:
-            f.writelines(lines)
+        write_text(self._path, "".join(lines))
         self._file = open(self._path, "a")
         self._events = None
         if tensorboard:

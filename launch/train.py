@@ -110,8 +110,10 @@ def program(run: Run, where: Where) -> Program:
     return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
 
 
-def check(run: Run, where: Where, dataset=None) -> None:
-    """Raises ConfigError or DataError for anything that would stop the run, before anything compiles or is written."""
+def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> None:
+    """Raises ConfigError or DataError for anything that would stop the run, before anything compiles or is written.
+
+    devices: how many the process that trains will see; those of this process if None."""
     config.check(run)
     from model.mlps.moe import IMPLEMENTATIONS
 
@@ -120,7 +122,7 @@ def check(run: Run, where: Where, dataset=None) -> None:
     for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
-    meshes.check(meshes.parse(where.mesh), run.model, run.batch)
+    meshes.check(meshes.parse(where.mesh), run.model, run.batch, jax.device_count() if devices is None else devices)
     dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
     if dataset.vocab_size > run.model.vocab_size:
         raise ConfigError(f"the tokenizer has {dataset.vocab_size} ids, model.vocab_size is {run.model.vocab_size}: set model.vocab_size={dataset.vocab_size}")

@@ -32,6 +32,7 @@ BAD = [
     (["train", "--config=tiny_dense", "--workdir={new}", "--set=model.n_heads=5"], "does not divide"),
     (["train", "--config=tiny_moe", "--workdir={new}", "--set=model.top_k=9"], "cannot choose more experts"),
     (["train", "--config=tiny_dense", "--workdir={new}", "--mesh=data=4"], "batch=2 is not divided"),
+    (["train", "--config=tiny_dense", "--workdir={new}", "--mesh=data=16"], "needs 16 devices"),
     (["train", "--config=tiny_dense", "--workdir={new}", "--mesh=rows=4"], "axes are data, fsdp, tensor, expert"),
     (["train", "--config=tiny_dense", "--workdir={new}", "--set=data.source=text", "--set=data.path=/none/*.txt"], "matches no file"),
     (["train", "--config=tiny_dense", "--workdir={new}", "--set=data.source=text", "--set=data.path={empty}"], "is empty"),
@@ -64,7 +65,8 @@ def test_bad_input(argv, words, capsys, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     (tmp_path / "empty.txt").write_text("")
     names = {"new": tmp_path / "new", "full": tmp_path / "full", "empty": tmp_path / "empty.txt"}
-    status, out, err = call(capsys, *[a.format(**names) for a in argv])
+    one = ["--mesh=data=1"] * (argv[0] == "train" and "--mesh" not in str(argv))  # this process has 8 devices
+    status, out, err = call(capsys, *[a.format(**names) for a in argv], *one)
     assert status == 2 and out == ""
     assert err.count("\n") == 1 and err.startswith(f"isoflop {argv[0]}: ") and words in err, err
     assert not (tmp_path / "new").exists() and os.listdir(tmp_path / "full") == ["thesis.txt"]

@@ -167,12 +167,12 @@ def test_text_run_counts_bytes(tmp_path):
 ])
 def test_bad_meshes(sizes, batch, words):
     with pytest.raises(ConfigError, match=words):
-        mesh.check(mesh.parse(sizes), DENSE, batch)
+        mesh.check(mesh.parse(sizes), DENSE, batch, 8)
 
 
 def test_mesh_larger_than_the_machine():
     with pytest.raises(ConfigError, match="needs 16 devices"):
-        mesh.make(mesh.parse("data=16"))
+        mesh.check(mesh.parse("data=16"), DENSE, 16, 8)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"id": 1}', "null", "\x00\x01"])

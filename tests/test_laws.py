@@ -155,3 +155,13 @@ def test_student_interval():
     mean, (low, high) = bootstrap.student([1.0, 2.0, 3.0])
     assert mean == 2 and high - 2 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5) and low == pytest.approx(4 - high)
     assert bootstrap.student([1.0]) == (1.0, None)
+
+
+def test_interval_counts_draws_without_an_answer():
+    """They stand half beyond either end: a few widen the interval, many leave it without bound."""
+    draws = list(np.linspace(0, 1, 1000))
+    whole = bootstrap.interval(draws)
+    assert whole == pytest.approx([0.025, 0.975], abs=2e-3)
+    wider = bootstrap.interval(draws + [np.nan] * 20)
+    assert wider[0] < whole[0] and wider[1] > whole[1]
+    assert bootstrap.interval(draws + [np.inf] * 80) is None and bootstrap.interval([np.nan] * 50) is None

@@ -199,3 +199,26 @@ def test_adding_budgets_keeps_run_ids():
     more = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, budgets=(*job.sweep.budgets, 8e11)))
     assert {p.id for p in plan.make(job, "cpu").runs} < {p.id for p in plan.make(more, "cpu").runs}
     assert config.run_id(plan.make(job, "cpu").runs[0].run) == plan.make(job, "cpu").runs[0].id
+
+
+def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
+    """No budget, no parabola, the entropy known: the report still stands."""
+    argv = ["sweep", "--config=known_entropy", "--set=sweep.sizes=8,16", "--set=sweep.tokens=2048,4096", "--set=model.seq_len=32", "--set=data.validation_windows=16", "--set=where.workers=1",
+            "--bootstrap=20", f"--workdir={tmp_path / 'w'}"]
+    assert cli.main(argv) == 0
+    assert "above the source's entropy" in capsys.readouterr().out
+    text = " ".join(parsed(tmp_path / "w" / "report.html").text)
+    assert "Above the source's entropy" in text and "Expert load" in text and "2.05k tokens" in text and "IsoFLOP curves" not in text
+
+
+def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):
+    from launch import record
+
+    run = plan.make(recipes.load("quickstart"), "cpu").runs[0].run
+    (tmp_path / f"{record.UNFINISHED}x").write_text("{")
+    record.claim(str(tmp_path), run)
+    assert sorted(os.listdir(tmp_path)) == [record.RUN]
+    (tmp_path / record.RUN).unlink()
+    (tmp_path / "thesis.tex").write_text("kept")
+    with pytest.raises(record.RecordError, match="is not empty"):
+        record.claim(str(tmp_path), run)

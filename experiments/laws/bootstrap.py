@@ -31,12 +31,15 @@ def noise(sums: list[tuple[float, int]]) -> Noise:
 
 
 def interval(draws, level: float = 0.95) -> list[float] | None:
-    """Percentile interval of the finite draws; None if fewer than half are finite."""
+    """Percentile interval. Draws that are not finite (a resample without a minimum, a parameter that ran off) lie half beyond
+    either end; None where that leaves an end without bound."""
     draws = np.asarray(draws, float)
-    kept = draws[np.isfinite(draws)]
-    if len(kept) < max(2, len(draws) / 2):
+    kept = np.sort(draws[np.isfinite(draws)])
+    lost = (len(draws) - len(kept)) / 2
+    first, last = (int(np.floor(q * (len(draws) - 1) - lost)) for q in ((1 - level) / 2, (1 + level) / 2))
+    if first < 0 or last >= len(kept):
         return None
-    return [float(q) for q in np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])]
+    return [float(kept[first]), float(kept[last])]
 
 
 def student(values, level: float = 0.95) -> tuple[float, list[float] | None]:

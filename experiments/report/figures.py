@@ -205,7 +205,7 @@ def load(results) -> str:
     """Expert load (max / mean) on validation text, per MoE run and layer."""
     with plt.rc_context(STYLE):
         fig, ax = _axes(height=3.2)
-        rows = sorted((r for r in results if r["moe"].get("expert_load")), key=lambda r: (r["tags"].get("budget") or 0, r["tags"].get("size") or 0, r["run"]["seed"]))
+        rows = sorted((r for r in results if r["moe"].get("expert_load")), key=lambda r: (r["tags"].get("budget") or 0, 0 if r["tags"].get("budget") else r["training_tokens"], r["tags"].get("size") or 0, r["run"]["seed"]))
         for i, r in enumerate(rows):
             for layer, v in enumerate(r["moe"]["expert_load"]):
                 ax.plot(i, v, "os^Dv"[layer % 5], color=shades("moe", 5)[min(4, layer + 1)], ms=5)
@@ -214,12 +214,17 @@ def load(results) -> str:
         ax.text(len(rows) - 0.4, 1, "balanced", va="bottom", ha="right", fontsize=8, color="#4a5361")
         ax.set(ylabel="max / mean expert load", xlabel="MoE run, by d_model", ylim=(0.9, max(most * 0.55, 1.05 * max(max(r["moe"]["expert_load"]) for r in rows))))
         ax.set_xticks(range(len(rows)), [str(r["tags"].get("size")) for r in rows], fontsize=8)
-        budgets = [r["tags"].get("budget") or 0 for r in rows]
-        for i, budget in enumerate(budgets):
-            if i == 0 or budget != budgets[i - 1]:
+        cells = [_cell(r) for r in rows]
+        for i, cell in enumerate(cells):
+            if i == 0 or cell != cells[i - 1]:
                 ax.axvline(i - 0.5, color="#c8cdd5", lw=0.8)
-                ax.text(i - 0.4, 0.985, f"{budget:.3g} FLOPs", transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#4a5361")
+                ax.text(i - 0.4, 0.985, cell, transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#4a5361")
         return _svg(fig)
+
+
+def _cell(r) -> str:
+    """What the runs of one group share: a budget, or so many tokens."""
+    return f"{r['tags']['budget']:.3g} FLOPs" if r["tags"].get("budget") else f"{_short(float('%.3g' % r['training_tokens']))} tokens"
 
 
 def known_entropy(analysis) -> str:

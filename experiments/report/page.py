@@ -14,8 +14,8 @@ body{margin:0;background:#f4f5f7;color:#1f2630;font:15px/1.55 -apple-system,"Seg
 main{max-width:1000px;margin:0 auto;padding:36px 20px 80px}
 h1{font-size:28px;margin:0 0 4px;letter-spacing:-.01em}h2{font-size:19px;margin:0 0 4px}
 .sub{color:#5a6472;margin:0 0 22px}section{background:#fff;border:1px solid #e1e4e9;border-radius:10px;padding:22px 24px;margin:18px 0}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(215px,1fr));gap:12px;margin:18px 0}
-.card{background:#fff;border:1px solid #e1e4e9;border-radius:10px;padding:14px 16px}.card b{display:block;font-size:21px;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin:18px 0}
+.card{background:#fff;border:1px solid #e1e4e9;border-radius:10px;padding:14px 16px}.card b{display:block;font-size:20px;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
 .card span{color:#5a6472;font-size:13px}.dense{border-top:4px solid #3b6fb6}.moe{border-top:4px solid #d1602a}.plain{border-top:4px solid #8a919c}
 p.read{margin:2px 0 12px;color:#3a4350}svg{width:100%;height:auto;display:block}
 details{margin-top:12px}summary{cursor:pointer;color:#3b6fb6;font-size:14px}
@@ -40,11 +40,8 @@ def read_curves(paths: list[str]) -> dict[str, list[dict]]:
 
 def save(path: str, text: str) -> None:
     """Atomically."""
-    fresh = f"{path}.tmp{os.getpid()}"
     try:
-        with open(fresh, "w", encoding="utf-8") as f:
-            f.write(text)
-        os.replace(fresh, path)
+        record.write_text(path, text)
     except OSError as e:
         raise record.RecordError(f"{path} cannot be written ({e.strerror})") from None
 
@@ -70,8 +67,12 @@ def f4(v) -> str:
     return "" if v is None else f"{v:.4f}"
 
 
+def g4(v) -> str:
+    return "unbounded" if v is None else f"{v:.4g}"
+
+
 def span(v, digits: int = 4) -> str:
-    return "" if not v else f"[{v[0]:.{digits}f}, {v[1]:.{digits}f}]"
+    return "" if not v else "[" + ", ".join(f"{x:.{digits}f}" if abs(x) < 1e6 else f"{x:.3g}" for x in v) + "]"
 
 
 def count_span(v) -> str:
@@ -86,6 +87,8 @@ def _cards(a: dict) -> str:
     out = []
     for family, f in a["families"].items():
         kind = family if family in figures.COLOUR else "plain"
+        if not f["parabolas"]:
+            continue
         for key, name in (("n", "N_opt"), ("d", "D_opt")):
             if f[f"{key}_exponent"] is None:
                 out.append(card(kind, "not identified", f"{family}: {name} exponent, fewer than two interior minima"))
@@ -93,7 +96,7 @@ def _cards(a: dict) -> str:
                 out.append(card(kind, f"{name} ∝ C^{f[key + '_exponent']:.2f}", f"{figures.LABEL.get(family, family)}, 95% interval {span(f.get(key + '_exponent_interval'), 2) or 'unknown'}"))
     best = max((g for g in a["gaps"] if g["interval"]), key=lambda g: g["seeds"], default=None)
     if best:
-        out.append(card("plain", f"{best['gap']:+.3f} {span(best['interval'], 3)}", f"MoE − dense, nats/token, equal active parameters and tokens; d_model {best['size']}, {best['tokens']:,} tokens, {best['seeds']} seeds"))
+        out.append(card("plain", f"{best['gap']:+.3f} nats", f"MoE − dense per token, 95% interval {span(best['interval'], 3)}, {best['seeds']} seeds; equal active parameters and tokens, d_model {best['size']}"))
     return f'<div class="cards">{"".join(out)}</div>'
 
 
@@ -134,16 +137,13 @@ def _gap_reading(a) -> str:
 
 
 def _parametric(a) -> str:
-    rows = []
-    for family, f in a["families"].items():
-        p = f["parametric"]
-        if "parameters" not in p:
-            rows.append([family, p["verdict"], *[""] * 7])
-        else:
-            rows.append([family, p["verdict"], *[f"{p['parameters'][k]:.4g} {span(p['intervals'][k], 3)}" for k in ("E", "A", "alpha", "B", "beta")], f"{p['objective']:.3g}", f"{p['starts_at_optimum']:.0%}"])
+    laws = {family: f["parametric"] for family, f in a["families"].items()}
+    verdicts = "".join(f"<p class=read><b>{esc(figures.LABEL.get(family, family))}</b>: {esc(p['verdict'])}.</p>" for family, p in laws.items())
+    shown = {family: p for family, p in laws.items() if "parameters" in p}
+    rows = [[k, *[f"{g4(p['parameters'][k])} {span(p['intervals'][k], 3)}" for p in shown.values()]] for k in ("E", "A", "alpha", "B", "beta")]
+    rows += [["objective (sum of Huber losses)", *[f"{p['objective']:.3g}" for p in shown.values()]], ["starts that reached it", *[f"{p['starts_at_optimum']:.0%}" for p in shown.values()]]]
     return ("<section><h2>Parametric law</h2><p class=read>L = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup> (Hoffmann et al. 2022, eq 10), sum of Huber losses on log L, many ranked starts. "
-            "Values of a law that the runs do not identify are shown for completeness, not for use.</p>"
-            + table(["family", "verdict", "E", "A", "alpha", "B", "beta", "objective", "starts at optimum"], rows, 2) + "</section>")
+            f"Values of a law that the runs do not identify are shown for completeness, not for use.</p>{verdicts}" + (table(["", *shown], rows) if shown else "") + "</section>")
 
 
 def _rates(a) -> str:
@@ -193,7 +193,8 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     """The whole page as HTML text."""
     a = record.finite(analysis)
     fitted = [r for r in results if r["tags"].get("budget") is not None]
-    parts = [_intro(name, results, a), _cards(a)]
+    results = sorted(results, key=lambda r: (r["tags"].get("budget") or 0, r["tags"].get("size") or 0, r["run"]["seed"], r["training_tokens"], r["family"], r["run"]["optimizer"]["lr"]))
+    parts = [_intro(name, results, a), _cards(a), _known_entropy(a)]
     if fitted:
         parts.append(_section("IsoFLOP curves", "Each curve is one compute budget; a star is its parabola's minimum, the bar through it the 95% interval of N_opt. Left of it models are too small, right of it they see too few tokens.",
                               figures.isoflop(a, fitted), _points(fitted, a)))
@@ -206,8 +207,8 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
         rows = [[r["id"], r["tags"].get("size"), f"{r['tags'].get('budget') or 0:.3g}", "  ".join(f"{x:.2f}" for x in r["moe"]["expert_load"]), "  ".join(f"{x:.2f}" for x in r["moe"]["router_entropy"]),
                  "  ".join(f"{x:.3f}" for x in r["moe"]["balance_loss"])] for r in results if r["moe"].get("expert_load")]
         parts.append(_section("Expert load", "Assignments of the busiest expert over the mean, on validation batches; one mark per MoE layer (circle first). 1 is perfect balance; nothing is dropped at any load.",
-                              figures.load([r for r in fitted if r["moe"]]), table(["run", "d_model", "budget", "max/mean load by layer", "router entropy (nats)", "balance loss"], rows)))
-    parts += [_parametric(a), _known_entropy(a), _rates(a), _runs(results), _excluded(a)]
+                              figures.load(results), table(["run", "d_model", "budget", "max/mean load by layer", "router entropy (nats)", "balance loss"], rows)))
+    parts += [_parametric(a), _rates(a), _runs(results), _excluded(a)]
     r = results[0]
     foot = f"isoflop {r['versions'].get('isoflop')} · commit {r['commit']} · " + " · ".join(f"{k} {v}" for k, v in r["versions"].items() if k != "isoflop")
     title = f"{name}: isoflop report"

@@ -4,14 +4,17 @@ Each shape is compiled by one worker and kept there; a worker that runs out take
 program it finds in the persistent compilation cache.
 """
 
+import contextlib
 import json
+import math
 import os
+import re
 import selectors
 import subprocess
 import sys
 from typing import Any, Callable, NamedTuple
 
-from launch import config, hardware
+from launch import config, hardware, mesh
 from launch.config import Where
 
 
@@ -32,6 +35,13 @@ def count(where: Where, platform: str, devices: int, tasks: int) -> int:
     return max(1, min(where.workers or (len(hardware.cores()) if platform == "cpu" else devices), tasks))
 
 
+def devices_each(where: Where, platform: str, devices: int, workers: int) -> int:
+    """Devices that each of `workers` sees. A CPU is one device, or as many simulated ones as an explicit mesh wants."""
+    if platform == "cpu":
+        return math.prod(mesh.parse(where.mesh).values())  # 1 for no mesh
+    return devices if workers == 1 else 1
+
+
 def _environment(index: int, workers: int, platform: str) -> dict:
     """Each worker sees its own core or card. One core needs no thread pool inside a matmul."""
     env = dict(os.environ)
@@ -40,6 +50,7 @@ def _environment(index: int, workers: int, platform: str) -> dict:
     env["PYTHONUNBUFFERED"] = "1"
     if platform == "cpu":
         env["JAX_PLATFORMS"] = "cpu"
+        env["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\S*", "", env.get("XLA_FLAGS", ""))  # devices_each says how many
         if workers > 1:
             env["XLA_FLAGS"] = (env.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
     elif workers > 1:
@@ -79,6 +90,12 @@ class _Worker:
             return None
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        self.process.wait()
+        self.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
 
 
 def choose(todo: list[Task], mine: set, others: set) -> Task:
@@ -139,6 +156,7 @@ def run(tasks: list[Task], where: Where, folder: str, report: Callable[..., None
                     failures.append(f"run {config.run_id(w.task.run)}: worker {w.index} ended with status {w.process.wait()} (log in {w.log})")
                     report("failed", w.index, w.task, {"error": failures[-1]})
                     w.task = None
+                    w.close()
                     if todo:
                         fresh = _Worker(w.index, workers, platform, folder, keep)
                         pool[w.index] = fresh
@@ -149,6 +167,6 @@ def run(tasks: list[Task], where: Where, folder: str, report: Callable[..., None
             if w.task and w.process.poll() is None:
                 w.process.kill()
         for w in pool:
-            w.process.wait()
+            w.close()
         selector.close()
     return failures
