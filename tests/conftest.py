@@ -12,3 +12,4 @@ import jax  # noqa: E402
 jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["ISOFLOP_CACHE"], "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+assert jax.device_count() == 8  # brings the backend up before a verb can ask for another number
