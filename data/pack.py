@@ -28,7 +28,9 @@ class TokenFiles(NamedTuple):
 
 
 def cache_root(cache: str = "") -> str:
-    return os.path.expanduser(cache or os.environ.get("ISOFLOP_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "isoflop"))
+    return os.path.expanduser(
+        cache or os.environ.get("ISOFLOP_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "isoflop")
+    )
 
 
 def _write(folder: str, corpus, tokenizer) -> None:
@@ -43,9 +45,18 @@ def _write(folder: str, corpus, tokenizer) -> None:
                 n, text_bytes = n + ids.size, text_bytes + len(document)
         counts[split] = {"tokens": n, "bytes": text_bytes}
     if counts["train"]["bytes"] == 0 or counts["validation"]["bytes"] == 0:
-        raise DataError(f"corpus {corpus.name} is empty (train {counts['train']['bytes']} bytes, validation {counts['validation']['bytes']}): check data.path")
-    meta = {"format": FORMAT, "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint, "tokenizer_fingerprint": tokenizer.fingerprint,
-            "vocab_size": tokenizer.vocab_size, "dtype": np.dtype(kind).name, "splits": counts}
+        raise DataError(
+            f"corpus {corpus.name} is empty (train {counts['train']['bytes']} bytes, validation {counts['validation']['bytes']}): check data.path"
+        )
+    meta = {
+        "format": FORMAT,
+        "corpus": corpus.name,
+        "corpus_fingerprint": corpus.fingerprint,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": np.dtype(kind).name,
+        "splits": counts,
+    }
     with open(os.path.join(folder, "meta.json"), "w") as f:
         json.dump(meta, f, indent=1)
 
@@ -58,12 +69,16 @@ def open_folder(folder: str, tokenizer) -> TokenFiles:
         tokens = {s: np.memmap(os.path.join(folder, f"{s}.bin"), meta["dtype"], "r") for s in SPLITS}
         sizes_agree = meta["format"] == FORMAT and all(tokens[s].size == meta["splits"][s]["tokens"] for s in SPLITS)
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{folder} is not a folder of token files ({type(e).__name__}: {e}): it holds meta.json, train.bin and validation.bin") from None
+        raise DataError(
+            f"{folder} is not a folder of token files ({type(e).__name__}: {e}): it holds meta.json, train.bin and validation.bin"
+        ) from None
     if not sizes_agree:
         raise DataError(f"token files in {folder} do not agree with their meta.json: delete the folder, it is made again")
     if meta["tokenizer_fingerprint"] != tokenizer.fingerprint:
-        raise DataError(f"token files in {folder} were made with tokenizer {meta['tokenizer_fingerprint']}, but data.tokenizer is {tokenizer.fingerprint}: "
-                        "set data.tokenizer and data.tokenizer_path to the one that made them, or prepare the text again")
+        raise DataError(
+            f"token files in {folder} were made with tokenizer {meta['tokenizer_fingerprint']}, but data.tokenizer is {tokenizer.fingerprint}: "
+            "set data.tokenizer and data.tokenizer_path to the one that made them, or prepare the text again"
+        )
     return TokenFiles(folder, tokens, meta)
 
 
@@ -80,7 +95,9 @@ def prepare(d: Data, cache: str = "") -> TokenFiles:
             os.makedirs(os.path.dirname(folder), exist_ok=True)
             fresh = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".making-")
         except OSError as e:
-            raise DataError(f"cannot write the token cache {os.path.dirname(folder)} ({e.strerror}): set ISOFLOP_CACHE to a writable folder") from None
+            raise DataError(
+                f"cannot write the token cache {os.path.dirname(folder)} ({e.strerror}): set ISOFLOP_CACHE to a writable folder"
+            ) from None
         try:
             _write(fresh, corpus, tokenizer)
             try:

@@ -49,7 +49,9 @@ class Text:
         self._windows = {s: (t.size - 1) // seq_len for s, t in self._tokens.items()}
         for split, n in self._windows.items():
             if n < 1:
-                raise DataError(f"the {split} split of {self.corpus} has {self._tokens[split].size} tokens, fewer than one window of model.seq_len={seq_len}")
+                raise DataError(
+                    f"the {split} split of {self.corpus} has {self._tokens[split].size} tokens, fewer than one window of model.seq_len={seq_len}"
+                )
         self._wanted = d.validation_windows
 
     def _gather(self, split, window):

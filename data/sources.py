@@ -7,7 +7,8 @@ import glob
 import hashlib
 import os
 import sysconfig
-from typing import Callable, Iterator, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 from data.config import Data, DataError
 
@@ -90,13 +91,17 @@ def _tfds(d: Data) -> Corpus:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow_datasets as tfds
 
-    prepare = (f"prepare it once where tensorflow is installed: tfds.builder({name!r}, data_dir=DIR, file_format='array_record')"
-               ".download_and_prepare(), then give data.path=DIR")
+    prepare = (
+        f"prepare it once where tensorflow is installed: tfds.builder({name!r}, data_dir=DIR, file_format='array_record')"
+        ".download_and_prepare(), then give data.path=DIR"
+    )
     try:
         builder = tfds.builder(name, **({"data_dir": os.path.expanduser(d.path)} if d.path else {}))
         splits = set(builder.info.splits)
     except Exception as e:  # not found, not prepared, tensorflow missing: TFDS raises a dozen types
-        raise DataError(f"cannot open TFDS set {name!r} ({type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}): {prepare}") from None
+        raise DataError(
+            f"cannot open TFDS set {name!r} ({type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}): {prepare}"
+        ) from None
     if not splits:
         raise DataError(f"TFDS set {name!r} is not prepared: {prepare}")
     texts = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Text)]
@@ -115,7 +120,9 @@ def _tfds(d: Data) -> Corpus:
             yield text if isinstance(text, bytes) else str(text).encode()
 
     info = builder.info
-    mark = hashlib.sha256(f"{info.full_name}|{texts[0]}|{sorted((k, v.num_examples, v.num_bytes) for k, v in info.splits.items())}".encode())
+    mark = hashlib.sha256(
+        f"{info.full_name}|{texts[0]}|{sorted((k, v.num_examples, v.num_bytes) for k, v in info.splits.items())}".encode()
+    )
     return Corpus(f"tfds:{info.full_name}", mark.hexdigest()[:16], documents)
 
 

@@ -22,7 +22,7 @@ that can store J keys is left with J^-a: if storage is proportional to N, loss f
 
 import numpy as np
 
-from data.config import Data, DataError
+from data.config import DataError
 
 DIGITS, VALUES, SURE = 128, 64, 7 / 8
 KEYS = DIGITS * DIGITS

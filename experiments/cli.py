@@ -3,7 +3,7 @@
 import importlib
 import sys
 import textwrap
-from typing import Callable
+from collections.abc import Callable
 
 from absl import flags
 
@@ -39,7 +39,11 @@ _SHARED = {
     "config": (flags.DEFINE_string, "", "NAME of a recipe, or FILE.py that defines recipe()"),
     "workdir": (flags.DEFINE_string, "", "folder of the run or sweep"),
     "set": (flags.DEFINE_multi_string, [], "field=value; repeatable, such as --set model.d_model=128 --set where.remat=true"),
-    "mesh": (flags.DEFINE_string, "", "sizes of the axes data, fsdp, tensor, expert, such as data=2,fsdp=2,tensor=2; default: all devices on data"),
+    "mesh": (
+        flags.DEFINE_string,
+        "",
+        "sizes of the axes data, fsdp, tensor, expert, such as data=2,fsdp=2,tensor=2; default: all devices on data",
+    ),
 }
 
 

@@ -42,8 +42,13 @@ def shape(base: Model, d_model: int, family: str) -> Model:
     Raises ConfigError if the ladder's heads do not divide the width."""
     n_heads = heads(d_model)
     if d_model < 8 or d_model % n_heads or (d_model // n_heads) % 2:
-        near = min((d for d in range(8, 2 * max(8, d_model) + 64, 8) if d % heads(d) == 0 and d // heads(d) % 2 == 0), key=lambda d: abs(d - d_model))
-        raise ConfigError(f"size {d_model} is not on the ladder: its {n_heads} heads need an even width each; the nearest that fits is {near}")
+        near = min(
+            (d for d in range(8, 2 * max(8, d_model) + 64, 8) if d % heads(d) == 0 and d // heads(d) % 2 == 0),
+            key=lambda d: abs(d - d_model),
+        )
+        raise ConfigError(
+            f"size {d_model} is not on the ladder: its {n_heads} heads need an even width each; the nearest that fits is {near}"
+        )
     return dataclasses.replace(base, d_model=d_model, n_layers=layers(d_model), n_heads=n_heads, d_ff=4 * d_model, pattern=FAMILIES[family])
 
 
@@ -55,7 +60,17 @@ def at(base: Run, d_model: int, family: str, lr_multiplier: float = 1.0) -> Run:
 
 
 # What `--set` cannot change in a sweep, because the ladder or the plan does: field -> what to set instead
-OWNED = {"model.d_model": "sweep.sizes", "model.n_layers": "sweep.sizes", "model.n_heads": "sweep.sizes", "model.d_ff": "sweep.sizes",
-         "model.pattern": "sweep.families", "optimizer.lr": "sweep.lr_multipliers", "optimizer.embed_lr": "sweep.lr_multipliers",
-         "horizon.steps": "sweep.budgets", "horizon.tokens": "sweep.budgets", "horizon.flops": "sweep.budgets",
-         "seed": "sweep.seeds", "data.seed": "sweep.seeds"}
+OWNED = {
+    "model.d_model": "sweep.sizes",
+    "model.n_layers": "sweep.sizes",
+    "model.n_heads": "sweep.sizes",
+    "model.d_ff": "sweep.sizes",
+    "model.pattern": "sweep.families",
+    "optimizer.lr": "sweep.lr_multipliers",
+    "optimizer.embed_lr": "sweep.lr_multipliers",
+    "horizon.steps": "sweep.budgets",
+    "horizon.tokens": "sweep.budgets",
+    "horizon.flops": "sweep.budgets",
+    "seed": "sweep.seeds",
+    "data.seed": "sweep.seeds",
+}

@@ -108,7 +108,10 @@ def make(job: SweepJob, platform: str) -> Plan:
     runs, left_out, seen = [], [], set()
     cells = [(size, budget, _tokens(base, size, budget), seed, "grid") for budget in s.budgets for size in s.sizes for seed in s.seeds]
     cells += [(size, None, float(tokens), seed, "tokens") for tokens in s.tokens for size in s.sizes for seed in s.seeds]
-    cells += [(s.replicate_size, s.replicate_budget, _tokens(base, s.replicate_size, s.replicate_budget), seed, "replicate") for seed in s.replicate_seeds]
+    cells += [
+        (s.replicate_size, s.replicate_budget, _tokens(base, s.replicate_size, s.replicate_budget), seed, "replicate")
+        for seed in s.replicate_seeds
+    ]
     per_step = base.batch * base.model.seq_len
     for size, budget, tokens, seed, role in cells:
         steps = round(tokens / per_step)
@@ -119,7 +122,9 @@ def make(job: SweepJob, platform: str) -> Plan:
         for family in s.families:
             for multiplier in s.lr_multipliers:
                 run = ladder.at(base, size, family, multiplier)
-                run = dataclasses.replace(run, seed=seed, data=dataclasses.replace(run.data, seed=seed), horizon=config.Horizon(steps=steps))
+                run = dataclasses.replace(
+                    run, seed=seed, data=dataclasses.replace(run.data, seed=seed), horizon=config.Horizon(steps=steps)
+                )
                 p = Planned(run, family, size, budget, role, multiplier, None)
                 p = p._replace(seconds=hardware.predicted_seconds(run.model, family, p.flops, platform))
                 if p.id not in seen:
@@ -128,7 +133,9 @@ def make(job: SweepJob, platform: str) -> Plan:
     if not any(p.role != "replicate" for p in runs):
         smallest = ladder.shape(base.model, min(s.sizes), "dense")
         need = MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
-        raise ConfigError(f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets")
+        raise ConfigError(
+            f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
+        )
     return Plan(runs, left_out)
 
 

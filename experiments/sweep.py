@@ -1,15 +1,15 @@
 """Runs a plan in a folder: skips what is finished, trains what is missing, never anything twice.
 
-    WORKDIR/sweep.json        which sweep this folder belongs to
-    WORKDIR/runs/ID/          one folder per run (launch/record.py)
-    WORKDIR/analysis.json     fits;  WORKDIR/report.html  the report
+WORKDIR/sweep.json        which sweep this folder belongs to
+WORKDIR/runs/ID/          one folder per run (launch/record.py)
+WORKDIR/analysis.json     fits;  WORKDIR/report.html  the report
 """
 
 import contextlib
 import fcntl
 import os
 import time
-from typing import Callable
+from collections.abc import Callable
 
 from data import pipeline
 from experiments import plan as plans
@@ -50,6 +50,7 @@ def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
 
 def _difference(other: dict, mine: dict) -> str:
     """The first field in which two sweeps differ."""
+
     def flat(d, prefix=""):
         for k, v in d.items():
             if isinstance(v, dict):
@@ -105,7 +106,11 @@ def execute(workdir: str, job: SweepJob, plan: Plan, report: Callable[..., None]
     """Trains what is missing. Returns one line per run that failed."""
     platform, devices = hardware.probe()
     done = {r["id"] for r in results(workdir, plan)}
-    tasks = [local.Task(p.run, folder(workdir, p), dict(p.tags, sweep=job.sweep.name), p.shape, p.seconds or p.flops) for p in plan.runs if p.id not in done]
+    tasks = [
+        local.Task(p.run, folder(workdir, p), dict(p.tags, sweep=job.sweep.name), p.shape, p.seconds or p.flops)
+        for p in plan.runs
+        if p.id not in done
+    ]
     if not tasks:
         return []
     workers = local.count(job.where, platform, devices, len(tasks))

@@ -13,7 +13,9 @@ class Checkpoints:
 
         self._ocp, self._every = ocp, every
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(os.path.abspath(os.path.join(folder, "checkpoints")), options=options, item_names=("state", "meta"))
+        self._manager = ocp.CheckpointManager(
+            os.path.abspath(os.path.join(folder, "checkpoints")), options=options, item_names=("state", "meta")
+        )
 
     def __enter__(self):
         return self

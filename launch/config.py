@@ -183,7 +183,9 @@ def steps(run: Run) -> int:
     """Updates of the run: its horizon rounded to whole batches. Raises ConfigError if that is none."""
     h, per_step = run.horizon, run.batch * run.model.seq_len
     if sum(x > 0 for x in (h.steps, h.tokens, h.flops)) != 1 or min(h.steps, h.tokens, h.flops) < 0:
-        raise ConfigError(f"set exactly one of horizon.steps, horizon.tokens and horizon.flops to a positive number (now {h.steps}, {h.tokens}, {h.flops:g})")
+        raise ConfigError(
+            f"set exactly one of horizon.steps, horizon.tokens and horizon.flops to a positive number (now {h.steps}, {h.tokens}, {h.flops:g})"
+        )
     n = h.steps or (h.tokens or h.flops / account.flops_per_token(run.model)["matmul"]) / per_step
     if round(n) < 1:
         raise ConfigError(f"the horizon is {n:.2g} of one batch of {per_step} tokens: raise it, or lower batch or model.seq_len")

@@ -51,8 +51,14 @@ def check(sizes: dict[str, int], model: Model, batch: int, devices: int) -> None
         raise ConfigError(f"the mesh needs {math.prod(sizes.values())} devices, here are {devices}: lower --mesh")
     shards = sizes["data"] * sizes["fsdp"]
     if batch % shards:
-        raise ConfigError(f"batch={batch} is not divided by data x fsdp = {shards} of the mesh: try batch={-(-batch // shards) * shards}, or another --mesh")
-    wanted = [("tensor", "model.n_heads", model.n_heads), ("tensor", "model.vocab_size", model.vocab_size), ("fsdp", "model.d_model", model.d_model)]
+        raise ConfigError(
+            f"batch={batch} is not divided by data x fsdp = {shards} of the mesh: try batch={-(-batch // shards) * shards}, or another --mesh"
+        )
+    wanted = [
+        ("tensor", "model.n_heads", model.n_heads),
+        ("tensor", "model.vocab_size", model.vocab_size),
+        ("fsdp", "model.d_model", model.d_model),
+    ]
     if any(mlp == "dense" for _, mlp in model.kinds):
         wanted.append(("tensor", "model.d_ff", model.d_ff))
     if model.moe_layers:

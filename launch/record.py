@@ -172,5 +172,12 @@ def versions() -> dict:
         own = version("isoflop")
     except PackageNotFoundError:
         own = None
-    return {"isoflop": own, "python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__,
-            "flax": flax.__version__, "optax": optax.__version__, "numpy": numpy.__version__}
+    return {
+        "isoflop": own,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "numpy": numpy.__version__,
+    }

@@ -10,7 +10,8 @@ import functools
 import math
 import os
 import time
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -81,8 +82,12 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
         tokens = jax.ShapeDtypeStruct((dispatch, batch, model.seq_len + 1), np.int32, sharding=rows)
         hyper = {k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole) for k in ("lr", "embed_lr", "weight_decay")}
         count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-        train = jax.jit(functools.partial(step.train_steps, lm, optimizer), in_shardings=(sh, rows, whole, whole),
-                        out_shardings=(sh, whole), donate_argnums=0)
+        train = jax.jit(
+            functools.partial(step.train_steps, lm, optimizer),
+            in_shardings=(sh, rows, whole, whole),
+            out_shardings=(sh, whole),
+            donate_argnums=0,
+        )
         held = jax.ShapeDtypeStruct((eval_batch, model.seq_len + 1), np.int32, sharding=meshes.batch_sharding(mesh))
         evaluate = jax.jit(functools.partial(step.eval_step, lm), in_shardings=(param_sh, meshes.batch_sharding(mesh)), out_shardings=whole)
         train = train.lower(state_spec, tokens, hyper, count).compile()
@@ -125,7 +130,9 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
     meshes.check(meshes.parse(where.mesh), run.model, run.batch, jax.device_count() if devices is None else devices)
     dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
     if dataset.vocab_size > run.model.vocab_size:
-        raise ConfigError(f"the tokenizer has {dataset.vocab_size} ids, model.vocab_size is {run.model.vocab_size}: set model.vocab_size={dataset.vocab_size}")
+        raise ConfigError(
+            f"the tokenizer has {dataset.vocab_size} ids, model.vocab_size is {run.model.vocab_size}: set model.vocab_size={dataset.vocab_size}"
+        )
 
 
 class Evaluation(NamedTuple):
@@ -158,9 +165,13 @@ def evaluate(p: Program, state_params, dataset) -> Evaluation:
     excess = None if true is None else nll - true
     se = lambda a: float(a.std(ddof=1) / math.sqrt(a.size))
     return Evaluation(
-        float(nll.mean()), se(nll), se(nll.mean(1)) if len(nll) > 1 else float("nan"),
-        float(nll.sum() / math.log(2) / dataset.token_bytes[windows[:, 1:]].sum()), nll.size,
-        None if excess is None else float(excess.mean()), None if excess is None else se(excess),
+        float(nll.mean()),
+        se(nll),
+        se(nll.mean(1)) if len(nll) > 1 else float("nan"),
+        float(nll.sum() / math.log(2) / dataset.token_bytes[windows[:, 1:]].sum()),
+        nll.size,
+        None if excess is None else float(excess.mean()),
+        None if excess is None else se(excess),
         jax.tree.map(lambda *a: np.mean(a, 0).tolist(), *stats),
     )
 
@@ -188,17 +199,25 @@ class _Meter:
         now, tokens = time.perf_counter(), len(self._kept) * self._per_step
         mean = {k: np.mean([m[k] for m in self._kept], 0) for k in self._kept[0]}
         self.last_loss = float(mean["loss"])
-        self._out.write({
-            "step": n, "loss": self.last_loss, "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
-            "learning_rate": optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr,
-            "grad_norm": float(mean["grad_norm"]), "tokens": n * self._per_step, "flops": float(n * self._flops),
-            "tokens_per_s": tokens / max(1e-9, now - self._mark),
-            **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},
-        })
+        self._out.write(
+            {
+                "step": n,
+                "loss": self.last_loss,
+                "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
+                "learning_rate": optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr,
+                "grad_norm": float(mean["grad_norm"]),
+                "tokens": n * self._per_step,
+                "flops": float(n * self._flops),
+                "tokens_per_s": tokens / max(1e-9, now - self._mark),
+                **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},
+            }
+        )
         self._kept, self._bytes, self._mark = [], 0, now
 
 
-def train(run: Run, where: Where, folder: str, progress: Callable[[int, int], None] = lambda done, total: None, tags: dict | None = None) -> dict:
+def train(
+    run: Run, where: Where, folder: str, progress: Callable[[int, int], None] = lambda done, total: None, tags: dict | None = None
+) -> dict:
     """Trains `run` in `folder` and returns its result; a finished one is returned as it stands.
 
     progress(done, total) is called after every dispatch. Raises ConfigError, DataError, RecordError on what a user can mend.
@@ -271,16 +290,31 @@ def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, 
     kind = jax.devices()[0].device_kind
     v = {k: record.finite(x) for k, x in e._asdict().items() if k != "statistics"}
     return {
-        "version": record.VERSION, "id": config.run_id(run), "family": config.family(run.model), "tags": tags,
+        "version": record.VERSION,
+        "id": config.run_id(run),
+        "family": config.family(run.model),
+        "tags": tags,
         "status": "finished" if math.isfinite(e.loss) else "diverged",
-        "run": config.to_dict(run), "where": config.to_dict(where), "steps": total,
-        "parameters": account.parameters(run.model), "training_tokens": tokens, "dataset_tokens": dataset.dataset_tokens,
-        "epochs": dataset.epochs(total * run.batch), "bytes": counted_bytes,
-        "flops": {k: n * tokens for k, n in per_token.items()}, "flops_per_token": per_token,
+        "run": config.to_dict(run),
+        "where": config.to_dict(where),
+        "steps": total,
+        "parameters": account.parameters(run.model),
+        "training_tokens": tokens,
+        "dataset_tokens": dataset.dataset_tokens,
+        "epochs": dataset.epochs(total * run.batch),
+        "bytes": counted_bytes,
+        "flops": {k: n * tokens for k, n in per_token.items()},
+        "flops_per_token": per_token,
         "executed_flops": total * account.executed_flops(run.model, p.lm.ex, run.batch),
-        "train_loss": record.finite(train_loss), "validation": v, "moe": e.statistics,
-        "seconds": times, "tokens_per_s": tokens / times["train"],
+        "train_loss": record.finite(train_loss),
+        "validation": v,
+        "moe": e.statistics,
+        "seconds": times,
+        "tokens_per_s": tokens / times["train"],
         "mfu_matmul": hardware.mfu(run.model, tokens / times["train"], kind, p.mesh.size),
         "device": {"platform": jax.default_backend(), "kind": kind, "count": p.mesh.size, "processes": jax.process_count()},
-        "versions": record.versions(), "commit": record.commit(), "corpus": dataset.corpus, "fingerprints": dataset.fingerprints,
+        "versions": record.versions(),
+        "commit": record.commit(),
+        "corpus": dataset.corpus,
+        "fingerprints": dataset.fingerprints,
     }

@@ -103,9 +103,13 @@ def check(c: Model) -> None:
         raise ValueError(f"sinusoidal positions need an even d_model, not {c.d_model}")
     if c.moe_layers:
         if c.top_k > c.n_experts:
-            raise ValueError(f"model.top_k={c.top_k} is above model.n_experts={c.n_experts}: a token cannot choose more experts than there are")
+            raise ValueError(
+                f"model.top_k={c.top_k} is above model.n_experts={c.n_experts}: a token cannot choose more experts than there are"
+            )
         if not c.d_expert and c.d_ff % c.top_k:
-            raise ValueError(f"model.top_k={c.top_k} does not divide model.d_ff={c.d_ff}: equal active parameters need top_k * d_expert = d_ff; change one or set model.d_expert")
+            raise ValueError(
+                f"model.top_k={c.top_k} does not divide model.d_ff={c.d_ff}: equal active parameters need top_k * d_expert = d_ff; change one or set model.d_expert"
+            )
     if c.d_expert < 0 or c.balance_weight < 0 or c.z_weight < 0:
         raise ValueError("model.d_expert, model.balance_weight and model.z_weight cannot be negative")
     block.groups(c)

@@ -39,8 +39,13 @@ class LM(nn.Module):
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
 
         if ex.scan:
-            scanned = nn.scan(Group, variable_axes={"params": 0}, split_rngs={"params": True}, length=groups(c),
-                              metadata_params={nn.PARTITION_NAME: "layers"})
+            scanned = nn.scan(
+                Group,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                length=groups(c),
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
             x_BTD, stats = scanned(c, ex, name="groups")(x_BTD, None)
         else:
             kept = []
@@ -54,8 +59,9 @@ class LM(nn.Module):
         if c.tied:
             logits_BTV = jnp.einsum("btd,vd->btv", x_BTD, table_VD.astype(ex.dtype))
         else:
-            logits_BTV = Einsum("btd,dv->btv", (c.d_model, c.vocab_size), ("embed", "vocab"), c.d_model, gain=0.0,
-                                dtype=ex.dtype, name="head")(x_BTD)
+            logits_BTV = Einsum(
+                "btd,dv->btv", (c.d_model, c.vocab_size), ("embed", "vocab"), c.d_model, gain=0.0, dtype=ex.dtype, name="head"
+            )(x_BTD)
         return logits_BTV.astype(jnp.float32), stats
 
 

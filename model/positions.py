@@ -4,7 +4,8 @@ An entry says what is added to the embeddings (`embed(module, c) -> _TD or None`
 (`rotate(x_BTHK, c) -> x_BTHK`), and how many parameters it owns.
 """
 
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np

@@ -39,7 +39,9 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
 
 def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, hyper_K, count):
     """The first `count` of K updates in one dispatch; K is static, `count` is not. Metrics have a leading axis K, zero past count."""
-    shapes = jax.eval_shape(lambda s, t, h: train_step(lm, optimizer, s, t, h)[1], state, tokens_KBT1[0], jax.tree.map(lambda a: a[0], hyper_K))
+    shapes = jax.eval_shape(
+        lambda s, t, h: train_step(lm, optimizer, s, t, h)[1], state, tokens_KBT1[0], jax.tree.map(lambda a: a[0], hyper_K)
+    )
     empty = jax.tree.map(lambda a: jnp.zeros((tokens_KBT1.shape[0], *a.shape), a.dtype), shapes)
 
     def body(i, carry):

@@ -109,7 +109,15 @@ def test_plan_is_counted(capsys, tmp_path):
 
 
 def test_train_json_is_one_object(tmp_path, capsys):
-    argv = ["train", "--config=tiny_moe", f"--workdir={tmp_path / 'r'}", "--set=horizon.steps=3", "--set=batch=8", "--mesh=data=2,fsdp=2,expert=2", "--format=json"]
+    argv = [
+        "train",
+        "--config=tiny_moe",
+        f"--workdir={tmp_path / 'r'}",
+        "--set=horizon.steps=3",
+        "--set=batch=8",
+        "--mesh=data=2,fsdp=2,expert=2",
+        "--format=json",
+    ]
     status, out, _ = call(capsys, *argv)
     r = json.loads(out)
     assert status == 0 and r["steps"] == 3 and r["device"]["count"] == 8

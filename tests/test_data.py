@@ -88,7 +88,9 @@ def sentencepiece_model(tmp_path, text):
     import sentencepiece
 
     prefix = str(tmp_path / "sp")
-    sentencepiece.SentencePieceTrainer.train(input=str(tmp_path / "0.txt"), model_prefix=prefix, vocab_size=60, byte_fallback=False, hard_vocab_limit=False, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "0.txt"), model_prefix=prefix, vocab_size=60, byte_fallback=False, hard_vocab_limit=False, minloglevel=2
+    )
     return prefix + ".model"
 
 
@@ -146,11 +148,20 @@ def test_tfds_without_tensorflow(tmp_path):
         pipeline.load(Data(source="tfds:no_such_set", path=str(tmp_path)), 32)
 
 
-@pytest.mark.parametrize("d,words", [
-    (Data(source="text"), "needs data.path"), (Data(source="text", path="/nonexistent/*.txt"), "matches no file"), (Data(source="txt"), "choose from"),
-    (Data(tokenizer="byte"), "choose from bytes"), (Data(tokenizer="sentencepiece", tokenizer_path="/none.model"), "not a file"), (Data(source="tokens", path="/nonexistent"), "not a folder of token files"),
-    (Data(source="synthetic", zipf=0.0), "must be positive"), (Data(validation_windows=0), "at least 1"), (Data(source="tfds:"), "needs the name"),
-])
+@pytest.mark.parametrize(
+    "d,words",
+    [
+        (Data(source="text"), "needs data.path"),
+        (Data(source="text", path="/nonexistent/*.txt"), "matches no file"),
+        (Data(source="txt"), "choose from"),
+        (Data(tokenizer="byte"), "choose from bytes"),
+        (Data(tokenizer="sentencepiece", tokenizer_path="/none.model"), "not a file"),
+        (Data(source="tokens", path="/nonexistent"), "not a folder of token files"),
+        (Data(source="synthetic", zipf=0.0), "must be positive"),
+        (Data(validation_windows=0), "at least 1"),
+        (Data(source="tfds:"), "needs the name"),
+    ],
+)
 def test_bad_data_says_what_to_do(d, words, tmp_path):
     with pytest.raises(DataError, match=words):
         pipeline.load(d, 32, str(tmp_path / "cache"))

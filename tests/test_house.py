@@ -51,7 +51,11 @@ def test_data_does_not_load_jax():
 def test_base_install_is_lean():
     cfg = configparser.ConfigParser()
     cfg.read(os.path.join(ROOT, "setup.cfg"))
-    names = [line.split(">")[0].split("<")[0].strip() for line in cfg["options"]["install_requires"].splitlines() if line.strip() and not line.startswith("#")]
+    names = [
+        line.split(">")[0].split("<")[0].strip()
+        for line in cfg["options"]["install_requires"].splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
     for wanted in ("jax", "flax", "optax", "orbax-checkpoint", "sentencepiece", "tensorflow-datasets", "absl-py"):
         assert wanted in names
     assert not {"tensorflow", "torch"} & set(names)
@@ -66,5 +70,7 @@ def test_rooms_stay_small(limit, what):
             if text.count("\n") > limit:
                 large.append(path)
             continue
-        large += [f"{path}:{n.lineno}" for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno > limit]
+        large += [
+            f"{path}:{n.lineno}" for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno > limit
+        ]
     assert not large, large

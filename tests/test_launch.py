@@ -20,7 +20,9 @@ from model.optim import Optimizer, Schedule
 
 DENSE = Model(vocab_size=320, seq_len=24, d_model=16, n_layers=2, n_heads=2, d_ff=32, n_experts=4)
 MOE = dataclasses.replace(DENSE, pattern=("attention/moe",))
-BASE = Run(model=DENSE, data=Data(source="synthetic", validation_windows=40), batch=8, horizon=Horizon(steps=12), optimizer=Optimizer(lr=1e-2))
+BASE = Run(
+    model=DENSE, data=Data(source="synthetic", validation_windows=40), batch=8, horizon=Horizon(steps=12), optimizer=Optimizer(lr=1e-2)
+)
 ALONE = Where(mesh="data=1", log_every=4, tensorboard=False)
 
 
@@ -36,20 +38,41 @@ def test_id_hashes_the_run_alone_and_ignores_defaults():
     assert config.from_dict(Run, config.brief(BASE)) == config.from_dict(Run, json.loads(json.dumps(config.to_dict(BASE)))) == BASE
 
 
-@pytest.mark.parametrize("text,get,value", [
-    ("model.d_model=128", lambda j: j.run.model.d_model, 128), ("model.tied=true", lambda j: j.run.model.tied, True), ("optimizer.lr=1", lambda j: j.run.optimizer.lr, 1.0),
-    ("model.pattern=attention/dense,attention/moe", lambda j: j.run.model.pattern, ("attention/dense", "attention/moe")), ("where.remat=True", lambda j: j.where.remat, True),
-    ("horizon.tokens=1e6", lambda j: j.run.horizon.tokens, 1_000_000), ("data.source=tfds:lm1b", lambda j: j.run.data.source, "tfds:lm1b"), ("model.positions= none", lambda j: j.run.model.positions, "none"),
-])
+@pytest.mark.parametrize(
+    "text,get,value",
+    [
+        ("model.d_model=128", lambda j: j.run.model.d_model, 128),
+        ("model.tied=true", lambda j: j.run.model.tied, True),
+        ("optimizer.lr=1", lambda j: j.run.optimizer.lr, 1.0),
+        ("model.pattern=attention/dense,attention/moe", lambda j: j.run.model.pattern, ("attention/dense", "attention/moe")),
+        ("where.remat=True", lambda j: j.where.remat, True),
+        ("horizon.tokens=1e6", lambda j: j.run.horizon.tokens, 1_000_000),
+        ("data.source=tfds:lm1b", lambda j: j.run.data.source, "tfds:lm1b"),
+        ("model.positions= none", lambda j: j.run.model.positions, "none"),
+    ],
+)
 def test_set(text, get, value):
     assert get(config.set_fields(Job(), [text])) == value
 
 
-@pytest.mark.parametrize("text,words", [
-    ("model.d_modle=1", "did you mean model.d_model"), ("modle.d_model=1", "did you mean model"), ("d_model=1", "did you mean model.d_model"), ("model.d_model=big", "cannot read it as int"),
-    ("model.d_model=1.5", "int expected"), ("model.tied=3", "bool expected"), ("model=3", "name one of its fields"), ("model.d_model", "field=value"), ("batch.x=1", "has no field"),
-    ("optimizer.lr=nan", "cannot read"), ("optimizer.lr=1e999", "finite"), ("where.scna=true", "did you mean where.scan"), ("model.d_model=__import__('os')", "cannot read"),
-])
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("model.d_modle=1", "did you mean model.d_model"),
+        ("modle.d_model=1", "did you mean model"),
+        ("d_model=1", "did you mean model.d_model"),
+        ("model.d_model=big", "cannot read it as int"),
+        ("model.d_model=1.5", "int expected"),
+        ("model.tied=3", "bool expected"),
+        ("model=3", "name one of its fields"),
+        ("model.d_model", "field=value"),
+        ("batch.x=1", "has no field"),
+        ("optimizer.lr=nan", "cannot read"),
+        ("optimizer.lr=1e999", "finite"),
+        ("where.scna=true", "did you mean where.scan"),
+        ("model.d_model=__import__('os')", "cannot read"),
+    ],
+)
 def test_bad_set(text, words):
     with pytest.raises(ConfigError, match=words):
         config.set_fields(Job(), [text])
@@ -82,7 +105,9 @@ def single(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("layout,name", [(l, n) for l in LAYOUTS for n in ("dense", "moe")] + [("expert=4,data=2", "moe"), ("tensor=2,expert=2,fsdp=2", "moe")])
+@pytest.mark.parametrize(
+    "layout,name", [(l, n) for l in LAYOUTS for n in ("dense", "moe")] + [("expert=4,data=2", "moe"), ("tensor=2,expert=2,fsdp=2", "moe")]
+)
 def test_layouts_agree_with_one_device(layout, name, single, tmp_path):
     run = dataclasses.replace(BASE, model={"dense": DENSE, "moe": MOE}[name])
     where = dataclasses.replace(ALONE, mesh=layout, scan=layout == "data=8", remat=layout == "data=8")
@@ -96,7 +121,10 @@ def test_layouts_agree_with_one_device(layout, name, single, tmp_path):
 def test_parameters_are_sharded_by_the_rules():
     p = train.program(dataclasses.replace(BASE, model=MOE, dtype="float32"), dataclasses.replace(ALONE, mesh="fsdp=2,tensor=2,expert=2"))
     layer = p.shardings.params["group_0"]["layer_0"]
-    assert tuple(layer["mlp"]["in"].spec) == ("expert", "fsdp", "tensor") and tuple(layer["mixer"]["q"]["kernel"].spec)[:2] == ("fsdp", "tensor")
+    assert tuple(layer["mlp"]["in"].spec) == ("expert", "fsdp", "tensor") and tuple(layer["mixer"]["q"]["kernel"].spec)[:2] == (
+        "fsdp",
+        "tensor",
+    )
     assert jax.tree.leaves(p.shardings.opt[1].mu)[0].spec == jax.tree.leaves(p.shardings.params)[0].spec
 
 
@@ -104,14 +132,19 @@ def test_record_is_complete_and_counted(single, tmp_path):
     r, metrics = single["moe"]
     tokens = 12 * 8 * 24
     assert r["training_tokens"] == r["bytes"] == tokens and r["steps"] == 12 and r["dataset_tokens"] is None
-    assert r["flops"]["matmul"] == r["flops_per_token"]["matmul"] * tokens and r["flops"]["6N_active"] == 6 * r["parameters"]["active"] * tokens
+    assert (
+        r["flops"]["matmul"] == r["flops_per_token"]["matmul"] * tokens
+        and r["flops"]["6N_active"] == 6 * r["parameters"]["active"] * tokens
+    )
     assert r["executed_flops"] > r["flops"]["matmul"]
     assert r["validation"]["tokens"] == 40 * 24 and 0 < r["validation"]["se"] < 0.2 and r["status"] == "finished"
     assert r["validation"]["excess"] > -3 * r["validation"]["excess_se"]
     assert len(r["moe"]["expert_load"]) == 2 and min(r["moe"]["expert_load"]) >= 1
     assert {"versions", "commit", "fingerprints", "seconds", "device", "where", "epochs"} <= set(r)
     assert [m["step"] for m in metrics] == [4, 8, 12] and metrics[-1]["tokens"] == tokens and metrics[-1]["flops"] == r["flops"]["matmul"]
-    assert {"loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_s", "expert_load", "router_entropy", "balance_loss"} <= set(metrics[0])
+    assert {"loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_s", "expert_load", "router_entropy", "balance_loss"} <= set(
+        metrics[0]
+    )
     assert all(len(m["expert_load"]) == 2 for m in metrics)
 
 
@@ -149,22 +182,35 @@ def test_resume_is_exact(model, tmp_path):
 
 def test_learning_rate_reuses_the_program(tmp_path):
     a = train.program(dataclasses.replace(BASE, dtype="float32"), ALONE)
-    b = train.program(dataclasses.replace(BASE, dtype="float32", horizon=Horizon(steps=99), seed=4, optimizer=Optimizer(lr=0.5, weight_decay=0.1)), ALONE)
+    b = train.program(
+        dataclasses.replace(BASE, dtype="float32", horizon=Horizon(steps=99), seed=4, optimizer=Optimizer(lr=0.5, weight_decay=0.1)), ALONE
+    )
     assert a is b
 
 
 def test_text_run_counts_bytes(tmp_path):
     (tmp_path / "a.txt").write_text("def f(x):\n    return x + 1\n" * 400)
-    run = dataclasses.replace(BASE, model=dataclasses.replace(DENSE, vocab_size=256), data=Data(source="text", path=str(tmp_path / "a.txt"), validation_windows=6))
+    run = dataclasses.replace(
+        BASE, model=dataclasses.replace(DENSE, vocab_size=256), data=Data(source="text", path=str(tmp_path / "a.txt"), validation_windows=6)
+    )
     r = train.train(run, ALONE, str(tmp_path / "r"))
     v = r["validation"]
     assert r["bytes"] == r["training_tokens"] and r["epochs"] == pytest.approx(12 * 8 / ((r["dataset_tokens"] - 1) // 24))
     assert v["bits_per_byte"] == pytest.approx(v["loss"] / math.log(2), rel=0.01)
 
 
-@pytest.mark.parametrize("sizes,batch,words", [
-    ("data=3", 8, "batch=9"), ("tensor=3", 8, "n_heads"), ("expert=2", 8, "no experts"), ("dta=2", 8, "unknown"), ("data=x", 8, "positive whole number"), ("data=2,data=2", 8, "positive whole number"), ("data=0", 8, "positive"),
-])
+@pytest.mark.parametrize(
+    "sizes,batch,words",
+    [
+        ("data=3", 8, "batch=9"),
+        ("tensor=3", 8, "n_heads"),
+        ("expert=2", 8, "no experts"),
+        ("dta=2", 8, "unknown"),
+        ("data=x", 8, "positive whole number"),
+        ("data=2,data=2", 8, "positive whole number"),
+        ("data=0", 8, "positive"),
+    ],
+)
 def test_bad_meshes(sizes, batch, words):
     with pytest.raises(ConfigError, match=words):
         mesh.check(mesh.parse(sizes), DENSE, batch, 8)

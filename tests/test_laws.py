@@ -51,7 +51,11 @@ def test_parametric_recovers_noise_free_truth():
     p = fit.parametric(n, d, truth(n, d))
     form = FORMS[p.law]
     np.testing.assert_allclose(np.exp(form.log_predict(p.theta, 10 * n, 10 * d)), truth(10 * n, 10 * d), rtol=1e-5)
-    assert p.named["alpha"] == pytest.approx(0.34, abs=1e-4) and p.named["beta"] == pytest.approx(0.28, abs=1e-4) and p.named["E"] == pytest.approx(1.7, abs=1e-3)
+    assert (
+        p.named["alpha"] == pytest.approx(0.34, abs=1e-4)
+        and p.named["beta"] == pytest.approx(0.28, abs=1e-4)
+        and p.named["E"] == pytest.approx(1.7, abs=1e-3)
+    )
 
 
 def test_gradient_of_the_form():
@@ -60,7 +64,9 @@ def test_gradient_of_the_form():
     g = form.gradient(theta, n, d)
     for i in range(5):
         step = np.eye(5)[i] * 1e-6
-        np.testing.assert_allclose(g[i], (form.log_predict(theta + step, n, d) - form.log_predict(theta - step, n, d)) / 2e-6, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(
+            g[i], (form.log_predict(theta + step, n, d) - form.log_predict(theta - step, n, d)) / 2e-6, rtol=1e-4, atol=1e-7
+        )
 
 
 @pytest.mark.skipif(not os.path.exists(CHINCHILLA), reason="published runs are not at hand")
@@ -71,13 +77,27 @@ def test_chinchilla_replication():
     d = np.array([float(r["flops"]) for r in rows]) / (6 * n)
     p = fit.parametric(n, d, loss)
     assert p.objective <= 0.0010183
-    assert p.named["alpha"] == pytest.approx(0.3473, abs=0.001) and p.named["beta"] == pytest.approx(0.3672, abs=0.002) and p.named["E"] == pytest.approx(1.8172, abs=0.002)
+    assert (
+        p.named["alpha"] == pytest.approx(0.3473, abs=0.001)
+        and p.named["beta"] == pytest.approx(0.3672, abs=0.002)
+        and p.named["E"] == pytest.approx(1.8172, abs=0.002)
+    )
 
 
 def record(family, size, budget, n, d, loss, seed=0, role="grid", lr=1.0, status="finished"):
     flops = 6 * n * d
-    return {"id": f"{family}{size}{budget:g}{seed}{lr}", "family": family, "status": status, "tags": {"size": size, "budget": budget, "role": role, "lr_multiplier": lr}, "run": {"seed": seed},
-            "parameters": {"multiplied": n}, "training_tokens": d, "flops": {"matmul": flops}, "validation": {"loss": loss}, "steps": 1000}
+    return {
+        "id": f"{family}{size}{budget:g}{seed}{lr}",
+        "family": family,
+        "status": status,
+        "tags": {"size": size, "budget": budget, "role": role, "lr_multiplier": lr},
+        "run": {"seed": seed},
+        "parameters": {"multiplied": n},
+        "training_tokens": d,
+        "flops": {"matmul": flops},
+        "validation": {"loss": loss},
+        "steps": 1000,
+    }
 
 
 def simulated(sigma, seed, budgets=(1e11, 2e11, 4e11), sizes=(0.3, 0.55, 1, 1.8, 3.3)):
@@ -91,7 +111,18 @@ def simulated(sigma, seed, budgets=(1e11, 2e11, 4e11), sizes=(0.3, 0.55, 1, 1.8,
                 loss = 2 - 0.1 * math.log(c / 1e11) + 0.1 * math.log(n / best) ** 2 - 0.05 * (family == "moe")
                 out.append(record(family, i, c, n, c / 6 / n, loss + sigma * rng.normal()))
         for k in (1, 2):
-            out.append(record(family, 2, 2e11, 2e4, 2e11 / 6 / 2e4, 2 - 0.1 * math.log(2) - 0.05 * (family == "moe") + sigma * rng.normal(), seed=k, role="replicate"))
+            out.append(
+                record(
+                    family,
+                    2,
+                    2e11,
+                    2e4,
+                    2e11 / 6 / 2e4,
+                    2 - 0.1 * math.log(2) - 0.05 * (family == "moe") + sigma * rng.normal(),
+                    seed=k,
+                    role="replicate",
+                )
+            )
     return out
 
 
@@ -101,7 +132,12 @@ def test_analysis_recovers_exponents_and_gap():
         assert f["n_exponent"] == pytest.approx(0.5, abs=1e-3) and f["d_exponent"] == pytest.approx(0.5, abs=1e-3)
         assert all(q["interior"] for q in f["parabolas"]) and f["resamples_used"] == 50
     seeds = [g for g in a["gaps"] if g["seeds"] == 3]
-    assert len(seeds) == 1 and seeds[0]["gap"] == pytest.approx(-0.05, abs=1e-3) and seeds[0]["interval"][0] < -0.05 < seeds[0]["interval"][1] or abs(seeds[0]["gap"] + 0.05) < 1e-4
+    assert (
+        len(seeds) == 1
+        and seeds[0]["gap"] == pytest.approx(-0.05, abs=1e-3)
+        and seeds[0]["interval"][0] < -0.05 < seeds[0]["interval"][1]
+        or abs(seeds[0]["gap"] + 0.05) < 1e-4
+    )
     assert all(e["difference"] == pytest.approx(-0.05, abs=1e-3) for e in a["equal_flops"])
     assert a == analysis.analyse(simulated(1e-5, 0), resamples=50)
 
@@ -136,7 +172,11 @@ def test_identified_law_is_said_to_be():
 
 
 def test_brackets_pick_the_best_and_flag_edges():
-    rows = [record("dense", s, 1e11, 2e4 * s, 1e6, 2 + abs(math.log2(lr) - best), lr=lr) for s, best in ((1, 0), (2, 2), (3, 0), (4, -2)) for lr in (0.25, 1.0, 4.0)]
+    rows = [
+        record("dense", s, 1e11, 2e4 * s, 1e6, 2 + abs(math.log2(lr) - best), lr=lr)
+        for s, best in ((1, 0), (2, 2), (3, 0), (4, -2))
+        for lr in (0.25, 1.0, 4.0)
+    ]
     a = analysis.analyse(rows, resamples=20)
     assert {v["size"]: v["edge"] for v in a["learning_rates"]} == {1: False, 2: True, 3: False, 4: True}
     assert {v["best_multiplier"] for v in a["learning_rates"]} == {1.0, 4.0, 0.25} and all(v["trials"] == 3 for v in a["learning_rates"])

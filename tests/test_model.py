@@ -77,8 +77,19 @@ def _losses(c, ex, batch=4):
     return jax.jit(lambda s, t, h: step.train_steps(lm, o, s, t, h, 3))(state, many, hyper)[1]
 
 
-@pytest.mark.parametrize("ex", [Execution(scan=True), Execution(remat=True), Execution(scan=True, remat=True), Execution(moe="all"), Execution(moe="ragged"),
-                                Execution(moe_rows=8), Execution(moe_groups=2)], ids=str)
+@pytest.mark.parametrize(
+    "ex",
+    [
+        Execution(scan=True),
+        Execution(remat=True),
+        Execution(scan=True, remat=True),
+        Execution(moe="all"),
+        Execution(moe="ragged"),
+        Execution(moe_rows=8),
+        Execution(moe_groups=2),
+    ],
+    ids=str,
+)
 def test_executions_agree(ex):
     c = dataclasses.replace(TINY, n_layers=4, pattern=("attention/moe", "attention/dense"))
     want, got = _losses(c, Execution()), _losses(c, ex)
@@ -144,7 +155,9 @@ def test_forward_flops_equal_the_walk(c, scan):
     jaxpr = jax.make_jaxpr(lambda w, t: lm.apply({"params": w}, t)[0])(weights(c, ex), tokens(c, batch)[:, :-1])
     n = batch * c.seq_len
     one_hot = 2 * n * c.vocab_size * c.d_model
-    executed = sum(n * MIXERS[m].forward_flops(c, False) + MLPS[f].executed_flops(c, ex, n) for m, f in c.kinds) + 2 * n * c.d_model * c.vocab_size
+    executed = (
+        sum(n * MIXERS[m].forward_flops(c, False) + MLPS[f].executed_flops(c, ex, n) for m, f in c.kinds) + 2 * n * c.d_model * c.vocab_size
+    )
     combine = sum(2 * n * c.top_k * c.d_model for _, f in c.kinds if f == "moe")  # gate-weighted sums, counted as elementwise work
     assert dot_flops(jaxpr.jaxpr) == executed + one_hot + combine
     if not c.moe_layers:
@@ -153,14 +166,18 @@ def test_forward_flops_equal_the_walk(c, scan):
 
 def test_gpt2_flops():
     """DESIGN's figures for GPT-2 124M at T=1024."""
-    c = Model(vocab_size=50257, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True, positions="learned", norm="layernorm")
+    c = Model(
+        vocab_size=50257, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True, positions="learned", norm="layernorm"
+    )
     assert account.flops_per_token(c)["matmul"] == 854_438_400
     assert account.flops_per_token(c)["matmul_causal"] == 797_870_592
 
 
 def test_mixtral_parameters():
     """46.7B total without grouped queries' saving is not Mixtral; its experts and router are: 8 x 3 x 4096 x 14336 and 8 x 4096 a layer."""
-    c = Model(vocab_size=32000, seq_len=128, d_model=4096, n_layers=32, n_heads=32, d_ff=28672, activation="swiglu", pattern=("attention/moe",))
+    c = Model(
+        vocab_size=32000, seq_len=128, d_model=4096, n_layers=32, n_heads=32, d_ff=28672, activation="swiglu", pattern=("attention/moe",)
+    )
     p = account.parameters(c)
     assert p["groups"]["experts"] == 32 * 8 * 3 * 4096 * 14336 and p["groups"]["router"] == 32 * 8 * 4096
     assert p["total"] - p["active"] == 32 * 6 * 3 * 4096 * 14336
@@ -235,7 +252,15 @@ def test_one_expert_is_the_dense_mlp():
     w = weights(dense)
     m = weights(sparse)
     layer = w["group_0"]["layer_0"]
-    m = {**w, "group_0": {"layer_0": {**layer, "mlp": {"router": m["group_0"]["layer_0"]["mlp"]["router"], **{k: layer["mlp"][k]["kernel"][None] for k in ("in", "out")}}}}}
+    m = {
+        **w,
+        "group_0": {
+            "layer_0": {
+                **layer,
+                "mlp": {"router": m["group_0"]["layer_0"]["mlp"]["router"], **{k: layer["mlp"][k]["kernel"][None] for k in ("in", "out")}},
+            }
+        },
+    }
     loss = lambda c: lambda w: (LM(c).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
     (a, ga), (b, gb) = jax.value_and_grad(loss(dense))(w), jax.value_and_grad(loss(sparse))(m)
     assert float(a) == pytest.approx(float(b), rel=1e-5)
@@ -265,11 +290,22 @@ def test_adamw_equals_optax():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), want, got)
 
 
-@pytest.mark.parametrize("change,words", [
-    ({"n_heads": 3}, "does not divide"), ({"top_k": 5, "pattern": ("attention/moe",)}, "cannot choose more experts"), ({"top_k": 3, "pattern": ("attention/moe",), "d_ff": 32}, "does not divide"),
-    ({"positions": "sinusodal"}, "did you mean 'sinusoidal'"), ({"pattern": ("attention",)}, "mixer/mlp"), ({"pattern": ("atention/dense",)}, "did you mean"), ({"pattern": ()}, "empty"),
-    ({"d_model": 0}, "at least 1"), ({"norm": "rms"}, "rmsnorm"), ({"n_layers": 3, "pattern": ("attention/dense",) * 2}, "not a multiple"), ({"d_model": 6, "n_heads": 2}, "must be even"),
-])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"n_heads": 3}, "does not divide"),
+        ({"top_k": 5, "pattern": ("attention/moe",)}, "cannot choose more experts"),
+        ({"top_k": 3, "pattern": ("attention/moe",), "d_ff": 32}, "does not divide"),
+        ({"positions": "sinusodal"}, "did you mean 'sinusoidal'"),
+        ({"pattern": ("attention",)}, "mixer/mlp"),
+        ({"pattern": ("atention/dense",)}, "did you mean"),
+        ({"pattern": ()}, "empty"),
+        ({"d_model": 0}, "at least 1"),
+        ({"norm": "rms"}, "rmsnorm"),
+        ({"n_layers": 3, "pattern": ("attention/dense",) * 2}, "not a multiple"),
+        ({"d_model": 6, "n_heads": 2}, "must be even"),
+    ],
+)
 def test_bad_models_say_what_to_do(change, words):
     with pytest.raises(ValueError, match=words):
         check(dataclasses.replace(TINY, **change))

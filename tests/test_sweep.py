@@ -18,8 +18,16 @@ from experiments.report import page
 from launch import config
 from tests.conftest import ROOT
 
-SMALL = ["--config=quickstart", "--set=sweep.sizes=8,16,24,32", "--set=sweep.budgets=4e8,8e8", "--set=sweep.replicate_size=16", "--set=sweep.replicate_budget=4e8",
-         "--set=data.validation_windows=16", "--set=model.seq_len=32", "--bootstrap=40"]
+SMALL = [
+    "--config=quickstart",
+    "--set=sweep.sizes=8,16,24,32",
+    "--set=sweep.budgets=4e8,8e8",
+    "--set=sweep.replicate_size=16",
+    "--set=sweep.replicate_budget=4e8",
+    "--set=data.validation_windows=16",
+    "--set=model.seq_len=32",
+    "--bootstrap=40",
+]
 RUNS = 20
 
 
@@ -29,7 +37,9 @@ def environment():
 
 def start(workdir, *more):
     argv = [sys.executable, "-m", "experiments.verbs.sweep", *SMALL, f"--workdir={workdir}", *more]
-    return subprocess.Popen(argv, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        argv, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def finished(workdir):
@@ -111,15 +121,41 @@ def test_report_is_offline_and_complete(sweep):
     p = parsed(os.path.join(sweep[0], "report.html"))
     assert p.tags.count("svg") == 5 and p.tags.count("table") >= 8 and "script" not in p.tags and "img" not in p.tags and not p.links
     text = " ".join(p.text)
-    for words in ("IsoFLOP curves", "Compute-optimal size and tokens", "Loss against compute", "Dense against MoE", "Expert load", "Parametric law", "Learning rates", "Runs", "Excluded, and why",
-                  "validation loss (nats/token)", "max / mean expert load", *finished(sweep[0])):
+    for words in (
+        "IsoFLOP curves",
+        "Compute-optimal size and tokens",
+        "Loss against compute",
+        "Dense against MoE",
+        "Expert load",
+        "Parametric law",
+        "Learning rates",
+        "Runs",
+        "Excluded, and why",
+        "validation loss (nats/token)",
+        "max / mean expert load",
+        *finished(sweep[0]),
+    ):
         assert words in text, words
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 def test_report_in_chromium(sweep, tmp_path):
-    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path}", "--window-size=1100,3000", f"--screenshot={tmp_path / 'shot.png'}", "--virtual-time-budget=3000", f"file://{sweep[0]}/report.html"]
+    argv = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path}",
+        "--window-size=1100,3000",
+        f"--screenshot={tmp_path / 'shot.png'}",
+        "--virtual-time-budget=3000",
+        f"file://{sweep[0]}/report.html",
+    ]
     subprocess.run(argv, capture_output=True, timeout=120, check=True)
     import matplotlib.image
 
@@ -203,8 +239,17 @@ def test_adding_budgets_keeps_run_ids():
 
 def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
     """No budget, no parabola, the entropy known: the report still stands."""
-    argv = ["sweep", "--config=known_entropy", "--set=sweep.sizes=8,16", "--set=sweep.tokens=2048,4096", "--set=model.seq_len=32", "--set=data.validation_windows=16", "--set=where.workers=1",
-            "--bootstrap=20", f"--workdir={tmp_path / 'w'}"]
+    argv = [
+        "sweep",
+        "--config=known_entropy",
+        "--set=sweep.sizes=8,16",
+        "--set=sweep.tokens=2048,4096",
+        "--set=model.seq_len=32",
+        "--set=data.validation_windows=16",
+        "--set=where.workers=1",
+        "--bootstrap=20",
+        f"--workdir={tmp_path / 'w'}",
+    ]
     assert cli.main(argv) == 0
     assert "above the source's entropy" in capsys.readouterr().out
     text = " ".join(parsed(tmp_path / "w" / "report.html").text)

@@ -8,15 +8,31 @@ import numpy as np
 
 from experiments.laws import bootstrap, fit
 
-N_CONVENTIONS = {"multiplied": "parameters a token is multiplied by", "total": "total parameters", "active": "active parameters",
-                 "non_embedding": "non-embedding parameters", "active_non_embedding": "active non-embedding parameters"}
+N_CONVENTIONS = {
+    "multiplied": "parameters a token is multiplied by",
+    "total": "total parameters",
+    "active": "active parameters",
+    "non_embedding": "non-embedding parameters",
+    "active_non_embedding": "active non-embedding parameters",
+}
 
 
 def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
     """What a fit reads of a result."""
-    return {"id": r["id"], "family": r["family"], "size": r["tags"].get("size"), "budget": r["tags"].get("budget"), "role": r["tags"].get("role"),
-            "lr_multiplier": r["tags"].get("lr_multiplier", 1.0), "seed": r["run"]["seed"], "n": r["parameters"][n], "d": r["training_tokens"],
-            "c": r["flops"][c], "loss": r["validation"]["loss"], "steps": r["steps"]}
+    return {
+        "id": r["id"],
+        "family": r["family"],
+        "size": r["tags"].get("size"),
+        "budget": r["tags"].get("budget"),
+        "role": r["tags"].get("role"),
+        "lr_multiplier": r["tags"].get("lr_multiplier", 1.0),
+        "seed": r["run"]["seed"],
+        "n": r["parameters"][n],
+        "d": r["training_tokens"],
+        "c": r["flops"][c],
+        "loss": r["validation"]["loss"],
+        "steps": r["steps"],
+    }
 
 
 def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
@@ -32,8 +48,18 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
         kept.append(best)
         if len(group) > 1:
             rates = sorted(p["lr_multiplier"] for p in group)
-            verdicts.append({"family": family, "size": size, "budget": budget, "seed": seed, "trials": len(group), "best_multiplier": best["lr_multiplier"],
-                             "edge": best["lr_multiplier"] in (rates[0], rates[-1]), "losses": {f"{p['lr_multiplier']:g}": p["loss"] for p in sorted(group, key=lambda p: p["lr_multiplier"])}})
+            verdicts.append(
+                {
+                    "family": family,
+                    "size": size,
+                    "budget": budget,
+                    "seed": seed,
+                    "trials": len(group),
+                    "best_multiplier": best["lr_multiplier"],
+                    "edge": best["lr_multiplier"] in (rates[0], rates[-1]),
+                    "losses": {f"{p['lr_multiplier']:g}": p["loss"] for p in sorted(group, key=lambda p: p["lr_multiplier"])},
+                }
+            )
     return kept, verdicts
 
 
@@ -43,7 +69,12 @@ def _isoflop(points, excluded):
     for budget in sorted({p["budget"] for p in points}):
         group = [p for p in points if p["budget"] == budget]
         try:
-            out[budget] = group, fit.parabola([p["n"] for p in group], [p["d"] for p in group], [p["loss"] for p in group], float(np.mean([p["c"] for p in group])))
+            out[budget] = (
+                group,
+                fit.parabola(
+                    [p["n"] for p in group], [p["d"] for p in group], [p["loss"] for p in group], float(np.mean([p["c"] for p in group]))
+                ),
+            )
         except fit.FitError as e:
             excluded.append({"what": f"{group[0]['family']} at {budget:.3g} FLOPs", "why": str(e)})
     return out
@@ -81,11 +112,23 @@ def _family(points, replicates, excluded, resamples, seed):
     cells = _isoflop(points, excluded)
     parabolas = [q for _, q in cells.values()]
     sums = _squares(cells, replicates)
-    out = {"parabolas": [dict(q._asdict(), budget=b, coefficients=list(q.coefficients)) for b, (_, q) in cells.items()],
-           "noise": None, "n_exponent": None, "d_exponent": None, "n_law": None, "d_law": None, "resamples_used": 0}
+    out = {
+        "parabolas": [dict(q._asdict(), budget=b, coefficients=list(q.coefficients)) for b, (_, q) in cells.items()],
+        "noise": None,
+        "n_exponent": None,
+        "d_exponent": None,
+        "n_law": None,
+        "d_law": None,
+        "resamples_used": 0,
+    }
     for q, row in zip(parabolas, out["parabolas"]):
         if not q.interior:
-            excluded.append({"what": f"{points[0]['family']} minimum at {row['budget']:.3g} FLOPs", "why": "no interior minimum: the best size is the smallest or largest, or the parabola has no minimum inside"})
+            excluded.append(
+                {
+                    "what": f"{points[0]['family']} minimum at {row['budget']:.3g} FLOPs",
+                    "why": "no interior minimum: the best size is the smallest or largest, or the parabola has no minimum inside",
+                }
+            )
     laws = _exponents(parabolas)
     if laws:
         out["n_law"], out["d_law"] = [list(law) for law in laws]
@@ -103,7 +146,14 @@ def _family(points, replicates, excluded, resamples, seed):
         # a minimum that is interior in the data stays in: a draw in which it is not is an infinitely uncertain one
         usable = [r for r, q in zip(resampled, parabolas) if q.interior]
         ok = len(usable) >= 2 and all(r.coefficients[2] > 0 and r.n_low / 10 < r.n_opt < r.n_high * 10 for r in usable)
-        slopes = (fit.power([r.flops for r in usable], [r.n_opt for r in usable]).exponent, fit.power([r.flops for r in usable], [r.d_opt for r in usable]).exponent) if ok else (np.nan, np.nan)
+        slopes = (
+            (
+                fit.power([r.flops for r in usable], [r.n_opt for r in usable]).exponent,
+                fit.power([r.flops for r in usable], [r.d_opt for r in usable]).exponent,
+            )
+            if ok
+            else (np.nan, np.nan)
+        )
         draws.append((resampled, slopes))
     out["resamples_used"] = int(sum(np.isfinite(s[0]) for _, s in draws))
     out["n_exponent_interval"] = bootstrap.interval([s[0] for _, s in draws]) if laws else None
@@ -127,7 +177,12 @@ def _parametric(points, level, resamples, seed):
     centre, rng = np.exp(form.log_predict(best.theta, n, d)), np.random.default_rng(seed)
     residual = float(np.sqrt(((loss - centre) ** 2).sum() / (len(loss) - len(form.names))))
     noise = bootstrap.Noise(max(residual, level["sigma"] if level else 0.0), len(loss) - len(form.names))
-    draws = [fit.parametric(n, d, np.maximum(centre + noise.draw(rng) * rng.standard_normal(len(n)), 1e-3), delta=delta, starts=[best.theta]).named for _ in range(resamples)]
+    draws = [
+        fit.parametric(
+            n, d, np.maximum(centre + noise.draw(rng) * rng.standard_normal(len(n)), 1e-3), delta=delta, starts=[best.theta]
+        ).named
+        for _ in range(resamples)
+    ]
     intervals = {k: bootstrap.interval([t[k] for t in draws]) for k in form.names}
     loose = []
     for k in ("E", "alpha", "beta"):
@@ -137,9 +192,23 @@ def _parametric(points, level, resamples, seed):
     if best.named["E"] < 0.02 * loss.min():
         loose = ["E", *[k for k in loose if k != "E"]]
     exponent = best.named["beta"] / (best.named["alpha"] + best.named["beta"])
-    return {"law": best.law, "formula": form.formula, "source": form.source, "parameters": best.named, "intervals": intervals, "objective": best.objective, "huber_delta": delta,
-            "starts_at_optimum": best.at_optimum, "n_points": len(loss), "residual": residual, "n_exponent": exponent,
-            "identified": not loose, "verdict": "identified" if not loose else f"not identified by these runs: {', '.join(loose)} (interval spans a factor above 2.5, or reaches zero)"}
+    return {
+        "law": best.law,
+        "formula": form.formula,
+        "source": form.source,
+        "parameters": best.named,
+        "intervals": intervals,
+        "objective": best.objective,
+        "huber_delta": delta,
+        "starts_at_optimum": best.at_optimum,
+        "n_points": len(loss),
+        "residual": residual,
+        "n_exponent": exponent,
+        "identified": not loose,
+        "verdict": "identified"
+        if not loose
+        else f"not identified by these runs: {', '.join(loose)} (interval spans a factor above 2.5, or reaches zero)",
+    }
 
 
 def _pairs(points):
@@ -149,8 +218,18 @@ def _pairs(points):
     for (family, size, budget, tokens, seed), dense in sorted(table.items(), key=lambda kv: str(kv[0])):
         other = table.get(("moe", size, budget, tokens, seed))
         if family == "dense" and other:
-            rows.append({"size": size, "budget": budget, "seed": seed, "tokens": dense["d"], "dense": dense["loss"], "moe": other["loss"], "gap": other["loss"] - dense["loss"],
-                         "flops_ratio": other["c"] / dense["c"]})
+            rows.append(
+                {
+                    "size": size,
+                    "budget": budget,
+                    "seed": seed,
+                    "tokens": dense["d"],
+                    "dense": dense["loss"],
+                    "moe": other["loss"],
+                    "gap": other["loss"] - dense["loss"],
+                    "flops_ratio": other["c"] / dense["c"],
+                }
+            )
     return rows
 
 
@@ -177,7 +256,15 @@ def _equal_flops(families, draws):
         if not (d["interior"] and m["interior"]):
             continue
         both = [m_[0][at["moe"][budget]].loss_opt - d_[0][at["dense"][budget]].loss_opt for d_, m_ in zip(draws["dense"], draws["moe"])]
-        rows.append({"budget": budget, "dense": d["loss_opt"], "moe": m["loss_opt"], "difference": m["loss_opt"] - d["loss_opt"], "interval": bootstrap.interval(both) if both else None})
+        rows.append(
+            {
+                "budget": budget,
+                "dense": d["loss_opt"],
+                "moe": m["loss_opt"],
+                "difference": m["loss_opt"] - d["loss_opt"],
+                "interval": bootstrap.interval(both) if both else None,
+            }
+        )
     return rows
 
 
@@ -194,8 +281,18 @@ def _known_entropy(results):
         d, excess, _ = np.array(points).T
         slope = -fit.power(d, excess).exponent if len(set(d)) > 1 else None
         last = -fit.power(d[-3:], excess[-3:]).exponent if len(set(d[-3:])) > 2 else None
-        rows.append({"family": family, "size": size, "tokens": d.tolist(), "excess": excess.tolist(), "se": [p[2] for p in points], "exponent": slope,
-                     "exponent_last_three": last, "derived": zipf / (1 + zipf)})
+        rows.append(
+            {
+                "family": family,
+                "size": size,
+                "tokens": d.tolist(),
+                "excess": excess.tolist(),
+                "se": [p[2] for p in points],
+                "exponent": slope,
+                "exponent_last_three": last,
+                "derived": zipf / (1 + zipf),
+            }
+        )
     return rows
 
 
@@ -205,7 +302,12 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
     for r in results:
         loss = r["validation"]["loss"]
         if r["status"] != "finished" or loss is None or not math.isfinite(loss):
-            excluded.append({"what": f"run {r['id']} ({r['family']} {r['tags'].get('size')})", "why": f"status {r['status']}: loss is not a finite number"})
+            excluded.append(
+                {
+                    "what": f"run {r['id']} ({r['family']} {r['tags'].get('size')})",
+                    "why": f"status {r['status']}: loss is not a finite number",
+                }
+            )
         elif not r["tags"].get("role"):
             excluded.append({"what": f"run {r['id']}", "why": "not part of a sweep"})
         else:
@@ -217,10 +319,31 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
     for family in sorted({p["family"] for p in kept}):
         own = [p for p in kept if p["family"] == family]
         stream = zlib.crc32(f"{seed}/{family}".encode())  # the families' noise is drawn independently
-        replicates = [p for p in own if p["role"] == "replicate" or any(q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"]) for q in own)]
+        replicates = [
+            p
+            for p in own
+            if p["role"] == "replicate"
+            or any(q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"]) for q in own)
+        ]
         grid = [p for p in own if p["role"] == "grid"]
         families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
-        families[family]["parametric"] = _parametric([p for p in own if p["role"] != "replicate"], families[family]["noise"], max(20, resamples // 10), stream)
+        families[family]["parametric"] = _parametric(
+            [p for p in own if p["role"] != "replicate"], families[family]["noise"], max(20, resamples // 10), stream
+        )
     pairs = _pairs(kept)
-    return {"n_convention": n, "n_means": N_CONVENTIONS[n], "c_convention": c, "loss_unit": "nats/token", "level": 0.95, "resamples": resamples, "n_points": len(points),
-            "families": families, "pairs": pairs, "gaps": _gaps(pairs), "equal_flops": _equal_flops(families, draws), "learning_rates": verdicts, "known_entropy": _known_entropy(results), "excluded": excluded}
+    return {
+        "n_convention": n,
+        "n_means": N_CONVENTIONS[n],
+        "c_convention": c,
+        "loss_unit": "nats/token",
+        "level": 0.95,
+        "resamples": resamples,
+        "n_points": len(points),
+        "families": families,
+        "pairs": pairs,
+        "gaps": _gaps(pairs),
+        "equal_flops": _equal_flops(families, draws),
+        "learning_rates": verdicts,
+        "known_entropy": _known_entropy(results),
+        "excluded": excluded,
+    }

@@ -51,8 +51,16 @@ def parabola(n, d, loss, flops: float) -> Parabola:
     interior = bool(c2 > 0 and x.min() < vertex < x.max() and 0 < best < len(np.unique(x)) - 1)
     d_fit = np.polyfit(x, np.log(np.asarray(d, float)), 2)
     at = vertex if c2 > 0 and abs(vertex - x.mean()) < 10 else float("nan")  # further out it is no statement about sizes
-    return Parabola(flops, (float(c0), float(c1), float(c2)), float(np.exp(at)), float(np.exp(np.polyval(d_fit, at))),
-                    float(c0 + c1 * at + c2 * at**2), float(np.exp(x.min())), float(np.exp(x.max())), interior)
+    return Parabola(
+        flops,
+        (float(c0), float(c1), float(c2)),
+        float(np.exp(at)),
+        float(np.exp(np.polyval(d_fit, at))),
+        float(c0 + c1 * at + c2 * at**2),
+        float(np.exp(x.min())),
+        float(np.exp(x.max())),
+        interior,
+    )
 
 
 def _by_size(x, loss):
@@ -105,7 +113,10 @@ def parametric(n, d, loss, law: str = "chinchilla3", delta: float = 1e-3, starts
         starts = grid[np.argsort([huber_sum(t, form, n, d, log_loss, delta) for t in grid])[:n_starts]]
     residual = lambda theta: form.log_predict(theta, n, d) - log_loss
     jacobian = lambda theta: form.gradient(theta, n, d).T
-    ends = [least_squares(residual, t, jacobian, loss="huber", f_scale=delta, x_scale="jac", ftol=1e-13, xtol=1e-13, gtol=1e-13, max_nfev=500) for t in starts]
+    ends = [
+        least_squares(residual, t, jacobian, loss="huber", f_scale=delta, x_scale="jac", ftol=1e-13, xtol=1e-13, gtol=1e-13, max_nfev=500)
+        for t in starts
+    ]
     best = min(ends, key=lambda e: e.cost)
     share = np.mean([e.cost <= best.cost * (1 + 1e-4) for e in ends])
     return Parametric(law, best.x, form.to_named(best.x), float(best.cost), float(share))

@@ -1,6 +1,7 @@
 """Law forms, one entry each: parameters, prediction, and the start grid of the fit."""
 
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 
@@ -48,8 +49,12 @@ def _named(e, a, b, alpha, beta):
 
 FORMS = {
     "chinchilla3": Form(
-        "L = E + A / N^alpha + B / D^beta", "Hoffmann et al. 2022, arXiv 2203.15556, eq 2 and 10",
-        ("E", "A", "B", "alpha", "beta"), _chinchilla, _chinchilla_gradient, _chinchilla_named,
+        "L = E + A / N^alpha + B / D^beta",
+        "Hoffmann et al. 2022, arXiv 2203.15556, eq 2 and 10",
+        ("E", "A", "B", "alpha", "beta"),
+        _chinchilla,
+        _chinchilla_gradient,
+        _chinchilla_named,
         # log E, log A, log B, alpha, beta: the paper's grid (appendix D.2), finer where small models lie
         ((-1.0, -0.5, 0.0, 0.5, 1.0), (0.0, 2.5, 5.0, 10.0, 15.0), (0.0, 2.5, 5.0, 10.0, 15.0), (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6, 1.0)),
     ),

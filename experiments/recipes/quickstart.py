@@ -11,7 +11,13 @@ from model.optim import Schedule
 
 def recipe() -> SweepJob:
     return SweepJob(
-        Sweep(name="quickstart", sizes=(16, 24, 32, 48, 64), budgets=(0.8e11, 1.6e11, 3.2e11),
-              replicate_size=32, replicate_budget=1.6e11, replicate_seeds=(1, 2)),
+        Sweep(
+            name="quickstart",
+            sizes=(16, 24, 32, 48, 64),
+            budgets=(0.8e11, 1.6e11, 3.2e11),
+            replicate_size=32,
+            replicate_budget=1.6e11,
+            replicate_seeds=(1, 2),
+        ),
         Run(batch=2, schedule=Schedule(warmup=0.1)),
     )

@@ -14,9 +14,25 @@ SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602
 LABEL = {"dense": "dense", "moe": "mixture of experts"}
 MARK = {"dense": "o", "moe": "s"}
 STYLE = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"], "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#e6e8ec", "grid.linewidth": 0.8, "axes.edgecolor": "#8a919c", "axes.labelcolor": "#2c3440", "xtick.color": "#4a5361",
-    "ytick.color": "#4a5361", "axes.axisbelow": True, "legend.frameon": False, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "svg.hashsalt": "isoflop",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8ec",
+    "grid.linewidth": 0.8,
+    "axes.edgecolor": "#8a919c",
+    "axes.labelcolor": "#2c3440",
+    "xtick.color": "#4a5361",
+    "ytick.color": "#4a5361",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "svg.hashsalt": "isoflop",
 }
 
 
@@ -40,8 +56,12 @@ def shades(family: str, n: int) -> list:
 
 
 def _log_ticks(axis, low, high):
-    """Ticks at 1, 2, 5 x 10^k as short numbers: a decade or less of sizes has no powers of ten to show."""
-    ticks = [m * 10.0**k for k in range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1) for m in (1, 2, 5) if low * 0.8 <= m * 10.0**k <= high * 1.25]
+    """Ticks at 1, 2, 5 x 10^k, or more of them, as short numbers: a decade or less of sizes has no powers of ten to show."""
+    decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
+        ticks = [m * 10.0**k for k in decades for m in steps if low * 0.8 <= m * 10.0**k <= high * 1.25]
+        if len(ticks) >= 3:
+            break
     axis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
     axis.set_minor_locator(matplotlib.ticker.NullLocator())
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: _short(v)))
@@ -50,7 +70,7 @@ def _log_ticks(axis, low, high):
 def _short(v: float) -> str:
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if 1 <= v / size < 1e4:
-            return f"{v / size:g}{unit}"
+            return f"{v / size:.4g}{unit}"
     return f"{v:g}"
 
 
@@ -106,7 +126,13 @@ def optima(analysis) -> str:
                     grid = np.geomspace(c.min() / 1.3, c.max() * 1.3, 50)
                     span = f.get(f"{field}_exponent_interval")
                     around = f" [{span[0]:.2f}, {span[1]:.2f}]" if span else ""
-                    ax.plot(grid, np.exp(law[0]) * grid ** law[1], color=COLOUR.get(family), lw=1.4, label=f"{LABEL.get(family, family)}: C^{exponent:.2f}{around}")
+                    ax.plot(
+                        grid,
+                        np.exp(law[0]) * grid ** law[1],
+                        color=COLOUR.get(family),
+                        lw=1.4,
+                        label=f"{LABEL.get(family, family)}: C^{exponent:.2f}{around}",
+                    )
             ax.set(xscale="log", yscale="log", xlabel=f"C: training FLOPs ({analysis['c_convention']})", ylabel=name)
             budgets = [q["flops"] for f in analysis["families"].values() for q in f["parabolas"]]
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e")))
@@ -161,11 +187,24 @@ def compute(analysis, results, curves) -> str:
             ax.plot(c, loss, color=COLOUR.get(family), lw=2, label=f"{LABEL.get(family, family)}: envelope of training loss")
         for family in analysis["families"]:
             own = [r for r in results if r["family"] == family and r["validation"]["loss"] is not None]
-            ax.plot([r["flops"][analysis["c_convention"]] for r in own], [r["validation"]["loss"] for r in own], MARK.get(family, "o"), ms=4.5, color=COLOUR.get(family), mec="white", mew=0.5,
-                    label=f"{LABEL.get(family, family)}: final validation loss")
+            ax.plot(
+                [r["flops"][analysis["c_convention"]] for r in own],
+                [r["validation"]["loss"] for r in own],
+                MARK.get(family, "o"),
+                ms=4.5,
+                color=COLOUR.get(family),
+                mec="white",
+                mew=0.5,
+                label=f"{LABEL.get(family, family)}: final validation loss",
+            )
         finals = [r["validation"]["loss"] for r in results if r["validation"]["loss"] is not None]
         lowest = min([float(np.nanmin(l)) for g in points.values() for _, l in g] + finals)
-        ax.set(xscale="log", xlabel=f"training FLOPs so far ({analysis['c_convention']})", ylabel="loss (nats/token)", ylim=(lowest - 0.08, max(finals) * 1.6))
+        ax.set(
+            xscale="log",
+            xlabel=f"training FLOPs so far ({analysis['c_convention']})",
+            ylabel="loss (nats/token)",
+            ylim=(lowest - 0.08, max(finals) * 1.6),
+        )
         first = [c[0] for g in points.values() for c, _ in g]
         if first:
             ax.set_xlim(max(min(first), max(r["flops"][analysis["c_convention"]] for r in results) / 500), None)
@@ -183,7 +222,15 @@ def gaps(analysis) -> str:
             ax.plot([g["size"] for g in rows], [g["gap"] for g in rows], "o-", color=colour, lw=1.4, ms=5, label=f"{budget:.3g} FLOPs")
             for g in rows:
                 if g["interval"]:
-                    ax.errorbar(g["size"], g["gap"], [[g["gap"] - g["interval"][0]], [g["interval"][1] - g["gap"]]], color="#222", capsize=4, lw=1.4, zorder=5)
+                    ax.errorbar(
+                        g["size"],
+                        g["gap"],
+                        [[g["gap"] - g["interval"][0]], [g["interval"][1] - g["gap"]]],
+                        color="#222",
+                        capsize=4,
+                        lw=1.4,
+                        zorder=5,
+                    )
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set(title="equal active parameters and tokens", xlabel="d_model", ylabel="MoE - dense (nats/token)", xscale="log")
         sizes = sorted({g["size"] for g in analysis["gaps"] if g["budget"]})
@@ -205,16 +252,28 @@ def load(results) -> str:
     """Expert load (max / mean) on validation text, per MoE run and layer."""
     with plt.rc_context(STYLE):
         fig, ax = _axes(height=3.2)
-        rows = sorted((r for r in results if r["moe"].get("expert_load")), key=lambda r: (r["tags"].get("budget") or 0, 0 if r["tags"].get("budget") else r["training_tokens"], r["tags"].get("size") or 0, r["run"]["seed"]))
+        rows = sorted(
+            (r for r in results if r["moe"].get("expert_load")),
+            key=lambda r: (
+                r["tags"].get("budget") or 0,
+                0 if r["tags"].get("budget") else r["training_tokens"],
+                r["tags"].get("size") or 0,
+                r["run"]["seed"],
+            ),
+        )
         for i, r in enumerate(rows):
             for layer, v in enumerate(r["moe"]["expert_load"]):
                 ax.plot(i, v, "os^Dv"[layer % 5], color=shades("moe", 5)[min(4, layer + 1)], ms=5)
         most = rows[0]["run"]["model"]["n_experts"] / rows[0]["run"]["model"]["top_k"]
         ax.axhline(1, color="#8a919c", lw=1)
         ax.text(len(rows) - 0.4, 1, "balanced", va="bottom", ha="right", fontsize=8, color="#4a5361")
-        ax.set(ylabel="max / mean expert load", xlabel="MoE run, by d_model", ylim=(0.9, max(most * 0.55, 1.05 * max(max(r["moe"]["expert_load"]) for r in rows))))
+        ax.set(
+            ylabel="max / mean expert load",
+            xlabel="MoE run, by d_model",
+            ylim=(0.9, max(most * 0.55, 1.05 * max(max(r["moe"]["expert_load"]) for r in rows))),
+        )
         ax.set_xticks(range(len(rows)), [str(r["tags"].get("size")) for r in rows], fontsize=8)
-        cells = [_cell(r) for r in rows]
+        cells = [group_of(r) for r in rows]
         for i, cell in enumerate(cells):
             if i == 0 or cell != cells[i - 1]:
                 ax.axvline(i - 0.5, color="#c8cdd5", lw=0.8)
@@ -222,7 +281,7 @@ def load(results) -> str:
         return _svg(fig)
 
 
-def _cell(r) -> str:
+def group_of(r) -> str:
     """What the runs of one group share: a budget, or so many tokens."""
     return f"{r['tags']['budget']:.3g} FLOPs" if r["tags"].get("budget") else f"{_short(float('%.3g' % r['training_tokens']))} tokens"
 
@@ -234,9 +293,25 @@ def known_entropy(analysis) -> str:
         for ax, family in zip(axes[0], sorted({e["family"] for e in analysis["known_entropy"]})):
             rows = [e for e in analysis["known_entropy"] if e["family"] == family]
             for e, colour in zip(rows, shades(family, len(rows))):
-                ax.errorbar(e["tokens"], e["excess"], e["se"], fmt=MARK.get(family, "o") + "-", color=colour, lw=1.4, ms=5, label=f"d_model {e['size']}")
+                ax.errorbar(
+                    e["tokens"],
+                    e["excess"],
+                    e["se"],
+                    fmt=MARK.get(family, "o") + "-",
+                    color=colour,
+                    lw=1.4,
+                    ms=5,
+                    label=f"d_model {e['size']}",
+                )
             d, y = np.array(rows[-1]["tokens"]), rows[-1]["excess"]
-            ax.plot(d, y[-1] * (d / d[-1]) ** -rows[-1]["derived"], "--", color="#4a5361", lw=1.2, label=f"derived: D^-{rows[-1]['derived']:.2f}")
+            ax.plot(
+                d,
+                y[-1] * (d / d[-1]) ** -rows[-1]["derived"],
+                "--",
+                color="#4a5361",
+                lw=1.2,
+                label=f"derived: D^-{rows[-1]['derived']:.2f}",
+            )
             ax.set(xscale="log", yscale="log", title=LABEL.get(family, family), xlabel="D: training tokens")
             _log_ticks(ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows))
             _log_ticks(ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows))

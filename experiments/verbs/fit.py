@@ -1,7 +1,7 @@
 """Fits the runs of a sweep: isoFLOP minima, exponents, and L = E + A/N^alpha + B/D^beta where the runs identify it.
 
-  isoflop fit --workdir=runs/quickstart
-  isoflop fit --workdir=runs/quickstart --n=total --c=matmul_causal --format=json
+isoflop fit --workdir=runs/quickstart
+isoflop fit --workdir=runs/quickstart --n=total --c=matmul_causal --format=json
 """
 
 import json
@@ -28,26 +28,41 @@ def text(a: dict) -> str:
     lines = [f"N: {a['n_means']}; C: {a['c_convention']} FLOPs; loss: {a['loss_unit']}; 95% intervals from {a['resamples']} resamples"]
     for family, f in a["families"].items():
         inside = sum(q["interior"] for q in f["parabolas"])
-        lines.append(f"{family:<6} N_opt ~ C^{common.spread(f['n_exponent'], f.get('n_exponent_interval'))}   D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}"
-                     f"   ({inside} of {len(f['parabolas'])} minima interior)")
+        lines.append(
+            f"{family:<6} N_opt ~ C^{common.spread(f['n_exponent'], f.get('n_exponent_interval'))}   D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}"
+            f"   ({inside} of {len(f['parabolas'])} minima interior)"
+        )
         for q in f["parabolas"]:
             if q["interior"]:
-                lines.append(f"       C {q['flops']:.3g}: N_opt {common.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt {common.number(q['d_opt'])}, loss {common.spread(q['loss_opt'], q.get('loss_opt_interval'))}")
+                lines.append(
+                    f"       C {q['flops']:.3g}: N_opt {common.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt {common.number(q['d_opt'])}, loss {common.spread(q['loss_opt'], q.get('loss_opt_interval'))}"
+                )
         p = f["parametric"]
-        fitted = "" if "parameters" not in p else ": " + ", ".join(f"{k} {common.spread(p['parameters'][k], p['intervals'][k])}" for k in ("E", "alpha", "beta"))
+        fitted = (
+            ""
+            if "parameters" not in p
+            else ": " + ", ".join(f"{k} {common.spread(p['parameters'][k], p['intervals'][k])}" for k in ("E", "alpha", "beta"))
+        )
         lines.append(f"       E + A/N^alpha + B/D^beta: {p['verdict']}{fitted}")
     for g in a["gaps"]:
         if g["seeds"] > 1:
-            lines.append(f"MoE - dense at equal active parameters and tokens, d_model {g['size']}, {common.number(g['tokens'])} tokens, {g['seeds']} seeds: {common.spread(g['gap'], g['interval'])} nats/token")
+            lines.append(
+                f"MoE - dense at equal active parameters and tokens, d_model {g['size']}, {common.number(g['tokens'])} tokens, {g['seeds']} seeds: {common.spread(g['gap'], g['interval'])} nats/token"
+            )
     for e in a["equal_flops"]:
         lines.append(f"MoE - dense, best of each at {e['budget']:.3g} FLOPs: {common.spread(e['difference'], e['interval'])} nats/token")
     for e in a["known_entropy"]:
         if e["exponent"] is not None:
-            lines.append(f"above the source's entropy, {e['family']} d_model {e['size']}: {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})")
+            lines.append(
+                f"above the source's entropy, {e['family']} d_model {e['size']}: {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
+            )
     edges = [v for v in a["learning_rates"] if v["edge"]]
     if a["learning_rates"]:
         lines.append(f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}")
-        lines += [f"  {v['family']:<6} d_model {v['size']}: best x{v['best_multiplier']:g} of {', '.join(f'{k}: {x:.4f}' for k, x in v['losses'].items())}{'  EDGE' if v['edge'] else ''}" for v in a["learning_rates"]]
+        lines += [
+            f"  {v['family']:<6} d_model {v['size']}: best x{v['best_multiplier']:g} of {', '.join(f'{k}: {x:.4f}' for k, x in v['losses'].items())}{'  EDGE' if v['edge'] else ''}"
+            for v in a["learning_rates"]
+        ]
     lines += [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
     return "\n".join(lines)
 

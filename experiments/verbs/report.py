@@ -1,7 +1,7 @@
 """Writes WORKDIR/report.html from the records of a sweep: one file, opens offline, text and numbers searchable.
 
-  isoflop report --workdir=runs/quickstart
-  isoflop report --workdir=runs/quickstart --n=non_embedding --c=6N_active
+isoflop report --workdir=runs/quickstart
+isoflop report --workdir=runs/quickstart --n=non_embedding --c=6N_active
 """
 
 import json

@@ -1,8 +1,8 @@
 """Plans an isoFLOP sweep, trains it, fits it and writes its report. Stopped and typed again, it trains only what is missing.
 
-  isoflop sweep --config=quickstart --workdir=runs/quickstart
-  isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set sweep.budgets=1e11,2e11,4e11
-  isoflop sweep --config=quickstart --workdir=runs/plan --plan_only      the table of runs, nothing trained
+isoflop sweep --config=quickstart --workdir=runs/quickstart
+isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set sweep.budgets=1e11,2e11,4e11
+isoflop sweep --config=quickstart --workdir=runs/plan --plan_only      the table of runs, nothing trained
 """
 
 import dataclasses
@@ -28,14 +28,37 @@ def plan_table(plan: Plan, done: set[str]):
     from rich.table import Table
 
     t = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name, side in (("run", "left"), ("family", "left"), ("budget", "right"), ("d_model", "right"), ("seed", "right"), ("N total", "right"), ("N active", "right"),
-                       ("N non-emb.", "right"), ("D tokens", "right"), ("FLOPs", "right"), ("pred. s", "right")):
+    for name, side in (
+        ("run", "left"),
+        ("family", "left"),
+        ("budget", "right"),
+        ("d_model", "right"),
+        ("seed", "right"),
+        ("N total", "right"),
+        ("N active", "right"),
+        ("N non-emb.", "right"),
+        ("D tokens", "right"),
+        ("FLOPs", "right"),
+        ("pred. s", "right"),
+    ):
         t.add_column(name, justify=side, no_wrap=True)
     for p in plan.runs:
         n = account.parameters(p.run.model)
         seconds = "done" if p.id in done else "unknown" if p.seconds is None else f"{p.seconds:.1f}"
         size = f"{p.size}" + (f" lr x{p.lr_multiplier:g}" if p.lr_multiplier != 1 else "")
-        t.add_row(p.id, p.family, f"{p.budget:.3g}" if p.budget else "", size, str(p.run.seed), f"{n['total']:,}", f"{n['active']:,}", f"{n['non_embedding']:,}", f"{p.tokens:,}", f"{p.flops:.4g}", seconds)
+        t.add_row(
+            p.id,
+            p.family,
+            f"{p.budget:.3g}" if p.budget else "",
+            size,
+            str(p.run.seed),
+            f"{n['total']:,}",
+            f"{n['active']:,}",
+            f"{n['non_embedding']:,}",
+            f"{p.tokens:,}",
+            f"{p.flops:.4g}",
+            seconds,
+        )
     return t
 
 
@@ -50,8 +73,15 @@ class _Progress:
         self._finished = float(sum(self._cost[i] for i in done))
         self._before, self._part = self._finished, {}
         self._console, self._started, self._predicted = console, time.monotonic(), wall
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TextColumn("{task.fields[left]}"), console=console,
-                             disable=not console.is_terminal, refresh_per_second=4)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+            refresh_per_second=4,
+        )
         self._task = self._bar.add_task(self._label(), total=sum(self._cost.values()), completed=self._finished, left="")
 
     def _label(self):
@@ -76,9 +106,19 @@ class _Progress:
             self._done += kind == "finished"
             if not self._console.is_terminal:
                 what = f"{message['seconds']:.1f} s" if kind == "finished" else message["error"]
-                self._console.print(f"[{time.monotonic() - self._started:6.1f} s] {self._label()}  {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}: {what}", soft_wrap=True, highlight=False, markup=False)
+                self._console.print(
+                    f"[{time.monotonic() - self._started:6.1f} s] {self._label()}  {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}: {what}",
+                    soft_wrap=True,
+                    highlight=False,
+                    markup=False,
+                )
         left = self.left()
-        self._bar.update(self._task, completed=self._finished + sum(self._part.values()), description=self._label(), left="" if left is None else f"{left:.0f} s left")
+        self._bar.update(
+            self._task,
+            completed=self._finished + sum(self._part.values()),
+            description=self._label(),
+            left="" if left is None else f"{left:.0f} s left",
+        )
 
     def __enter__(self):
         self._bar.__enter__()
@@ -134,7 +174,10 @@ def _announce(out, plan: Plan, done: set[str], workers: int) -> float | None:
     for line in plan.left_out:
         out.print(f"left out: {line}", highlight=False)
     time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"
-    out.print(f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers} worker{'s' * (workers > 1)}; predicted {time_text}", highlight=False)
+    out.print(
+        f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers} worker{'s' * (workers > 1)}; predicted {time_text}",
+        highlight=False,
+    )
     return wall
 
 

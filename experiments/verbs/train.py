@@ -23,10 +23,12 @@ def summary(r: dict) -> str:
     p, v = r["parameters"], r["validation"]
     bpb = f", {v['bits_per_byte']:.4f} bits per byte" if v["bits_per_byte"] else ""
     excess = f"\nabove the source's own -log p: {v['excess']:.4f} +- {v['excess_se']:.4f} nats/token" if v["excess"] is not None else ""
-    return (f"run {r['id']} ({r['family']}): {p['total']:,} parameters, {p['active']:,} active, {p['non_embedding']:,} non-embedding\n"
-            f"{r['training_tokens']:,} training tokens ({r['epochs']:.2f} epochs), {r['flops']['matmul']:.4g} FLOPs (matmul)\n"
-            f"validation loss {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,} tokens{bpb}{excess}\n"
-            f"{r['seconds']['train']:.1f} s of training at {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it")
+    return (
+        f"run {r['id']} ({r['family']}): {p['total']:,} parameters, {p['active']:,} active, {p['non_embedding']:,} non-embedding\n"
+        f"{r['training_tokens']:,} training tokens ({r['epochs']:.2f} epochs), {r['flops']['matmul']:.4g} FLOPs (matmul)\n"
+        f"validation loss {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,} tokens{bpb}{excess}\n"
+        f"{r['seconds']['train']:.1f} s of training at {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it"
+    )
 
 
 def _body(fv) -> int:
@@ -57,8 +59,14 @@ def _train(run, where, folder):
     from launch import train
 
     console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
-                  disable=not console.is_terminal) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
         task = bar.add_task("compiling", total=None)
         return train.train(run, where, folder, lambda done, total: bar.update(task, completed=done, total=total, description="training"))
 

@@ -12,7 +12,8 @@ import re
 import selectors
 import subprocess
 import sys
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
+from collections.abc import Callable
 
 from launch import config, hardware, mesh
 from launch.config import Where
@@ -69,9 +70,16 @@ class _Worker:
             pin = lambda: os.sched_setaffinity(0, {cores[index % len(cores)]})
         self.log = os.path.join(folder, f"worker-{index}.log")
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "launch.engines.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=log, bufsize=0, env=_environment(index, workers, platform),
-                                            preexec_fn=pin, pass_fds=keep)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "launch.engines.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                env=_environment(index, workers, platform),
+                preexec_fn=pin,
+                pass_fds=keep,
+            )
         self.index, self.task, self.shapes, self._rest = index, None, set(), b""
 
     def give(self, task: Task, where: Where) -> None:
@@ -105,15 +113,19 @@ def choose(todo: list[Task], mine: set, others: set) -> Task:
     left = {}
     for t in todo:
         left[t.shape] = left.get(t.shape, 0) + t.cost
-    for pool, key in (([t for t in todo if t.shape in mine], lambda t: t.cost),
-                      ([t for t in todo if t.shape not in others], lambda t: (left[t.shape], t.cost)),
-                      (todo, lambda t: t.cost)):
+    for pool, key in (
+        ([t for t in todo if t.shape in mine], lambda t: t.cost),
+        ([t for t in todo if t.shape not in others], lambda t: (left[t.shape], t.cost)),
+        (todo, lambda t: t.cost),
+    ):
         if pool:
             return max(pool, key=key)
     raise ValueError("no task left")
 
 
-def run(tasks: list[Task], where: Where, folder: str, report: Callable[..., None], workers: int, platform: str, keep: tuple[int, ...] = ()) -> list[str]:
+def run(
+    tasks: list[Task], where: Where, folder: str, report: Callable[..., None], workers: int, platform: str, keep: tuple[int, ...] = ()
+) -> list[str]:
     """Trains all tasks. report(kind, worker, task, message) for kind started | progress | finished | failed.
 
     `keep`: file descriptors that workers inherit (a lock that lives as long as any of them). Returns one line per task that
@@ -153,7 +165,9 @@ def run(tasks: list[Task], where: Where, folder: str, report: Callable[..., None
                     continue
                 selector.unregister(w.process.stdout)
                 if w.task:  # it died
-                    failures.append(f"run {config.run_id(w.task.run)}: worker {w.index} ended with status {w.process.wait()} (log in {w.log})")
+                    failures.append(
+                        f"run {config.run_id(w.task.run)}: worker {w.index} ended with status {w.process.wait()} (log in {w.log})"
+                    )
                     report("failed", w.index, w.task, {"error": failures[-1]})
                     w.task = None
                     w.close()

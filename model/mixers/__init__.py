@@ -5,7 +5,8 @@ parameters(c) -> {group: count}       equal to the initialised tree
 forward_flops(c, causal) -> int       per token: 2 x multiply-adds of its matmuls; `causal` counts attended pairs only
 """
 
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable
 
 from model.mixers import attention
 

@@ -16,7 +16,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x_BTD):
         c, dtype = self.c, self.ex.dtype
-        proj = lambda name: Einsum("btd,dhk->bthk", (c.d_model, c.n_heads, c.d_head), ("embed", "heads", "head_dim"), c.d_model, dtype=dtype, name=name)
+        proj = lambda name: Einsum(
+            "btd,dhk->bthk", (c.d_model, c.n_heads, c.d_head), ("embed", "heads", "head_dim"), c.d_model, dtype=dtype, name=name
+        )
         rotate = POSITIONS[c.positions].rotate
         q_BTHK, k_BTHK, v_BTHK = rotate(proj("q")(x_BTD), c), rotate(proj("k")(x_BTD), c), proj("v")(x_BTD)
         scores_BHTT = jnp.einsum("bthk,bshk->bhts", q_BTHK, k_BTHK).astype(jnp.float32) * c.d_head**-0.5
@@ -25,8 +27,15 @@ class Attention(nn.Module):
         weights_BHTT = jax.nn.softmax(jnp.where(mask_TT, scores_BHTT, -1e30), -1).astype(dtype)
         out_BTHK = jnp.einsum("bhts,bshk->bthk", weights_BHTT, v_BTHK)
         # residual branches start 1/sqrt(2 L) smaller, as GPT-2 (Radford et al. 2019, section 2.3)
-        return Einsum("bthk,hkd->btd", (c.n_heads, c.d_head, c.d_model), ("heads", "head_dim", "embed"), c.d_model,
-                      gain=(2 * c.n_layers) ** -0.5, dtype=dtype, name="out")(out_BTHK)
+        return Einsum(
+            "bthk,hkd->btd",
+            (c.n_heads, c.d_head, c.d_model),
+            ("heads", "head_dim", "embed"),
+            c.d_model,
+            gain=(2 * c.n_layers) ** -0.5,
+            dtype=dtype,
+            name="out",
+        )(out_BTHK)
 
 
 def parameters(c: Model) -> dict[str, int]:

@@ -7,7 +7,8 @@ forward_flops(c) -> int                     per token: 2 x multiply-adds (MoE by
 executed_flops(c, ex, tokens) -> int        forward matmul FLOPs that the chosen implementation executes on `tokens` tokens
 """
 
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+from collections.abc import Callable
 
 from model.mlps import dense, moe
 from model.mlps.dense import ACTIVATIONS

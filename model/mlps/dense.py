@@ -25,8 +25,9 @@ class Dense(nn.Module):
         act, gated = ACTIVATIONS[c.activation]
         up = lambda name: Einsum("btd,df->btf", (c.d_model, c.d_ff), ("embed", "mlp"), c.d_model, dtype=dtype, name=name)(x_BTD)
         h_BTF = act(up("gate")) * up("in") if gated else act(up("in"))
-        y_BTD = Einsum("btf,fd->btd", (c.d_ff, c.d_model), ("mlp", "embed"), c.d_ff,
-                       gain=(2 * c.n_layers) ** -0.5, dtype=dtype, name="out")(h_BTF)
+        y_BTD = Einsum(
+            "btf,fd->btd", (c.d_ff, c.d_model), ("mlp", "embed"), c.d_ff, gain=(2 * c.n_layers) ** -0.5, dtype=dtype, name="out"
+        )(h_BTF)
         return y_BTD, {}
 
 

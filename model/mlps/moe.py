@@ -140,8 +140,13 @@ def statistics(c: Model, logits_BTE, probs_BTE, expert_BTS) -> dict:
     z = jnp.mean(jax.nn.logsumexp(logits_BTE, -1) ** 2)
     entropy = -(probs_BTE * jnp.log(probs_BTE + 1e-30)).sum(-1).mean()
     load = hot_BE.sum(0).max() / hot_BE.sum(0).mean()
-    return {"auxiliary": c.balance_weight * balance + c.z_weight * z, "balance_loss": balance, "z_loss": z,
-            "router_entropy": entropy, "expert_load": load}
+    return {
+        "auxiliary": c.balance_weight * balance + c.z_weight * z,
+        "balance_loss": balance,
+        "z_loss": z,
+        "router_entropy": entropy,
+        "expert_load": load,
+    }
 
 
 class MoE(nn.Module):
@@ -154,8 +159,10 @@ class MoE(nn.Module):
         act, gated = ACTIVATIONS[c.activation]
         router_DE = declare(self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5)
         up, down = (c.n_experts, c.d_model, c.f_expert), (c.n_experts, c.f_expert, c.d_model)
-        w = {name: declare(self, name, up, ("experts", "embed", "mlp"), c.d_model**-0.5).astype(ex.dtype)
-             for name in (("gate", "in") if gated else ("in",))}
+        w = {
+            name: declare(self, name, up, ("experts", "embed", "mlp"), c.d_model**-0.5).astype(ex.dtype)
+            for name in (("gate", "in") if gated else ("in",))
+        }
         # gain over the fan-in of the dense MLP of equal active width: a token's top_k experts together stand for it
         w["out"] = declare(self, "out", down, ("experts", "mlp", "embed"), (2 * c.n_layers * c.f_expert) ** -0.5).astype(ex.dtype)
 
@@ -189,6 +196,9 @@ def forward_flops(c: Model) -> int:
 def executed_flops(c: Model, ex: Execution, tokens: int) -> int:
     """Padding of the block layout, or all experts, included. `ragged` is counted by assignments: what it executes depends on the backend."""
     assignments = tokens * c.top_k
-    rows = {"block": ex.moe_groups * ex.moe_rows * blocks(assignments // ex.moe_groups, c.n_experts, ex.moe_rows),
-            "ragged": assignments, "all": tokens * c.n_experts}[ex.moe]
+    rows = {
+        "block": ex.moe_groups * ex.moe_rows * blocks(assignments // ex.moe_groups, c.n_experts, ex.moe_rows),
+        "ragged": assignments,
+        "all": tokens * c.n_experts,
+    }[ex.moe]
     return 2 * tokens * c.d_model * c.n_experts + 2 * rows * matrices(c) * c.d_model * c.f_expert

@@ -1,0 +1,278 @@
+"""The sections of the report: functions of (results, curves, analysis) that return HTML, or nothing where there is nothing to show."""
+
+from experiments.report import figures
+from experiments.report.elements import count_span, esc, f4, g4, section, span, table
+
+
+def _points(results, a) -> str:
+    rows = [
+        [
+            r["family"],
+            r["tags"].get("size"),
+            f"{r['tags'].get('budget') or 0:.3g}",
+            r["run"]["seed"],
+            f"{r['parameters'][a['n_convention']]:,}",
+            f"{r['training_tokens']:,}",
+            f"{r['flops'][a['c_convention']]:.5g}",
+            f4(r["validation"]["loss"]),
+            f4(r["validation"]["se"]),
+        ]
+        for r in results
+    ]
+    return table(["family", "d_model", "budget", "seed", "N", "D", "C", "loss", "s.e."], rows)
+
+
+def _parabolas(a: dict) -> str:
+    rows = [
+        [
+            family,
+            f"{q['flops']:.4g}",
+            f"{q['n_opt']:,.0f}" if q["interior"] else "no interior minimum",
+            count_span(q.get("n_opt_interval")),
+            f"{q['d_opt']:,.0f}" if q["interior"] else "",
+            count_span(q.get("d_opt_interval")),
+            f4(q["loss_opt"]) if q["interior"] else "",
+            span(q.get("loss_opt_interval")),
+        ]
+        for family, f in a["families"].items()
+        for q in f["parabolas"]
+    ]
+    return table(["family", "C", "N_opt", "95%", "D_opt", "95%", "loss", "95%"], rows)
+
+
+def _curves_table(results, curves, a) -> str:
+    rows = [
+        [family, f"{c:.3g}", f"{loss:.4f}"]
+        for family, (grid, best) in figures.envelope(figures.training_curves(results, curves, a["c_convention"])).items()
+        for c, loss in list(zip(grid, best))[::10]
+    ]
+    return table(["family", "C", "envelope of training loss"], rows) + table(
+        ["family", "C", "final validation loss"],
+        [[r["family"], f"{r['flops'][a['c_convention']]:.5g}", f4(r["validation"]["loss"])] for r in results],
+    )
+
+
+def _gap_tables(a) -> str:
+    first = table(
+        ["d_model", "budget", "seeds", "MoE - dense", "95%"],
+        [[g["size"], f"{g['budget'] or 0:.3g}", g["seeds"], f"{g['gap']:+.4f}", span(g["interval"])] for g in a["gaps"]],
+        0,
+    )
+    pairs = table(
+        ["d_model", "budget", "seed", "tokens", "dense", "MoE", "gap", "FLOPs ratio"],
+        [
+            [
+                p["size"],
+                f"{p['budget'] or 0:.3g}",
+                p["seed"],
+                f"{p['tokens']:,}",
+                f4(p["dense"]),
+                f4(p["moe"]),
+                f"{p['gap']:+.4f}",
+                f"{p['flops_ratio']:.4f}",
+            ]
+            for p in a["pairs"]
+        ],
+        0,
+    )
+    best = table(
+        ["budget", "dense", "MoE", "difference", "95%"],
+        [[f"{e['budget']:.3g}", f4(e["dense"]), f4(e["moe"]), f"{e['difference']:+.4f}", span(e["interval"])] for e in a["equal_flops"]],
+        0,
+    )
+    return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal FLOPs</p>{best}"
+
+
+def _gap_reading(a) -> str:
+    seeds = [g for g in a["gaps"] if g["interval"]]
+    text = "Both members of a pair read the same tokens in the same order; top_k × d_expert = d_ff, the router comes on top. "
+    if seeds:
+        g = max(seeds, key=lambda g: g["seeds"])
+        low, high = g["interval"]
+        verdict = "MoE is better" if high < 0 else "dense is better" if low > 0 else "the sign is not settled by these seeds"
+        text += f"Over {g['seeds']} seeds at d_model {esc(g['size'])}, {g['tokens']:,} tokens the gap is {g['gap']:+.3f} [{low:.3f}, {high:.3f}] nats/token: {verdict}. "
+        text += "Clark et al. 2022 (arXiv 2202.01169) find MoE better at these sizes; where a gap has the other sign, read it against the black bars (one seed's noise) and the expert load below. "
+    return text + "Black bars: 95% Student intervals over seeds."
+
+
+def isoflop(results, curves, a) -> str:
+    fitted = [r for r in results if r["tags"].get("budget") is not None]
+    if not fitted:
+        return ""
+    reading = (
+        "Each curve is one compute budget; a star is its parabola's minimum, the bar through it the 95% interval of N_opt. "
+        "Left of it models are too small, right of it they see too few tokens."
+    )
+    return section("IsoFLOP curves", reading, figures.isoflop(a, fitted), _points(fitted, a))
+
+
+def optima(results, curves, a) -> str:
+    if not any(f["parabolas"] for f in a["families"].values()):
+        return ""
+    reading = "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals."
+    return section("Compute-optimal size and tokens", reading, figures.optima(a), _parabolas(a), opened=True)
+
+
+def compute(results, curves, a) -> str:
+    reading = (
+        "Thin: training loss of each run, a moving mean of five logged points. Thick: their lower envelope (Chinchilla approach 1). "
+        "The learning rate decays to zero only at a run's end, so curves in mid-flight lie above what the same compute reaches with a shorter schedule. "
+        "Training and validation text differ, so marks and lines need not meet."
+    )
+    return section("Loss against compute", reading, figures.compute(a, results, curves), _curves_table(results, curves, a))
+
+
+def dense_against_moe(results, curves, a) -> str:
+    if not any(g["budget"] for g in a["gaps"]):
+        return ""
+    return section("Dense against MoE", _gap_reading(a), figures.gaps(a), _gap_tables(a))
+
+
+def expert_load(results, curves, a) -> str:
+    routed = [r for r in results if r["moe"].get("expert_load")]
+    if not routed:
+        return ""
+    text = lambda values, digits: "  ".join(f"{x:.{digits}f}" for x in values)
+    rows = [
+        [
+            r["id"],
+            r["tags"].get("size"),
+            figures.group_of(r),
+            text(r["moe"]["expert_load"], 2),
+            text(r["moe"]["router_entropy"], 2),
+            text(r["moe"]["balance_loss"], 3),
+        ]
+        for r in routed
+    ]
+    columns = ["run", "d_model", "of", "max/mean load by layer", "router entropy (nats)", "balance loss"]
+    reading = (
+        "Assignments of the busiest expert over the mean, on validation batches; one mark per MoE layer (circle first). "
+        "1 is perfect balance; nothing is dropped at any load."
+    )
+    return section("Expert load", reading, figures.load(routed), table(columns, rows))
+
+
+def known_entropy(results, curves, a) -> str:
+    if not a["known_entropy"]:
+        return ""
+    data = [
+        [e["family"], e["size"], f"{d:,.0f}", f4(x), f4(se)]
+        for e in a["known_entropy"]
+        for d, x, se in zip(e["tokens"], e["excess"], e["se"])
+    ]
+    rows = [[e["family"], e["size"], f4(e["exponent"]), f4(e["exponent_last_three"]), f4(e["derived"])] for e in a["known_entropy"]]
+    slopes = table(["family", "d_model", "measured exponent", "of the last three", "derived"], rows)
+    return section(
+        "Above the source's entropy",
+        "Loss minus the true source's −log p on the same validation tokens. Dashed: the exponent derived in data/synthetic.py, a / (1 + a).",
+        figures.known_entropy(a) + slopes,
+        table(["family", "d_model", "D", "excess", "s.e."], data),
+    )
+
+
+def parametric(results, curves, a) -> str:
+    laws = {family: f["parametric"] for family, f in a["families"].items()}
+    verdicts = "".join(
+        f"<p class=read><b>{esc(figures.LABEL.get(family, family))}</b>: {esc(p['verdict'])}.</p>" for family, p in laws.items()
+    )
+    shown = {family: p for family, p in laws.items() if "parameters" in p}
+    rows = [
+        [k, *[f"{g4(p['parameters'][k])} {span(p['intervals'][k], 3)}" for p in shown.values()]] for k in ("E", "A", "alpha", "B", "beta")
+    ]
+    rows += [
+        ["objective (sum of Huber losses)", *[f"{p['objective']:.3g}" for p in shown.values()]],
+        ["starts that reached it", *[f"{p['starts_at_optimum']:.0%}" for p in shown.values()]],
+    ]
+    return (
+        "<section><h2>Parametric law</h2><p class=read>L = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup> (Hoffmann et al. 2022, eq 10), sum of Huber losses on log L, many ranked starts. "
+        f"Values of a law that the runs do not identify are shown for completeness, not for use.</p>{verdicts}"
+        + (table(["", *shown], rows) if shown else "")
+        + "</section>"
+    )
+
+
+def rates(results, curves, a) -> str:
+    if not a["learning_rates"]:
+        return (
+            "<section><h2>Learning rates</h2><p class=read>From the ladder's rule (experiments/ladder.py), fitted to brackets with the same number of trials for both families "
+            "before they were compared (recipe <code>learning_rate</code>; LOG.md). No bracket was run in this sweep.</p></section>"
+        )
+    rows = [
+        [
+            v["family"],
+            v["size"],
+            f"{v['budget'] or 0:.3g}",
+            v["seed"],
+            v["trials"],
+            f"x{v['best_multiplier']:g}",
+            "EDGE" if v["edge"] else "inside",
+            "  ".join(f"{k}: {x:.4f}" for k, x in v["losses"].items()),
+        ]
+        for v in a["learning_rates"]
+    ]
+    return (
+        "<section><h2>Learning rates</h2><p class=read>Brackets around the ladder's rule. An optimum at the edge of its bracket is flagged: the true one may lie outside.</p>"
+        + table(["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows)
+        + "</section>"
+    )
+
+
+def runs(results, curves, a) -> str:
+    columns = [
+        "run",
+        "family",
+        "d_model",
+        "layers",
+        "seed",
+        "role",
+        "lr",
+        "N total",
+        "N active",
+        "N non-emb.",
+        "D",
+        "epochs",
+        "FLOPs matmul",
+        "FLOPs 6N_active",
+        "loss",
+        "s.e.",
+        "bits/byte",
+        "seconds",
+        "tokens/s",
+    ]
+    rows = []
+    for r in results:
+        p, v, m = r["parameters"], r["validation"], r["run"]["model"]
+        rows.append(
+            [
+                r["id"],
+                r["family"],
+                m["d_model"],
+                m["n_layers"],
+                r["run"]["seed"],
+                r["tags"].get("role", ""),
+                f"{r['run']['optimizer']['lr']:.4g}",
+                f"{p['total']:,}",
+                f"{p['active']:,}",
+                f"{p['non_embedding']:,}",
+                f"{r['training_tokens']:,}",
+                f"{r['epochs']:.2f}",
+                f"{r['flops']['matmul']:.5g}",
+                f"{r['flops']['6N_active']:.5g}",
+                f4(v["loss"]),
+                f4(v["se"]),
+                f4(v["bits_per_byte"]),
+                f"{r['seconds']['train']:.1f}",
+                f"{r['tokens_per_s']:,.0f}",
+            ]
+        )
+    return f"<section><h2>Runs</h2><p class=read>Every finished run. N and FLOPs are counted; conventions in docs/counting.md.</p>{table(columns, rows, 2)}</section>"
+
+
+def excluded(results, curves, a) -> str:
+    rows = [[e["what"], e["why"]] for e in a["excluded"]] + [["left out", line] for line in a.get("left_out", [])]
+    body = table(["what", "why"], rows, 2) if rows else "<p>Nothing was excluded.</p>"
+    return f"<section><h2>Excluded, and why</h2>{body}</section>"
+
+
+# in the order of the page; a new section is a function and an entry here
+SECTIONS = (known_entropy, isoflop, optima, compute, dense_against_moe, expert_load, parametric, rates, runs, excluded)
