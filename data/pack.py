@@ -15,7 +15,7 @@ import numpy as np
 from data import sources, tokenizers
 from data.config import Data, DataError
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "validation")
 
 
@@ -35,19 +35,22 @@ def cache_root(cache: str = "") -> str:
 
 def _write(folder: str, corpus, tokenizer) -> None:
     kind = np.uint16 if tokenizer.vocab_size <= 65536 else np.uint32
-    counts = {}
+    counts, seen = {}, np.zeros(tokenizer.vocab_size, np.int64)
     for split in SPLITS:
         n = text_bytes = 0
         with open(os.path.join(folder, f"{split}.bin"), "wb") as f:
             for document in corpus.documents(split):
                 ids = np.append(tokenizer.encode(document), tokenizer.separator).astype(kind)
                 ids.tofile(f)
+                if split == "train":
+                    seen += np.bincount(ids, minlength=seen.size)
                 n, text_bytes = n + ids.size, text_bytes + len(document)
         counts[split] = {"tokens": n, "bytes": text_bytes}
     if counts["train"]["bytes"] == 0 or counts["validation"]["bytes"] == 0:
         raise DataError(
             f"corpus {corpus.name} is empty (train {counts['train']['bytes']} bytes, validation {counts['validation']['bytes']}): check data.path"
         )
+    p = seen[seen > 0] / seen.sum()
     meta = {
         "format": FORMAT,
         "corpus": corpus.name,
@@ -56,6 +59,7 @@ def _write(folder: str, corpus, tokenizer) -> None:
         "vocab_size": tokenizer.vocab_size,
         "dtype": np.dtype(kind).name,
         "splits": counts,
+        "unigram_entropy": float(-(p * np.log(p)).sum()),  # nats per training token
     }
     with open(os.path.join(folder, "meta.json"), "w") as f:
         json.dump(meta, f, indent=1)

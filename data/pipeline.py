@@ -46,6 +46,7 @@ class Text:
         self.corpus = files.meta["corpus"]
         self.fingerprints = {"corpus": files.meta["corpus_fingerprint"], "tokenizer": files.meta["tokenizer_fingerprint"]}
         self.dataset_tokens = int(self._tokens["train"].size)
+        self.unigram_entropy = files.meta["unigram_entropy"]
         self._windows = {s: (t.size - 1) // seq_len for s, t in self._tokens.items()}
         for split, n in self._windows.items():
             if n < 1:
@@ -88,6 +89,7 @@ class Generated:
         self.corpus = "synthetic"
         self.fingerprints = {"corpus": f"synthetic-1:{d.zipf!r}", "tokenizer": "synthetic"}
         self.dataset_tokens = None
+        self.unigram_entropy = self.source.unigram_entropy
 
     def batch(self, step: int, global_batch: int, rows: slice = slice(None)) -> np.ndarray:
         i = np.arange(step * global_batch, (step + 1) * global_batch)[rows]

@@ -97,3 +97,10 @@ class Synthetic:
         other = (1 - SURE) / VALUES
         value = -(SURE + other) * np.log(SURE + other) - (VALUES - 1) * other * np.log(other)
         return float((key + value) / 3)
+
+    @property
+    def unigram_entropy(self) -> float:
+        """Nats per token of a model that knows how often each token occurs, and nothing of what stands before it."""
+        p_value = SURE * np.bincount(self._own, self._pair.ravel(), VALUES) + (1 - SURE) / VALUES
+        entropy = lambda p: -(p[p > 0] * np.log(p[p > 0])).sum()
+        return float(np.log(3) + (entropy(self._pair.sum(0)) + entropy(self._pair.sum(1)) + entropy(p_value)) / 3)

@@ -10,6 +10,8 @@ from absl import flags
 from data.config import DataError
 from experiments.laws.fit import FitError
 from launch.config import ConfigError
+from launch import preempt
+from launch.preempt import Preempted
 from launch.record import RecordError
 
 VERBS = {
@@ -82,6 +84,9 @@ def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callab
         message = " ".join(str(e).split()).replace("flags::", "")
         print(f"isoflop {verb}: {message}", file=sys.stderr)
         return 2
+    except Preempted as e:
+        print(f"isoflop {verb}: {e}", file=sys.stderr)
+        return preempt.STATUS
     except KeyboardInterrupt:
         print(f"isoflop {verb}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130

@@ -5,10 +5,7 @@ WORKDIR/runs/ID/          one folder per run (launch/record.py)
 WORKDIR/analysis.json     fits;  WORKDIR/report.html  the report
 """
 
-import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Callable
 
 from data import pipeline
@@ -43,7 +40,7 @@ def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
             raise record.RecordError(f"{workdir} belongs to another sweep ({_difference(other, describe(job))}): give another --workdir")
         return
     record.writable(workdir)
-    if record.contents(workdir) - {".lock"}:
+    if record.contents(workdir):
         raise record.RecordError(f"{workdir} is not empty and holds no sweep: give another --workdir")
     record.write_json(path, {"id": mine, **describe(job)})
 
@@ -63,25 +60,6 @@ def _difference(other: dict, mine: dict) -> str:
         if a.get(key) != b.get(key):
             return f"there {key}={a.get(key)}, here {b.get(key)}"
     return "made by another version"
-
-
-@contextlib.contextmanager
-def lock(workdir: str, say: Callable[[str], None], patience: float = 30.0):
-    """Holds WORKDIR/.lock; workers inherit it, so it is free when the last of them has gone. Raises RecordError."""
-    with open(os.path.join(workdir, ".lock"), "a") as f:
-        started, told = time.monotonic(), False
-        while True:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - started > patience:
-                    raise record.RecordError(f"{workdir} is in use by another isoflop sweep: wait for it, or stop it") from None
-                if not told:
-                    say(f"waiting for the workers of an earlier command in {workdir}")
-                    told = True
-                time.sleep(0.2)
-        yield f.fileno()
 
 
 def folder(workdir: str, p: Planned) -> str:

@@ -42,6 +42,7 @@ class Run:
     horizon: Horizon = Horizon()
     batch: int = 8  # sequences per step, over all devices
     seed: int = 0  # of the initial parameters; data.seed orders the data
+    max_bad_steps: int = 20  # skipped updates in a row after which a run counts as diverged
     dtype: str = "auto"  # of the matmuls: float32 | bfloat16; auto: float32 on CPU, bfloat16 on accelerators
 
 
@@ -55,7 +56,9 @@ class Where:
     moe: str = "auto"  # auto | block | ragged | all: see model/mlps/moe.py
     steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device
     log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run
-    checkpoint_every: int = 0  # steps between checkpoints; 0: none
+    checkpoint_every: int = 0  # steps between checkpoints; 0: only when told to stop
+    keep: int = 2  # newest checkpoints that are kept, at least two; besides them the one with the lowest training loss ...
+    keep_steps: tuple[int, ...] = ()  # ... and these steps, saved and never removed
     tensorboard: bool = True
     workers: int = 0  # processes of a sweep; 0: one per CPU core, or one per GPU
     cache: str = ""  # token files and compiled programs; empty: $ISOFLOP_CACHE or ~/.cache/isoflop
@@ -203,6 +206,8 @@ def check(run: Run) -> None:
         raise ConfigError(f"batch={run.batch} must be at least 1")
     if run.dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype={run.dtype!r}: choose from auto, float32, bfloat16")
+    if run.max_bad_steps < 1:
+        raise ConfigError(f"max_bad_steps={run.max_bad_steps} must be at least 1")
     for name, seed in (("seed", run.seed), ("data.seed", run.data.seed)):
         if not 0 <= seed < 2**31:
             raise ConfigError(f"{name}={seed} must lie in 0 .. 2^31 - 1")

@@ -4,6 +4,7 @@ Result fields are listed in docs/records.md. Nothing here is ever unpickled or e
 """
 
 import contextlib
+import fcntl
 import functools
 import json
 import math
@@ -11,12 +12,15 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
+from typing import Callable
 
 import jax
 
 from launch import config
 
-RESULT, METRICS, RUN = "result.json", "metrics.jsonl", "run.json"
+RESULT, METRICS, RUN, STATUS = "result.json", "metrics.jsonl", "run.json", "status.json"
+LOCK = ".lock"
 UNFINISHED = ".tmp-"  # how a file begins its name until it is whole
 VERSION = 1
 
@@ -29,14 +33,15 @@ def write_json(path: str, value) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def write_text(path: str, text: str) -> None:
-    """Atomically: the file has its old content or all of the new one."""
+def write_text(path: str, text: str, durable: bool = True) -> None:
+    """Atomically: the file has its old content or all of the new one, after a power cut too if `durable`."""
     handle, fresh = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=UNFINISHED)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as f:
             f.write(text)
             f.flush()
-            os.fsync(f.fileno())
+            if durable:
+                os.fsync(f.fileno())
         os.chmod(fresh, 0o644)
         os.replace(fresh, path)
     except BaseException:
@@ -73,19 +78,17 @@ def writable(folder: str, what: str = "--workdir") -> None:
     """Makes `folder`. Raises RecordError if it cannot be written."""
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=UNFINISHED):
-            pass
+        handle, path = tempfile.mkstemp(dir=folder, prefix=UNFINISHED)
+        os.close(handle)
+        with contextlib.suppress(FileNotFoundError):  # removed by who holds the lock
+            os.remove(path)
     except OSError as e:
         raise RecordError(f"{what}={folder} cannot be written ({e.strerror}): give another folder") from None
 
 
 def contents(folder: str) -> set[str]:
-    """Names in `folder`, less the half-written files that a killed process left, which are removed."""
-    names = set(os.listdir(folder))
-    for name in (n for n in names if n.startswith(UNFINISHED)):
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(folder, name))
-    return {n for n in names if not n.startswith(UNFINISHED)}
+    """Names in `folder`, less the lock and the half-written files that a killed process left."""
+    return {n for n in os.listdir(folder) if not n.startswith(UNFINISHED) and n != LOCK}
 
 
 def claim(folder: str, run: config.Run) -> None:
@@ -102,6 +105,43 @@ def claim(folder: str, run: config.Run) -> None:
         write_json(path, {"id": identity, "run": config.brief(run)})
 
 
+@contextlib.contextmanager
+def lock(folder: str, patience: float = 0.0, say: Callable[[str], None] = lambda text: None):
+    """Holds FOLDER/.lock and yields its file descriptor; whoever inherits that holds the lock too. Raises RecordError if another
+    process still has it after `patience` seconds, naming the holder."""
+    with open(os.path.join(folder, LOCK), "a+") as f:
+        started, told = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                f.seek(0)
+                holder = f.read(200).strip() or "another process"
+                if time.monotonic() - started >= patience:
+                    raise RecordError(f"{folder} is in use by {holder}: wait for it, or stop it") from None
+                if not told:
+                    say(f"{folder} is in use by {holder}: waiting for it to end")
+                    told = True
+                time.sleep(0.2)
+        f.truncate(0)
+        f.write(f"process {os.getpid()} on {platform.node()}")
+        f.flush()
+        for name in os.listdir(folder):
+            if name.startswith(UNFINISHED):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(os.path.join(folder, name))
+        yield f.fileno()
+
+
+def _step(line: str) -> float:
+    """The step of a line of metrics; infinity if it is not a whole line."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
 class Metrics:
     """Appends lines to metrics.jsonl and the same figures to TensorBoard events."""
 
@@ -109,8 +149,8 @@ class Metrics:
         self._path = os.path.join(folder, METRICS)
         lines = []
         if os.path.exists(self._path):  # lines beyond the step that training resumes from would stand twice
-            with open(self._path) as f:
-                lines = [t for t in f if t.endswith("\n") and json.loads(t)["step"] <= first_step]
+            with open(self._path, errors="replace") as f:
+                lines = [t for t in f if _step(t) <= first_step]
         write_text(self._path, "".join(lines))
         self._file = open(self._path, "a")
         self._events = None
@@ -120,8 +160,11 @@ class Metrics:
             self._events = SummaryWriter(os.path.join(folder, "events"), purge_step=first_step or None, flush_secs=30)
 
     def write(self, line: dict) -> None:
-        self._file.write(json.dumps({k: finite(v) for k, v in line.items()}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({k: finite(v) for k, v in line.items()}) + "\n")
+            self._file.flush()
+        except OSError as e:
+            raise RecordError(f"{self._path} cannot be written ({e.strerror}): make room, and the same command goes on") from None
         if self._events:
             for name, v in line.items():
                 if isinstance(v, list):
@@ -134,6 +177,16 @@ class Metrics:
         self._file.close()
         if self._events:
             self._events.close()
+
+
+class Nothing:
+    """What the other processes of a run write."""
+
+    def write(self, line: dict) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def finite(v):

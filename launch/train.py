@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import os
+import sys
 import time
 from typing import Any, NamedTuple
 from collections.abc import Callable
@@ -18,8 +19,10 @@ import numpy as np
 from flax import linen as nn
 
 from data import pipeline
-from launch import checkpoint, config, hardware, mesh as meshes, record
+from launch import config, divergence, hardware, mesh as meshes, record
 from launch.config import ConfigError, Run, Where
+from launch.meter import Meter
+from launch.session import Session
 from model import account, optim, params, step
 from model.config import Execution
 from model.lm import LM, abstract
@@ -33,6 +36,7 @@ class Program(NamedTuple):
     lm: LM
     mesh: Any
     boxed: Any
+    abstract: Any
     shardings: Any
     rows: Any
     train: Callable
@@ -92,7 +96,7 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
         evaluate = jax.jit(functools.partial(step.eval_step, lm), in_shardings=(param_sh, meshes.batch_sharding(mesh)), out_shardings=whole)
         train = train.lower(state_spec, tokens, hyper, count).compile()
         evaluate = evaluate.lower(state_spec.params, held).compile()
-    return Program(lm, mesh, boxed, sh, rows, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
+    return Program(lm, mesh, boxed, abstract_state, sh, rows, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
 
 
 def _like_params(opt, param_sh, whole):
@@ -124,7 +128,7 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
 
     if where.moe not in ("auto", *IMPLEMENTATIONS):
         raise ConfigError(f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
-    for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "workers"):
+    for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
     meshes.check(meshes.parse(where.mesh), run.model, run.batch, jax.device_count() if devices is None else devices)
@@ -156,7 +160,7 @@ def evaluate(p: Program, state_params, dataset) -> Evaluation:
     for i in range(0, len(windows), p.eval_batch):
         rows = windows[i : i + p.eval_batch]
         full = np.concatenate([rows, np.repeat(rows[-1:], p.eval_batch - len(rows), 0)])
-        nll, s = p.evaluate(state_params, jax.device_put(full, meshes.batch_sharding(p.mesh)))
+        nll, s = p.evaluate(state_params, meshes.put(full, meshes.batch_sharding(p.mesh)))
         out.append(np.asarray(nll, np.float64)[: len(rows)])
         if len(rows) == p.eval_batch or not stats:
             stats.append(s)
@@ -176,128 +180,116 @@ def evaluate(p: Program, state_params, dataset) -> Evaluation:
     )
 
 
-class _Meter:
-    """Turns per-step metrics into lines, one every `every` steps and one at the end: means over the steps since the last line."""
-
-    def __init__(self, run, where, total, out):
-        self._run, self._total, self._out = run, total, out
-        self.every = where.log_every or max(1, total // 50)
-        self._per_step = run.batch * run.model.seq_len
-        self._flops = account.flops_per_token(run.model)["matmul"] * self._per_step
-        self._kept, self._bytes, self._mark, self.last_loss = [], 0, time.perf_counter(), float("nan")
-
-    def add(self, first: int, bytes_by_step, metrics) -> None:
-        host = jax.tree.map(np.asarray, metrics)
-        for i, n_bytes in enumerate(bytes_by_step):
-            self._kept.append(jax.tree.map(lambda a: a[i], host))
-            self._bytes += int(n_bytes)
-            n = first + i + 1
-            if n % self.every == 0 or n == self._total:
-                self._line(n)
-
-    def _line(self, n):
-        now, tokens = time.perf_counter(), len(self._kept) * self._per_step
-        mean = {k: np.mean([m[k] for m in self._kept], 0) for k in self._kept[0]}
-        self.last_loss = float(mean["loss"])
-        self._out.write(
-            {
-                "step": n,
-                "loss": self.last_loss,
-                "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
-                "learning_rate": optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr,
-                "grad_norm": float(mean["grad_norm"]),
-                "tokens": n * self._per_step,
-                "flops": float(n * self._flops),
-                "tokens_per_s": tokens / max(1e-9, now - self._mark),
-                **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},
-            }
-        )
-        self._kept, self._bytes, self._mark = [], 0, now
-
-
 def train(
-    run: Run, where: Where, folder: str, progress: Callable[[int, int], None] = lambda done, total: None, tags: dict | None = None
+    run: Run,
+    where: Where,
+    folder: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    tags: dict | None = None,
+    say: Callable[[str], None] = lambda text: print(f"isoflop: {text}", file=sys.stderr),
 ) -> dict:
-    """Trains `run` in `folder` and returns its result; a finished one is returned as it stands.
+    """Trains `run` in `folder` and returns its result; a finished one is returned as it stands, a stopped one goes on from its
+    newest whole checkpoint.
 
-    progress(done, total) is called after every dispatch. Raises ConfigError, DataError, RecordError on what a user can mend.
+    progress(done, total) is called after every dispatch, say(text) with warnings. Raises ConfigError, DataError, RecordError on
+    what a user can mend, Preempted after SIGTERM; SIGTERM while compiling, restoring or evaluating ends the process with status 75.
     """
     run = resolve(run, jax.default_backend())
+    started, total = time.perf_counter(), config.steps(run)
+    identity, leader = config.run_id(run), jax.process_index() == 0
     finished = record.result(folder)
-    if finished and finished["id"] == config.run_id(run):
+    if finished and finished["id"] == identity:
         return finished
-    started = time.perf_counter()
     dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
     check(run, where, dataset)
-    record.claim(folder, run)
-    total = config.steps(run)
-    p = program(run, where)
-    compiled_s = time.perf_counter() - started
-    with jax.set_mesh(p.mesh):
-        state = step.create(p.lm, run.optimizer, params.initial(p.boxed, run.seed))
-        state = jax.tree.map(jax.device_put, state, p.shardings)
-        state, counted_bytes, seconds, meter = _loop(run, where, folder, p, state, dataset, total, progress)
+    if leader:
+        record.claim(folder, run)
+    with contextlib.ExitStack() as held:
+        if leader:
+            held.enter_context(record.lock(folder))
+            if finished := record.result(folder):
+                return finished
+        session = held.enter_context(Session(run, where, folder, total, where.scan, say))
+        session.phase("compile")
+        p = program(run, where)
+        compiled_s = time.perf_counter() - started
+        held.enter_context(jax.set_mesh(p.mesh))
+        session.phase("restore")
+        state, meta = session.restore(p.abstract, p.shardings) or (_initial(p, run), {})
+        session.done = meta.get("step", 0)
+        watch = divergence.Watch(total, run.max_bad_steps, meta.get("watch"))
+        out = held.enter_context(
+            contextlib.closing(record.Metrics(folder, session.done, where.tensorboard) if leader else record.Nothing())
+        )
+        meter = Meter(run, where, total, out, watch, meta.get("meter"))
+        session.phase("step")
+        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta)
+        session.phase("evaluate")
         evaluating = time.perf_counter()
         evaluation = evaluate(p, state.params, dataset)
-    times = {"train": seconds, "setup": compiled_s, "evaluate": time.perf_counter() - evaluating, "total": time.perf_counter() - started}
-    result = _result(run, where, p, dataset, total, counted_bytes, evaluation, times, meter.last_loss, tags or {})
-    record.write_json(os.path.join(folder, record.RESULT), result)
+        now = time.perf_counter()
+        times = {"train": seconds, "setup": compiled_s, "evaluate": now - evaluating, "total": now - started}
+        result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
+        if leader:
+            record.write_json(os.path.join(folder, record.RESULT), result)
+            os.remove(os.path.join(folder, record.STATUS))
     return result
 
 
-def _loop(run, where, folder, p: Program, state, dataset, total, progress):
-    """All steps. Batches are read while the device computes; metrics are read one dispatch late."""
-    with contextlib.ExitStack() as open_things:
-        saver = open_things.enter_context(checkpoint.Checkpoints(folder, where.checkpoint_every)) if where.checkpoint_every else None
-        done, counted_bytes = 0, 0
-        if saver and (restored := saver.restore(state, p.shardings)):
-            state, meta = restored
-            done, counted_bytes = meta["step"], meta["bytes"]
-        out = open_things.enter_context(contextlib.closing(record.Metrics(folder, done, where.tensorboard)))
-        return _steps(run, where, p, state, dataset, total, progress, saver, out, done, counted_bytes)
+def _initial(p: Program, run: Run):
+    return meshes.put(step.create(p.lm, run.optimizer, params.initial(p.boxed, run.seed)), p.shardings)
 
 
-def _steps(run, where, p: Program, state, dataset, total, progress, saver, out, done, counted_bytes):
-    """From step `done` to `total`. Returns (state, bytes, seconds, meter)."""
-    meter, pending, started = _Meter(run, where, total, out), None, time.perf_counter()
-    process, processes = jax.process_index(), jax.process_count()
-    mine = slice(process * run.batch // processes, (process + 1) * run.batch // processes)
-    while done < total:
-        count = min(p.dispatch, total - done)
-        rows = np.stack([dataset.batch(done + i, run.batch, mine) for i in range(count)])
-        text_bytes = dataset.token_bytes[rows[:, :, 1:]].sum((1, 2)) * processes
+def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta):
+    """From step `session.done` to `total`, or to a verdict. Batches are read while the device computes; metrics are read one
+    dispatch late. Returns (state, bytes, seconds)."""
+    counted_bytes, before, started = meta.get("bytes", 0), meta.get("seconds", 0.0), time.perf_counter()
+    pending = None
+    while session.done < total and not watch.verdict:
+        done, count = session.done, min(p.dispatch, session.next_stop() - session.done)
+        rows = np.stack([dataset.batch(done + i, run.batch) for i in range(count)])
+        text_bytes = dataset.token_bytes[rows[:, :, 1:]].sum((1, 2))
         padded = np.concatenate([rows, np.zeros((p.dispatch - count, *rows.shape[1:]), np.int32)])
-        tokens = jax.make_array_from_process_local_data(p.rows, padded)
-        state, metrics = p.train(state, tokens, _hyper(run, done, count, total, p.dispatch), np.int32(count))
+        state, metrics = p.train(state, meshes.put(padded, p.rows), _hyper(run, done, count, total, p.dispatch), np.int32(count))
         if pending:
             meter.add(*pending)
-        pending, before, done = (done, text_bytes, metrics), done, done + count
-        counted_bytes += int(text_bytes.sum())
-        progress(done, total)
-        if saver and saver.due(before, done) and done < total:
+        pending = (done, text_bytes, metrics)
+        counted_bytes, session.done = counted_bytes + int(text_bytes.sum()), done + count
+        progress(session.done, total)
+        session.check()
+        told = session.told()
+        if told or session.due():
             meter.add(*pending)
             pending = None
-            saver.save(done, state, {"step": done, "bytes": counted_bytes})
+            seconds = before + time.perf_counter() - started
+            kept = {"step": session.done, "bytes": counted_bytes, "seconds": seconds, "meter": meter.state(), "watch": watch.state()}
+            session.save(state, kept, min(watch.last, 1e9))
+        if told:
+            session.stop()
     if pending:
         meter.add(*pending)
     jax.block_until_ready(state)
-    return state, counted_bytes, time.perf_counter() - started, meter
+    return state, counted_bytes, before + time.perf_counter() - started
 
 
-def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, train_loss, tags) -> dict:
+def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, train_loss, watch, tags) -> dict:
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
+    why = watch.verdict or divergence.at_the_end(e.loss, dataset.unigram_entropy)
     v = {k: record.finite(x) for k, x in e._asdict().items() if k != "statistics"}
     return {
         "version": record.VERSION,
         "id": config.run_id(run),
         "family": config.family(run.model),
         "tags": tags,
-        "status": "finished" if math.isfinite(e.loss) else "diverged",
+        "status": "diverged" if why else "finished",
+        "why": why,
         "run": config.to_dict(run),
         "where": config.to_dict(where),
         "steps": total,
+        "updates": total - watch.skipped,
+        "skipped": watch.skipped,
         "parameters": account.parameters(run.model),
         "training_tokens": tokens,
         "dataset_tokens": dataset.dataset_tokens,

@@ -22,7 +22,8 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     """One AdamW update on B sequences of T+1 tokens.
 
     hyper: scalars lr, embed_lr, weight_decay of this step. Returns (state, metrics); `loss` is the cross-entropy alone in
-    nats per token, before the update; MoE statistics hold one value per MoE layer.
+    nats per token, before the update; MoE statistics hold one value per MoE layer. Where the loss or the gradient is not
+    finite the batch is consumed and the state stays as it was: `skipped` is 1.
     """
 
     def objective(params):
@@ -34,7 +35,10 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     grads, metrics = jax.grad(objective, has_aux=True)(state.params)
     updates, opt = optim.transform(optimizer).update(grads, state.opt)
     params = optim.apply(state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"])
-    return State(params, opt), {**metrics, "grad_norm": optax.tree.norm(grads)}
+    norm = optax.tree.norm(grads)
+    ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), State(params, opt), state)
+    return state, {**metrics, "grad_norm": norm, "skipped": 1.0 - ok}
 
 
 def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, hyper_K, count):

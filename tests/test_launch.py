@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from data.config import Data
-from launch import checkpoint, config, hardware, mesh, record, train
+from launch import config, hardware, mesh, record, train
 from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch.engines import local
 from launch.record import RecordError
 from model.config import Model
-from model.optim import Optimizer, Schedule
+from model.optim import Optimizer
 
 DENSE = Model(vocab_size=320, seq_len=24, d_model=16, n_layers=2, n_heads=2, d_ff=32, n_experts=4)
 MOE = dataclasses.replace(DENSE, pattern=("attention/moe",))
@@ -137,7 +137,8 @@ def test_record_is_complete_and_counted(single, tmp_path):
         and r["flops"]["6N_active"] == 6 * r["parameters"]["active"] * tokens
     )
     assert r["executed_flops"] > r["flops"]["matmul"]
-    assert r["validation"]["tokens"] == 40 * 24 and 0 < r["validation"]["se"] < 0.2 and r["status"] == "finished"
+    assert r["validation"]["tokens"] == 40 * 24 and 0 < r["validation"]["se"] < 0.2
+    assert r["status"] == "diverged" and "unigram entropy" in r["why"]  # twelve steps teach nothing
     assert r["validation"]["excess"] > -3 * r["validation"]["excess_se"]
     assert len(r["moe"]["expert_load"]) == 2 and min(r["moe"]["expert_load"]) >= 1
     assert {"versions", "commit", "fingerprints", "seconds", "device", "where", "epochs"} <= set(r)
@@ -151,33 +152,10 @@ def test_record_is_complete_and_counted(single, tmp_path):
 def test_a_second_train_returns_the_record(single, tmp_path, monkeypatch):
     folder = str(tmp_path / "r")
     first = train.train(BASE, ALONE, folder)
-    monkeypatch.setattr(train, "_loop", lambda *a: pytest.fail("trained twice"))
+    monkeypatch.setattr(train, "_steps", lambda *a: pytest.fail("trained twice"))
     assert train.train(BASE, ALONE, folder) == first
     with pytest.raises(RecordError, match="belongs to run"):
         train.train(dataclasses.replace(BASE, seed=5), ALONE, folder)
-
-
-@pytest.mark.parametrize("model", [DENSE, MOE], ids=["dense", "moe"])
-def test_resume_is_exact(model, tmp_path):
-    """Stopped after a checkpoint and started again: every logged loss and the result equal the run that was never stopped."""
-    run = dataclasses.replace(BASE, model=model, schedule=Schedule(warmup=0.3))
-    where = dataclasses.replace(ALONE, log_every=1, checkpoint_every=4, steps_per_dispatch=2)
-    whole = train.train(run, where, str(tmp_path / "whole"))
-
-    class Stop(Exception):
-        pass
-
-    def stop(done, total):
-        if done >= 7:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train.train(run, where, str(tmp_path / "cut"), stop)
-    assert record.result(str(tmp_path / "cut")) is None
-    again = train.train(run, where, str(tmp_path / "cut"))
-    pick = lambda folder: [(m["step"], m["loss"], m["grad_norm"], m["tokens"]) for m in lines(tmp_path / folder)]
-    assert pick("cut") == pick("whole")
-    assert again["validation"] == whole["validation"] and again["bytes"] == whole["bytes"]
 
 
 def test_learning_rate_reuses_the_program(tmp_path):
@@ -256,8 +234,3 @@ def test_engine_keeps_shapes_together():
     assert local.choose(todo, {"a"}, {"b"}) == todo[1]  # its own shape first, the costliest
     assert local.choose(todo, set(), {"a"}).shape == "c"  # of new shapes the one with most work
     assert local.choose(todo[:2], {"b"}, {"a"}) == todo[1]  # else help another
-
-
-def test_checkpoint_every_is_crossed_not_hit(tmp_path):
-    with checkpoint.Checkpoints(str(tmp_path), 100) as c:
-        assert c.due(95, 115) and not c.due(101, 121) and c.due(80, 100)

@@ -15,7 +15,7 @@ import pytest
 
 from experiments import cli, plan, recipes
 from experiments.report import page
-from launch import config
+from launch import config, record
 from tests.conftest import ROOT
 
 SMALL = [
@@ -202,13 +202,10 @@ def test_damaged_result_is_named_and_kept(sweep, capsys, tmp_path):
     assert victim in err and "move it away" in err and err.count("\n") == 1 and pathlib.Path(path).read_text() == "{"
 
 
-def test_two_sweeps_at_once(sweep, capsys, monkeypatch):
-    from experiments import sweep as sweeps
-
-    with sweeps.lock(sweep[0], print):
-        with pytest.raises(Exception, match="in use by another"):
-            with sweeps.lock(sweep[0], lambda text: None, patience=0.3):
-                pass
+def test_two_sweeps_at_once(sweep):
+    with record.lock(sweep[0]), pytest.raises(record.RecordError, match=f"in use by process {os.getpid()} on"):
+        with record.lock(sweep[0], 0.3):
+            pass
 
 
 def test_quickstart_plan_is_fair():
@@ -257,8 +254,6 @@ def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
 
 
 def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):
-    from launch import record
-
     run = plan.make(recipes.load("quickstart"), "cpu").runs[0].run
     (tmp_path / f"{record.UNFINISHED}x").write_text("{")
     record.claim(str(tmp_path), run)

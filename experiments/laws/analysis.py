@@ -1,66 +1,12 @@
 """Records to answers: one dict, ready for JSON, that the report draws and `isoflop fit` prints."""
 
-import math
 import zlib
 from collections import defaultdict
 
 import numpy as np
 
 from experiments.laws import bootstrap, fit
-
-N_CONVENTIONS = {
-    "multiplied": "parameters a token is multiplied by",
-    "total": "total parameters",
-    "active": "active parameters",
-    "non_embedding": "non-embedding parameters",
-    "active_non_embedding": "active non-embedding parameters",
-}
-
-
-def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
-    """What a fit reads of a result."""
-    return {
-        "id": r["id"],
-        "family": r["family"],
-        "size": r["tags"].get("size"),
-        "budget": r["tags"].get("budget"),
-        "role": r["tags"].get("role"),
-        "lr_multiplier": r["tags"].get("lr_multiplier", 1.0),
-        "seed": r["run"]["seed"],
-        "n": r["parameters"][n],
-        "d": r["training_tokens"],
-        "c": r["flops"][c],
-        "loss": r["validation"]["loss"],
-        "steps": r["steps"],
-    }
-
-
-def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
-    """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best is its first or last.
-
-    Brackets are read by (family, size, budget, tokens, seed)."""
-    brackets = defaultdict(list)
-    for p in points:
-        brackets[p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"]].append(p)
-    kept, verdicts = [], []
-    for (family, size, budget, _, seed, _), group in sorted(brackets.items(), key=lambda kv: str(kv[0])):
-        best = min(group, key=lambda p: p["loss"])
-        kept.append(best)
-        if len(group) > 1:
-            rates = sorted(p["lr_multiplier"] for p in group)
-            verdicts.append(
-                {
-                    "family": family,
-                    "size": size,
-                    "budget": budget,
-                    "seed": seed,
-                    "trials": len(group),
-                    "best_multiplier": best["lr_multiplier"],
-                    "edge": best["lr_multiplier"] in (rates[0], rates[-1]),
-                    "losses": {f"{p['lr_multiplier']:g}": p["loss"] for p in sorted(group, key=lambda p: p["lr_multiplier"])},
-                }
-            )
-    return kept, verdicts
+from experiments.laws.points import N_CONVENTIONS, tuned, usable
 
 
 def _isoflop(points, excluded):
@@ -298,22 +244,9 @@ def _known_entropy(results):
 
 def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resamples: int = 1000, seed: int = 0) -> dict:
     """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError if no run can be used."""
-    excluded, points = [], []
-    for r in results:
-        loss = r["validation"]["loss"]
-        if r["status"] != "finished" or loss is None or not math.isfinite(loss):
-            excluded.append(
-                {
-                    "what": f"run {r['id']} ({r['family']} {r['tags'].get('size')})",
-                    "why": f"status {r['status']}: loss is not a finite number",
-                }
-            )
-        elif not r["tags"].get("role"):
-            excluded.append({"what": f"run {r['id']}", "why": "not part of a sweep"})
-        else:
-            points.append(point(r, n, c))
+    points, excluded, flagged = usable(results, n, c)
     if not points:
-        raise fit.FitError("no finished run of a sweep to fit")
+        raise fit.FitError("no finished run of a sweep to fit" + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else ""))
     kept, verdicts = tuned(points)
     families, draws = {}, {}
     for family in sorted({p["family"] for p in kept}):
@@ -346,4 +279,5 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         "learning_rates": verdicts,
         "known_entropy": _known_entropy(results),
         "excluded": excluded,
+        "flagged": flagged,
     }

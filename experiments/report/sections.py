@@ -270,6 +270,7 @@ def runs(results, curves, a) -> str:
 
 def excluded(results, curves, a) -> str:
     rows = [[e["what"], e["why"]] for e in a["excluded"]] + [["left out", line] for line in a.get("left_out", [])]
+    rows += [[f"used, but flagged: {e['what']}", e["why"]] for e in a["flagged"]]
     body = table(["what", "why"], rows, 2) if rows else "<p>Nothing was excluded.</p>"
     return f"<section><h2>Excluded, and why</h2>{body}</section>"
 

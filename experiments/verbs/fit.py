@@ -63,6 +63,7 @@ def text(a: dict) -> str:
             f"  {v['family']:<6} d_model {v['size']}: best x{v['best_multiplier']:g} of {', '.join(f'{k}: {x:.4f}' for k, x in v['losses'].items())}{'  EDGE' if v['edge'] else ''}"
             for v in a["learning_rates"]
         ]
+    lines += [f"flagged: {e['what']}: {e['why']}" for e in a["flagged"]]
     lines += [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from experiments import cli, plan as plans, sweep
 from experiments.cli import UserError
 from experiments.plan import Plan, SweepJob
 from experiments.verbs import common, fit as fit_verb, report as report_verb
-from launch import config, hardware, train
+from launch import config, hardware, preempt, record, train
 from launch.engines import local
 from model import account
 
@@ -147,12 +147,12 @@ def _body(fv) -> int:
         return 0
     workdir = os.path.abspath(fv.workdir)
     sweep.claim(workdir, job, plan)
-    with sweep.lock(workdir, err.print) as lock_fd:
+    with record.lock(workdir, 30.0, err.print) as lock_fd:
         done = {r["id"] for r in sweep.results(workdir, plan)}
         out.print(plan_table(plan, done))
         workers = local.count(job.where, platform, devices, max(1, len(plan.runs) - len(done)))
         wall = _announce(out, plan, done, workers)
-        with _Progress(err, plan, done, wall) as progress:
+        with preempt.raised(), _Progress(err, plan, done, wall) as progress:
             failures = sweep.execute(workdir, job, plan, progress, lock_fd)
         for line in failures:
             print(f"isoflop sweep: {line}", file=sys.stderr)

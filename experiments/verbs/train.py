@@ -11,6 +11,8 @@ import json
 import os
 import sys
 
+from absl import flags
+
 from experiments import cli
 from experiments.cli import UserError
 from experiments.verbs import common
@@ -37,7 +39,13 @@ def _body(fv) -> int:
         raise UserError("--workdir is missing: name the folder of the run, such as --workdir=runs/first")
     from launch import mesh, train
 
-    mesh.simulate(mesh.parse(job.where.mesh))
+    sizes = mesh.parse(job.where.mesh)
+    if fv.coordinator:
+        if not 0 <= fv.process_id < fv.processes:
+            raise UserError(f"--process_id={fv.process_id} must lie in 0 .. {fv.processes - 1}: --processes says how many there are")
+        mesh.join(fv.coordinator, fv.processes, fv.process_id, sizes)
+    else:
+        mesh.simulate(sizes)
     run = train.resolve(job.run, hardware.probe()[0])
     train.check(run, job.where)
     folder = os.path.abspath(fv.workdir)
@@ -45,11 +53,15 @@ def _body(fv) -> int:
     with common.stdout_to_stderr(fv.format == "json"):
         if done and done["id"] == config.run_id(run):
             print(f"{fv.workdir} holds this run, finished; nothing to do")
-        record.claim(folder, run)
         train.use_cache(job.where)
         result = _train(run, job.where, folder)
+    if fv.coordinator and fv.process_id:
+        return 0  # process 0 speaks for all
     print(json.dumps(result) if fv.format == "json" else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}")
-    return 0 if result["status"] == "finished" else 1
+    if result["status"] != "finished":
+        print(f"isoflop train: {result['status']}: {result['why']}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _train(run, where, folder):
@@ -72,7 +84,11 @@ def _train(run, where, folder):
 
 
 def main(argv=None) -> int:
-    return cli.run("train", __doc__, cli.flag_values("config", "workdir", "set", "mesh"), sys.argv[1:] if argv is None else argv, _body)
+    fv = cli.flag_values("config", "workdir", "set", "mesh")
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where several processes train together", flag_values=fv)
+    flags.DEFINE_integer("processes", 1, "how many they are", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer("process_id", 0, "which of them this is, from 0", flag_values=fv)
+    return cli.run("train", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
 
 if __name__ == "__main__":

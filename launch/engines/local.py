@@ -12,11 +12,15 @@ import re
 import selectors
 import subprocess
 import sys
+import time
 from typing import Any, NamedTuple
 from collections.abc import Callable
 
-from launch import config, hardware, mesh
+from launch import config, hardware, mesh, preempt
 from launch.config import Where
+
+
+GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
 
 
 class Task(NamedTuple):
@@ -176,6 +180,13 @@ def run(
                         pool[w.index] = fresh
                         selector.register(fresh.process.stdout, selectors.EVENT_READ, fresh)
                         next_task(fresh)
+    except preempt.Preempted:  # every worker saves what it has, and ends
+        for w in pool:
+            w.process.terminate()
+        deadline = time.monotonic() + GRACE
+        while any(w.process.poll() is None for w in pool) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise
     finally:
         for w in pool:
             if w.task and w.process.poll() is None:

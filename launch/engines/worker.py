@@ -27,7 +27,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever libraries print goes to the log
     send = lambda **message: answers.write(json.dumps(message) + "\n")
-    from launch import config, mesh, train
+    from launch import config, mesh, preempt, train
 
     last = 0.0
 
@@ -50,6 +50,9 @@ def main() -> int:
                 first = False
             result = train.train(run, where, task["folder"], progress, task["tags"])
             send(kind="finished", id=result["id"], status=result["status"], seconds=result["seconds"]["total"])
+        except preempt.Preempted as e:
+            print(f"isoflop: {e}", file=sys.stderr)
+            return preempt.STATUS
         except Exception as e:  # the driver decides; the whole trace goes to the worker's log
             traceback.print_exc()
             send(kind="failed", error=f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}")

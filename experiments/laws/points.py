@@ -1,0 +1,74 @@
+"""Records to points: what a fit reads of a run, which runs it may use, and why not the others."""
+
+import math
+from collections import defaultdict
+
+N_CONVENTIONS = {
+    "multiplied": "parameters a token is multiplied by",
+    "total": "total parameters",
+    "active": "active parameters",
+    "non_embedding": "non-embedding parameters",
+    "active_non_embedding": "active non-embedding parameters",
+}
+
+
+def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
+    """What a fit reads of a result."""
+    return {
+        "id": r["id"],
+        "family": r["family"],
+        "size": r["tags"].get("size"),
+        "budget": r["tags"].get("budget"),
+        "role": r["tags"].get("role"),
+        "lr_multiplier": r["tags"].get("lr_multiplier", 1.0),
+        "seed": r["run"]["seed"],
+        "n": r["parameters"][n],
+        "d": r["training_tokens"],
+        "c": r["flops"][c],
+        "loss": r["validation"]["loss"],
+        "steps": r["steps"],
+    }
+
+
+def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best is its first or last.
+
+    Brackets are read by (family, size, budget, tokens, seed)."""
+    brackets = defaultdict(list)
+    for p in points:
+        brackets[p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"]].append(p)
+    kept, verdicts = [], []
+    for (family, size, budget, _, seed, _), group in sorted(brackets.items(), key=lambda kv: str(kv[0])):
+        best = min(group, key=lambda p: p["loss"])
+        kept.append(best)
+        if len(group) > 1:
+            rates = sorted(p["lr_multiplier"] for p in group)
+            verdicts.append(
+                {
+                    "family": family,
+                    "size": size,
+                    "budget": budget,
+                    "seed": seed,
+                    "trials": len(group),
+                    "best_multiplier": best["lr_multiplier"],
+                    "edge": best["lr_multiplier"] in (rates[0], rates[-1]),
+                    "losses": {f"{p['lr_multiplier']:g}": p["loss"] for p in sorted(group, key=lambda p: p["lr_multiplier"])},
+                }
+            )
+    return kept, verdicts
+
+
+def usable(results: list[dict], n: str, c: str) -> tuple[list[dict], list[dict], list[dict]]:
+    """(points, excluded, flagged): excluded and flagged as {what, why}. A run with skipped updates is used, and flagged."""
+    points, excluded, flagged = [], [], []
+    for r in results:
+        loss, what = r["validation"]["loss"], f"run {r['id']} ({r['family']} {r['tags'].get('size')})"
+        if r["status"] != "finished" or loss is None or not math.isfinite(loss):
+            excluded.append({"what": what, "why": f"{r['status']}: {r.get('why') or 'the loss is not a finite number'}"})
+        elif not r["tags"].get("role"):
+            excluded.append({"what": what, "why": "not part of a sweep"})
+        else:
+            points.append(point(r, n, c))
+            if r.get("skipped"):
+                flagged.append({"what": what, "why": f"{r['skipped']} of {r['steps']} updates were skipped (loss or gradient not finite)"})
+    return points, excluded, flagged

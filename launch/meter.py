@@ -1,0 +1,69 @@
+"""Turns per-step metrics into lines of metrics.jsonl."""
+
+import math
+import time
+
+import jax
+import numpy as np
+
+from launch.divergence import Watch
+from launch.record import Metrics
+from model import account, optim
+
+
+class Meter:
+    """One line every `every` steps and one at the end: means over the steps since the last line, skipped ones left out.
+
+    `state()` holds what stands between two lines, so that a run resumed anywhere writes the same lines.
+    """
+
+    def __init__(self, run, where, total: int, out: Metrics, watch: Watch, state: dict | None = None):
+        self._run, self._total, self._out, self._watch = run, total, out, watch
+        self.every = where.log_every or max(1, total // 50)
+        self._per_step = run.batch * run.model.seq_len
+        self._flops = account.flops_per_token(run.model)["matmul"] * self._per_step
+        state = state or {"kept": [], "last_loss": None}
+        self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
+        self._bytes, self._mark, self._since, self._kept = 0, time.perf_counter(), 0, []
+        for step_bytes, metrics in state["kept"]:
+            self._bytes += step_bytes
+            self._kept.append((step_bytes, {k: np.asarray(v, np.float32) for k, v in metrics.items()}))
+
+    def state(self) -> dict:
+        """Ready for JSON: float32 values are exact in it, and None stands for what is not finite."""
+        number = lambda v: None if not math.isfinite(v) else float(v)
+        kept = [[n, {k: [number(x) for x in v] if v.ndim else number(v) for k, v in m.items()}] for n, m in self._kept]
+        return {"kept": kept, "last_loss": number(self.last_loss)}
+
+    def add(self, first: int, bytes_by_step, metrics) -> None:
+        """Metrics of the steps after `first`, with a leading axis of at least as many steps as `bytes_by_step` is long."""
+        host = jax.tree.map(np.asarray, metrics)
+        for i, n_bytes in enumerate(bytes_by_step):
+            m = jax.tree.map(lambda a, i=i: a[i], host)
+            self._kept.append((int(n_bytes), m))
+            self._bytes, self._since = self._bytes + int(n_bytes), self._since + 1
+            self._watch.add(float(m["loss"]), bool(m["skipped"]))
+            n = first + i + 1
+            if n % self.every == 0 or n == self._total:
+                self._line(n)
+
+    def _line(self, n: int) -> None:
+        now, tokens = time.perf_counter(), len(self._kept) * self._per_step
+        used = [m for _, m in self._kept if not m["skipped"]]
+        mean = {k: np.mean([m[k] for m in used], 0) if used else np.float32("nan") for k in self._kept[0][1] if k != "skipped"}
+        self.last_loss = float(mean["loss"])
+        self._out.write(
+            {
+                "step": n,
+                "loss": self.last_loss,
+                "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
+                "learning_rate": optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr,
+                "grad_norm": float(mean["grad_norm"]),
+                "tokens": n * self._per_step,
+                "flops": float(n * self._flops),
+                "tokens_per_s": self._since * self._per_step / max(1e-9, now - self._mark),
+                "skipped": len(self._kept) - len(used),
+                **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},
+            }
+        )
+        self._kept, self._bytes, self._mark, self._since = [], 0, now, 0

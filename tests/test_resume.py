@@ -1,0 +1,477 @@
+"""Runs that are stopped, killed, damaged and moved, against the same run left alone: equal to the last bit."""
+
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.laws import analysis
+from launch import checkpoint, divergence, preempt, record, train
+from launch.record import RecordError
+from launch.session import Session
+from model import step
+from model.lm import LM, abstract
+from model.optim import Optimizer, Schedule
+from model.params import initial
+from tests.conftest import ROOT
+from tests.test_launch import ALONE, BASE, DENSE, MOE, lines
+
+WHERE = dataclasses.replace(ALONE, log_every=3, checkpoint_every=4, steps_per_dispatch=2)  # a line straddles every checkpoint
+RUN = dataclasses.replace(BASE, schedule=Schedule(warmup=0.3))
+RUNS = {"dense": RUN, "moe": dataclasses.replace(RUN, model=MOE)}
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(n):
+    def progress(done, total):
+        if done >= n:
+            raise Stop
+
+    return progress
+
+
+def arrays(folder, number=None):
+    """{path: array} of a checkpoint, by default the newest."""
+    import orbax.checkpoint as ocp
+
+    number = number or checkpoint.steps(str(folder))[-1]
+    with ocp.StandardCheckpointer() as c:
+        tree = c.restore(os.path.abspath(os.path.join(folder, checkpoint.FOLDER, str(number), "state")))
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def differences(a, b) -> list[str]:
+    """In what two finished run folders differ, clocks left out."""
+    out = []
+    x, y = arrays(a), arrays(b)
+    out += [k for k in x.keys() | y.keys() if k not in x or k not in y or not np.array_equal(x[k], y[k])]
+    drop = lambda m: {k: v for k, v in m.items() if k != "tokens_per_s"}
+    if [drop(m) for m in lines(a)] != [drop(m) for m in lines(b)]:
+        out.append("metrics.jsonl")
+    x, y = record.result(str(a)), record.result(str(b))
+    out += [k for k in x if k not in ("seconds", "tokens_per_s", "mfu_matmul", "where", "device") and x[k] != y[k]]
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folders of the undisturbed runs."""
+    out = {}
+    for name, run in RUNS.items():
+        out[name] = tmp_path_factory.mktemp("whole") / name
+        train.train(run, WHERE, str(out[name]))
+    return out
+
+
+@pytest.fixture(scope="module")
+def cut(whole, tmp_path_factory):
+    """Folders of the same runs, stopped after the checkpoint at step 8; to be copied."""
+    out = {}
+    for name, run in RUNS.items():
+        out[name] = tmp_path_factory.mktemp("cut") / name
+        with pytest.raises(Stop):
+            train.train(run, WHERE, str(out[name]), stop_at(9))
+        assert checkpoint.steps(str(out[name])) == [4, 8] and record.result(str(out[name])) is None
+    return out
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_resume_is_exact(name, whole, cut, tmp_path):
+    folder = shutil.copytree(cut[name], tmp_path / "r")
+    assert [m["step"] for m in lines(folder)] == [3, 6]
+    train.train(RUNS[name], WHERE, str(folder))
+    assert differences(folder, whole[name]) == []
+    assert [m["step"] for m in lines(folder)] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("dispatch", [1, 5])
+def test_dispatches_and_checkpoints_do_not_change_a_run(dispatch, whole, tmp_path):
+    where = dataclasses.replace(WHERE, steps_per_dispatch=dispatch, checkpoint_every=7)
+    train.train(RUN, where, str(tmp_path / "r"))
+    assert differences(tmp_path / "r", whole["dense"]) == []
+
+
+FAULTS = {
+    "moments": lambda state, meta: (state._replace(opt=jax.tree.map(lambda a: a * 0, state.opt)), meta),
+    "position": lambda state, meta: (state, {**meta, "step": meta["step"] + 1}),
+    "half a line": lambda state, meta: (state, {**meta, "meter": None}),
+    "bytes": lambda state, meta: (state, {**meta, "bytes": 0}),
+    "one bit": lambda state, meta: (state._replace(params=jax.tree.map(lambda a: a * np.float32(1 + 2**-23), state.params)), meta),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_resume_is_seen(fault, whole, cut, tmp_path, monkeypatch):
+    """The comparison above must fail when the checkpoint lacks something. All randomness is addressed by (seed, step): there is
+    no generator to save, and a wrong step is a wrong position in data and schedule alike."""
+    restore = Session.restore
+    monkeypatch.setattr(Session, "restore", lambda self, *a: FAULTS[fault](*restore(self, *a)))
+    folder = shutil.copytree(cut["dense"], tmp_path / "r")
+    train.train(RUN, WHERE, str(folder))
+    assert differences(folder, whole["dense"]) != []
+
+
+def largest(folder):
+    return max((p for p in pathlib.Path(folder, checkpoint.FOLDER, "8").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip(folder):
+    path = largest(folder)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "flipped bit": flip,
+    "truncated": lambda f: os.truncate(largest(f), largest(f).stat().st_size // 2),
+    "lost file": lambda f: largest(f).unlink(),
+    "torn mark": lambda f: pathlib.Path(f, checkpoint.FOLDER, "8", checkpoint.MARK).write_text('{"version": 1, "fi'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_noticed(damage, whole, cut, tmp_path):
+    folder, said = shutil.copytree(cut["dense"], tmp_path / "r"), []
+    DAMAGE[damage](folder)
+    train.train(RUN, WHERE, str(folder), say=said.append)
+    assert len(said) == 1 and "damaged: set aside, the one before it is used" in said[0]
+    assert os.listdir(folder / checkpoint.FOLDER / checkpoint.ASIDE) == ["8"]
+    assert differences(folder, whole["dense"]) == []
+
+
+def test_an_unfinished_checkpoint_does_not_exist(whole, cut, tmp_path):
+    folder, said = shutil.copytree(cut["dense"], tmp_path / "r"), []
+    (folder / checkpoint.FOLDER / "8" / checkpoint.MARK).unlink()
+    shutil.copytree(folder / checkpoint.FOLDER / "4", folder / checkpoint.FOLDER / "10.orbax-checkpoint-tmp")
+    (folder / checkpoint.FOLDER / "10.orbax-checkpoint-tmp" / checkpoint.MARK).unlink()
+    train.train(RUN, WHERE, str(folder), say=said.append)
+    assert said == [] and differences(folder, whole["dense"]) == []
+
+
+def test_all_damaged_starts_again(whole, cut, tmp_path):
+    folder, said = shutil.copytree(cut["dense"], tmp_path / "r"), []
+    for number in ("4", "8"):
+        (folder / checkpoint.FOLDER / number / checkpoint.MARK).write_text("{")
+    train.train(RUN, WHERE, str(folder), say=said.append)
+    assert len(said) == 2 and differences(folder, whole["dense"]) == []
+
+
+@pytest.mark.parametrize(
+    "field,value,words",
+    [("version", 9, "has format 9, this isoflop reads format 1"), ("run", "x", "belongs to run x"), ("scan", True, "where.scan=true")],
+)
+def test_foreign_checkpoints_are_refused(field, value, words, cut, tmp_path):
+    folder = shutil.copytree(cut["dense"], tmp_path / "r")
+    mark = folder / checkpoint.FOLDER / "8" / checkpoint.MARK
+    mark.write_text(json.dumps({**json.loads(mark.read_text()), field: value}))
+    with pytest.raises(RecordError, match=words):
+        train.train(RUN, WHERE, str(folder))
+    assert checkpoint.steps(str(folder)) == [4, 8]
+
+
+def test_last_best_and_named_are_kept(tmp_path):
+    """Losses are lowest at step 2; 3 is named; 5 and 6 are the last."""
+    state = {"a": np.arange(4.0)}
+    with checkpoint.Checkpoints(str(tmp_path), "id", named=(3,)) as c:
+        for number, loss in enumerate((5.0, 1.0, 3.0, 2.0, 4.0, 4.5), 1):
+            c.save(number, state, {"step": number}, loss)
+    assert checkpoint.steps(str(tmp_path)) == [2, 3, 5, 6]
+
+
+def test_named_steps_are_hit_exactly(tmp_path):
+    train.train(RUN, dataclasses.replace(WHERE, checkpoint_every=0, keep_steps=(5, 7, 11)), str(tmp_path / "r"))
+    assert checkpoint.steps(str(tmp_path / "r")) == [5, 7, 11]
+
+
+@pytest.mark.parametrize(
+    "layouts", [("data=2,fsdp=2,tensor=2", "fsdp=2,tensor=2", "data=1"), ("data=1", "fsdp=4,tensor=2", "expert=2,data=2")]
+)
+def test_elsewhere(layouts, tmp_path):
+    """8 -> 4 -> 1 devices and back up: the state that is restored is the one that was saved, and the data goes on in order."""
+    run, folder = RUNS["moe"], str(tmp_path / "r")
+    for i, layout in enumerate(layouts):
+        where = dataclasses.replace(WHERE, mesh=layout, log_every=1)
+        if i:
+            p = train.program(train.resolve(run, "cpu"), where)
+            with jax.set_mesh(p.mesh), checkpoint.Checkpoints(folder, "") as c:
+                state, meta = c.restore(4 * i, p.abstract, p.shardings)
+            found = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+            saved = arrays(folder, 4 * i)
+            assert meta["step"] == 4 * i and len(found) == len(saved)
+            key = lambda k: k.replace(".", "").replace("[", "").replace("]", "").replace("'", "")
+            saved = {key(k): v for k, v in saved.items()}
+            for k, v in found.items():
+                assert np.array_equal(v, saved[key(k)]), k
+        if i < 2:
+            with pytest.raises(Stop):
+                train.train(run, where, folder, stop_at(4 * i + 5))
+        else:
+            train.train(run, where, folder)
+    alone = [m["loss"] for m in lines(tmp_path / "r")]
+    train.train(run, dataclasses.replace(WHERE, log_every=1), str(tmp_path / "alone"))
+    np.testing.assert_allclose(alone, [m["loss"] for m in lines(tmp_path / "alone")], rtol=1e-3)
+
+
+def test_two_processes_in_one_folder(tmp_path):
+    (tmp_path / "r").mkdir()
+    with record.lock(str(tmp_path / "r")), pytest.raises(RecordError, match=f"in use by process {os.getpid()} on"):
+        train.train(RUN, WHERE, str(tmp_path / "r"))
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    from orbax.checkpoint import CheckpointManager
+
+    wait = CheckpointManager.wait_until_finished
+
+    def full(self):
+        if self.latest_step() == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        wait(self)
+
+    monkeypatch.setattr(CheckpointManager, "wait_until_finished", full)
+    with pytest.raises(RecordError, match="step 8 could not be written.*no space left on the disk.*the one at step 4 is whole"):
+        train.train(RUN, WHERE, str(tmp_path / "r"))
+    assert checkpoint.steps(str(tmp_path / "r")) == [4]
+
+
+def test_a_bad_update_is_skipped_on_the_device():
+    lm, tokens = LM(DENSE), np.zeros((2, DENSE.seq_len + 1), np.int32)
+    params = jax.tree.map(np.array, initial(abstract(DENSE), 0))
+    hyper = {"lr": 1e-2, "embed_lr": 1e-2, "weight_decay": 0.0}
+    good = step.create(lm, Optimizer(), params)
+    after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(lm, Optimizer(), good, tokens, hyper)
+    assert metrics["skipped"] == 0 and not np.array_equal(after.params["head"]["kernel"], params["head"]["kernel"])
+    params["embed"][0, 0] = np.inf
+    bad = step.create(lm, Optimizer(), params)
+    after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(lm, Optimizer(), bad, tokens, hyper)
+    assert metrics["skipped"] == 1
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(bad)):
+        assert np.array_equal(a, b)
+
+
+def test_non_finite_steps_end_a_run_as_diverged(tmp_path):
+    run = dataclasses.replace(RUN, optimizer=Optimizer(lr=1e30), max_bad_steps=3)
+    r = train.train(run, WHERE, str(tmp_path / "r"))
+    assert r["status"] == "diverged" and "3 updates in a row were skipped" in r["why"]
+    assert r["skipped"] >= 3 and r["steps"] == r["updates"] + r["skipped"] < 12
+    assert sum(m["skipped"] for m in lines(tmp_path / "r")) <= r["skipped"]
+    a = arrays(tmp_path / "r")
+    assert all(np.isfinite(v).all() for v in a.values())  # the last good state is what stands
+
+
+@pytest.mark.parametrize(
+    "name,losses,verdict",
+    [
+        ("falls", np.linspace(5, 2, 1000), None),
+        ("noisy", 3 + 0.9 * np.sin(np.arange(1000)), None),
+        ("one easy batch", np.where(np.arange(1000) == 300, 0.1, 3.0), None),
+        ("a spike", np.where((np.arange(1000) > 500) & (np.arange(1000) < 540), 6.0, 3.0), None),
+        ("stays up", np.where(np.arange(1000) > 500, 4.2, 3.0), "stood 1 nat above"),
+        ("short", np.array([1.0, 5.0, 5.0, 5.0]), None),
+    ],
+)
+def test_the_watch(name, losses, verdict):
+    w = divergence.Watch(len(losses), 20)
+    for i, x in enumerate(losses):
+        if i == len(losses) // 2:  # a checkpoint in between changes nothing
+            w = divergence.Watch(len(losses), 20, json.loads(json.dumps(w.state())))
+        w.add(float(x), False)
+    assert (w.verdict is None) if verdict is None else (verdict in w.verdict)
+
+
+def test_the_watch_counts_bad_steps_in_a_row():
+    w = divergence.Watch(100, 3)
+    for skipped in (True, True, False, True, True):
+        w.add(3.0, skipped)
+    assert w.verdict is None and w.skipped == 4
+    w.add(float("nan"), True)
+    assert "3 updates in a row" in w.verdict
+
+
+def test_skipped_and_diverged_runs_in_fits():
+    from tests.test_laws import simulated
+
+    rows = simulated(0.001, 0)
+    rows[0].update(status="diverged", why="the validation loss 4.1 ends above the unigram entropy 3.1")
+    rows[1].update(skipped=2)
+    a = analysis.analyse(rows, resamples=20)
+    assert any("unigram entropy 3.1" in e["why"] for e in a["excluded"]) and a["n_points"] == len(rows) - 1
+    assert len(a["flagged"]) == 1 and "2 of" in a["flagged"][0]["why"]
+
+
+ARGV = [
+    "--config=tiny_dense",
+    "--set=horizon.steps=600",
+    "--set=where.checkpoint_every=100",
+    "--set=data.source=synthetic",
+    "--set=model.vocab_size=320",
+    "--set=where.tensorboard=false",
+    "--set=where.steps_per_dispatch=1",
+    "--set=data.validation_windows=64",
+]
+
+
+def start(folder, *more):
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": ROOT}
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.verbs.train", *ARGV, f"--workdir={folder}", *more],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def status(folder, process) -> dict:
+    """What the run says of itself, {} while it says nothing."""
+    try:
+        s = json.loads(pathlib.Path(folder, record.STATUS).read_text())
+        return s if s["pid"] == process.pid else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def until(folder, process, phase, first=0):
+    while process.poll() is None:
+        s = status(folder, process)
+        if s.get("phase") == phase and s["step"] >= first:
+            return s
+        time.sleep(0.001)
+    return {}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "r"
+    out, err = start(folder).communicate(timeout=120)
+    assert record.result(str(folder)), err
+    return folder
+
+
+def test_sigterm(alone, tmp_path):
+    """In a step, while compiling, and in the evaluation: status 75, one line, within 5 s; afterwards the same run."""
+    for phase, first in (("compile", 0), ("step", 150), ("evaluate", 0)):
+        process = start(tmp_path / "r")
+        assert until(tmp_path / "r", process, phase, first)
+        process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        if phase == "evaluate" and process.returncode == 0:  # it was over before the signal came
+            continue
+        assert process.returncode == preempt.STATUS, (phase, err)
+        assert time.monotonic() - told < 5 and err.count("\n") == 1 and "the same command goes on" in err, err
+    out, err = start(tmp_path / "r").communicate(timeout=120)
+    assert differences(tmp_path / "r", alone) == []
+
+
+@pytest.mark.parametrize("phase", ["compile", "step", "save", "evaluate"])
+def test_sigkill(phase, alone, tmp_path):
+    process = start(tmp_path / "r")
+    until(tmp_path / "r", process, phase, 200 if phase in ("step", "save") else 0)
+    process.kill()
+    process.communicate()
+    start(tmp_path / "r").communicate(timeout=120)
+    assert differences(tmp_path / "r", alone) == []
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def pair(folder, *more):
+    """Two processes of four simulated devices each."""
+    common = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--mesh=data=2,fsdp=2,tensor=2", "--set=batch=8", *more]
+    return [start(folder, *common, f"--process_id={i}") for i in range(2)]
+
+
+def test_two_processes_stop_together_and_one_goes_on(tmp_path):
+    """SIGTERM to one of two processes: both save at the same step and end with 75; one process on one device goes on."""
+    folder, steps = tmp_path / "r", ["--set=model.n_heads=4", "--set=horizon.steps=120", "--set=where.checkpoint_every=0", "--set=where.log_every=1"]
+    both = pair(folder, *steps)
+    assert until(folder, both[0], "step")
+    while len(lines(folder)) < 10 and both[0].poll() is None:
+        time.sleep(0.05)
+    both[1].send_signal(signal.SIGTERM)
+    ends = [p.communicate(timeout=60) for p in both]
+    assert [p.returncode for p in both] == [preempt.STATUS] * 2, ends
+    said = [err.splitlines()[-1] for _, err in ends]
+    number = checkpoint.steps(str(folder))[-1]
+    assert 10 < number < 120 and all(f"saved at step {number} of 120" in line for line in said), said
+    out, err = start(folder, "--set=batch=8", *steps).communicate(timeout=120)
+    assert [m["step"] for m in lines(folder)] == list(range(1, 121)), err
+    out, err = start(tmp_path / "alone", "--set=batch=8", *steps).communicate(timeout=120)
+    a, b = ([m["loss"] for m in lines(f)] for f in (folder, tmp_path / "alone"))
+    np.testing.assert_allclose(a, b, rtol=1e-3)
+    assert [m["tokens"] for m in lines(folder)] == [m["tokens"] for m in lines(tmp_path / "alone")]
+    x, y = record.result(str(folder)), record.result(str(tmp_path / "alone"))
+    assert x["bytes"] == y["bytes"] and x["training_tokens"] == y["training_tokens"]
+
+
+MOMENTS = ["compile", "step", "save"] * 6 + ["evaluate"] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dense", "moe"])
+def test_killed_at_24_moments(name, tmp_path):
+    """kill -9 at 24 moments of one run, each started again: the end equals the run that was left alone. About three minutes a family."""
+    more = [f"--config=tiny_{name}", "--set=horizon.steps=1500", "--set=where.checkpoint_every=40"]
+    start(tmp_path / "alone", *more).communicate(timeout=300)
+    folder, rng, tally = tmp_path / "r", np.random.default_rng(0), {}
+    for moment in MOMENTS:
+        before = (checkpoint.steps(str(folder)) or [0])[-1] if folder.exists() else 0
+        process = start(folder, *more)
+        first = before + int(rng.integers(10, 60)) if moment in ("step", "save") else 0
+        assert until(folder, process, moment, first), f"over before the {moment}: {process.communicate()[1]}"
+        time.sleep(float(rng.uniform(0, 0.3 if moment == "compile" else 0.03)))
+        process.kill()
+        process.communicate()
+        found = status(folder, process)
+        root = folder / checkpoint.FOLDER
+        unmarked = [n for n in (os.listdir(root) if root.exists() else []) if not (root / n / checkpoint.MARK).exists()]
+        phase = found.get("phase", "none")
+        tally[phase] = tally.get(phase, 0) + 1
+        print(f"{name}: killed in {phase} at step {found.get('step')}, {'a save in flight' if unmarked else 'no save in flight'}")
+        tally["in flight"] = tally.get("in flight", 0) + bool(unmarked)
+    start(folder, *more).communicate(timeout=300)
+    print(name, tally)
+    assert min(tally[k] for k in ("compile", "step", "evaluate", "in flight")) >= 3, tally
+    assert differences(folder, tmp_path / "alone") == []
+
+
+@pytest.mark.slow
+def test_a_small_disk_fills(tmp_path):
+    """A tmpfs that holds one checkpoint and not two."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        process = start(disk / "r")
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2 and err.count("\n") == 1 and "no space left" in err, err
+        kept = checkpoint.steps(str(disk / "r"))
+        assert (
+            kept
+            and checkpoint.newest(str(disk / "r"), record.read_json(str(disk / "r" / record.RUN), "run")["id"], False, print) == kept[-1]
+        )
+    finally:
+        subprocess.run(["umount", str(disk)])
