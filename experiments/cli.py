@@ -20,6 +20,7 @@ VERBS = {
     "fit": "fit scaling laws to the runs of a sweep",
     "report": "write the HTML report of a sweep",
     "count": "parameters and FLOPs of a model by every convention, without training",
+    "bench": "time a part of the product on this machine",
 }
 
 USAGE = """isoflop: what does scale buy?

@@ -10,6 +10,7 @@ is used. Kept are the last `keep`, the one with the lowest training loss, and th
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import threading
@@ -91,6 +92,8 @@ class Checkpoints:
 
         self._ocp, self._about = ocp, {"version": VERSION, "run": identity, "scan": scan}
         self._root = os.path.abspath(os.path.join(folder, FOLDER))
+        for name in ("asyncio", "absl"):  # what goes wrong in a write is raised by `wait`, once
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         score = lambda m: -m["loss"]
         kept = [
             policies.LatestN(max(2, keep)),  # of two, one is complete at any moment
@@ -128,6 +131,9 @@ class Checkpoints:
         """Copies the state and returns; writing goes on in the background. Raises RecordError if the save before this one failed."""
         self.wait()
         args = self._ocp.args
+        need, free = sum(a.nbytes for a in jax.tree.leaves(state)), shutil.disk_usage(self._root).free
+        if free < 1.05 * need + 2**18:
+            raise self._failed(step, OSError(errno.ENOSPC, f"{need} bytes wanted, {free} free"))
         try:
             self._manager.save(
                 step, args=args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta)), metrics={"loss": loss}, force=True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from experiments.laws import analysis, bootstrap, fit
+from experiments.laws import analysis, bootstrap, fit, points
 from experiments.laws.forms import FORMS
 from tests.conftest import ROOT
 
@@ -146,8 +146,8 @@ def test_intervals_cover():
     """The true exponent lies in the 95% interval in at least 86% of 60 simulated sweeps (binomial slack), and noise is recovered."""
     hits, sigmas = 0, []
     for seed in range(60):
-        points = [analysis.point(r) for r in simulated(0.01, seed) if r["family"] == "dense"]
-        grid, replicates = ([p for p in points if (p["role"] == "grid") == g] for g in (True, False))
+        own = [points.point(r) for r in simulated(0.01, seed) if r["family"] == "dense"]
+        grid, replicates = ([p for p in own if (p["role"] == "grid") == g] for g in (True, False))
         a, _ = analysis._family(grid, replicates, [], 120, seed)
         low, high = a["n_exponent_interval"]
         hits += low <= 0.5 <= high

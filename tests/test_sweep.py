@@ -15,15 +15,15 @@ import pytest
 
 from experiments import cli, plan, recipes
 from experiments.report import page
-from launch import config, record
+from launch import checkpoint, config, record
 from tests.conftest import ROOT
 
 SMALL = [
     "--config=quickstart",
     "--set=sweep.sizes=8,16,24,32",
-    "--set=sweep.budgets=4e8,8e8",
+    "--set=sweep.budgets=3e9,6e9",
     "--set=sweep.replicate_size=16",
-    "--set=sweep.replicate_budget=4e8",
+    "--set=sweep.replicate_budget=3e9",
     "--set=data.validation_windows=16",
     "--set=model.seq_len=32",
     "--bootstrap=40",
@@ -74,6 +74,20 @@ def test_killed_and_typed_again(sweep):
     answer = json.loads(out)
     assert answer["runs"] == RUNS and answer["failed"] == [] and os.path.exists(answer["report"])
     assert f"{RUNS}/{RUNS} runs" in err and err.count(" runs  ") == RUNS - len(before)
+
+
+def test_sigterm_of_a_sweep(tmp_path):
+    """Told to stop, the workers save what they have: status 75, one line, and the open runs go on from their checkpoints."""
+    process = start(tmp_path / "w", "--set=sweep.budgets=3e11", "--set=sweep.replicate_budget=3e11")
+    statuses = lambda: [json.loads(p.read_text()) for p in (tmp_path / "w").glob(f"runs/*/{record.STATUS}")]
+    deadline = time.time() + 120
+    while not any(s["phase"] == "step" for s in statuses()) and time.time() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75 and "told to stop" in err.splitlines()[-1], err
+    saved = [checkpoint.steps(str(p)) for p in (tmp_path / "w" / "runs").iterdir()]
+    assert any(saved) and not finished(tmp_path / "w")
 
 
 def results(workdir):
@@ -186,7 +200,7 @@ def test_fit_and_report_verbs(sweep, capsys):
 
 def test_another_sweep_is_refused(sweep, capsys):
     before = finished(sweep[0])
-    assert cli.main(["sweep", *SMALL, "--set=sweep.budgets=4e8,9e8", f"--workdir={sweep[0]}"]) == 2
+    assert cli.main(["sweep", *SMALL, "--set=sweep.budgets=3e9,7e9", f"--workdir={sweep[0]}"]) == 2
     err = capsys.readouterr().err
     assert "belongs to another sweep" in err and "sweep.budgets" in err and err.count("\n") == 1
     assert finished(sweep[0]) == before
@@ -240,7 +254,7 @@ def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
         "sweep",
         "--config=known_entropy",
         "--set=sweep.sizes=8,16",
-        "--set=sweep.tokens=2048,4096",
+        "--set=sweep.tokens=20000,40000",
         "--set=model.seq_len=32",
         "--set=data.validation_windows=16",
         "--set=where.workers=1",
@@ -250,14 +264,15 @@ def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
     assert cli.main(argv) == 0
     assert "above the source's entropy" in capsys.readouterr().out
     text = " ".join(parsed(tmp_path / "w" / "report.html").text)
-    assert "Above the source's entropy" in text and "Expert load" in text and "2.05k tokens" in text and "IsoFLOP curves" not in text
+    assert "Above the source's entropy" in text and "Expert load" in text and "20k tokens" in text and "IsoFLOP curves" not in text
 
 
 def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):
     run = plan.make(recipes.load("quickstart"), "cpu").runs[0].run
     (tmp_path / f"{record.UNFINISHED}x").write_text("{")
     record.claim(str(tmp_path), run)
-    assert sorted(os.listdir(tmp_path)) == [record.RUN]
+    with record.lock(str(tmp_path)):
+        assert sorted(os.listdir(tmp_path)) == [record.LOCK, record.RUN]
     (tmp_path / record.RUN).unlink()
     (tmp_path / "thesis.tex").write_text("kept")
     with pytest.raises(record.RecordError, match="is not empty"):
