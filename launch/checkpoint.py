@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import threading
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 

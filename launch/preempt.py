@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 STATUS = 75  # EX_TEMPFAIL of sysexits.h
 

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 
@@ -214,12 +214,12 @@ def commit() -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def versions() -> dict:
+    from importlib.metadata import PackageNotFoundError, version
+
     import flax
     import jaxlib
     import numpy
     import optax
-
-    from importlib.metadata import PackageNotFoundError, version
 
     try:
         own = version("isoflop")

@@ -11,15 +11,16 @@ import math
 import os
 import sys
 import time
-from typing import Any, NamedTuple
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
 
 from data import pipeline
-from launch import config, divergence, hardware, mesh as meshes, record
+from launch import config, divergence, hardware, record
+from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
 from launch.meter import Meter
 from launch.session import Session
@@ -69,7 +70,7 @@ def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
     return {"lr": out[0], "embed_lr": out[1], "weight_decay": np.full(length, o.weight_decay, np.float32)}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispatch: int) -> Program:
     started = time.perf_counter()
     mesh = meshes.make(meshes.parse(mesh_text))

@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data import pack, pipeline, sources, tokenizers
 from data.config import Data, DataError

@@ -7,7 +7,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from experiments.laws import analysis, bootstrap, fit, points
 from experiments.laws.forms import FORMS

@@ -43,7 +43,10 @@ def measure(scale: str = "full", rounds: int = 3) -> dict:
     run = Run(
         model=model, data=Data(source="synthetic", validation_windows=32), batch=4, horizon=Horizon(steps=WARM + EVERY + 1), dtype="float32"
     )
-    arms = {n: Where(steps_per_dispatch=1, tensorboard=False, mesh="data=1", scan=True, checkpoint_every=k) for n, k in (("without", 0), ("with", EVERY))}
+    arms = {
+        n: Where(steps_per_dispatch=1, tensorboard=False, mesh="data=1", scan=True, checkpoint_every=k)
+        for n, k in (("without", 0), ("with", EVERY))
+    }
     _stretch(run, arms["with"])  # compiles, imports Orbax, fills caches
     seconds = {n: [] for n in arms}
     for i in range(rounds):

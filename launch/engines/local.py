@@ -8,17 +8,15 @@ import contextlib
 import json
 import math
 import os
-import re
 import selectors
 import subprocess
 import sys
 import time
-from typing import Any, NamedTuple
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from launch import config, hardware, mesh, preempt
 from launch.config import Where
-
 
 GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
 
@@ -55,9 +53,10 @@ def _environment(index: int, workers: int, platform: str) -> dict:
     env["PYTHONUNBUFFERED"] = "1"
     if platform == "cpu":
         env["JAX_PLATFORMS"] = "cpu"
-        env["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\S*", "", env.get("XLA_FLAGS", ""))  # devices_each says how many
+        flags = [f for f in env.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f]  # devices_each says how many
         if workers > 1:
-            env["XLA_FLAGS"] = (env.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
+            flags.append("--xla_cpu_multi_thread_eigen=false")
+        env["XLA_FLAGS"] = " ".join(flags)  # empty is well, a lone space is read as a file's name
     elif workers > 1:
         visible = env.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(workers)))).split(",")
         env["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
