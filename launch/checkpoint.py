@@ -21,7 +21,7 @@ import jax
 from launch import record
 from launch.record import RecordError
 
-VERSION, FOLDER, MARK, ASIDE = 1, "checkpoints", "complete.json", "damaged"
+VERSION, FOLDER, MARK, ASIDE = 2, "checkpoints", "complete.json", "damaged"
 
 
 def _files(folder: str) -> dict[str, list]:

@@ -53,7 +53,7 @@ class Where:
     mesh: str = ""  # such as data=2,fsdp=2,tensor=2; unnamed axes are 1; empty: all devices on data
     scan: bool = False  # one compiled body for all repetitions of the layer pattern: compiles faster when deep
     remat: bool = False  # recompute activations in the backward pass: less memory, more FLOPs
-    moe: str = "auto"  # auto | block | ragged | all: see model/mlps/moe.py
+    moe: str = "auto"  # auto | block | capacity | ragged | all: see model/mlps/dispatch.py
     steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device
     log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run
     checkpoint_every: int = 0  # steps between checkpoints; 0: only when told to stop
@@ -202,8 +202,8 @@ def check(run: Run) -> None:
         optim.check(run.optimizer, run.schedule)
     except ValueError as e:
         raise ConfigError(str(e)) from None
-    if run.batch < 1:
-        raise ConfigError(f"batch={run.batch} must be at least 1")
+    if run.batch < 1 or run.model.moe_layers and run.batch % run.model.routing_group:
+        raise ConfigError(f"batch={run.batch} must be a positive multiple of model.routing_group={run.model.routing_group}")
     if run.dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype={run.dtype!r}: choose from auto, float32, bfloat16")
     if run.max_bad_steps < 1:

@@ -58,6 +58,7 @@ def check(sizes: dict[str, int], model: Model, batch: int, devices: int) -> None
         )
     wanted = [
         ("tensor", "model.n_heads", model.n_heads),
+        ("tensor", "the number of key and value heads", model.m_heads),
         ("tensor", "model.vocab_size", model.vocab_size),
         ("fsdp", "model.d_model", model.d_model),
     ]

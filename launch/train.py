@@ -78,10 +78,11 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
     with jax.set_mesh(mesh), nn.logical_axis_rules(meshes.RULES):
         abstract_state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
         param_sh = meshes.shardings(mesh, boxed)
-        sh = step.State(param_sh, _like_params(abstract_state.opt, param_sh, meshes.replicated(mesh)))
-        rows = meshes.batch_sharding(mesh, 1)
-        eval_batch = -(-EVAL_BATCH // (mesh.shape["data"] * mesh.shape["fsdp"])) * mesh.shape["data"] * mesh.shape["fsdp"]
         whole = meshes.replicated(mesh)
+        sh = step.State(param_sh, _like_params(abstract_state.opt, param_sh, whole), jax.tree.map(lambda _: whole, abstract_state.buffers))
+        rows = meshes.batch_sharding(mesh, 1)
+        rows_of = math.lcm(mesh.shape["data"] * mesh.shape["fsdp"], model.routing_group if model.moe_layers else 1)
+        eval_batch = -(-EVAL_BATCH // rows_of) * rows_of
         spec = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
         state_spec = jax.tree.map(spec, abstract_state, sh)
         tokens = jax.ShapeDtypeStruct((dispatch, batch, model.seq_len + 1), np.int32, sharding=rows)
@@ -94,9 +95,10 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
             donate_argnums=0,
         )
         held = jax.ShapeDtypeStruct((eval_batch, model.seq_len + 1), np.int32, sharding=meshes.batch_sharding(mesh))
-        evaluate = jax.jit(functools.partial(step.eval_step, lm), in_shardings=(param_sh, meshes.batch_sharding(mesh)), out_shardings=whole)
+        layouts = (step.variables(sh), meshes.batch_sharding(mesh))
+        evaluate = jax.jit(functools.partial(step.eval_step, lm), in_shardings=layouts, out_shardings=whole)
         train = train.lower(state_spec, tokens, hyper, count).compile()
-        evaluate = evaluate.lower(state_spec.params, held).compile()
+        evaluate = evaluate.lower(step.variables(state_spec), held).compile()
     return Program(lm, mesh, boxed, abstract_state, sh, rows, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
 
 
@@ -115,7 +117,8 @@ def program(run: Run, where: Where) -> Program:
     ex = hardware.execution(run.model, where, run.dtype, platform, groups, run.batch * run.model.seq_len)
     if not run.model.moe_layers:  # fields that a dense model does not read must not split its cache
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
-    static = optim.Optimizer(b1=run.optimizer.b1, b2=run.optimizer.b2, eps=run.optimizer.eps, clip=run.optimizer.clip)
+    o = run.optimizer
+    static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)
     dispatch = where.steps_per_dispatch or hardware.choice(platform).steps_per_dispatch
     return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
 
@@ -125,10 +128,12 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
 
     devices: how many the process that trains will see; those of this process if None."""
     config.check(run)
-    from model.mlps.moe import IMPLEMENTATIONS
+    from model.mlps.dispatch import IMPLEMENTATIONS
 
     if where.moe not in ("auto", *IMPLEMENTATIONS):
         raise ConfigError(f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
+    if where.moe == "capacity" and not run.model.capacity_factor:
+        raise ConfigError("where.moe=capacity drops assignments, which is the model's to decide: set model.capacity_factor, such as 1.25")
     for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
@@ -154,14 +159,14 @@ class Evaluation(NamedTuple):
     statistics: dict
 
 
-def evaluate(p: Program, state_params, dataset) -> Evaluation:
+def evaluate(p: Program, variables, dataset) -> Evaluation:
     """Evaluates on all validation windows; the last batch is filled up and the filling left out."""
     windows = dataset.validation()
     out, stats = [], []
     for i in range(0, len(windows), p.eval_batch):
         rows = windows[i : i + p.eval_batch]
         full = np.concatenate([rows, np.repeat(rows[-1:], p.eval_batch - len(rows), 0)])
-        nll, s = p.evaluate(state_params, meshes.put(full, meshes.batch_sharding(p.mesh)))
+        nll, s = p.evaluate(variables, meshes.put(full, meshes.batch_sharding(p.mesh)))
         out.append(np.asarray(nll, np.float64)[: len(rows)])
         if len(rows) == p.eval_batch or not stats:
             stats.append(s)
@@ -227,7 +232,7 @@ def train(
         state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta)
         session.phase("evaluate")
         evaluating = time.perf_counter()
-        evaluation = evaluate(p, state.params, dataset)
+        evaluation = evaluate(p, step.variables(state), dataset)
         now = time.perf_counter()
         times = {"train": seconds, "setup": compiled_s, "evaluate": now - evaluating, "total": now - started}
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})

@@ -9,17 +9,17 @@ Each part counts itself beside its code; here the counts are summed and named. C
 
 Parameters: `non_embedding` leaves out the token embedding and learned positions (a tied head is the embedding's tensor and is
 left out with it; an untied head stays in). `multiplied` is the default N of a fit: the weights of the matmuls that a token
-passes through (active experts, router, head, also when tied; no embedding lookup, no positions, no norm scales).
+passes through (active experts, router, head, also when tied; no embedding lookup, no positions, no norm scales, no biases).
 """
 
+from model import norms
 from model.config import Execution, Model
 from model.mixers import MIXERS
 from model.mlps import MLPS
-from model.norms import NORMS
 from model.positions import POSITIONS
 
 CONVENTIONS = ("matmul", "matmul_causal", "6N", "6N_active", "6N_nonembedding", "6N_active_nonembedding")
-GROUPS = ("embedding", "positions", "attention", "mlp", "router", "experts", "norms", "head")
+GROUPS = ("embedding", "positions", "attention", "mlp", "router", "experts", "shared_experts", "norms", "head")
 
 
 def parameters(c: Model) -> dict:
@@ -28,14 +28,15 @@ def parameters(c: Model) -> dict:
     groups["embedding"] = c.vocab_size * c.d_model
     groups["positions"] = POSITIONS[c.positions].parameters(c)
     groups["head"] = 0 if c.tied else c.vocab_size * c.d_model
-    groups["norms"] = (2 * c.n_layers + 1) * NORMS[c.norm][1] * c.d_model
-    inactive = 0
+    groups["norms"] = (2 * c.n_layers + (not c.post_norm) + c.embed_norm) * norms.parameters(c, c.d_model)
+    inactive = multiplied = 0
     for mixer, mlp in c.kinds:
         own = MLPS[mlp].parameters(c)
         for part in (MIXERS[mixer].parameters(c), own):
             for group, n in part.items():
                 groups[group] = groups.get(group, 0) + n
         inactive += sum(own.values()) - MLPS[mlp].active(c)
+        multiplied += MIXERS[mixer].multiplied(c) + MLPS[mlp].multiplied(c)
     total = sum(groups.values())
     lookup = groups["embedding"] + groups["positions"]
     return {
@@ -45,7 +46,7 @@ def parameters(c: Model) -> dict:
         "embedding": groups["embedding"],
         "non_embedding": total - lookup,
         "active_non_embedding": total - inactive - lookup,
-        "multiplied": total - inactive - lookup - groups["norms"] + (groups["embedding"] if c.tied else 0),
+        "multiplied": multiplied + c.vocab_size * c.d_model,
     }
 
 

@@ -3,27 +3,35 @@
 import jax
 from flax import linen as nn
 
+from model import norms
 from model.config import Execution, Model
 from model.mixers import MIXERS
 from model.mlps import MLPS
-from model.norms import NORMS
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x))."""
+    """x + mixer(norm(x)), then x + mlp(norm(x)); with post_norm, norm(x + mixer(x)), then norm(x + mlp(x))."""
 
     c: Model
     ex: Execution
     kind: tuple
 
     @nn.compact
-    def __call__(self, x_BTD):
-        mixer, mlp = self.kind
-        norm = NORMS[self.c.norm][0]
-        x_BTD = x_BTD + MIXERS[mixer].module(self.c, self.ex, name="mixer")(norm(name="norm_mixer")(x_BTD))
-        y_BTD, stats = MLPS[mlp].module(self.c, self.ex, name="mlp")(norm(name="norm_mlp")(x_BTD))
-        x_BTD = nn.with_logical_constraint(x_BTD + y_BTD, ("batch", "seq", "act_embed"))
-        return x_BTD, stats
+    def __call__(self, x_BTD, ctx=None):
+        c, (mixer, mlp) = self.c, self.kind
+        before = lambda name, x: x if c.post_norm else norms.make(c, name)(x)
+        after = lambda name, x: norms.make(c, name)(x) if c.post_norm else x
+        y_BTD = MIXERS[mixer].module(c, self.ex, name="mixer")(before("norm_mixer", x_BTD), ctx)
+        x_BTD = after("norm_mixer", x_BTD + y_BTD)
+        y_BTD, stats = MLPS[mlp].module(c, self.ex, name="mlp")(before("norm_mlp", x_BTD), ctx)
+        x_BTD = after("norm_mlp", x_BTD + y_BTD)
+        return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed")), stats
+
+
+def layer(c: Model, ex: Execution, entry: str, name: str):
+    """The layer that an entry of the pattern names."""
+    block = nn.remat(Block, prevent_cse=not ex.scan) if ex.remat else Block
+    return block(c, ex, tuple(entry.split("/")), name=name)
 
 
 class Group(nn.Module):
@@ -33,11 +41,10 @@ class Group(nn.Module):
     ex: Execution
 
     @nn.compact
-    def __call__(self, x_BTD, _=None):
-        block = nn.remat(Block, prevent_cse=not self.ex.scan) if self.ex.remat else Block
+    def __call__(self, x_BTD, ctx=None):
         kept = []
         for i, entry in enumerate(self.c.pattern):
-            x_BTD, stats = block(self.c, self.ex, tuple(entry.split("/")), name=f"layer_{i}")(x_BTD)
+            x_BTD, stats = layer(self.c, self.ex, entry, f"layer_{i}")(x_BTD, ctx)
             if stats:
                 kept.append(stats)
         return x_BTD, stack(kept)
@@ -50,6 +57,8 @@ def stack(trees):
 
 def groups(c: Model) -> int:
     """Repetitions of the pattern; a ValueError unless it fills the depth exactly."""
-    if c.n_layers % len(c.pattern):
-        raise ValueError(f"model.n_layers={c.n_layers} is not a multiple of the {len(c.pattern)} layers of model.pattern")
-    return c.n_layers // len(c.pattern)
+    rest = c.n_layers - len(c.first_layers)
+    if rest < 0 or rest % len(c.pattern) or c.first_layers and not rest:
+        after = f" after {len(c.first_layers)} of model.first_layers" if c.first_layers else ""
+        raise ValueError(f"model.n_layers={c.n_layers} is not a multiple of the {len(c.pattern)} layers of model.pattern{after}")
+    return rest // len(c.pattern)

@@ -3,10 +3,12 @@
 Shapes live in names: ``q_BTHK`` is an array of axes B, T, H, K. The letters, everywhere in this codebase:
 
     B  sequences in a batch          T  positions in a sequence       D  d_model
-    H  attention heads               K  width of a head (d_head)      F  hidden width of an MLP or of one expert
+    H  attention heads               K  width of a head               F  hidden width of an MLP or of one expert
     V  vocabulary                    E  experts                       S  experts chosen per token (top_k)
-    L  layers                        G  dispatch groups               n  tokens of one dispatch group
-    N  blocks of rows (dropless MoE) R  rows in a block
+    L  layers                        G  groups of tokens              n  tokens of one group
+    N  blocks of rows (dropless MoE) R  rows in a block               C  rows of an expert (its capacity)
+    M  key and value heads           J  keys: T, or slots of a cache  Q  query heads per key head
+    P  rank of a latent              A  assignments: tokens x top_k
 """
 
 import dataclasses
@@ -23,22 +25,61 @@ class Model:
     n_layers: int = 2
     n_heads: int = 4
     d_ff: int = 256  # hidden width of a dense MLP; active hidden width of an MoE one
-    pattern: tuple[str, ...] = ("attention/dense",)  # "mixer/mlp" of each layer, tiled over depth
+    pattern: tuple[str, ...] = ("attention/dense",)  # "mixer/mlp" of each layer, tiled over depth ...
+    first_layers: tuple[str, ...] = ()  # ... after these, which stand once
     positions: str = "rope"
+    position_offset: int = 0  # added to every position before its table is read: 2 in OPT and XGLM
     rope_theta: float = 10_000.0
+    rope_fraction: float = 1.0  # share of a head's width that is rotated
+    rope_interleaved: bool = False  # pairs are (2i, 2i + 1), not (i, i + K/2)
+    n_kv_heads: int = 0  # key and value heads; 0: n_heads; 1: multi-query; between: grouped-query
+    d_head: int = 0  # width of a head; 0: d_model / n_heads
+    window: int = 0  # a token attends to itself and the window - 1 tokens before it; 0: to all before it
+    qk_norm: str = "none"  # of queries and keys: none | head (each head by itself) | full (all heads together)
+    qkv_bias: bool = False
+    out_bias: bool = False  # of the attention's output
+    mlp_bias: bool = False
+    attention_cap: float = 0.0  # scores become cap x tanh(scores / cap); 0: off
+    logit_cap: float = 0.0  # the same for the logits
+    kv_rank: int = 0  # mixer "latent": width of the latent that keys and values share
+    q_rank: int = 0  # mixer "latent": width of the queries' latent; 0: none
+    d_rope: int = 0  # mixer "latent": width per head that is rotated, next to d_head that is not
+    d_value: int = 0  # mixer "latent": width of a head's values; 0: d_head
     norm: str = "rmsnorm"
+    norm_eps: float = 0.0  # 0: the norm's usual one
+    post_norm: bool = False  # norm(x + f(x)) and no norm before the head, instead of x + f(norm(x))
+    embed_norm: bool = False  # a norm right after the embedding
+    embed_scale: bool = False  # embeddings are multiplied by sqrt(d_model)
     activation: str = "gelu"
     tied: bool = False  # head shares the token embedding
     n_experts: int = 8
     top_k: int = 2
     d_expert: int = 0  # hidden width of one expert; 0: d_ff / top_k, which keeps the active parameters of the dense MLP
+    n_shared: int = 0  # experts that every token passes, as one MLP of n_shared x d_expert
+    router: str = "softmax"  # scores of a token: softmax over experts | sigmoid of each
     renormalise: bool = True  # the top_k gates of a token sum to 1
+    gate_scale: float = 1.0  # the gates are multiplied by it, last
+    expert_groups: int = 1  # a token chooses among the experts of its best ...
+    top_groups: int = 1  # ... top_groups groups
+    selection_bias: bool = False  # a bias per expert that decides choice alone, moved without gradient towards equal load ...
+    bias_rate: float = 0.001  # ... by this much a step
+    capacity_factor: float = 0.0  # an expert takes factor x its even share of a routing group, the rest is dropped; 0: none is dropped
+    routing_group: int = 1  # sequences of one routing group: capacity and balance loss are counted inside it
     balance_weight: float = 0.01
+    balance_scope: str = "layer"  # layer: one product per layer, summed | model: fractions and probabilities pooled over layers first
     z_weight: float = 0.001
 
     @property
-    def d_head(self) -> int:
-        return self.d_model // self.n_heads
+    def k_head(self) -> int:
+        return self.d_head or self.d_model // self.n_heads
+
+    @property
+    def m_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def v_head(self) -> int:
+        return self.d_value or self.k_head
 
     @property
     def f_expert(self) -> int:
@@ -47,7 +88,9 @@ class Model:
     @property
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """(mixer, mlp) of every layer."""
-        return tuple(tuple(self.pattern[i % len(self.pattern)].split("/")) for i in range(self.n_layers))
+        rest = self.n_layers - len(self.first_layers)
+        entries = [*self.first_layers, *(self.pattern[i % len(self.pattern)] for i in range(rest))]
+        return tuple(tuple(entry.split("/")) for entry in entries)
 
     @property
     def moe_layers(self) -> tuple[int, ...]:
@@ -61,7 +104,7 @@ class Execution:
     dtype: str = "float32"  # of the matmuls; parameters and softmaxes stay float32
     scan: bool = False  # one compiled body for all repetitions of the layer pattern
     remat: bool = False  # recompute a layer's activations in the backward pass
-    moe: str = "block"  # see model/mlps/moe.py
+    moe: str = "block"  # see model/mlps/dispatch.py
     moe_rows: int = 16  # rows of a block in the "block" implementation
     moe_groups: int = 1  # tokens are dispatched inside groups that no device boundary cuts
 
@@ -82,34 +125,27 @@ def check(c: Model) -> None:
     for name in ("vocab_size", "seq_len", "d_model", "n_layers", "n_heads", "d_ff", "n_experts", "top_k"):
         if getattr(c, name) < 1:
             raise ValueError(f"model.{name}={getattr(c, name)} must be at least 1")
+    for f in dataclasses.fields(c):
+        if f.type in (int, float, "int", "float") and getattr(c, f.name) < 0:
+            raise ValueError(f"model.{f.name}={getattr(c, f.name)} cannot be negative")
     if not c.pattern:
         raise ValueError("model.pattern is empty: name at least one layer, such as attention/dense")
-    for entry in c.pattern:
+    for entry in (*c.first_layers, *c.pattern):
         mixer, slash, mlp = entry.partition("/")
         if not slash:
             raise ValueError(f"model.pattern entry {entry!r} must read mixer/mlp, such as attention/dense")
         choose(mixers.MIXERS, mixer, "mixer in model.pattern")
         choose(mlps.MLPS, mlp, "MLP in model.pattern")
+    block.groups(c)
     choose(positions.POSITIONS, c.positions, "model.positions")
     choose(norms.NORMS, c.norm, "model.norm")
     choose(mlps.ACTIVATIONS, c.activation, "model.activation")
-    if c.d_model % c.n_heads:
+    if not c.d_head and c.d_model % c.n_heads:
         fits = [h for h in range(1, c.d_model + 1) if c.d_model % h == 0]
         near = min(fits, key=lambda h: abs(h - c.n_heads))
-        raise ValueError(f"model.n_heads={c.n_heads} does not divide model.d_model={c.d_model}: try n_heads={near}")
-    if c.positions == "rope" and c.d_head % 2:
-        raise ValueError(f"rope rotates pairs: d_model/n_heads={c.d_head} must be even")
-    if c.positions == "sinusoidal" and c.d_model % 2:
-        raise ValueError(f"sinusoidal positions need an even d_model, not {c.d_model}")
-    if c.moe_layers:
-        if c.top_k > c.n_experts:
-            raise ValueError(
-                f"model.top_k={c.top_k} is above model.n_experts={c.n_experts}: a token cannot choose more experts than there are"
-            )
-        if not c.d_expert and c.d_ff % c.top_k:
-            raise ValueError(
-                f"model.top_k={c.top_k} does not divide model.d_ff={c.d_ff}: equal active parameters need top_k * d_expert = d_ff; change one or set model.d_expert"
-            )
-    if c.d_expert < 0 or c.balance_weight < 0 or c.z_weight < 0:
-        raise ValueError("model.d_expert, model.balance_weight and model.z_weight cannot be negative")
-    block.groups(c)
+        raise ValueError(f"model.n_heads={c.n_heads} does not divide model.d_model={c.d_model}: try n_heads={near}, or set model.d_head")
+    positions.check(c)
+    for mixer in dict.fromkeys(m for m, _ in c.kinds):
+        mixers.MIXERS[mixer].check(c)
+    for mlp in dict.fromkeys(m for _, m in c.kinds):
+        mlps.MLPS[mlp].check(c)

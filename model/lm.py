@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model.block import Group, groups, stack
+from model import context, norms
+from model.block import Group, groups, layer, stack
 from model.config import Execution, Model
-from model.norms import NORMS
+from model.mlps import routing
 from model.params import Einsum, declare
 from model.positions import POSITIONS
 
@@ -15,57 +16,87 @@ ONE_HOT_VOCAB = 1024
 
 
 class LM(nn.Module):
-    """``LM(c, ex).apply({"params": params}, tokens_BT) -> (logits_BTV float32, statistics)``.
+    """``LM(c, ex).apply(variables, tokens_BT) -> (logits_BTV float32, statistics)``.
 
-    statistics: {} for a dense model; else arrays of one value per MoE layer (see model/mlps/moe.py).
+    variables: {"params": ..., "buffers": ...}; buffers are {} but for models with a selection bias.
+    statistics: {} for a dense model; else arrays of one value per MoE layer, and the scalar `auxiliary` (model/mlps/routing.py).
+    With a `ctx` (model/context.py) the same call prefills and decodes: keys and values are kept in the collection "cache".
     """
 
     c: Model
     ex: Execution = Execution()
 
     @nn.compact
-    def __call__(self, tokens_BT):
+    def __call__(self, tokens_BT, ctx=None):
         c, ex = self.c, self.ex
         table_VD = declare(self, "embed", (c.vocab_size, c.d_model), ("vocab", "embed"), 0.02 if c.tied else 1.0)
-        # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by the partitioner
-        whole_VD = nn.with_logical_constraint(table_VD, ("vocab", "act_embed")).astype(ex.dtype)
-        if c.vocab_size <= ONE_HOT_VOCAB:
-            x_BTD = jax.nn.one_hot(tokens_BT, c.vocab_size, dtype=ex.dtype) @ whole_VD
-        else:
-            x_BTD = whole_VD[tokens_BT]
-        added_TD = POSITIONS[c.positions].embed(self, c)
-        if added_TD is not None:
-            x_BTD = x_BTD + jnp.asarray(added_TD, ex.dtype)[: tokens_BT.shape[1]]
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
-
+        x_BTD = self._embed(table_VD, tokens_BT, ctx)
+        stats = []
+        for i, entry in enumerate(c.first_layers):
+            x_BTD, s = layer(c, ex, entry, f"first_{i}")(x_BTD, ctx)
+            stats += [jax.tree.map(lambda a: a[None], s)] if s else []
         if ex.scan:
             scanned = nn.scan(
                 Group,
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, "buffers": 0, "load": 0, "cache": 0},
                 split_rngs={"params": True},
+                in_axes=nn.broadcast,
                 length=groups(c),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x_BTD, stats = scanned(c, ex, name="groups")(x_BTD, None)
+            x_BTD, s = scanned(c, ex, name="groups")(x_BTD, ctx)
+            stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), s)] if s else []
         else:
             kept = []
             for g in range(groups(c)):
-                x_BTD, stats = Group(c, ex, name=f"group_{g}")(x_BTD)
-                kept.append(stats)
-            stats = stack([s for s in kept if s])
-        stats = jax.tree.map(lambda a: a.reshape(-1), stats)
+                x_BTD, s = Group(c, ex, name=f"group_{g}")(x_BTD, ctx)
+                kept += [s] if s else []
+            stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stack(kept))] if kept else []
+        stats = jax.tree.map(lambda *a: jnp.concatenate(a), *stats) if stats else {}
+        logits_BTV = self._head(table_VD, x_BTD)
+        return logits_BTV, routing.losses(c, stats) if stats else {}
 
-        x_BTD = NORMS[c.norm][0](name="norm_out")(x_BTD)
-        if c.tied:
-            logits_BTV = jnp.einsum("btd,vd->btv", x_BTD, table_VD.astype(ex.dtype))
+    def _embed(self, table_VD, tokens_BT, ctx):
+        c, dtype = self.c, self.ex.dtype
+        # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by the partitioner
+        whole_VD = nn.with_logical_constraint(table_VD, ("vocab", "act_embed")).astype(dtype)
+        if c.vocab_size <= ONE_HOT_VOCAB:
+            x_BTD = jax.nn.one_hot(tokens_BT, c.vocab_size, dtype=dtype) @ whole_VD
         else:
-            logits_BTV = Einsum(
-                "btd,dv->btv", (c.d_model, c.vocab_size), ("embed", "vocab"), c.d_model, gain=0.0, dtype=ex.dtype, name="head"
-            )(x_BTD)
-        return logits_BTV.astype(jnp.float32), stats
+            x_BTD = whole_VD[tokens_BT]
+        if c.embed_scale:
+            x_BTD = x_BTD * c.d_model**0.5
+        ctx = ctx or context.plain(tokens_BT.shape[1])
+        added_TD = POSITIONS[c.positions].embed(self, c, ctx.at)
+        if added_TD is not None:
+            x_BTD = x_BTD + jnp.asarray(added_TD, dtype)
+        if c.embed_norm:
+            x_BTD = norms.make(c, "norm_embed")(x_BTD)
+        return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
+
+    def _head(self, table_VD, x_BTD):
+        c, dtype = self.c, self.ex.dtype
+        if not c.post_norm:
+            x_BTD = norms.make(c, "norm_out")(x_BTD)
+        if c.tied:
+            logits_BTV = jnp.einsum("btd,vd->btv", x_BTD, table_VD.astype(dtype))
+        else:
+            shape, axes = (c.d_model, c.vocab_size), ("embed", "vocab")
+            logits_BTV = Einsum("btd,dv->btv", shape, axes, c.d_model, gain=0.0, dtype=dtype, name="head")(x_BTD)
+        logits_BTV = logits_BTV.astype(jnp.float32)
+        return c.logit_cap * jnp.tanh(logits_BTV / c.logit_cap) if c.logit_cap else logits_BTV
+
+
+def _variables(c: Model, ex: Execution):
+    tokens = jax.ShapeDtypeStruct((ex.moe_groups * c.routing_group, c.seq_len), jnp.int32)
+    return jax.eval_shape(LM(c, ex).init, jax.random.key(0), tokens)
 
 
 def abstract(c: Model, ex: Execution = Execution()):
     """The parameters as a tree of abstract `model.params.Parameter`s: shapes, logical axes, initial spread. Computes nothing."""
-    tokens = jax.ShapeDtypeStruct((ex.moe_groups, c.seq_len), jnp.int32)
-    return jax.eval_shape(LM(c, ex).init, jax.random.key(0), tokens)["params"]
+    return _variables(c, ex)["params"]
+
+
+def buffers(c: Model, ex: Execution = Execution()):
+    """The buffers, which are no parameters, as a tree of abstract arrays; they start at zero. {} for most models."""
+    return _variables(c, ex).get("buffers", {})

@@ -15,7 +15,7 @@ from model.config import choose
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), decoupled decay scaled by the learning rate, on matrices only."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), decoupled decay scaled by the learning rate."""
 
     lr: float = 1e-3  # peak
     embed_lr: float = 0.0  # peak for token embedding and learned positions; 0: same as lr
@@ -23,6 +23,7 @@ class Optimizer:
     b2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.0
+    decay: str = "matrices"  # what decays: matrices (no norms, biases, embedding, positions) | all
     clip: float = 1.0  # global gradient norm
 
 
@@ -51,6 +52,7 @@ def factor(s: Schedule, step: int, steps: int) -> float:
 def check(o: Optimizer, s: Schedule) -> None:
     """Raises ValueError in words that say what to change."""
     choose(DECAYS, s.decay, "schedule.decay")
+    choose(("matrices", "all"), o.decay, "optimizer.decay")
     if not (o.lr > 0 and math.isfinite(o.lr)):
         raise ValueError(f"optimizer.lr={o.lr} must be a positive number")
     if o.embed_lr < 0 or o.weight_decay < 0 or o.clip <= 0:
@@ -66,13 +68,14 @@ def transform(o: Optimizer) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(o.clip), optax.scale_by_adam(o.b1, o.b2, o.eps))
 
 
-def apply(params, updates, lr, embed_lr, weight_decay):
+def apply(o: Optimizer, params, updates, lr, embed_lr, weight_decay):
     """params - lr * (updates + weight_decay * params), by the kind of each leaf."""
 
     def one(path, p, u):
         names = {k.key for k in path}
         rate = embed_lr if names & {"embed", "positions"} else lr
-        decay = 0.0 if names & {"scale", "bias", "embed", "positions"} else weight_decay
+        spared = o.decay == "matrices" and any(n in ("scale", "embed", "positions") or n.endswith("bias") for n in names)
+        decay = 0.0 if spared else weight_decay
         return p - rate * (u + decay * p)
 
     return jax.tree_util.tree_map_with_path(one, params, updates)

@@ -32,7 +32,8 @@ def declare(module: nn.Module, name: str, shape, axes, std: float, mean: float =
 
 
 class Einsum(nn.Module):
-    """``einsum(eq, x, kernel)`` with its own kernel; `fan_in` sets the initial spread gain / sqrt(fan_in)."""
+    """``einsum(eq, x, kernel)`` with its own kernel; `fan_in` sets the initial spread gain / sqrt(fan_in). A bias, where asked for,
+    is added over the kernel's axes that the result keeps."""
 
     eq: str
     shape: tuple
@@ -40,11 +41,18 @@ class Einsum(nn.Module):
     fan_in: int
     gain: float = 1.0
     dtype: str = "float32"
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x):
         w = declare(self, "kernel", self.shape, self.axes, self.gain * self.fan_in**-0.5)
-        return jnp.einsum(self.eq, x, w.astype(self.dtype))
+        y = jnp.einsum(self.eq, x, w.astype(self.dtype))
+        if not self.bias:
+            return y
+        operands, result = self.eq.split("->")
+        kept = [i for i, letter in enumerate(operands.split(",")[1]) if letter in result]
+        b = declare(self, "bias", [self.shape[i] for i in kept], [self.axes[i] for i in kept], 0.0)
+        return y + b.astype(self.dtype)
 
 
 def _is_parameter(x):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from model import optim
-from model.lm import LM
+from model.lm import LM, buffers
 from model.loss import nll
 
 
@@ -16,6 +16,30 @@ class State(NamedTuple):
 
     params: Any
     opt: Any
+    buffers: Any  # what moves without gradient: selection biases; {} for most models
+
+
+def variables(state: State) -> dict:
+    """What `LM.apply` and `eval_step` take."""
+    return {"params": state.params, "buffers": state.buffers}
+
+
+def _gradients(lm: LM, state: State, tokens_BT1):
+    """(gradients, metrics, loads of the experts by layer)."""
+
+    def objective(params):
+        held = {"params": params, "buffers": state.buffers}
+        (logits_BTV, stats), moved = lm.apply(held, tokens_BT1[:, :-1], mutable=["load"])
+        loss = nll(logits_BTV, tokens_BT1[:, 1:]).mean()
+        auxiliary = stats.pop("auxiliary") if stats else 0.0
+        return loss + auxiliary, ({"loss": loss, **stats}, moved.get("load", {}))
+
+    return jax.grad(objective, has_aux=True)(state.params)
+
+
+def _rebalanced(lm: LM, biases, load):
+    """Selection biases one step of `bias_rate` towards equal load (Wang et al. 2024, arXiv 2408.15664, algorithm 1)."""
+    return jax.tree.map(lambda b, n: b + lm.c.bias_rate * jnp.sign(n.mean(-1, keepdims=True) - n), biases, load)
 
 
 def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyper):
@@ -26,18 +50,13 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     finite the batch is consumed and the state stays as it was: `skipped` is 1.
     """
 
-    def objective(params):
-        logits_BTV, stats = lm.apply({"params": params}, tokens_BT1[:, :-1])
-        loss = nll(logits_BTV, tokens_BT1[:, 1:]).mean()
-        auxiliary = stats.pop("auxiliary").sum() if stats else 0.0
-        return loss + auxiliary, {"loss": loss, **stats}
-
-    grads, metrics = jax.grad(objective, has_aux=True)(state.params)
+    grads, (metrics, load) = _gradients(lm, state, tokens_BT1)
     updates, opt = optim.transform(optimizer).update(grads, state.opt)
-    params = optim.apply(state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"])
+    params = optim.apply(optimizer, state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"])
+    moved = _rebalanced(lm, state.buffers, load) if state.buffers else state.buffers
     norm = optax.tree.norm(grads)
     ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-    state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), State(params, opt), state)
+    state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), State(params, opt, moved), state)
     return state, {**metrics, "grad_norm": norm, "skipped": 1.0 - ok}
 
 
@@ -57,12 +76,13 @@ def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, h
     return jax.lax.fori_loop(0, count, body, (state, empty))
 
 
-def eval_step(lm: LM, params, tokens_BT1):
-    """(negative log-likelihood (B, T) in nats, statistics)."""
-    logits_BTV, stats = lm.apply({"params": params}, tokens_BT1[:, :-1])
+def eval_step(lm: LM, held: dict, tokens_BT1):
+    """(negative log-likelihood (B, T) in nats, statistics). held: `variables(state)`."""
+    logits_BTV, stats = lm.apply(held, tokens_BT1[:, :-1])
     return nll(logits_BTV, tokens_BT1[:, 1:]), stats
 
 
 def create(lm: LM, optimizer: optim.Optimizer, params) -> State:
-    """A State from parameters, with zero moments."""
-    return State(params, optim.transform(optimizer).init(params))
+    """A State from parameters, with zero moments and zero buffers."""
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), buffers(lm.c, lm.ex))
+    return State(params, optim.transform(optimizer).init(params), zeros)

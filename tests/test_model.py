@@ -14,7 +14,7 @@ from model import account, optim, params, step
 from model.config import Execution, Model, check
 from model.lm import LM, abstract
 from model.mixers import MIXERS
-from model.mlps import ACTIVATIONS, MLPS, moe
+from model.mlps import ACTIVATIONS, MLPS, dispatch, routing
 from model.norms import NORMS
 from model.positions import POSITIONS
 
@@ -212,13 +212,13 @@ def test_rope_is_relative():
 def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed):
     expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
     with jax.disable_jit():
-        block_expert, source, slot = (np.asarray(v) for v in moe.layout(jnp.asarray(expert), n_experts, rows))
+        block_expert, source, slot = (np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows))
     assert sorted(source[source >= 0]) == list(range(assignments))
     assert (source[slot] == np.arange(assignments)).all()
     assert (block_expert[slot // rows] == expert).all()
 
 
-@pytest.mark.parametrize("name", [n for n in moe.IMPLEMENTATIONS if n != "all"])
+@pytest.mark.parametrize("name", [n for n in dispatch.IMPLEMENTATIONS if n != "all"])
 @pytest.mark.parametrize("skew", [0.0, 3.0])
 def test_moe_gradients_leaf_by_leaf(name, skew):
     """Against all experts, masked; router included, also when most tokens choose one expert."""
@@ -287,7 +287,7 @@ def test_adamw_equals_optax():
     reference = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.01, 0.8, 0.9, 1e-8, weight_decay=0.1, mask=decayed))
     want = optax.apply_updates(w, reference.update(g, reference.init(w), w)[0])
     t = optim.transform(o)
-    got = optim.apply(w, t.update(g, t.init(w))[0], 0.01, 0.01, 0.1)
+    got = optim.apply(o, w, t.update(g, t.init(w))[0], 0.01, 0.01, 0.1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), want, got)
 
 

@@ -1,12 +1,37 @@
-"""Causal multi-head attention, softmax(q k / sqrt(d_head)) v (Vaswani et al. 2017, arXiv 1706.03762, eq 1)."""
+"""Causal attention, softmax(q k / sqrt(K)) v (Vaswani et al. 2017, arXiv 1706.03762, eq 1), with fewer heads for keys and values where
+asked: grouped-query (Ainslie et al. 2023, arXiv 2305.13245), multi-query (Shazeer 2019, arXiv 1911.02150). A window, a soft-cap of the
+scores, and norms of queries and keys are fields of the model."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from model import context, norms, positions
 from model.config import Execution, Model
 from model.params import Einsum
-from model.positions import POSITIONS
+
+
+def attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
+    """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in float32."""
+    batch, length, heads, width = q_BTHK.shape
+    q_BTMQK = q_BTHK.reshape(batch, length, k_BJMK.shape[2], -1, width)
+    scores_BMQTJ = jnp.einsum("btmqk,bjmk->bmqtj", q_BTMQK, k_BJMK).astype(jnp.float32) * scale
+    if c.attention_cap:
+        scores_BMQTJ = c.attention_cap * jnp.tanh(scores_BMQTJ / c.attention_cap)
+    bias = positions.POSITIONS[c.positions].bias(c, ctx.at, ctx.keys)
+    if bias is not None:
+        scores_BMQTJ += bias.reshape(*bias.shape[:-3], k_BJMK.shape[2], -1, *bias.shape[-2:])
+    seen = context.visible(c, ctx)
+    seen = seen[:, None, None] if seen.ndim == 3 else seen
+    weights_BMQTJ = jax.nn.softmax(jnp.where(seen, scores_BMQTJ, -1e30), -1).astype(dtype)
+    return jnp.einsum("bmqtj,bjmk->btmqk", weights_BMQTJ, v_BJMK).reshape(batch, length, heads, -1)
+
+
+def output(c: Model, dtype, width: int) -> Einsum:
+    """The projection back to D. Residual branches start 1/sqrt(2 L) smaller, as GPT-2 (Radford et al. 2019, section 2.3)."""
+    shape, axes = (c.n_heads, width, c.d_model), ("heads", "head_dim", "embed")
+    fan_in, gain = c.n_heads * width, (2 * c.n_layers) ** -0.5
+    return Einsum("bthk,hkd->btd", shape, axes, fan_in, gain=gain, dtype=dtype, bias=c.out_bias, name="out")
 
 
 class Attention(nn.Module):
@@ -14,34 +39,70 @@ class Attention(nn.Module):
     ex: Execution
 
     @nn.compact
-    def __call__(self, x_BTD):
+    def __call__(self, x_BTD, ctx=None):
         c, dtype = self.c, self.ex.dtype
-        proj = lambda name: Einsum(
-            "btd,dhk->bthk", (c.d_model, c.n_heads, c.d_head), ("embed", "heads", "head_dim"), c.d_model, dtype=dtype, name=name
-        )
-        rotate = POSITIONS[c.positions].rotate
-        q_BTHK, k_BTHK, v_BTHK = rotate(proj("q")(x_BTD), c), rotate(proj("k")(x_BTD), c), proj("v")(x_BTD)
-        scores_BHTT = jnp.einsum("bthk,bshk->bhts", q_BTHK, k_BTHK).astype(jnp.float32) * c.d_head**-0.5
-        length = x_BTD.shape[1]
-        mask_TT = jnp.arange(length)[:, None] >= jnp.arange(length)
-        weights_BHTT = jax.nn.softmax(jnp.where(mask_TT, scores_BHTT, -1e30), -1).astype(dtype)
-        out_BTHK = jnp.einsum("bhts,bshk->bthk", weights_BHTT, v_BTHK)
-        # residual branches start 1/sqrt(2 L) smaller, as GPT-2 (Radford et al. 2019, section 2.3)
-        return Einsum(
-            "bthk,hkd->btd",
-            (c.n_heads, c.d_head, c.d_model),
-            ("heads", "head_dim", "embed"),
-            c.d_model,
-            gain=(2 * c.n_layers) ** -0.5,
-            dtype=dtype,
-            name="out",
-        )(out_BTHK)
+        ctx = ctx or context.plain(x_BTD.shape[1])
+
+        def project(name, heads):
+            shape, axes = (c.d_model, heads, c.k_head), ("embed", "heads", "head_dim")
+            return Einsum("btd,dhk->bthk", shape, axes, c.d_model, dtype=dtype, bias=c.qkv_bias, name=name)(x_BTD)
+
+        def turn(x_BTHK, name):
+            if c.qk_norm == "full":
+                x_BTHK = norms.make(c, name)(x_BTHK.reshape(*x_BTHK.shape[:2], -1)).reshape(x_BTHK.shape)
+            elif c.qk_norm == "head":
+                x_BTHK = norms.make(c, name)(x_BTHK)
+            return positions.POSITIONS[c.positions].rotate(x_BTHK, c, ctx.at)
+
+        q_BTHK = turn(project("q", c.n_heads), "norm_q")
+        k_BJMK = context.remember(self, "k", turn(project("k", c.m_heads), "norm_k"), ctx)
+        v_BJMK = context.remember(self, "v", project("v", c.m_heads), ctx)
+        return output(c, dtype, c.k_head)(attend(c, ctx, q_BTHK, k_BJMK, v_BJMK, c.k_head**-0.5, dtype))
+
+
+def _widths(c: Model) -> tuple[int, int]:
+    return c.n_heads * c.k_head, c.m_heads * c.k_head
 
 
 def parameters(c: Model) -> dict[str, int]:
-    return {"attention": 4 * c.d_model**2}
+    q, kv = _widths(c)
+    biases = (q + 2 * kv) * c.qkv_bias + c.d_model * c.out_bias
+    normed = {"none": 0, "head": norms.parameters(c, 2 * c.k_head), "full": norms.parameters(c, q + kv)}[c.qk_norm]
+    return {"attention": multiplied(c) + biases, "norms": normed}
 
 
-def forward_flops(c: Model, causal: bool) -> int:
-    """Projections 8 D^2; scores and values 2 x 2 D per attended pair: T of them on the full map, (T+1)/2 on average causally."""
-    return 8 * c.d_model**2 + (2 * c.d_model * (c.seq_len + 1) if causal else 4 * c.d_model * c.seq_len)
+def multiplied(c: Model) -> int:
+    """q and out of D x H K, k and v of D x M K."""
+    q, kv = _widths(c)
+    return 2 * c.d_model * (q + kv)
+
+
+def pairs(c: Model, causal: bool) -> int:
+    """Pairs of query and key in a sequence: T x T on the full map, else T (T+1) / 2, or what a window leaves of them."""
+    if not causal:
+        return c.seq_len**2
+    w = min(c.window or c.seq_len, c.seq_len)
+    return w * (w + 1) // 2 + (c.seq_len - w) * w
+
+
+def per_token(n: int, c: Model) -> int | float:
+    """A count of a sequence per token; an int wherever it is one."""
+    return n // c.seq_len if n % c.seq_len == 0 else n / c.seq_len
+
+
+def map_flops(c: Model, causal: bool) -> int | float:
+    """Scores and values: 2 x 2 H K per attended pair."""
+    return per_token(4 * c.n_heads * c.k_head * pairs(c, causal), c)
+
+
+def cache(c: Model) -> int:
+    return 2 * c.m_heads * c.k_head
+
+
+def check(c: Model) -> None:
+    if c.n_heads % c.m_heads:
+        raise ValueError(f"model.n_kv_heads={c.n_kv_heads} does not divide model.n_heads={c.n_heads}")
+    if c.qk_norm not in ("none", "head", "full"):
+        raise ValueError(f"model.qk_norm={c.qk_norm!r}: choose from none, head, full")
+    if c.positions == "rope" and (int(c.k_head * c.rope_fraction) % 2 or not positions.rotated_pairs(c, c.k_head)):
+        raise ValueError(f"rope rotates pairs: {c.rope_fraction:g} of a head {c.k_head} wide must be even and at least 2")

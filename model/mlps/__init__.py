@@ -1,15 +1,17 @@
 """MLPs, dense and mixture-of-experts. The contract of an entry:
 
-module(c, ex)(x_BTD) -> y_BTD, statistics   statistics: {} or scalars per layer, `auxiliary` among them is added to the loss
-parameters(c) -> {group: count}             equal to the initialised tree
-active(c) -> int                            of these, how many one token passes through
-forward_flops(c) -> int                     per token: 2 x multiply-adds (MoE by assignments: tokens x top_k)
-executed_flops(c, ex, tokens) -> int        forward matmul FLOPs that the chosen implementation executes on `tokens` tokens
+module(c, ex)(x_BTD, ctx) -> y_BTD, statistics   statistics: {} or arrays per layer (model/mlps/routing.py)
+parameters(c) -> {group: count}                  equal to the initialised tree
+active(c) -> int                                 of these, how many one token passes through
+multiplied(c) -> int                             weights of the matmuls among those (no biases); forward FLOPs are twice that per token
+executed_flops(c, ex, tokens) -> int             forward matmul FLOPs that the chosen implementation executes on `tokens` tokens
+check(c)                                         raises ValueError, in words that say what to change
 """
 
-from typing import NamedTuple
 from collections.abc import Callable
+from typing import NamedTuple
 
+from model.config import Model
 from model.mlps import dense, moe
 from model.mlps.dense import ACTIVATIONS
 
@@ -18,13 +20,22 @@ class Mlp(NamedTuple):
     module: Callable
     parameters: Callable
     active: Callable
-    forward_flops: Callable
+    multiplied: Callable
     executed_flops: Callable
+    check: Callable
+
+    def forward_flops(self, c: Model) -> int:
+        """Per token: 2 x multiply-adds of its matmuls (MoE by assignments: tokens x top_k)."""
+        return 2 * self.multiplied(c)
+
+
+def _entry(module: Callable, part) -> Mlp:
+    return Mlp(module, part.parameters, part.active, part.multiplied, part.executed_flops, part.check)
 
 
 MLPS = {
-    "dense": Mlp(dense.Dense, dense.parameters, dense.active, dense.forward_flops, dense.executed_flops),
-    "moe": Mlp(moe.MoE, moe.parameters, moe.active, moe.forward_flops, moe.executed_flops),
+    "dense": _entry(dense.Dense, dense),
+    "moe": _entry(moe.MoE, moe),
 }
 
 __all__ = ["ACTIVATIONS", "MLPS", "Mlp"]

@@ -1,4 +1,6 @@
-"""The dense MLP: act(x W_in) W_out, or the gated (silu(x W_gate) * x W_in) W_out (Shazeer 2020, arXiv 2002.05202)."""
+"""The dense MLP: act(x W_in) W_out, or the gated (act(x W_gate) * x W_in) W_out (Shazeer 2020, arXiv 2002.05202)."""
+
+import functools
 
 import jax
 from flax import linen as nn
@@ -6,8 +8,16 @@ from flax import linen as nn
 from model.config import Execution, Model
 from model.params import Einsum
 
-# name -> (nonlinearity, gated)
-ACTIVATIONS = {"relu": (jax.nn.relu, False), "gelu": (jax.nn.gelu, False), "swiglu": (jax.nn.silu, True)}
+_exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
+
+# name -> (nonlinearity, gated); gelu is the tanh form of Hendrycks & Gimpel 2016, arXiv 1606.08415
+ACTIVATIONS = {
+    "relu": (jax.nn.relu, False),
+    "gelu": (jax.nn.gelu, False),
+    "gelu_exact": (_exact_gelu, False),
+    "swiglu": (jax.nn.silu, True),
+    "geglu": (jax.nn.gelu, True),
+}
 
 
 def matrices(c: Model) -> int:
@@ -15,33 +25,44 @@ def matrices(c: Model) -> int:
     return 3 if ACTIVATIONS[c.activation][1] else 2
 
 
+def biases(c: Model, width: int) -> int:
+    """Biases of one MLP or expert of hidden `width`."""
+    return ((matrices(c) - 1) * width + c.d_model) * c.mlp_bias
+
+
 class Dense(nn.Module):
+    """`width` 0 stands for d_ff."""
+
     c: Model
     ex: Execution
+    width: int = 0
 
     @nn.compact
-    def __call__(self, x_BTD):
-        c, dtype = self.c, self.ex.dtype
+    def __call__(self, x_BTD, ctx=None):
+        c, width = self.c, self.width or self.c.d_ff
         act, gated = ACTIVATIONS[c.activation]
-        up = lambda name: Einsum("btd,df->btf", (c.d_model, c.d_ff), ("embed", "mlp"), c.d_model, dtype=dtype, name=name)(x_BTD)
+        make = functools.partial(Einsum, dtype=self.ex.dtype, bias=c.mlp_bias)
+        up = lambda name: make("btd,df->btf", (c.d_model, width), ("embed", "mlp"), c.d_model, name=name)(x_BTD)
         h_BTF = act(up("gate")) * up("in") if gated else act(up("in"))
-        y_BTD = Einsum(
-            "btf,fd->btd", (c.d_ff, c.d_model), ("mlp", "embed"), c.d_ff, gain=(2 * c.n_layers) ** -0.5, dtype=dtype, name="out"
-        )(h_BTF)
-        return y_BTD, {}
+        down = make("btf,fd->btd", (width, c.d_model), ("mlp", "embed"), width, gain=(2 * c.n_layers) ** -0.5, name="out")
+        return down(h_BTF), {}
 
 
 def parameters(c: Model) -> dict[str, int]:
-    return {"mlp": matrices(c) * c.d_model * c.d_ff}
+    return {"mlp": active(c)}
 
 
 def active(c: Model) -> int:
+    return multiplied(c) + biases(c, c.d_ff)
+
+
+def multiplied(c: Model) -> int:
     return matrices(c) * c.d_model * c.d_ff
 
 
-def forward_flops(c: Model) -> int:
-    return 2 * active(c)
-
-
 def executed_flops(c: Model, ex: Execution, tokens: int) -> int:
-    return tokens * forward_flops(c)
+    return tokens * 2 * multiplied(c)
+
+
+def check(c: Model) -> None:
+    pass

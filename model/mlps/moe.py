@@ -1,16 +1,8 @@
-"""Mixture of experts: softmax router, top-k, no token dropped.
+"""Mixture of experts: a router (routing.py), experts in one of several implementations (dispatch.py), and shared experts that every token
+passes (DeepSeekMoE, Dai et al. 2024, arXiv 2401.06066). The router runs in float32.
 
-The router runs in float32. Three implementations of the same function, chosen by `Execution.moe`:
-
-    block   assignments are laid out by expert in blocks of `moe_rows` rows; one batched matmul over blocks. Static shapes;
-            at most E blocks of padding per group. The backward passes of dispatch and combine are gathers, not scatters.
-    ragged  `jax.lax.ragged_dot` over assignments sorted by expert. (On CPU XLA computes it as all experts, masked.)
-    all     every expert on every token, masked. The reference that the others are tested against.
-
-Losses, per routing group of one sequence, so that no layout or micro-batch changes them:
-    balance  E * sum_e f_e P_e, f the fraction of assignments, P the mean probability (Fedus et al. 2021, arXiv 2101.03961,
-             eq 4-6, with f summing to 1 for any top_k): 1 when balanced
-    z        mean logsumexp(logits)^2 (Zoph et al. 2022, arXiv 2202.08906, eq 5)
+The selection bias is a buffer, not a parameter: no gradient reaches it. It moves by `bias_rate` a step towards equal load (Wang et al.
+2024, arXiv 2408.15664); the loads of a step are left in the Flax collection "load", in the place of the bias in "buffers".
 """
 
 import functools
@@ -20,185 +12,95 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Execution, Model
-from model.mlps.dense import ACTIVATIONS, matrices
+from model.mlps import dispatch, routing
+from model.mlps.dense import ACTIVATIONS, Dense, biases, matrices
 from model.params import declare
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _dispatch(x_nD, source, slot, top_k):
-    """Rows of the block layout: row r holds token source[r] // top_k; source < 0 is padding."""
-    return jnp.where(source[:, None] >= 0, x_nD[jnp.maximum(source, 0) // top_k], 0)
-
-
-def _dispatch_fwd(x_nD, source, slot, top_k):
-    return _dispatch(x_nD, source, slot, top_k), slot
-
-
-def _dispatch_bwd(top_k, slot, g):
-    return g[slot].reshape(-1, top_k, g.shape[-1]).sum(1), None, None
-
-
-_dispatch.defvjp(_dispatch_fwd, _dispatch_bwd)
-
-
-@jax.custom_vjp
-def _collect(rows, source, slot):
-    """One row per assignment, out of the block layout."""
-    return rows[slot]
-
-
-def _collect_fwd(rows, source, slot):
-    return rows[slot], source
-
-
-def _collect_bwd(source, g):
-    return jnp.where(source[:, None] >= 0, g[jnp.maximum(source, 0)], 0), None, None
-
-
-_collect.defvjp(_collect_fwd, _collect_bwd)
-
-
-@jax.custom_vjp
-def _select(w_EDF, expert_N):
-    """The weights of each block's expert; its backward pass sums over blocks by a matmul instead of a scatter."""
-    return w_EDF[expert_N]
-
-
-def _select_fwd(w_EDF, expert_N):
-    return w_EDF[expert_N], (expert_N, w_EDF.shape[0])
-
-
-def _select_bwd(residual, g_NDF):
-    expert_N, n_experts = residual
-    hot_NE = jax.nn.one_hot(expert_N, n_experts, dtype=g_NDF.dtype)
-    return jnp.einsum("ne,ndf->edf", hot_NE, g_NDF), None
-
-
-_select.defvjp(_select_fwd, _select_bwd)
-
-
-def blocks(assignments: int, n_experts: int, rows: int) -> int:
-    """Blocks that hold any split of `assignments` over `n_experts` without dropping."""
-    return -(-assignments // rows) + n_experts
-
-
-def layout(expert_A, n_experts: int, rows: int):
-    """Where each assignment goes. Returns (expert_N of each block, source per row or -1, slot per assignment)."""
-    n_blocks = blocks(expert_A.size, n_experts, rows)
-    hot_AE = jax.nn.one_hot(expert_A, n_experts, dtype=jnp.int32)
-    rank_A = jnp.take_along_axis(jnp.cumsum(hot_AE, 0), expert_A[:, None], 1)[:, 0] - 1
-    blocks_E = -(-hot_AE.sum(0) // rows)
-    ends_E = jnp.cumsum(blocks_E)
-    slot_A = (ends_E - blocks_E)[expert_A] * rows + rank_A
-    source = jnp.full((n_blocks * rows,), -1, jnp.int32).at[slot_A].set(jnp.arange(expert_A.size, dtype=jnp.int32))
-    expert_N = jnp.minimum((jnp.arange(n_blocks)[:, None] >= ends_E).sum(1), n_experts - 1)
-    return expert_N, source, slot_A
-
-
-def _block(x_nD, expert_nS, gate_nS, w, act, ex):
-    """One dispatch group through the block layout."""
-    top_k, width = expert_nS.shape[1], x_nD.shape[1]
-    expert_N, source, slot_A = layout(expert_nS.reshape(-1), w["in"].shape[0], ex.moe_rows)
-    x_NRD = _dispatch(x_nD, source, slot_A, top_k).reshape(-1, ex.moe_rows, width)
-    up = lambda name: jnp.einsum("nrd,ndf->nrf", x_NRD, _select(w[name], expert_N))
-    h_NRF = act(up("gate")) * up("in") if "gate" in w else act(up("in"))
-    y_NRD = jnp.einsum("nrf,nfd->nrd", h_NRF, _select(w["out"], expert_N))
-    y_nSD = _collect(y_NRD.reshape(-1, width), source, slot_A).reshape(*expert_nS.shape, width)
-    return jnp.einsum("nsd,ns->nd", y_nSD, gate_nS.astype(y_nSD.dtype))
-
-
-def _ragged(x_nD, expert_nS, gate_nS, w, act, ex):
-    """One dispatch group through `jax.lax.ragged_dot`."""
-    expert_A = expert_nS.reshape(-1)
-    # lax.sort of (key, index), not argsort: argsort is mistyped inside shard_map and corrupts gradients there
-    order_A = jax.lax.sort((expert_A, jnp.arange(expert_A.size, dtype=jnp.int32)), num_keys=1, is_stable=True)[1]
-    slot_A = jnp.zeros_like(order_A).at[order_A].set(jnp.arange(order_A.size, dtype=jnp.int32))
-    sizes_E = jax.nn.one_hot(expert_A, w["in"].shape[0], dtype=jnp.int32).sum(0)
-    x_AD = _dispatch(x_nD, order_A, slot_A, expert_nS.shape[1])
-    up = lambda name: jax.lax.ragged_dot(x_AD, w[name], sizes_E)
-    h_AF = act(up("gate")) * up("in") if "gate" in w else act(up("in"))
-    y_AD = _collect(jax.lax.ragged_dot(h_AF, w["out"], sizes_E), order_A, slot_A)
-    return jnp.einsum("nsd,ns->nd", y_AD.reshape(*expert_nS.shape, -1), gate_nS.astype(y_AD.dtype))
-
-
-def _all(x_nD, expert_nS, gate_nS, w, act, ex):
-    """Every expert on every token, weighted by its gate or zero."""
-    up = lambda name: jnp.einsum("nd,edf->nef", x_nD, w[name])
-    h_nEF = act(up("gate")) * up("in") if "gate" in w else act(up("in"))
-    gate_nE = (jax.nn.one_hot(expert_nS, w["in"].shape[0], dtype=gate_nS.dtype) * gate_nS[..., None]).sum(1)
-    return jnp.einsum("nef,efd,ne->nd", h_nEF, w["out"], gate_nE.astype(h_nEF.dtype))
-
-
-IMPLEMENTATIONS = {"block": _block, "ragged": _ragged, "all": _all}
-
-
-def statistics(c: Model, logits_BTE, probs_BTE, expert_BTS) -> dict:
-    """Losses and load of one layer, all scalars: see the module's docstring. `load` is max over mean assignments per expert."""
-    hot_BE = jax.nn.one_hot(expert_BTS, c.n_experts, dtype=jnp.float32).sum((1, 2))
-    fraction_BE = hot_BE / hot_BE.sum(-1, keepdims=True)
-    balance = c.n_experts * (fraction_BE * probs_BTE.mean(1)).sum(-1).mean()
-    z = jnp.mean(jax.nn.logsumexp(logits_BTE, -1) ** 2)
-    entropy = -(probs_BTE * jnp.log(probs_BTE + 1e-30)).sum(-1).mean()
-    load = hot_BE.sum(0).max() / hot_BE.sum(0).mean()
-    return {
-        "auxiliary": c.balance_weight * balance + c.z_weight * z,
-        "balance_loss": balance,
-        "z_loss": z,
-        "router_entropy": entropy,
-        "expert_load": load,
-    }
 
 
 class MoE(nn.Module):
     c: Model
     ex: Execution
 
-    @nn.compact
-    def __call__(self, x_BTD):
-        c, ex = self.c, self.ex
-        act, gated = ACTIVATIONS[c.activation]
-        router_DE = declare(self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5)
+    def _weights(self) -> dict:
+        c = self.c
         up, down = (c.n_experts, c.d_model, c.f_expert), (c.n_experts, c.f_expert, c.d_model)
-        w = {
-            name: declare(self, name, up, ("experts", "embed", "mlp"), c.d_model**-0.5).astype(ex.dtype)
-            for name in (("gate", "in") if gated else ("in",))
-        }
+        names = ("gate", "in") if ACTIVATIONS[c.activation][1] else ("in",)
+        w = {name: declare(self, name, up, ("experts", "embed", "mlp"), c.d_model**-0.5) for name in names}
         # gain over the fan-in of the dense MLP of equal active width: a token's top_k experts together stand for it
-        w["out"] = declare(self, "out", down, ("experts", "mlp", "embed"), (2 * c.n_layers * c.f_expert) ** -0.5).astype(ex.dtype)
+        w["out"] = declare(self, "out", down, ("experts", "mlp", "embed"), (2 * c.n_layers * c.f_expert) ** -0.5)
+        if c.mlp_bias:
+            for name in (*names, "out"):
+                width, axis = (c.d_model, "act_embed") if name == "out" else (c.f_expert, "mlp")
+                w[f"{name}_bias"] = declare(self, f"{name}_bias", (c.n_experts, width), ("experts", axis), 0.0)
+        return {name: a.astype(self.ex.dtype) for name, a in w.items()}
 
+    def _selection_bias(self):
+        if not self.c.selection_bias:
+            return None
+        return self.variable("buffers", "selection_bias", jnp.zeros, (self.c.n_experts,), jnp.float32).value
+
+    @nn.compact
+    def __call__(self, x_BTD, ctx=None):
+        c, ex = self.c, self.ex
+        decoding = ctx is not None and ctx.slot is not None
+        router_DE = declare(self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5)
+        w, bias_E = self._weights(), self._selection_bias()
         logits_BTE = jnp.einsum("btd,de->bte", x_BTD.astype(jnp.float32), router_DE)
-        probs_BTE = jax.nn.softmax(logits_BTE, -1)
-        gate_BTS, expert_BTS = jax.lax.top_k(probs_BTE, c.top_k)
-        if c.renormalise:
-            gate_BTS = gate_BTS / gate_BTS.sum(-1, keepdims=True)
+        r = routing.route(c, logits_BTE, bias_E, dropless=decoding)
+        if c.selection_bias and self.is_mutable_collection("load"):
+            load_E = jax.nn.one_hot(r.expert_BTS, c.n_experts, dtype=jnp.float32).sum((0, 1, 2))
+            self.variable("load", "selection_bias", jnp.zeros, (c.n_experts,), jnp.float32).value = load_E
+        y_BTD = self._experts(x_BTD, r, w)
+        if c.n_shared:
+            y_BTD += Dense(c, ex, width=c.n_shared * c.f_expert, name="shared")(x_BTD)[0]
+        return y_BTD, {} if decoding else routing.statistics(c, logits_BTE, r)
 
-        group = lambda a: a.reshape(ex.moe_groups, -1, a.shape[-1])
-        one = functools.partial(IMPLEMENTATIONS[ex.moe], w=w, act=act, ex=ex)
-        if ex.moe_groups == 1:
-            y_GnD = one(group(x_BTD)[0], group(expert_BTS)[0], group(gate_BTS)[0])
+    def _experts(self, x_BTD, r: routing.Routing, w):
+        c, ex = self.c, self.ex
+        one = functools.partial(dispatch.IMPLEMENTATIONS[ex.moe], w=w, act=ACTIVATIONS[c.activation][0], c=c, ex=ex)
+        groups = x_BTD.shape[0] // c.routing_group if ex.moe == "capacity" else ex.moe_groups
+        split = lambda a: a.reshape(groups, -1, a.shape[-1])
+        rank_GnS = routing.ranks(c, r.expert_BTS) if ex.moe == "capacity" else None
+        arguments = split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS
+        if groups == 1:
+            y = one(*(None if a is None else a[0] for a in arguments))
         else:
-            y_GnD = jax.vmap(one)(group(x_BTD), group(expert_BTS), group(gate_BTS))
-        return y_GnD.reshape(x_BTD.shape), statistics(c, logits_BTE, probs_BTE, expert_BTS)
+            y = jax.vmap(one, in_axes=(0, 0, 0, None if rank_GnS is None else 0))(*arguments)
+        return y.reshape(x_BTD.shape)
 
 
 def parameters(c: Model) -> dict[str, int]:
-    return {"router": c.d_model * c.n_experts, "experts": c.n_experts * matrices(c) * c.d_model * c.f_expert}
+    one = matrices(c) * c.d_model * c.f_expert + biases(c, c.f_expert)
+    shared = matrices(c) * c.d_model * c.n_shared * c.f_expert + biases(c, c.n_shared * c.f_expert) if c.n_shared else 0
+    return {"router": c.d_model * c.n_experts, "experts": c.n_experts * one, "shared_experts": shared}
 
 
 def active(c: Model) -> int:
-    return c.d_model * c.n_experts + c.top_k * matrices(c) * c.d_model * c.f_expert
+    """Router, shared experts, and top_k of the routed ones."""
+    p = parameters(c)
+    return p["router"] + p["shared_experts"] + p["experts"] // c.n_experts * c.top_k
 
 
-def forward_flops(c: Model) -> int:
-    return 2 * active(c)
+def multiplied(c: Model) -> int:
+    return c.d_model * c.n_experts + (c.top_k + c.n_shared) * matrices(c) * c.d_model * c.f_expert
 
 
 def executed_flops(c: Model, ex: Execution, tokens: int) -> int:
-    """Padding of the block layout, or all experts, included. `ragged` is counted by assignments: what it executes depends on the backend."""
-    assignments = tokens * c.top_k
+    """Padding of the layout, or all experts, included. `ragged` is counted by assignments: what it executes depends on the backend."""
+    assignments, group = tokens * c.top_k, c.routing_group * c.seq_len
     rows = {
-        "block": ex.moe_groups * ex.moe_rows * blocks(assignments // ex.moe_groups, c.n_experts, ex.moe_rows),
+        "block": ex.moe_groups * ex.moe_rows * dispatch.blocks(assignments // ex.moe_groups, c.n_experts, ex.moe_rows),
+        "capacity": tokens // group * c.n_experts * routing.capacity(c, group),
         "ragged": assignments,
         "all": tokens * c.n_experts,
     }[ex.moe]
+    rows += tokens * c.n_shared
     return 2 * tokens * c.d_model * c.n_experts + 2 * rows * matrices(c) * c.d_model * c.f_expert
+
+
+def check(c: Model) -> None:
+    routing.check(c)
+    if not c.d_expert and c.d_ff % c.top_k:
+        raise ValueError(
+            f"model.top_k={c.top_k} does not divide model.d_ff={c.d_ff}: equal active parameters need top_k * d_expert = d_ff; change one or set model.d_expert"
+        )

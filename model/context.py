@@ -1,0 +1,61 @@
+"""Where the tokens of a call stand: what attention may see, and where a cache is written.
+
+Training passes no context: tokens stand at 0 .. T-1 and see what is before them. Prefill and decode are the same module call with a
+context: every row has its own positions (rows of unequal length are padded on the left, at negative positions), and keys and values
+are kept in the Flax collection "cache", in `slots` shared by all rows.
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from model.config import Model
+
+
+@flax.struct.dataclass
+class Context:
+    """at: positions of the tokens of this call, (B, T) or (T,). keys: positions of what may be attended to, (B, J) or (J,); negative
+    is nothing. slot: where in the cache this call's keys are written; None without a cache."""
+
+    at: jax.Array
+    keys: jax.Array
+    slot: jax.Array | None = None
+
+
+def plain(length: int) -> Context:
+    """Tokens at 0 .. length-1 without a cache. The positions are numpy's: tables over them are constants of the program."""
+    at = np.arange(length)
+    return Context(at, at)
+
+
+def cached(positions_BT, keys_BJ, slot) -> Context:
+    """Tokens at `positions_BT` that are written at `slot` into a cache whose entries stand at `keys_BJ`, theirs already among them."""
+    return Context(positions_BT, keys_BJ, slot)
+
+
+def on_device(at):
+    """`at` as an array of the program: 0 .. T-1 are made there, not shipped as a constant."""
+    return jnp.arange(at.size) if isinstance(at, np.ndarray) else at
+
+
+def visible(c: Model, ctx: Context):
+    """Which keys each token may see: bool (T, J) or (B, T, J)."""
+    q, k = on_device(ctx.at)[..., :, None], on_device(ctx.keys)[..., None, :]
+    seen = q >= k
+    if c.window:
+        seen &= q - k < c.window
+    if ctx.slot is not None:
+        seen &= k >= 0
+    return seen
+
+
+def remember(module: nn.Module, name: str, new_BT, ctx: Context):
+    """`new_BT` itself without a cache; with one, it is written at `ctx.slot` and everything kept so far returned, (B, J, ...)."""
+    if ctx.slot is None:
+        return new_BT
+    shape = (new_BT.shape[0], ctx.keys.shape[1], *new_BT.shape[2:])
+    kept = module.variable("cache", name, jnp.zeros, shape, new_BT.dtype)
+    kept.value = jax.lax.dynamic_update_slice_in_dim(kept.value, new_BT, ctx.slot, 1)
+    return kept.value

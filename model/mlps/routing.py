@@ -1,0 +1,126 @@
+"""Which experts a token chooses, with what gates, what does not fit, and what the losses are made of. All in float32.
+
+Scores are a softmax over experts (Shazeer et al. 2017, arXiv 1701.06538) or a sigmoid of each (DeepSeek-V3, arXiv 2412.19437, eq 12-15).
+A selection bias and a limit to the best groups of experts decide the choice alone; gates are made of the scores.
+
+Losses, per routing group of `routing_group` sequences, so that no layout or micro-batch changes them:
+    balance  E * sum_e f_e P_e, f the fraction of assignments, P the mean probability (Fedus et al. 2021, arXiv 2101.03961, eq 4-6, with f
+             summing to 1 for any top_k): 1 when balanced. With balance_scope = "model", f and P are means over all MoE layers first, as
+             Hugging Face pools them (theirs is top_k times ours). P of a sigmoid router: its scores over their sum (DeepSeek-V3, eq 18).
+    z        mean over tokens of logsumexp(logits)^2, one term per layer (Zoph et al. 2022, arXiv 2202.08906, eq 5)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from model.config import Model
+
+
+class Routing(NamedTuple):
+    """Of each token its experts and gates (B, T, S); a dropped assignment has gate 0 and `kept` False. `probs` sum to 1 over experts."""
+
+    expert_BTS: jax.Array
+    gate_BTS: jax.Array
+    kept_BTS: jax.Array | None
+    probs_BTE: jax.Array
+
+
+def route(c: Model, logits_BTE, bias_E, dropless: bool) -> Routing:
+    """bias_E: the selection bias, or None. dropless: whatever the capacity, as in decoding."""
+    if c.router == "softmax":
+        scores_BTE = probs_BTE = jax.nn.softmax(logits_BTE, -1)
+    else:
+        scores_BTE = jax.nn.sigmoid(logits_BTE)
+        probs_BTE = scores_BTE / (scores_BTE.sum(-1, keepdims=True) + 1e-20)
+    if bias_E is None and c.expert_groups == 1:
+        gate_BTS, expert_BTS = jax.lax.top_k(scores_BTE, c.top_k)
+    else:
+        choice_BTE = jax.lax.stop_gradient(scores_BTE) + (0 if bias_E is None else bias_E)
+        _, expert_BTS = jax.lax.top_k(_limited(c, choice_BTE), c.top_k)
+        gate_BTS = jnp.take_along_axis(scores_BTE, expert_BTS, -1)
+    if c.renormalise:
+        gate_BTS = gate_BTS / (gate_BTS.sum(-1, keepdims=True) + 1e-20)
+    if c.gate_scale != 1:
+        gate_BTS = gate_BTS * c.gate_scale
+    if not c.capacity_factor or dropless:
+        return Routing(expert_BTS, gate_BTS, None, probs_BTE)
+    rank_GnS = ranks(c, expert_BTS)
+    kept_BTS = (rank_GnS < capacity(c, rank_GnS.shape[1])).reshape(expert_BTS.shape)
+    return Routing(expert_BTS, jnp.where(kept_BTS, gate_BTS, 0), kept_BTS, probs_BTE)
+
+
+def _limited(c: Model, choice_BTE):
+    """The scores of the experts in a token's best groups, the others' at minus infinity. A group is as good as its best two experts
+    together (DeepSeek-V3, section 2.1.2)."""
+    if c.expert_groups == 1:
+        return choice_BTE
+    grouped = choice_BTE.reshape(*choice_BTE.shape[:-1], c.expert_groups, -1)
+    best = jax.lax.top_k(grouped, min(2, grouped.shape[-1]))[0].sum(-1)
+    chosen = jax.lax.top_k(best, c.top_groups)[1]
+    allowed = jax.nn.one_hot(chosen, c.expert_groups, dtype=bool).any(-2)
+    return jnp.where(allowed[..., None], grouped, -jnp.inf).reshape(choice_BTE.shape)
+
+
+def capacity(c: Model, tokens: int) -> int:
+    """Assignments that an expert takes from one routing group of `tokens` tokens."""
+    return min(tokens, -(-int(tokens * c.top_k * c.capacity_factor) // c.n_experts))
+
+
+def by_group(c: Model, a_BT):
+    """(B, T, ...) as (routing groups, tokens of one, ...)."""
+    return a_BT.reshape(a_BT.shape[0] // c.routing_group, -1, *a_BT.shape[2:])
+
+
+def ranks(c: Model, expert_BTS):
+    """(G, n, S): the place of each assignment in the queue of its expert inside its routing group. First choices stand before second
+    ones, earlier tokens before later ones (as GShard, Lepikhin et al. 2020, arXiv 2006.16668)."""
+    expert_GnS = by_group(c, expert_BTS)
+    queue_GA = expert_GnS.swapaxes(1, 2).reshape(expert_GnS.shape[0], -1)
+    seen_GAE = jnp.cumsum(jax.nn.one_hot(queue_GA, c.n_experts, dtype=jnp.int32), 1)
+    rank_GA = jnp.take_along_axis(seen_GAE, queue_GA[..., None], 2)[..., 0] - 1
+    return rank_GA.reshape(expert_GnS.shape[0], c.top_k, -1).swapaxes(1, 2)
+
+
+def statistics(c: Model, logits_BTE, r: Routing) -> dict:
+    """Of one layer. Scalars: z_loss, router_entropy (nats), expert_load (max over mean assignments per expert), dropped (share of the
+    assignments). For the balance loss, (G, E): `fraction` of the assignments and mean `probability` by expert."""
+    hot_GE = jax.nn.one_hot(by_group(c, r.expert_BTS), c.n_experts, dtype=jnp.float32).sum((1, 2))
+    entropy = -(r.probs_BTE * jnp.log(r.probs_BTE + 1e-30)).sum(-1).mean()
+    return {
+        "fraction": hot_GE / hot_GE.sum(-1, keepdims=True),
+        "probability": by_group(c, r.probs_BTE).mean(1),
+        "z_loss": jnp.mean(jax.nn.logsumexp(logits_BTE, -1) ** 2),
+        "router_entropy": entropy,
+        "expert_load": hot_GE.sum(0).max() / hot_GE.sum(0).mean(),
+        "dropped": jnp.float32(0) if r.kept_BTS is None else 1 - r.kept_BTS.mean(dtype=jnp.float32),
+    }
+
+
+def losses(c: Model, stats_L: dict) -> dict:
+    """The stacked statistics of all MoE layers with `balance_loss` (L,) and `auxiliary`, the term that is added to the loss."""
+    kept = {k: v for k, v in stats_L.items() if k not in ("fraction", "probability")}
+    f_LGE, p_LGE = stats_L["fraction"], stats_L["probability"]
+    balance_L = c.n_experts * (f_LGE * p_LGE).sum(-1).mean(-1)
+    pooled = c.n_experts * (f_LGE.mean(0) * p_LGE.mean(0)).sum(-1).mean()
+    balance = balance_L.sum() if c.balance_scope == "layer" else pooled
+    return {**kept, "balance_loss": balance_L, "auxiliary": c.balance_weight * balance + c.z_weight * kept["z_loss"].sum()}
+
+
+def check(c: Model) -> None:
+    """Raises ValueError in words that say what to change."""
+    if c.top_k > c.n_experts:
+        raise ValueError(f"model.top_k={c.top_k} is above model.n_experts={c.n_experts}: a token cannot choose more experts than there are")
+    if c.router not in ("softmax", "sigmoid"):
+        raise ValueError(f"model.router={c.router!r}: choose from softmax, sigmoid")
+    if c.balance_scope not in ("layer", "model"):
+        raise ValueError(f"model.balance_scope={c.balance_scope!r}: choose from layer, model")
+    if c.routing_group < 1:
+        raise ValueError(f"model.routing_group={c.routing_group} must be at least 1 sequence")
+    if not 1 <= c.top_groups <= c.expert_groups or c.n_experts % max(1, c.expert_groups):
+        raise ValueError(
+            f"model.expert_groups={c.expert_groups} must divide model.n_experts={c.n_experts}, and model.top_groups={c.top_groups} lie in 1 .. {c.expert_groups}"
+        )
+    if c.top_k > c.top_groups * (c.n_experts // c.expert_groups):
+        raise ValueError(f"model.top_k={c.top_k} is above the {c.top_groups * (c.n_experts // c.expert_groups)} experts of model.top_groups={c.top_groups}")
