@@ -1,4 +1,4 @@
-"""Text to token ids. An entry: `encode(bytes) -> int array`, `vocab_size`, `separator` (id between documents), `fingerprint`,
+"""Text to token ids. An entry: `encode(bytes) -> int array`, its inverse `decode(ids) -> bytes`, `vocab_size`, `separator` (id between documents), `fingerprint`,
 and `token_bytes`, the bytes of text that each id stands for, so that bits per byte are counted."""
 
 import hashlib
@@ -19,6 +19,9 @@ class Bytes:
 
     def encode(self, text: bytes) -> np.ndarray:
         return np.frombuffer(text.replace(b"\0", b""), np.uint8)
+
+    def decode(self, ids) -> bytes:
+        return bytes(int(i) for i in ids if 0 < i < 256)
 
 
 class SentencePiece:
@@ -43,6 +46,9 @@ class SentencePiece:
 
     def encode(self, text: bytes) -> np.ndarray:
         return np.array(self._model.encode(text.decode("utf-8", "replace")), np.int32)
+
+    def decode(self, ids) -> bytes:
+        return self._model.decode([int(i) for i in ids]).encode()
 
 
 TOKENIZERS = {"bytes": lambda d: Bytes(), "sentencepiece": lambda d: SentencePiece(d.tokenizer_path)}
