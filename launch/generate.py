@@ -96,5 +96,3 @@ def tokenizer(run: Run):
     if run.data.source == "synthetic":
         raise ConfigError("the run was trained on the synthetic source, whose tokens are no text")
     return tokenizers.load(run.data)
-
-

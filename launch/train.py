@@ -264,7 +264,9 @@ def _check_init(run: Run, where: Where) -> None:
         raise ConfigError(f"the run starts from imported weights {run.init}: say where they are with --init_from=HF_DIR")
     found = folder.fingerprint(where.init_from)
     if found != run.init:
-        raise ConfigError(f"--init_from={where.init_from} holds the weights {found}, the run starts from {run.init}: give another folder or --workdir")
+        raise ConfigError(
+            f"--init_from={where.init_from} holds the weights {found}, the run starts from {run.init}: give another folder or --workdir"
+        )
     folder.load(where.init_from, run.model)
 
 

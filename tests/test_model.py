@@ -8,14 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from model import account, optim, params, sample, step
 from model.config import Execution, Model, check
 from model.lm import LM, abstract, buffers
 from model.mixers import MIXERS
-from model.mlps import ACTIVATIONS, MLPS, dispatch, routing
+from model.mlps import ACTIVATIONS, MLPS
 from model.norms import NORMS
 from model.positions import POSITIONS
 
@@ -294,68 +292,6 @@ def test_rope_is_relative():
     scores = turned[0] @ turned[1].T
     np.testing.assert_allclose(np.diag(scores, 3), scores[3 - 3, 3], rtol=1e-4)
     assert abs(scores[0, 3] - scores[0, 5]) > 1e-3
-
-
-@settings(deadline=None, max_examples=8)
-@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
-def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed):
-    expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
-    with jax.disable_jit():
-        block_expert, source, slot = (np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows))
-    assert sorted(source[source >= 0]) == list(range(assignments))
-    assert (source[slot] == np.arange(assignments)).all()
-    assert (block_expert[slot // rows] == expert).all()
-
-
-@pytest.mark.parametrize("name", [n for n in dispatch.IMPLEMENTATIONS if n != "all"])
-@pytest.mark.parametrize("skew", [0.0, 3.0])
-def test_moe_gradients_leaf_by_leaf(name, skew):
-    """Against all experts, masked; router included, also when most tokens choose one expert."""
-    c = dataclasses.replace(TINY, pattern=("attention/moe",), d_ff=24, n_experts=5, top_k=3, activation="swiglu")
-    w = weights(c)
-    w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"]["router"] + skew * np.eye(16, 5, dtype=np.float32)
-
-    def loss(w, ex):
-        logits, stats = LM(c, ex).apply({"params": w}, tokens(c)[:, :-1])
-        return (logits**2).mean() + stats["auxiliary"].sum()
-
-    want = jax.grad(loss)(w, Execution(moe="all"))
-    got = jax.grad(loss)(w, Execution(moe=name, moe_rows=4))
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got)):
-        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a) + 1e-7, path
-
-
-def test_balance_loss_is_one_when_balanced():
-    c = dataclasses.replace(TINY, n_experts=4, top_k=1)
-    logits = np.zeros((1, 4, 4), np.float32)
-    stats = moe.statistics(c, logits, jax.nn.softmax(logits), np.arange(4).reshape(1, 4, 1))
-    assert float(stats["balance_loss"]) == pytest.approx(1) and float(stats["expert_load"]) == 1
-    skewed = moe.statistics(c, logits, jax.nn.softmax(logits), np.zeros((1, 4, 1), int))
-    assert float(skewed["expert_load"]) == 4
-    assert float(stats["router_entropy"]) == pytest.approx(math.log(4), rel=1e-5)
-
-
-def test_one_expert_is_the_dense_mlp():
-    """A 1-expert top-1 MoE with auxiliary weights 0 computes the dense model's function and shared gradients."""
-    dense = dataclasses.replace(TINY, n_layers=1)
-    sparse = dataclasses.replace(dense, pattern=("attention/moe",), n_experts=1, top_k=1, balance_weight=0.0, z_weight=0.0)
-    w = weights(dense)
-    m = weights(sparse)
-    layer = w["group_0"]["layer_0"]
-    m = {
-        **w,
-        "group_0": {
-            "layer_0": {
-                **layer,
-                "mlp": {"router": m["group_0"]["layer_0"]["mlp"]["router"], **{k: layer["mlp"][k]["kernel"][None] for k in ("in", "out")}},
-            }
-        },
-    }
-    loss = lambda c: lambda w: (LM(c).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
-    (a, ga), (b, gb) = jax.value_and_grad(loss(dense))(w), jax.value_and_grad(loss(sparse))(m)
-    assert float(a) == pytest.approx(float(b), rel=1e-5)
-    np.testing.assert_allclose(gb["group_0"]["layer_0"]["mlp"]["in"][0], ga["group_0"]["layer_0"]["mlp"]["in"]["kernel"], atol=1e-5)
-    np.testing.assert_allclose(gb["embed"], ga["embed"], atol=1e-5)
 
 
 def test_schedules():

@@ -39,14 +39,18 @@ def _body(fv) -> int:
     from model.lm import LM
 
     if not fv.hf_dir or not fv.out:
-        raise UserError(f"--{'out' if fv.hf_dir else 'hf_dir'} is missing: isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy")
+        raise UserError(
+            f"--{'out' if fv.hf_dir else 'hf_dir'} is missing: isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy"
+        )
     tokens = read_tokens(fv.tokens)
     parent = os.path.dirname(os.path.abspath(fv.out))
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK) or os.path.isdir(fv.out):
         raise UserError(f"--out={fv.out} cannot be written: name a file in a folder that exists")
     _, c, _ = folder.read_config(fv.hf_dir)
     if tokens.min() < 0 or tokens.max() >= c.vocab_size:
-        raise UserError(f"--tokens={fv.tokens} holds id {tokens.min() if tokens.min() < 0 else tokens.max()}: the vocabulary is 0 .. {c.vocab_size - 1}")
+        raise UserError(
+            f"--tokens={fv.tokens} holds id {tokens.min() if tokens.min() < 0 else tokens.max()}: the vocabulary is 0 .. {c.vocab_size - 1}"
+        )
     if c.positions == "learned" and tokens.shape[1] > c.seq_len:
         raise UserError(f"--tokens={fv.tokens} is {tokens.shape[1]} long: the model has {c.seq_len} learned positions")
     c, variables = folder.load(fv.hf_dir, c)

@@ -59,7 +59,14 @@ def _sentencepiece(path: str) -> dict:
     unknown = proto.pieces[proto.trainer_spec.unk_id].piece
     if proto.trainer_spec.model_type == pb.TrainerSpec.BPE:
         plain = {p.piece: p.score for p in proto.pieces if p.type in (kinds.NORMAL, kinds.USER_DEFINED)}
-        model = {"type": "BPE", "vocab": ids, "merges": _merges(plain, ids), "unk_token": unknown, "fuse_unk": True, "byte_fallback": fallback}
+        model = {
+            "type": "BPE",
+            "vocab": ids,
+            "merges": _merges(plain, ids),
+            "unk_token": unknown,
+            "fuse_unk": True,
+            "byte_fallback": fallback,
+        }
     else:
         model = {"type": "Unigram", "unk_id": proto.trainer_spec.unk_id, "vocab": pieces, "byte_fallback": fallback}
     prefix = "always" if spec.add_dummy_prefix else "never"

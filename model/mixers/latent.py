@@ -69,6 +69,8 @@ def check(c: Model) -> None:
     if not c.kv_rank:
         raise ValueError("mixer latent needs model.kv_rank, the width of the latent that keys and values share")
     if c.n_kv_heads not in (0, c.n_heads) or c.qk_norm != "none" or c.qkv_bias:
-        raise ValueError("mixer latent has its own norms, no grouped heads and no biases of q, k, v: leave model.n_kv_heads, qk_norm and qkv_bias")
+        raise ValueError(
+            "mixer latent has its own norms, no grouped heads and no biases of q, k, v: leave model.n_kv_heads, qk_norm and qkv_bias"
+        )
     if c.positions == "rope" and (not c.d_rope or int(c.d_rope * c.rope_fraction) % 2):
         raise ValueError(f"mixer latent with rope needs an even model.d_rope (now {c.d_rope}), the width per head that is rotated")
