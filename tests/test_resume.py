@@ -167,7 +167,11 @@ def test_all_damaged_starts_again(whole, cut, tmp_path):
 
 @pytest.mark.parametrize(
     "field,value,words",
-    [("version", 9, "has format 9, this isoflop reads format 1"), ("run", "x", "belongs to run x"), ("scan", True, "where.scan=true")],
+    [
+        ("version", 9, f"has format 9, this isoflop reads format {checkpoint.VERSION}"),
+        ("run", "x", "belongs to run x"),
+        ("scan", True, "where.scan=true"),
+    ],
 )
 def test_foreign_checkpoints_are_refused(field, value, words, cut, tmp_path):
     folder = shutil.copytree(cut["dense"], tmp_path / "r")

@@ -5,7 +5,8 @@
   isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text --set "data.path=notes/*.md"
   isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR --set optimizer.lr=1e-4 --set model.seq_len=128
 
-With --init_from the model is the one of a Hugging Face folder, weights included; the recipe gives the rest. On a CPU a mesh of several devices is simulated. A finished folder is recognised and nothing is trained again.
+With --init_from the model is the one of a Hugging Face folder, weights included; the recipe gives the rest. On a CPU a mesh of several
+devices is simulated. A finished folder is recognised and nothing is trained again.
 """
 
 import dataclasses
