@@ -161,7 +161,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(p: Program, variables, dataset) -> Evaluation:
     """Evaluates on all validation windows; the last batch is filled up and the filling left out."""
-    windows = dataset.validation()
+    windows, text_bytes = dataset.counted_validation()
     out, stats = [], []
     for i in range(0, len(windows), p.eval_batch):
         rows = windows[i : i + p.eval_batch]
@@ -178,7 +178,7 @@ def evaluate(p: Program, variables, dataset) -> Evaluation:
         float(nll.mean()),
         se(nll),
         se(nll.mean(1)) if len(nll) > 1 else float("nan"),
-        float(nll.sum() / math.log(2) / dataset.token_bytes[windows[:, 1:]].sum()),
+        float(nll.sum() / math.log(2) / text_bytes.sum()),
         nll.size,
         None if excess is None else float(excess.mean()),
         None if excess is None else se(excess),
@@ -253,8 +253,8 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
     pending = None
     while session.done < total and not watch.verdict:
         done, count = session.done, min(p.dispatch, session.next_stop() - session.done)
-        rows = np.stack([dataset.batch(done + i, run.batch) for i in range(count)])
-        text_bytes = dataset.token_bytes[rows[:, :, 1:]].sum((1, 2))
+        read = [dataset.counted_batch(done + i, run.batch) for i in range(count)]
+        rows, text_bytes = np.stack([tokens for tokens, _ in read]), np.array([sizes.sum() for _, sizes in read])
         padded = np.concatenate([rows, np.zeros((p.dispatch - count, *rows.shape[1:]), np.int32)])
         state, metrics = p.train(state, meshes.put(padded, p.rows), _hyper(run, done, count, total, p.dispatch), np.int32(count))
         if pending:
