@@ -21,7 +21,7 @@ class Latent(nn.Module):
         c, dtype = self.c, self.ex.dtype
         ctx = ctx or context.plain(x_BTD.shape[1])
         rotate = positions.POSITIONS[c.positions].rotate
-        norm = lambda name: RMSNorm(**({"eps": c.norm_eps} if c.norm_eps else {}), name=name)
+        norm = lambda name: RMSNorm(name=name)  # eps 1e-6 whatever the model's, as in DeepSeek-V3
 
         def down(name, width):
             return Einsum("btd,dp->btp", (c.d_model, width), ("embed", None), c.d_model, dtype=dtype, name=name)(x_BTD)

@@ -1,0 +1,197 @@
+"""Reads and writes folders of config.json and safetensors."""
+
+import dataclasses
+import glob
+import hashlib
+import json
+import os
+
+import jax
+import numpy as np
+
+from launch import record
+from launch.config import ConfigError
+from launch.huggingface import FAMILIES, entries
+from launch.huggingface.config import Config, fixed
+from model.config import Model, check
+from model.lm import abstract, buffers
+from model.norms import NORMS
+
+# what other programs leave in a file and no model reads
+IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids")
+# fields that decide training alone: no config.json carries them
+TRAINING = ("balance_weight", "balance_scope", "z_weight", "bias_rate", "routing_group")
+
+
+def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[str]]:
+    """(family, the equivalent Model, what was passed over) of HF_DIR/config.json. Raises ConfigError.
+
+    counting: only the counts are wanted; fields that change the function but no count are passed over, and named."""
+    path = os.path.join(hf_dir, "config.json")
+    if not os.path.isfile(path):
+        raise ConfigError(f"--hf_dir={hf_dir} holds no config.json: give a folder in Hugging Face's format")
+    try:
+        with open(path) as f:
+            given = json.load(f)
+        name = given.get("model_type")
+    except (OSError, ValueError, AttributeError, RecursionError) as e:
+        raise ConfigError(f"{path} is not a readable JSON object ({type(e).__name__}: {e})") from None
+    if name not in FAMILIES:
+        raise ConfigError(f"{path}: model_type {name!r} is not known here: families are {', '.join(FAMILIES)}")
+    family = FAMILIES[name]
+    cfg = Config(given, family.defaults, counting)
+    fixed(cfg, family.fixed)
+    try:
+        c = family.read(cfg)
+        check(c)
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as e:
+        raise ConfigError(f"{path}: {e}") from None
+    return name, c, cfg.ignored
+
+
+def _files(hf_dir: str) -> list[str]:
+    found = sorted(glob.glob(os.path.join(glob.escape(hf_dir), "*.safetensors")))
+    if not found:
+        others = [os.path.basename(p) for e in ("bin", "pt", "pth", "pkl") for p in glob.glob(os.path.join(glob.escape(hf_dir), f"*.{e}"))]
+        why = f" ({others[0]} is a pickle, which can run code: convert it to safetensors)" if others else ""
+        raise ConfigError(f"--hf_dir={hf_dir} holds no model.safetensors{why}")
+    return found
+
+
+def fingerprint(hf_dir: str) -> str:
+    """SHA-256 over config.json and the weights."""
+    digest = hashlib.sha256()
+    for path in [os.path.join(hf_dir, "config.json"), *_files(hf_dir)]:
+        with open(path, "rb") as f:
+            digest.update(hashlib.file_digest(f, "sha256").digest())
+    return "hf:" + digest.hexdigest()[:16]
+
+
+def _shapes(c: Model) -> dict[str, tuple]:
+    """{path: shape} of every parameter and buffer of the unrolled model."""
+    is_box = lambda x: hasattr(x, "value")
+    flat = jax.tree_util.tree_leaves_with_path(abstract(c), is_leaf=is_box)
+    path = lambda keys: "/".join(str(k.key) for k in keys)
+    out = {f"params/{path(k)}": tuple(b.value.shape) for k, b in flat}
+    return out | {f"buffers/{path(k)}": tuple(b.shape) for k, b in jax.tree_util.tree_leaves_with_path(buffers(c))}
+
+
+def _nested(flat: dict) -> dict:
+    out = {"params": {}, "buffers": {}}
+    for path, a in flat.items():
+        *parents, name = path.split("/")
+        node = out
+        for p in parents:
+            node = node.setdefault(p, {})
+        node[name] = a
+    return out
+
+
+def _open(paths: list[str]) -> dict:
+    """{tensor: (file, shape)} of all files. Raises ConfigError."""
+    from safetensors import SafetensorError, safe_open
+
+    where = {}
+    for path in paths:
+        try:
+            f = safe_open(path, framework="flax")
+            where |= {name: (f, tuple(f.get_slice(name).get_shape())) for name in f.keys()}
+        except (OSError, SafetensorError) as e:
+            raise ConfigError(f"{path} is not a readable safetensors file ({e})") from None
+    return where
+
+
+def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
+    """(Model, {"params", "buffers"} of float32 numpy arrays, layers unrolled) of a folder. Raises ConfigError naming the tensor that is
+    missing, left over, or of another shape. c: the model to fill; by default the one that config.json describes."""
+    name, own, _ = read_config(hf_dir)
+    c = c or own
+    found, table, shapes = _open(_files(hf_dir)), entries(name, c), _shapes(c)
+    prefix = "" if any(t in found for e in table for t in e.theirs) else _prefix(table, found)
+    used, flat = set(), {}
+    for e in table:
+        want = [np.asarray(a).shape for a in e.write([np.broadcast_to(np.float32(0), shapes[o]) for o in e.ours])]
+        arrays = []
+        for theirs, shape in zip(e.theirs, want):
+            theirs = theirs.removeprefix(prefix)
+            if theirs not in found:
+                raise ConfigError(f"{hf_dir}: tensor {theirs} is missing; config.json ({name}) asks for it with shape {list(shape)}")
+            f, stored = found[theirs]
+            if stored != shape:
+                raise ConfigError(f"{hf_dir}: tensor {theirs} has shape {list(stored)}, config.json ({name}) asks for {list(shape)}")
+            arrays.append(np.asarray(f.get_tensor(theirs), np.float32))
+            used.add(theirs)
+        flat |= dict(zip(e.ours, (np.ascontiguousarray(a) for a in e.read(arrays, [shapes[o] for o in e.ours]))))
+    tied = {"lm_head.weight"} if c.tied else set()
+    left = [t for t in found if t not in used | tied and not t.endswith(IGNORED)]
+    if left:
+        raise ConfigError(f"{hf_dir}: tensor {left[0]} is not part of a {name} model of this config.json ({len(left)} left over)")
+    if missing := shapes.keys() - flat.keys():
+        raise ConfigError(f"family {name} has no place for {sorted(missing)[0]}")
+    return c, _nested(flat)
+
+
+def _prefix(table, found) -> str:
+    """Base models are saved without the name of their body, such as `transformer.`."""
+    body = table[0].theirs[0].partition(".")[0] + "."
+    return body if any(f"{body}{t}" in {x for e in table for x in e.theirs} for t in found) else ""
+
+
+def _plain(c: Model) -> dict:
+    """The fields of `c` that decide the function at inference, every default made explicit and what is not read left out."""
+    eps = c.norm_eps or NORMS[c.norm].module.eps
+    d = dataclasses.asdict(c) | {"n_kv_heads": c.m_heads, "d_head": c.k_head, "d_expert": c.f_expert, "norm_eps": eps}
+    d |= {"pattern": c.kinds, "first_layers": ()}
+    mixers, mlps = {m for m, _ in c.kinds}, {m for _, m in c.kinds}
+    unread = set(TRAINING)
+    if c.positions != "rope":
+        unread |= {"rope_theta", "rope_fraction", "rope_interleaved"}
+    if "latent" not in mixers:
+        unread |= {"kv_rank", "q_rank", "d_rope", "d_value"}
+    if "dense" not in mlps:
+        unread |= {"d_ff"}
+    if "moe" not in mlps:
+        unread |= {"n_experts", "top_k", "d_expert", "n_shared", "router", "renormalise", "gate_scale", "expert_groups", "top_groups"}
+        unread |= {"selection_bias", "capacity_factor"}
+    return {k: v for k, v in d.items() if k not in unread}
+
+
+def family_of(c: Model) -> str:
+    """The family that computes the function of `c`. Raises ConfigError with the fields that none has, by the nearest family."""
+    nearest = None
+    for name, family in FAMILIES.items():
+        try:
+            again = _plain(family.read(Config(family.write(c), family.defaults)))
+            want = _plain(c)
+        except (ConfigError, ValueError, TypeError, KeyError):
+            continue
+        differ = [k for k in want if want[k] != again.get(k)]
+        if not differ:
+            return name
+        if nearest is None or len(differ) < len(nearest[1]):
+            nearest = name, differ
+    if nearest is None:
+        raise ConfigError("no Hugging Face family here has this model's activation: set model.activation to swiglu, gelu or relu")
+    own = ", ".join(f"model.{k}={getattr(c, k)!r}" for k in nearest[1])
+    raise ConfigError(f"no Hugging Face family here computes this model; the nearest, {nearest[0]}, differs in {own}")
+
+
+def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> str:
+    """Writes config.json and model.safetensors into `hf_dir`, which must not hold any yet, and returns the family. Layers of `variables`
+    are unrolled. more: further fields of config.json. Raises ConfigError or RecordError."""
+    from safetensors.numpy import save_file
+
+    name = family_of(c)
+    taken = [f for f in ("config.json", "model.safetensors") if os.path.exists(os.path.join(hf_dir, f))]
+    if taken:
+        raise ConfigError(f"--hf_dir={hf_dir} already holds {taken[0]}: give another folder")
+    record.writable(hf_dir)
+    flat = {"/".join(str(k.key) for k in path): np.asarray(a, np.float32) for path, a in jax.tree_util.tree_leaves_with_path(variables)}
+    tensors = {}
+    for e in entries(name, c):
+        tensors |= {t: np.ascontiguousarray(a) for t, a in zip(e.theirs, e.write([flat[o] for o in e.ours]))}
+    family = FAMILIES[name]
+    config = {"architectures": [family.architecture], "model_type": name, "dtype": "float32", **family.write(c), **(more or {})}
+    save_file(tensors, os.path.join(hf_dir, "model.safetensors"), metadata={"format": "pt"})
+    record.write_json(os.path.join(hf_dir, "config.json"), config)
+    return name

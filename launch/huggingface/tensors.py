@@ -1,0 +1,95 @@
+"""How tensors of ours stand in a Hugging Face file: entries that read and write, so that import and export are one table."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from model.config import Model
+
+
+class Entry(NamedTuple):
+    """Tensors that belong together: `ours` are paths into {"params": ..., "buffers": ...} of the unrolled model, `theirs` names in
+    the file. read(their arrays, our shapes) -> our arrays; write(our arrays) -> their arrays."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    read: Callable
+    write: Callable
+
+
+def plain(ours: str, theirs: str) -> Entry:
+    """The same array."""
+    return Entry((ours,), (theirs,), lambda a, shapes: a, lambda a: a)
+
+
+def vector(ours: str, theirs: str) -> Entry:
+    """The same numbers, flat in the file."""
+    return Entry((ours,), (theirs,), lambda a, shapes: [a[0].reshape(shapes[0])], lambda a: [a[0].reshape(-1)])
+
+
+def linear(ours: str, theirs: str, inputs: int = 1) -> Entry:
+    """torch's Linear, (out, in); the first `inputs` axes of ours are the inputs."""
+    flat = lambda a: a.reshape(int(np.prod(a.shape[:inputs])), -1)
+    return Entry((ours,), (theirs,), lambda a, shapes: [a[0].T.reshape(shapes[0])], lambda a: [flat(a[0]).T])
+
+
+def conv1d(ours: str, theirs: str, inputs: int = 1) -> Entry:
+    """GPT-2's Conv1D, (in, out)."""
+    flat = lambda a: a.reshape(int(np.prod(a.shape[:inputs])), -1)
+    return Entry((ours,), (theirs,), lambda a, shapes: [a[0].reshape(shapes[0])], lambda a: [flat(a[0])])
+
+
+def stacked(ours: str, theirs: list[str]) -> Entry:
+    """One Linear per expert; ours is (E, in, out)."""
+    return Entry((ours,), tuple(theirs), lambda a, shapes: [np.stack([x.T for x in a])], lambda a: [x.T for x in a[0]])
+
+
+def fused(ours: list[str], theirs: str, axis: int, transposed: bool) -> Entry:
+    """Several of ours one after the other along `axis` of one array of theirs; `transposed`: theirs is (out, in), ours (in, out ...)."""
+
+    def read(a, shapes):
+        whole = a[0].T if transposed else a[0]
+        widths = [int(np.prod(s[axis:])) for s in shapes]
+        return [part.reshape(s) for part, s in zip(np.split(whole, np.cumsum(widths)[:-1], -1), shapes)]
+
+    def write(a):
+        whole = np.concatenate([x.reshape(*x.shape[:axis], -1) for x in a], -1)
+        return [whole.T if transposed else whole]
+
+    return Entry(tuple(ours), (theirs,), read, write)
+
+
+def by_head(ours: list[str], theirs: str) -> Entry:
+    """BLOOM's query_key_value: (H, 3, K) along the output axis, head by head. Ours are (D, H, K) each, or (H, K) for the biases."""
+
+    def read(a, shapes):
+        *inputs, heads, width = shapes[0]
+        whole = a[0].T.reshape(*inputs, heads, len(shapes), width)
+        return [whole[..., i, :] for i in range(len(shapes))]
+
+    def write(a):
+        whole = np.stack(a, -2)
+        return [whole.reshape(*whole.shape[:-3], -1).T]
+
+    return Entry(tuple(ours), (theirs,), read, write)
+
+
+def layers(c: Model) -> Iterator[tuple[int, str, str, str]]:
+    """(number, path in params, mixer, mlp) of every layer of the unrolled model."""
+    first = len(c.first_layers)
+    for i, (mixer, mlp) in enumerate(c.kinds):
+        g, j = divmod(i - first, len(c.pattern))
+        yield i, f"first_{i}" if i < first else f"group_{g}/layer_{j}", mixer, mlp
+
+
+def norm(ours: str, theirs: str, bias: bool) -> list[Entry]:
+    """Scale, and bias where the norm has one."""
+    out = [plain(f"params/{ours}/scale", f"{theirs}.weight")]
+    return out + [plain(f"params/{ours}/bias", f"{theirs}.bias")] if bias else out
+
+
+def projection(ours: str, theirs: str, inputs: int = 1, bias: bool = False, kind: Callable = linear) -> list[Entry]:
+    """A matrix, and its bias where there is one."""
+    out = [kind(f"params/{ours}/kernel", f"{theirs}.weight", inputs)]
+    return out + [vector(f"params/{ours}/bias", f"{theirs}.bias")] if bias else out
