@@ -14,9 +14,11 @@ passes through (active experts, router, head, also when tied; no embedding looku
 
 from model import norms
 from model.config import Execution, Model
+from model.lm import ONE_HOT_VOCAB
 from model.mixers import MIXERS
 from model.mlps import MLPS
 from model.positions import POSITIONS
+from model.work import Work, total
 
 CONVENTIONS = ("matmul", "matmul_causal", "6N", "6N_active", "6N_nonembedding", "6N_active_nonembedding")
 GROUPS = ("embedding", "positions", "attention", "mlp", "router", "experts", "shared_experts", "norms", "head")
@@ -69,14 +71,15 @@ def flops_per_token(c: Model) -> dict[str, int]:
     }
 
 
-def executed_flops(c: Model, ex: Execution, batch: int) -> int:
-    """Matmul FLOPs that one training step of `batch` sequences executes: model FLOPs plus the padding of the MoE layout, the
-    one-hot embedding and, with remat, a second forward pass through the layers."""
-    from model.lm import ONE_HOT_VOCAB
+def work(c: Model, ex: Execution, batch: int) -> Work:
+    """Matmul FLOPs that a step on `batch` sequences executes: those of the parts, the head, and the one-hot embedding of a small
+    vocabulary, whose input has no gradient."""
+    head = 2 * batch * c.seq_len * c.d_model * c.vocab_size
+    embedding = head if c.vocab_size <= ONE_HOT_VOCAB else 0
+    layers = [part.work(c, ex, batch) for mixer, mlp in c.kinds for part in (MIXERS[mixer], MLPS[mlp])]
+    return total([*layers, Work(head, 2 * head, 0), Work(embedding, embedding, 0)])
 
-    tokens = batch * c.seq_len
-    layers = sum(tokens * MIXERS[mixer].forward_flops(c, False) + MLPS[mlp].executed_flops(c, ex, tokens) for mixer, mlp in c.kinds)
-    head = 2 * tokens * c.d_model * c.vocab_size
-    # the one-hot input has no gradient of its own: forward, and the table's gradient
-    embedding = 2 * head if c.vocab_size <= ONE_HOT_VOCAB else 0
-    return (4 if ex.remat else 3) * layers + 3 * head + embedding
+
+def executed_flops(c: Model, ex: Execution, batch: int) -> int:
+    """Matmul FLOPs of one training step: forward, backward, and under remat what is computed again."""
+    return work(c, ex, batch).training(ex.remat)

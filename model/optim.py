@@ -52,7 +52,7 @@ def factor(s: Schedule, step: int, steps: int) -> float:
 def check(o: Optimizer, s: Schedule) -> None:
     """Raises ValueError in words that say what to change."""
     choose(DECAYS, s.decay, "schedule.decay")
-    choose(("matrices", "all"), o.decay, "optimizer.decay")
+    choose(dict.fromkeys(("matrices", "all")), o.decay, "optimizer.decay")
     if not (o.lr > 0 and math.isfinite(o.lr)):
         raise ValueError(f"optimizer.lr={o.lr} must be a positive number")
     if o.embed_lr < 0 or o.weight_decay < 0 or o.clip <= 0:

@@ -9,6 +9,7 @@ from flax import linen as nn
 from model import context, norms, positions
 from model.config import Execution, Model
 from model.params import Einsum
+from model.work import Work, matmuls
 
 
 def attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
@@ -93,6 +94,11 @@ def per_token(n: int, c: Model) -> int | float:
 def map_flops(c: Model, causal: bool) -> int | float:
     """Scores and values: 2 x 2 H K per attended pair."""
     return per_token(4 * c.n_heads * c.k_head * pairs(c, causal), c)
+
+
+def work(c: Model, ex: Execution, batch: int) -> Work:
+    """The whole map of scores, masked pairs too."""
+    return matmuls(batch * c.seq_len * (2 * multiplied(c) + map_flops(c, causal=False)))
 
 
 def cache(c: Model) -> int:

@@ -10,6 +10,7 @@ from model.config import Execution, Model
 from model.mixers.attention import attend, output, pairs, per_token
 from model.norms import RMSNorm
 from model.params import Einsum
+from model.work import Work, matmuls
 
 
 class Latent(nn.Module):
@@ -58,6 +59,11 @@ def multiplied(c: Model) -> int:
 def map_flops(c: Model, causal: bool) -> int | float:
     """Scores over d_head + d_rope, values over d_value, per head and attended pair."""
     return per_token(2 * c.n_heads * (c.k_head + c.d_rope + c.v_head) * pairs(c, causal), c)
+
+
+def work(c: Model, ex: Execution, batch: int) -> Work:
+    """The whole map of scores, masked pairs too."""
+    return matmuls(batch * c.seq_len * (2 * multiplied(c) + map_flops(c, causal=False)))
 
 
 def cache(c: Model) -> int:

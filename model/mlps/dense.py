@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from model.config import Execution, Model
 from model.params import Einsum
+from model.work import Work, matmuls
 
 _exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
 
@@ -60,8 +61,10 @@ def multiplied(c: Model) -> int:
     return matrices(c) * c.d_model * c.d_ff
 
 
-def executed_flops(c: Model, ex: Execution, tokens: int) -> int:
-    return tokens * 2 * multiplied(c)
+def work(c: Model, ex: Execution, batch: int, width: int = 0) -> Work:
+    """`width` 0 stands for d_ff. The last matmul ends the layer, unless a norm comes after it."""
+    one = 2 * batch * c.seq_len * c.d_model * (width or c.d_ff)
+    return matmuls(matrices(c) * one, 0 if c.post_norm else one)
 
 
 def check(c: Model) -> None:

@@ -1,0 +1,29 @@
+"""What an implementation of a part states of itself, beside the counts of the part that no implementation changes."""
+
+from typing import NamedTuple
+
+
+class Work(NamedTuple):
+    """Matmul FLOPs that one batch executes (a multiply and an add are 2; weighted sums over experts among them).
+
+    forward    padding and masked pairs included
+    backward   two matmuls for each of the forward, and what an implementation adds
+    again      of the forward, what a rematerialised layer computes a second time: what its gradients are made of, so without the
+               matmul that ends the layer, whose result is only added to the residual stream
+    """
+
+    forward: int
+    backward: int
+    again: int
+
+    def training(self, remat: bool) -> int:
+        return self.forward + self.backward + self.again * remat
+
+
+def matmuls(forward: int, last: int = 0) -> Work:
+    """Matmuls with gradients for both sides; `last` FLOPs of them end a layer."""
+    return Work(forward, 2 * forward, forward - last)
+
+
+def total(parts) -> Work:
+    return Work(*map(sum, zip(*parts)))
