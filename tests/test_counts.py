@@ -71,7 +71,6 @@ def test_parameters_equal_the_tree(name):
         assert counted["active"] == counted["total"] - experts + experts * c.top_k // c.n_experts
 
 
-
 @every_shape
 def test_model_flops_equal_the_walk(name):
     """Forward, of the reference: the MoE by assignments (`ragged_dot`: 2 x assignments x d x f), the sum of experts' outputs by their

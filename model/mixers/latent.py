@@ -7,10 +7,10 @@ from flax import linen as nn
 
 from model import context, positions
 from model.config import Execution, Model
-from model.mixers.attention import attend, output, pairs, per_token
+from model.mixers.attention import attend, map_bytes, output, pairs, per_token
 from model.norms import RMSNorm
 from model.params import Einsum
-from model.work import Work, matmuls
+from model.work import Work, matmuls, size
 
 
 class Latent(nn.Module):
@@ -62,8 +62,12 @@ def map_flops(c: Model, causal: bool) -> int | float:
 
 
 def work(c: Model, ex: Execution, batch: int) -> Work:
-    """The whole map of scores, masked pairs too."""
-    return matmuls(batch * c.seq_len * (2 * multiplied(c) + map_flops(c, causal=False)))
+    """The whole map of scores, masked pairs too. Kept: the latents before and after their norms, keys and values before and after they are
+    put together, queries, what is attended to, and the map."""
+    tokens, turned = batch * c.seq_len, c.k_head + c.d_rope
+    width = 2 * (c.q_rank + c.kv_rank) + c.n_heads * (2 * turned + c.k_head + 3 * c.v_head)
+    kept = tokens * width * size(ex) + map_bytes(c, ex, batch)
+    return matmuls(tokens * (2 * multiplied(c) + map_flops(c, causal=False)), 0, kept, map_bytes(c, ex, batch) // 3)
 
 
 def cache(c: Model) -> int:
@@ -75,6 +79,8 @@ def check(c: Model) -> None:
     if not c.kv_rank:
         raise ValueError("mixer latent needs model.kv_rank, the width of the latent that keys and values share")
     if c.n_kv_heads not in (0, c.n_heads) or c.qk_norm != "none" or c.qkv_bias:
-        raise ValueError("mixer latent has its own norms, no grouped heads and no biases of q, k, v: leave model.n_kv_heads, qk_norm and qkv_bias")
+        raise ValueError(
+            "mixer latent has its own norms, no grouped heads and no biases of q, k, v: leave model.n_kv_heads, qk_norm and qkv_bias"
+        )
     if c.positions == "rope" and (not c.d_rope or int(c.d_rope * c.rope_fraction) % 2):
         raise ValueError(f"mixer latent with rope needs an even model.d_rope (now {c.d_rope}), the width per head that is rotated")

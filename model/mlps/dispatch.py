@@ -151,18 +151,17 @@ IMPLEMENTATIONS = {"block": _block, "capacity": _capacity, "ragged": _ragged, "a
 
 
 class Layout(NamedTuple):
-    """Of one implementation on a batch: `rows` that the experts' matrices multiply, padding included; how many of its outputs are
-    `combined` for a token; and FLOPs of the backward pass per weight of an expert's matrix beyond those of the rows: gradients of
-    `selected` copies of the weights, summed by a matmul."""
+    """Of one implementation on a batch: `rows` that the experts' matrices multiply, padding included; how many experts' outputs are
+    `combined` for a token; `copies` of experts' matrices, whose gradients are summed over copies by a matmul with E."""
 
     rows: int
     combined: int
-    selected: int = 0
+    copies: int = 0
 
 
 def _block_layout(c, ex, tokens):
     n_blocks = ex.moe_groups * blocks(tokens * c.top_k // ex.moe_groups, c.n_experts, ex.moe_rows)
-    return Layout(n_blocks * ex.moe_rows, c.top_k, 2 * n_blocks * c.n_experts)
+    return Layout(n_blocks * ex.moe_rows, c.top_k, n_blocks)
 
 
 def _capacity_layout(c, ex, tokens):

@@ -13,9 +13,9 @@ from flax import linen as nn
 
 from model.config import Execution, Model
 from model.mlps import dense, dispatch, routing
-from model.mlps.dense import ACTIVATIONS, Dense, biases, matrices
+from model.mlps.dense import ACTIVATIONS, KEPT, Dense, biases, matrices
 from model.params import declare
-from model.work import Work, matmuls, total
+from model.work import Work, matmuls, size, total
 
 
 class MoE(nn.Module):
@@ -88,19 +88,20 @@ def multiplied(c: Model) -> int:
 
 def work(c: Model, ex: Execution, batch: int) -> Work:
     """Router, experts on the rows of the layout, the sum of their outputs by gates, and shared experts. Gates want the experts' outputs
-    again; the sum itself ends the layer, unless a norm comes after it."""
-    tokens = batch * c.seq_len
+    again; the sum itself ends the layer, unless a norm comes after it. Kept: rows in and out and their hidden units, copies of weights,
+    outputs by assignment, and eight float32 per token and expert of the router."""
+    tokens, d, f = batch * c.seq_len, c.d_model, c.f_expert
     layout = dispatch.COUNTS[ex.moe](c, ex, tokens)
-    matrix = matrices(c) * c.d_model * c.f_expert
-    combine = 2 * tokens * layout.combined * c.d_model
+    matrix, combine = matrices(c) * d * f, 2 * tokens * layout.combined * d
+    held = layout.rows * (2 * d + KEPT[c.activation] * f) + layout.copies * matrix + tokens * c.top_k * d
     parts = [
-        matmuls(2 * tokens * c.d_model * c.n_experts),
-        matmuls(2 * layout.rows * matrix),
-        Work(0, layout.selected * matrix, 0),
+        matmuls(2 * tokens * d * c.n_experts, kept=32 * tokens * c.n_experts),
+        matmuls(2 * layout.rows * matrix, kept=held * size(ex), spare=layout.rows * f * size(ex)),
+        Work(0, 2 * layout.copies * c.n_experts * matrix, 0),
         matmuls(combine, 0 if c.post_norm else combine),
     ]
     if c.n_shared:
-        parts.append(dense.work(c, ex, batch, c.n_shared * c.f_expert))
+        parts.append(dense.work(c, ex, batch, c.n_shared * f))
     return total(parts)
 
 
