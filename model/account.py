@@ -85,6 +85,21 @@ def _ends(c: Model, ex: Execution, batch: int) -> Work:
     return Work(flops * (1 + one_hot), flops * (2 + one_hot), 0, 3 * logits * (4 + one_hot * size(ex)))
 
 
+def shares(c: Model) -> dict[str, float]:
+    """Of the forward matmul FLOPs (`matmul`): those of the attention map, the projections, the MLPs or experts, routers, and the head."""
+    whole = forward_flops(c)
+    attention_map = sum(MIXERS[mixer].map_flops(c, False) for mixer, _ in c.kinds)
+    router = 2 * c.d_model * c.n_experts * len(c.moe_layers)
+    parts = {
+        "attention_map": attention_map,
+        "attention_projections": sum(2 * MIXERS[mixer].multiplied(c) for mixer, _ in c.kinds),
+        "mlp": sum(MLPS[mlp].forward_flops(c) for _, mlp in c.kinds) - router,
+        "router": router,
+        "head": 2 * c.d_model * c.vocab_size,
+    }
+    return {name: n / whole for name, n in parts.items()}
+
+
 def work(c: Model, ex: Execution, batch: int) -> Work:
     """What a step on `batch` sequences executes and keeps, without remat."""
     return total([*_layers(c, ex, batch), _ends(c, ex, batch)])

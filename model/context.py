@@ -56,6 +56,6 @@ def remember(module: nn.Module, name: str, new_BT, ctx: Context):
     if ctx.slot is None:
         return new_BT
     shape = (new_BT.shape[0], ctx.keys.shape[1], *new_BT.shape[2:])
-    kept = module.variable("cache", name, jnp.zeros, shape, new_BT.dtype)
+    kept = module.variable("cache", f"kept_{name}", jnp.zeros, shape, new_BT.dtype)
     kept.value = jax.lax.dynamic_update_slice_in_dim(kept.value, new_BT, ctx.slot, 1)
     return kept.value

@@ -25,7 +25,7 @@ def size(tree):
 def test_bytes_equal_the_tree(c):
     state, counted = walk.state(c, Execution()), account.memory(c, Execution(), 6)
     assert size(state.params) == counted["parameters"]
-    assert size(jax.eval_shape(lambda s, t: step._gradients(lm.LM(c), s, t)[0], state, walk.batch(c, 6, 1))) == counted["gradients"]
+    assert size(jax.eval_shape(lambda s, t: step.gradients(lm.LM(c), s, t)[0], state, walk.batch(c, 6, 1))) == counted["gradients"]
     assert size(state.opt) == counted["optimizer_state"] and size(state.buffers) == counted["buffers"]
     assert size(walk.batch(c, 6, 1)) == counted["batch"]
 
@@ -49,7 +49,7 @@ PROGRAMS = {
 def test_activations_are_within_a_quarter_of_the_compilers(name):
     """Temporaries of the compiled forward and backward pass; parameters are its arguments and gradients its outputs."""
     c, ex, batch = PROGRAMS[name]
-    f = jax.jit(functools.partial(step._gradients, lm.LM(c, ex))).lower(walk.state(c, ex), walk.batch(c, batch, 1)).compile()
+    f = jax.jit(functools.partial(step.gradients, lm.LM(c, ex))).lower(walk.state(c, ex), walk.batch(c, batch, 1)).compile()
     assert account.activations(c, ex, batch) / f.memory_analysis().temp_size_in_bytes == pytest.approx(1, abs=0.25)
 
 
@@ -57,7 +57,7 @@ def test_activations_are_within_a_quarter_of_the_compilers(name):
 def test_xla_counts_the_same_flops(d_model):
     """Within 2%, elementwise work included: dense, unrolled, no remat."""
     c = Model(vocab_size=1056, seq_len=128, d_model=d_model, n_layers=2, n_heads=4, d_ff=4 * d_model)
-    f = jax.jit(functools.partial(step._gradients, lm.LM(c))).lower(walk.state(c, Execution()), walk.batch(c, 4, 1)).compile()
+    f = jax.jit(functools.partial(step.gradients, lm.LM(c))).lower(walk.state(c, Execution()), walk.batch(c, 4, 1)).compile()
     assert f.cost_analysis()["flops"] / (4 * c.seq_len * account.flops_per_token(c)["matmul"]) == pytest.approx(1, abs=0.02)
 
 

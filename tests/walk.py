@@ -64,4 +64,4 @@ def forward(c, ex, n):
 
 def training(c, ex, n):
     """The traced forward and backward pass."""
-    return jax.make_jaxpr(lambda s, t: step._gradients(LM(c, ex), s, t))(state(c, ex), batch(c, n, 1)).jaxpr
+    return jax.make_jaxpr(lambda s, t: step.gradients(LM(c, ex), s, t))(state(c, ex), batch(c, n, 1)).jaxpr
