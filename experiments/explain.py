@@ -47,7 +47,9 @@ def size(n: float) -> str:
 
 def _shape(c: Model, d: dict) -> list[str]:
     heads = f"{c.n_heads} heads" + (f" ({c.m_heads} of keys and values)" if c.m_heads != c.n_heads else "")
-    lines = [f"{d['family']} model: d_model {c.d_model:,}, {c.n_layers} layers, {heads}, vocabulary {c.vocab_size:,}, context {c.seq_len:,}"]
+    lines = [
+        f"{d['family']} model: d_model {c.d_model:,}, {c.n_layers} layers, {heads}, vocabulary {c.vocab_size:,}, context {c.seq_len:,}"
+    ]
     if d.get("ignored"):
         lines.append(f"  passed over in config.json, for no count depends on it: {'; '.join(d['ignored'])}")
     return lines
@@ -106,7 +108,9 @@ def _memory(d: dict) -> list[str]:
     per, whole = b["kv_cache_per_token"], b["kv_cache_per_token"] * d["context"]
     two = "" if a["dtype"] == "bfloat16" else f"; in 2-byte numbers {per // 2:,} and {size(whole // 2)}"
     lines.append(f"  {'KV cache per token':<30}{per:>22,}   {size(whole)} for a whole context{two}")
-    lines.append(f"  Weights in 2-byte numbers: {short(n)} x 2 = {size(2 * n)}. With 90% of them zero {short(n / 10)} of {short(n)} would be left.")
+    lines.append(
+        f"  Weights in 2-byte numbers: {short(n)} x 2 = {size(2 * n)}. With 90% of them zero {short(n / 10)} of {short(n)} would be left."
+    )
     return lines
 
 
@@ -121,7 +125,9 @@ def _compiler(d: dict) -> list[str]:
     lines.append(f"  Activations by this account over the compiler's temporaries: {ours / theirs:.3f}")
     if k["flops"]:
         ratio = k["flops"] / tokens / d["executed_flops_per_token"]["training"]
-        lines.append(f"  FLOPs per token {k['flops'] / tokens:,.0f}, elementwise work included: {ratio:.3f} of those executed by this account")
+        lines.append(
+            f"  FLOPs per token {k['flops'] / tokens:,.0f}, elementwise work included: {ratio:.3f} of those executed by this account"
+        )
     return lines
 
 

@@ -128,12 +128,7 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
 
     devices: how many the process that trains will see; those of this process if None."""
     config.check(run)
-    from model.mlps.dispatch import IMPLEMENTATIONS
-
-    if where.moe not in ("auto", *IMPLEMENTATIONS):
-        raise ConfigError(f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
-    if where.moe == "capacity" and not run.model.capacity_factor:
-        raise ConfigError("where.moe=capacity drops assignments, which is the model's to decide: set model.capacity_factor, such as 1.25")
+    config.check_moe(run.model, where)
     for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")

@@ -19,9 +19,9 @@ from experiments.cli import UserError
 from experiments.plan import SweepJob
 from experiments.verbs import common
 from launch import config, hardware
-from launch.config import ConfigError, Job, Run
+from launch.config import Job, Run
 from model import account
-from model.config import Execution, Model, check
+from model.config import Execution, Model
 
 
 def execution(run: Run, where) -> Execution:
@@ -48,19 +48,19 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
 
 
 def _checked(job: Job) -> Job:
-    try:
-        check(job.run.model)
-    except ValueError as e:
-        raise ConfigError(str(e)) from None
-    if job.run.batch < 1 or job.run.model.moe_layers and job.run.batch % job.run.model.routing_group:
-        raise ConfigError(f"batch={job.run.batch} must be a positive multiple of model.routing_group={job.run.model.routing_group}")
+    """`job` itself. Raises ConfigError; a run without a horizon is counted as well."""
+    h = job.run.horizon
+    config.check(job.run if h.steps or h.tokens or h.flops else dataclasses.replace(job.run, horizon=config.Horizon(steps=1)))
+    config.check_moe(job.run.model, job.where)
     return job
 
 
 def _load(fv) -> tuple[Job | SweepJob, dict]:
     """What is to be counted, and what is to be said of where it came from. Raises UserError or ConfigError."""
     if bool(fv.config) == bool(fv.hf_dir):
-        raise UserError("give one of --config (a recipe or FILE.py) and --hf_dir (a folder with config.json); --config is missing, or both are set")
+        raise UserError(
+            "give one of --config (a recipe or FILE.py) and --hf_dir (a folder with config.json); --config is missing, or both are set"
+        )
     if fv.hf_dir:
         from launch.huggingface import folder
 
@@ -98,6 +98,7 @@ def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
 def _sweep(job: SweepJob) -> tuple[dict, str]:
     from experiments import plan
 
+    config.check_moe(job.run.model, job.where)
     found, texts = [], []
     for p in {p.shape: p for p in plan.make(job, hardware.probe()[0]).runs}.values():
         d = describe(p.run.model, execution(p.run, job.where), p.run.batch)
@@ -122,7 +123,9 @@ def main(argv=None) -> int:
     fv = cli.flag_values("config", "set")
     flags.DEFINE_string("hf_dir", "", "folder in Hugging Face's format, of which config.json is read", flag_values=fv)
     flags.DEFINE_integer("context", None, "tokens of a sequence, instead of the model's own", flag_values=fv)
-    flags.DEFINE_bool("compile", False, "also compile the training step for this machine's device and print the compiler's figures", flag_values=fv)
+    flags.DEFINE_bool(
+        "compile", False, "also compile the training step for this machine's device and print the compiler's figures", flag_values=fv
+    )
     flags.DEFINE_bool("elsewhere", False, "also how other codebases and papers count the same model", flag_values=fv)
     return cli.run("count", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
