@@ -101,7 +101,7 @@ def _memory(d: dict) -> list[str]:
     lines = [f"bytes of training on one device ({how})"]
     for name in ("parameters", "gradients", "optimizer_state", "buffers", "batch", "activations"):
         if b[name]:
-            about = "  about: within a quarter of XLA's (docs/counting.md)" if name == "activations" else ""
+            about = "  by a formula, not exact: docs/counting.md" if name == "activations" else ""
             lines.append(f"  {name.replace('_', ' '):<30}{b[name]:>22,}   {size(b[name])}{about}")
     if a["remat"] and not a["scan"]:
         lines.append("  On CPU the compiler undoes the saving of remat in layers that are not scanned: set where.scan=true.")
