@@ -98,6 +98,7 @@ def _flops(d: dict) -> list[str]:
 def _memory(d: dict) -> list[str]:
     b, a, n = d["bytes"], d["assumed"], d["parameters"]["total"]
     how = f"batch {a['batch']}, context {d['context']:,}, {a['dtype']}, {'with' if a['remat'] else 'no'} remat"
+    how += f", experts by where.moe={a['moe']}" if "moe" in a else ""
     lines = [f"bytes of training on one device ({how})"]
     for name in ("parameters", "gradients", "optimizer_state", "buffers", "batch", "activations"):
         if b[name]:
