@@ -1,7 +1,7 @@
-"""Text to token ids. An entry: `encode(bytes) -> int array`, `vocab_size`, `separator` (id between documents), `fingerprint`, and the
-bytes of text that tokens stand for, so that bits per byte are counted: `token_bytes`, by id, where the id decides it; else None, and
-`counted(bytes) -> (ids, bytes of each)`. An unknown piece stands for any text, a leading dummy prefix for none, a normalised piece for
-what it was before: sentencepiece's tokens are counted where they stand."""
+"""Text to token ids. An entry: `encode(bytes) -> int array`, its inverse `decode(ids) -> bytes`, `vocab_size`, `separator` (id between
+documents), `fingerprint`, and the bytes of text that tokens stand for, so that bits per byte are counted: `token_bytes`, by id, where the
+id decides it; else None, and `counted(bytes) -> (ids, bytes of each)`. An unknown piece stands for any text, a leading dummy prefix for
+none, a normalised piece for what it was before: sentencepiece's tokens are counted where they stand."""
 
 import hashlib
 import os
@@ -25,6 +25,9 @@ class Bytes:
     def counted(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
         ids = self.encode(text)
         return ids, np.ones(ids.size, np.uint32)
+
+    def decode(self, ids) -> bytes:
+        return bytes(int(i) for i in ids if 0 < i < 256)
 
 
 class SentencePiece:
@@ -56,6 +59,9 @@ class SentencePiece:
         found = self._model.encode(text, return_type="offset_mapping")
         ends = np.array([end for _, end in found["offsets"]], np.int64)
         return np.array(found["ids"], np.int32), np.diff(ends, prepend=0).astype(np.uint32)
+
+    def decode(self, ids) -> bytes:
+        return self._model.decode([int(i) for i in ids]).encode()
 
 
 TOKENIZERS = {"bytes": lambda d: Bytes(), "sentencepiece": lambda d: SentencePiece(d.tokenizer_path)}

@@ -20,6 +20,9 @@ VERBS = {
     "fit": "fit scaling laws to the runs of a sweep",
     "report": "write the HTML report of a sweep",
     "count": "parameters and FLOPs of a model by every convention, without training",
+    "sample": "text from a trained run",
+    "logits": "logits of a model in Hugging Face's format",
+    "export": "write a trained run in Hugging Face's format",
     "bench": "time a part of the product on this machine",
 }
 

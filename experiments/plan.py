@@ -36,7 +36,7 @@ class SweepJob:
 
     sweep: Sweep = Sweep()
     run: Run = Run()
-    where: config.Where = config.Where()
+    where: config.Where = config.Where(keep_final=False)
 
 
 class Planned(NamedTuple):

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from launch import record
 from launch.record import RecordError
@@ -44,14 +45,15 @@ def steps(folder: str) -> list[int]:
     return sorted(int(n) for n in names if n.isdigit() and os.path.exists(os.path.join(root, n, MARK)))
 
 
-def newest(folder: str, identity: str, scan: bool, say: Callable[[str], None]) -> int | None:
-    """The newest step whose checkpoint is whole; newer ones are removed (unfinished) or set aside (damaged).
+def newest(folder: str, identity: str, scan: bool | None, say: Callable[[str], None], mend: bool = True) -> int | None:
+    """The newest step whose checkpoint is whole; newer ones are removed (unfinished) or set aside (damaged), unless `mend` is False:
+    another process may be writing here.
 
-    Raises RecordError for a checkpoint of another format or run, or with other shapes (scanned layers are stacked)."""
+    Raises RecordError for a checkpoint of another format or run, or with other shapes (scanned layers are stacked; scan None: any)."""
     root = os.path.join(folder, FOLDER)
     if not os.path.isdir(root):
         return None
-    for name in os.listdir(root):
+    for name in os.listdir(root) if mend else ():
         path = os.path.join(root, name)
         if name != ASIDE and not os.path.exists(os.path.join(path, MARK)):  # what a killed process left
             shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.remove(path)
@@ -68,12 +70,25 @@ def newest(folder: str, identity: str, scan: bool, say: Callable[[str], None]) -
         if mark and mark.get("run") != identity:
             raise RecordError(f"checkpoint {path} belongs to run {mark.get('run')}, not to {identity}: give another --workdir")
         if mark and mark.get("files") == _files(path):
-            if mark.get("scan") != scan:
+            if scan is not None and mark.get("scan") != scan:
                 raise RecordError(f"checkpoint {path} was written with where.scan={str(mark.get('scan')).lower()}: go on with that")
             return step
-        say(f"checkpoint {path} is damaged: set aside, the one before it is used")
-        _aside(root, str(step))
+        say(f"checkpoint {path} is damaged: {'set aside, ' if mend else ''}the one before it is used")
+        if mend:
+            _aside(root, str(step))
     return None
+
+
+def peek(folder: str, step: int, like) -> tuple[dict, bool]:
+    """(state as host arrays in the tree of `like(scan)`, whether its layers are scanned) of one whole checkpoint, for reading alone."""
+    import orbax.checkpoint as ocp
+
+    path = os.path.join(os.path.abspath(folder), FOLDER, str(step))
+    scan = record.read_json(os.path.join(path, MARK), "checkpoint")["scan"]
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), like(scan))
+    with ocp.StandardCheckpointer() as c:
+        return jax.tree.map(np.asarray, c.restore(os.path.join(path, "state"), spec)), scan
 
 
 def _aside(root: str, name: str) -> None:

@@ -43,6 +43,7 @@ class Run:
     horizon: Horizon = Horizon()
     batch: int = 8  # sequences per step, over all devices
     seed: int = 0  # of the initial parameters; data.seed orders the data
+    init: str = ""  # fingerprint of the weights training starts from (isoflop train --init_from); empty: drawn from the seed
     max_bad_steps: int = 20  # skipped updates in a row after which a run counts as diverged
     dtype: str = "auto"  # of the matmuls: float32 | bfloat16; auto: float32 on CPU, bfloat16 on accelerators
 
@@ -58,8 +59,10 @@ class Where:
     steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device
     log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run
     checkpoint_every: int = 0  # steps between checkpoints; 0: only when told to stop
+    keep_final: bool = True  # the last step is saved too, for sample, export and further training; sweeps leave it out
     keep: int = 2  # newest checkpoints that are kept, at least two; besides them the one with the lowest training loss ...
     keep_steps: tuple[int, ...] = ()  # ... and these steps, saved and never removed
+    init_from: str = ""  # folder in Hugging Face's format whose weights Run.init names
     tensorboard: bool = True
     workers: int = 0  # processes of a sweep; 0: one per CPU core, or one per GPU
     cache: str = ""  # token files and compiled programs; empty: $ISOFLOP_CACHE or ~/.cache/isoflop

@@ -74,8 +74,9 @@ class Session:
         return multihost_utils.reached_preemption_sync_point(self.done)
 
     def due(self) -> bool:
-        named = self.done in self._where.keep_steps
-        return named or bool(self.every) and (self.done % self.every == 0 or self.done == self._total)
+        if self.done == self._total:
+            return self._where.keep_final or bool(self.every) or self.done in self._where.keep_steps
+        return self.done in self._where.keep_steps or bool(self.every) and self.done % self.every == 0
 
     def save(self, state, meta: dict, loss: float) -> None:
         self.phase("save")

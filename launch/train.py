@@ -132,6 +132,8 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
     for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
+    if run.init or where.init_from:
+        _check_init(run, where)
     meshes.check(meshes.parse(where.mesh), run.model, run.batch, jax.device_count() if devices is None else devices)
     dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
     if dataset.vocab_size > run.model.vocab_size:
@@ -216,7 +218,7 @@ def train(
         compiled_s = time.perf_counter() - started
         held.enter_context(jax.set_mesh(p.mesh))
         session.phase("restore")
-        state, meta = session.restore(p.abstract, p.shardings) or (_initial(p, run), {})
+        state, meta = session.restore(p.abstract, p.shardings) or (_initial(p, run, where), {})
         session.done = meta.get("step", 0)
         watch = divergence.Watch(total, run.max_bad_steps, meta.get("watch"))
         out = held.enter_context(
@@ -237,8 +239,30 @@ def train(
     return result
 
 
-def _initial(p: Program, run: Run):
-    return meshes.put(step.create(p.lm, run.optimizer, params.initial(p.boxed, run.seed)), p.shardings)
+def _initial(p: Program, run: Run, where: Where):
+    """The state before the first step: drawn from the seed, or imported."""
+    if not run.init:
+        return meshes.put(step.create(p.lm, run.optimizer, params.initial(p.boxed, run.seed)), p.shardings)
+    from launch.huggingface import folder
+
+    _, held = folder.load(where.init_from, run.model)
+    layers = params.scanned if where.scan else dict
+    state = step.create(p.lm, run.optimizer, layers(held["params"]))
+    return meshes.put(state._replace(buffers=layers(held["buffers"])), p.shardings)
+
+
+def _check_init(run: Run, where: Where) -> None:
+    """Raises ConfigError unless `where.init_from` holds the weights that `run.init` names, in the shapes of `run.model`."""
+    from launch.huggingface import folder
+
+    if not where.init_from:
+        raise ConfigError(f"the run starts from imported weights {run.init}: say where they are with --init_from=HF_DIR")
+    found = folder.fingerprint(where.init_from)
+    if found != run.init:
+        raise ConfigError(
+            f"--init_from={where.init_from} holds the weights {found}, the run starts from {run.init}: give another folder or --workdir"
+        )
+    folder.load(where.init_from, run.model)
 
 
 def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta):

@@ -79,3 +79,21 @@ def _leaf(path, box, seed):
 def initial(boxed, seed: int):
     """Initial values of a tree of abstract `Parameter`s (from ``jax.eval_shape(module.init, ...)``), as numpy arrays."""
     return jax.tree_util.tree_map_with_path(lambda p, b: _leaf(p, b, seed), boxed, is_leaf=_is_parameter)
+
+
+def unrolled(tree: dict) -> dict:
+    """A tree of scanned layers (`groups`, with a leading axis) as one of unrolled layers (`group_0`, ...); others as they are."""
+    if "groups" not in tree:
+        return tree
+    count = jax.tree.leaves(tree["groups"])[0].shape[0]
+    groups = {f"group_{g}": jax.tree.map(lambda a, g=g: a[g], tree["groups"]) for g in range(count)}
+    return {**{k: v for k, v in tree.items() if k != "groups"}, **groups}
+
+
+def scanned(tree: dict) -> dict:
+    """The inverse of `unrolled`."""
+    names = sorted((k for k in tree if k.startswith("group_")), key=lambda k: int(k.removeprefix("group_")))
+    if not names:
+        return tree
+    groups = jax.tree.map(lambda *a: np.stack(a), *(tree[k] for k in names))
+    return {**{k: v for k, v in tree.items() if k not in names}, "groups": groups}

@@ -101,6 +101,8 @@ def check(c: Model) -> None:
     if c.positions == "sinusoidal" and c.d_model % 2:
         raise ValueError(f"sinusoidal positions need an even d_model, not {c.d_model}")
     if c.position_offset and c.positions not in ("sinusoidal", "learned"):
-        raise ValueError(f"model.position_offset={c.position_offset} is read by sinusoidal and learned positions alone, not by {c.positions}")
+        raise ValueError(
+            f"model.position_offset={c.position_offset} is read by sinusoidal and learned positions alone, not by {c.positions}"
+        )
     if not 0 < c.rope_fraction <= 1 or c.rope_theta <= 0:
         raise ValueError(f"model.rope_fraction={c.rope_fraction} must lie in (0, 1], model.rope_theta={c.rope_theta} above 0")

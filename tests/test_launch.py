@@ -23,7 +23,7 @@ MOE = dataclasses.replace(DENSE, pattern=("attention/moe",))
 BASE = Run(
     model=DENSE, data=Data(source="synthetic", validation_windows=40), batch=8, horizon=Horizon(steps=12), optimizer=Optimizer(lr=1e-2)
 )
-ALONE = Where(mesh="data=1", log_every=4, tensorboard=False)
+ALONE = Where(mesh="data=1", log_every=4, tensorboard=False, keep_final=False)
 
 
 def lines(folder):

@@ -1,40 +1,72 @@
 """Contracts of every registered part, and the counts against outside witnesses."""
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from model import account, optim, params, step
+from model import account, optim, params, sample, step
 from model.config import Execution, Model, check
-from model.lm import LM, abstract
+from model.lm import LM, abstract, buffers
 from model.mixers import MIXERS
-from model.mlps import ACTIVATIONS, MLPS, dispatch, routing
+from model.mlps import ACTIVATIONS, MLPS
 from model.norms import NORMS
 from model.positions import POSITIONS
 
-TINY = Model(vocab_size=32, seq_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32, n_experts=4, top_k=2)
-SHAPES = (
-    [dataclasses.replace(TINY, pattern=(f"{mixer}/{mlp}",)) for mixer in MIXERS for mlp in MLPS]
-    + [dataclasses.replace(TINY, positions=p) for p in POSITIONS]
-    + [dataclasses.replace(TINY, norm=n, tied=True, pattern=("attention/dense", "attention/moe")) for n in NORMS]
-    + [dataclasses.replace(TINY, activation=a, pattern=("attention/moe", "attention/dense")) for a in ACTIVATIONS]
+TINY = Model(vocab_size=32, seq_len=16, d_model=16, n_layers=2, n_heads=2, d_ff=32, n_experts=4, top_k=2, kv_rank=8, d_rope=4)
+ROUTED = {"router": "sigmoid", "expert_groups": 2, "top_groups": 1, "selection_bias": True, "gate_scale": 2.5, "n_shared": 1}
+CHANGES = (
+    [{"pattern": (f"{mixer}/{mlp}",)} for mixer in MIXERS for mlp in MLPS]
+    + [{"positions": p} for p in POSITIONS]
+    + [{"norm": n, "tied": True, "pattern": ("attention/dense", "attention/moe")} for n in NORMS]
+    + [{"activation": a, "pattern": ("attention/moe", "attention/dense"), "mlp_bias": True} for a in ACTIVATIONS]
+    + [
+        {"n_heads": 4, "n_kv_heads": 2, "qk_norm": "head", "window": 4, "qkv_bias": True, "d_head": 6},
+        {"n_heads": 4, "n_kv_heads": 1, "qk_norm": "full", "attention_cap": 5.0, "logit_cap": 5.0, "out_bias": True},
+        {"post_norm": True, "embed_norm": True, "embed_scale": True, "norm": "layernorm", "positions": "learned", "position_offset": 2},
+        {"rope_fraction": 0.5, "rope_interleaved": True, "n_heads": 2},
+        {"pattern": ("latent/dense",), "q_rank": 6, "d_value": 6, "d_head": 4, "rope_interleaved": True},
+        {"pattern": ("attention/moe",), "first_layers": ("latent/dense",), "n_layers": 3, "d_expert": 8, **ROUTED},
+        {"pattern": ("attention/moe",), "positions": "alibi", "n_heads": 1, "renormalise": False, "top_k": 1, "balance_scope": "model"},
+    ]
 )
-NAMES = [f"{'+'.join(c.pattern)}-{c.positions}-{c.norm}-{c.activation}-{'tied' if c.tied else 'untied'}" for c in SHAPES]
+SHAPES = [dataclasses.replace(TINY, **change) for change in CHANGES]
+NAMES = [",".join(f"{k}={'+'.join(v) if isinstance(v, tuple) else v}" for k, v in change.items()) for change in CHANGES]
 every_shape = pytest.mark.parametrize("c", SHAPES, ids=NAMES)
 
 
-def weights(c, ex=Execution(), seed=0, scale=1.0):
-    """Initial values, with the zero-initialised head made random so that every gradient is alive."""
-    tree = params.initial(abstract(c, ex), seed)
-    if "head" in tree:
-        tree["head"]["kernel"] = np.random.default_rng(9).normal(size=tree["head"]["kernel"].shape).astype(np.float32) * 0.2 * scale
-    return tree
+def test_every_registered_part_is_under_contract():
+    kinds = {kind for c in SHAPES for kind in c.kinds}
+    assert {m for m, _ in kinds} == set(MIXERS) and {m for _, m in kinds} == set(MLPS)
+    assert {c.positions for c in SHAPES} == set(POSITIONS) and {c.norm for c in SHAPES} == set(NORMS)
+    assert {c.activation for c in SHAPES} == set(ACTIVATIONS)
+
+
+def weights(c, ex=Execution(), seed=0):
+    """Parameters with every leaf random: no bias, scale or head at its initial value, so that every gradient is alive."""
+    tree, rng = params.unrolled(params.initial(abstract(c, ex), seed)), np.random.default_rng(9)
+    noisy = jax.tree_util.tree_map_with_path(lambda p, a: (a + 0.2 * rng.standard_normal(a.shape)).astype(np.float32), tree)
+    return params.scanned(noisy) if ex.scan else noisy
+
+
+def variables(c, ex=Execution(), seed=0):
+    """What `LM.apply` takes, with selection biases that matter."""
+    bias = jax.tree.map(lambda a: np.linspace(-0.2, 0.2, math.prod(a.shape), dtype=np.float32).reshape(a.shape), buffers(c))
+    held = {"params": weights(c, ex, seed), "buffers": params.scanned(bias) if ex.scan else bias}
+    return jax.tree.map(jnp.asarray, held)
+
+
+@functools.cache
+def _forward(c, ex):
+    return jax.jit(lambda v, t: LM(c, ex).apply(v, t)[0])
+
+
+def forward(c, ex, held, t):
+    return np.asarray(_forward(c, ex)(held, t))
 
 
 def tokens(c, batch=2, seed=0):
@@ -43,23 +75,79 @@ def tokens(c, batch=2, seed=0):
 
 @every_shape
 def test_causality_by_gradient(c):
-    """The logits at t have no gradient into what enters the mixers after t, and one into what enters at t."""
-    w = weights(c)
-    t = c.seq_len // 2
+    """The logits at t have no gradient into what enters the mixers after t, and one into all that t may see."""
+    held = variables(c)
+    w, t = held["params"], c.seq_len // 2
+    head = w["head"]["kernel"] if "head" in w else w["embed"].T
 
     def probe(shift_TD):
-        # the embedding of every token is shifted by its own vector: exact sensitivity of position t to every position
-        moved = {**w, "embed": w["embed"]}
-        lm = LM(dataclasses.replace(c, tied=False), Execution())
-        head = w["head"]["kernel"] if "head" in w else w["embed"].T
-        x = jnp.asarray(moved["embed"])[jnp.arange(c.seq_len) % c.vocab_size] + shift_TD
-        table = jnp.zeros((c.vocab_size, c.d_model)).at[: c.seq_len].set(x)  # position i reads row i
-        tree = {**moved, "embed": table, "head": {"kernel": head}}
-        return lm.apply({"params": tree}, jnp.arange(c.seq_len)[None])[0][0, t].sum()
+        # position i reads row i of the table: exact sensitivity of position t to every position
+        x = jnp.asarray(w["embed"])[jnp.arange(c.seq_len) % c.vocab_size] + shift_TD
+        table = jnp.zeros((c.vocab_size, c.d_model)).at[: c.seq_len].set(x)
+        tree = {**w, "embed": table, "head": {"kernel": head}}
+        lm = LM(dataclasses.replace(c, tied=False))
+        return lm.apply({**held, "params": tree}, jnp.arange(c.seq_len)[None])[0][0, t].sum()
 
-    g = np.abs(jax.grad(probe)(jnp.zeros((c.seq_len, c.d_model)))).sum(1)
-    assert (g[t + 1 :] == 0).all()
-    assert g[t] > 0 and (g[: t + 1] > 0).all()
+    g = np.abs(jax.jit(jax.grad(probe))(jnp.zeros((c.seq_len, c.d_model)))).sum(1)
+    first = max(0, t - c.n_layers * (c.window - 1)) if c.window else 0
+    assert (g[t + 1 :] == 0).all() and (g[:first] == 0).all()
+    assert (g[first : t + 1] > 0).all()
+
+
+@every_shape
+def test_rows_of_a_batch_do_not_see_each_other(c):
+    held, t, order = variables(c), tokens(c, 3)[:, :-1], np.array([2, 0, 1])
+    np.testing.assert_allclose(forward(c, Execution(), held, t[order]), forward(c, Execution(), held, t)[order], atol=1e-5)
+
+
+@every_shape
+def test_cached_equals_full(c):
+    """Prompts of unequal length, padded on the left: prefill, then token by token, equals the forward pass at every position."""
+    ex, held, rng = Execution(), variables(c), np.random.default_rng(0)
+    total, given, slots = c.seq_len, 11, 19
+    rows = [rng.integers(0, c.vocab_size, n).astype(np.int32) for n in (total, 6, 9)]
+    pad = np.array([total - len(r) for r in rows])
+    padded = np.stack([np.concatenate([np.zeros(n, np.int32), r]) for n, r in zip(pad, rows)])
+    lm = LM(c, ex)
+    logits, cache = jax.jit(lambda v, t: sample.prefill(lm, v, t, pad, slots))(held, padded[:, :given])
+    one = jax.jit(lambda v, t, slot, cache: sample.decode(lm, v, t, pad, slots, slot, cache))
+    out = [logits]
+    for slot in range(given, total):
+        logits, cache = one(held, padded[:, slot : slot + 1], slot, cache)
+        out.append(logits)
+    got = np.concatenate(out, 1)
+    per_token = sum(a.size for a in jax.tree.leaves(cache)) / len(rows) / slots
+    assert per_token == sum(MIXERS[mixer].cache(c) for mixer, _ in c.kinds)
+    want = forward(c, ex, held, np.stack([np.concatenate([r, np.zeros(n, np.int32)]) for n, r in zip(pad, rows)]))
+    for row, n, a, b in zip(rows, pad, got, want):
+        np.testing.assert_allclose(a[n:], b[: len(row)], rtol=1e-4, atol=1e-4)
+
+
+@every_shape
+def test_bfloat16_is_close(c):
+    held, t = variables(c), tokens(c, 3)[:, :-1]
+    want, got = forward(c, Execution(), held, t), forward(c, Execution(dtype="bfloat16"), held, t)
+    assert np.sqrt(((got - want) ** 2).mean()) < 0.1 * want.std()
+    assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
+
+
+@every_shape
+def test_scan_and_remat_agree(c):
+    """Loss, gradient norm and statistics of a training step: one compiled body for all layers, recomputed, against unrolled layers."""
+    lm, o, t = LM(c), optim.Optimizer(), tokens(c, 2)
+    hyper = {"lr": 1e-2, "embed_lr": 1e-2, "weight_decay": 0.1}
+    want = None
+    for ex in (Execution(), Execution(scan=True, remat=True)):
+        held = variables(c, ex)
+        lm = LM(c, ex)
+        state = step.create(lm, o, held["params"])._replace(buffers=held["buffers"])
+        after, got = jax.jit(lambda s, t: step.train_step(lm, o, s, t, hyper))(state, t)
+        leaves = params.unrolled({**after.params}), params.unrolled({**after.buffers})
+        want = want or (got, leaves)
+        for name in want[0]:
+            np.testing.assert_allclose(got[name], want[0][name], rtol=2e-4, atol=1e-6, err_msg=f"{name} {ex}")
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want[1][1]), jax.tree.leaves(leaves[1])):
+            np.testing.assert_allclose(b, a, atol=1e-6, err_msg=str(path))
 
 
 def _losses(c, ex, batch=4):
@@ -73,8 +161,6 @@ def _losses(c, ex, batch=4):
 @pytest.mark.parametrize(
     "ex",
     [
-        Execution(scan=True),
-        Execution(remat=True),
         Execution(scan=True, remat=True),
         Execution(moe="all"),
         Execution(moe="ragged"),
@@ -98,6 +184,7 @@ def test_loss_falls(c):
     hyper = {"lr": np.full(30, 1e-2, np.float32), "embed_lr": np.full(30, 1e-2, np.float32), "weight_decay": np.zeros(30, np.float32)}
     loss = np.asarray(jax.jit(lambda s, t, h: step.train_steps(lm, o, s, t, h, 30))(state, np.stack([batch] * 30), hyper)[1]["loss"])
     assert abs(loss[0] - math.log(c.vocab_size)) < (1e-3 if not c.tied else 0.05)
+    assert np.isfinite(loss).all()
     assert loss[-1] < 0.5 * loss[0]
 
 
@@ -138,68 +225,6 @@ def test_rope_is_relative():
     scores = turned[0] @ turned[1].T
     np.testing.assert_allclose(np.diag(scores, 3), scores[3 - 3, 3], rtol=1e-4)
     assert abs(scores[0, 3] - scores[0, 5]) > 1e-3
-
-
-@settings(deadline=None, max_examples=8)
-@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
-def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed):
-    expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
-    with jax.disable_jit():
-        block_expert, source, slot = (np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows))
-    assert sorted(source[source >= 0]) == list(range(assignments))
-    assert (source[slot] == np.arange(assignments)).all()
-    assert (block_expert[slot // rows] == expert).all()
-
-
-@pytest.mark.parametrize("name", [n for n in dispatch.IMPLEMENTATIONS if n != "all"])
-@pytest.mark.parametrize("skew", [0.0, 3.0])
-def test_moe_gradients_leaf_by_leaf(name, skew):
-    """Against all experts, masked; router included, also when most tokens choose one expert."""
-    c = dataclasses.replace(TINY, pattern=("attention/moe",), d_ff=24, n_experts=5, top_k=3, activation="swiglu")
-    w = weights(c)
-    w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"]["router"] + skew * np.eye(16, 5, dtype=np.float32)
-
-    def loss(w, ex):
-        logits, stats = LM(c, ex).apply({"params": w}, tokens(c)[:, :-1])
-        return (logits**2).mean() + stats["auxiliary"].sum()
-
-    want = jax.grad(loss)(w, Execution(moe="all"))
-    got = jax.grad(loss)(w, Execution(moe=name, moe_rows=4))
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got)):
-        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a) + 1e-7, path
-
-
-def test_balance_loss_is_one_when_balanced():
-    c = dataclasses.replace(TINY, n_experts=4, top_k=1)
-    logits = np.zeros((1, 4, 4), np.float32)
-    stats = moe.statistics(c, logits, jax.nn.softmax(logits), np.arange(4).reshape(1, 4, 1))
-    assert float(stats["balance_loss"]) == pytest.approx(1) and float(stats["expert_load"]) == 1
-    skewed = moe.statistics(c, logits, jax.nn.softmax(logits), np.zeros((1, 4, 1), int))
-    assert float(skewed["expert_load"]) == 4
-    assert float(stats["router_entropy"]) == pytest.approx(math.log(4), rel=1e-5)
-
-
-def test_one_expert_is_the_dense_mlp():
-    """A 1-expert top-1 MoE with auxiliary weights 0 computes the dense model's function and shared gradients."""
-    dense = dataclasses.replace(TINY, n_layers=1)
-    sparse = dataclasses.replace(dense, pattern=("attention/moe",), n_experts=1, top_k=1, balance_weight=0.0, z_weight=0.0)
-    w = weights(dense)
-    m = weights(sparse)
-    layer = w["group_0"]["layer_0"]
-    m = {
-        **w,
-        "group_0": {
-            "layer_0": {
-                **layer,
-                "mlp": {"router": m["group_0"]["layer_0"]["mlp"]["router"], **{k: layer["mlp"][k]["kernel"][None] for k in ("in", "out")}},
-            }
-        },
-    }
-    loss = lambda c: lambda w: (LM(c).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
-    (a, ga), (b, gb) = jax.value_and_grad(loss(dense))(w), jax.value_and_grad(loss(sparse))(m)
-    assert float(a) == pytest.approx(float(b), rel=1e-5)
-    np.testing.assert_allclose(gb["group_0"]["layer_0"]["mlp"]["in"][0], ga["group_0"]["layer_0"]["mlp"]["in"]["kernel"], atol=1e-5)
-    np.testing.assert_allclose(gb["embed"], ga["embed"], atol=1e-5)
 
 
 def test_schedules():

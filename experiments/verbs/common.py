@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Callable
 
 from experiments import ladder, recipes
 from experiments.cli import UserError
@@ -11,14 +12,15 @@ from launch import config
 from launch.config import ConfigError, Job
 
 
-def load(fv, want: type | None = None) -> Job | SweepJob:
-    """The recipe of --config with every --set and --mesh applied. Raises UserError or ConfigError."""
+def load(fv, want: type | None = None, change: Callable | None = None) -> Job | SweepJob:
+    """The recipe of --config, after `change`, with every --set and --mesh applied. Raises UserError or ConfigError."""
     if not fv.config:
         raise UserError(f"--config is missing: name a recipe ({', '.join(recipes.RECIPES)}) or a FILE.py")
     job = recipes.load(fv.config)
     if want is not None and not isinstance(job, want):
         verb, kind = ("sweep", "a sweep") if isinstance(job, SweepJob) else ("train", "a single run")
         raise UserError(f"recipe {fv.config} is {kind}: use isoflop {verb} --config={fv.config}")
+    job = change(job) if change else job
     for text in getattr(fv, "set"):
         job = _apply(job, text)
     if "mesh" in fv and fv.mesh:

@@ -3,10 +3,12 @@
   isoflop train --config=tiny_dense --workdir=runs/dense
   isoflop train --config=tiny_moe --workdir=runs/moe8 --mesh=data=2,fsdp=2,tensor=2 --set batch=8
   isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text --set "data.path=notes/*.md"
+  isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR --set optimizer.lr=1e-4 --set model.seq_len=128
 
-On a CPU a mesh of several devices is simulated. A finished folder is recognised and nothing is trained again.
+With --init_from the model is the one of a Hugging Face folder, weights included; the recipe gives the rest. On a CPU a mesh of several devices is simulated. A finished folder is recognised and nothing is trained again.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -33,8 +35,18 @@ def summary(r: dict) -> str:
     )
 
 
+def _imported(job: Job, hf_dir: str) -> Job:
+    """`job` with the model and the weights of a folder in Hugging Face's format."""
+    from launch.huggingface import folder
+
+    _, model, _ = folder.read_config(hf_dir)
+    run = dataclasses.replace(job.run, model=model, init=folder.fingerprint(hf_dir))
+    return dataclasses.replace(job, run=run, where=dataclasses.replace(job.where, init_from=hf_dir))
+
+
 def _body(fv) -> int:
-    job = common.load(fv, Job)
+    change = (lambda job: _imported(job, fv.init_from)) if fv.init_from else None
+    job = common.load(fv, Job, change)
     if not fv.workdir:
         raise UserError("--workdir is missing: name the folder of the run, such as --workdir=runs/first")
     from launch import mesh, train
@@ -85,6 +97,7 @@ def _train(run, where, folder):
 
 def main(argv=None) -> int:
     fv = cli.flag_values("config", "workdir", "set", "mesh")
+    flags.DEFINE_string("init_from", "", "folder in Hugging Face's format to go on training from", flag_values=fv)
     flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where several processes train together", flag_values=fv)
     flags.DEFINE_integer("processes", 1, "how many they are", lower_bound=1, flag_values=fv)
     flags.DEFINE_integer("process_id", 0, "which of them this is, from 0", flag_values=fv)

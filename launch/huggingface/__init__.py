@@ -83,7 +83,12 @@ FAMILIES = {
         {"apply_residual_connection_post_layernorm": False},
     ),
     "llama": Family(
-        "LlamaForCausalLM", llamas.read_llama, llamas.write_llama, llamas.tensors, {**_LLAMA, "attention_bias": False, "mlp_bias": False}, {}
+        "LlamaForCausalLM",
+        llamas.read_llama,
+        llamas.write_llama,
+        llamas.tensors,
+        {**_LLAMA, "attention_bias": False, "mlp_bias": False},
+        {},
     ),
     "mistral": Family(
         "MistralForCausalLM", llamas.read_mistral, llamas.write_mistral, llamas.tensors, {**_MISTRAL, "sliding_window": 4096}, {}
@@ -102,7 +107,14 @@ FAMILIES = {
         llamas.read_olmoe,
         llamas.write_olmoe,
         llamas.tensors,
-        {**_LLAMA, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False},
+        {
+            **_LLAMA,
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-5,
+            "num_experts": 64,
+            "num_experts_per_tok": 8,
+            "norm_topk_prob": False,
+        },
         {"clip_qkv": None},
     ),
     "qwen3_moe": Family(
@@ -110,7 +122,14 @@ FAMILIES = {
         llamas.read_qwen3_moe,
         llamas.write_qwen3_moe,
         llamas.tensors,
-        {**_QWEN, "num_key_value_heads": 4, "norm_topk_prob": False, "mlp_only_layers": None, "decoder_sparse_step": 1, "num_experts_per_tok": 8},
+        {
+            **_QWEN,
+            "num_key_value_heads": 4,
+            "norm_topk_prob": False,
+            "mlp_only_layers": None,
+            "decoder_sparse_step": 1,
+            "num_experts_per_tok": 8,
+        },
         {},
     ),
     "deepseek_v3": Family(

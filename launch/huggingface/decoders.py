@@ -183,5 +183,3 @@ def tensors_bloom(c: Model) -> list[Entry]:
         out += projection(f"{p}/mixer/out", f"{t}.self_attention.dense", 2, True)
         out += projection(f"{p}/mlp/in", f"{t}.mlp.dense_h_to_4h", 1, True) + projection(f"{p}/mlp/out", f"{t}.mlp.dense_4h_to_h", 1, True)
     return out
-
-

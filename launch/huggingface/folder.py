@@ -29,7 +29,7 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
     counting: only the counts are wanted; fields that change the function but no count are passed over, and named."""
     path = os.path.join(hf_dir, "config.json")
     if not os.path.isfile(path):
-        raise ConfigError(f"--hf_dir={hf_dir} holds no config.json: give a folder in Hugging Face's format")
+        raise ConfigError(f"{hf_dir} holds no config.json: give a folder in Hugging Face's format")
     try:
         with open(path) as f:
             given = json.load(f)
@@ -54,7 +54,7 @@ def _files(hf_dir: str) -> list[str]:
     if not found:
         others = [os.path.basename(p) for e in ("bin", "pt", "pth", "pkl") for p in glob.glob(os.path.join(glob.escape(hf_dir), f"*.{e}"))]
         why = f" ({others[0]} is a pickle, which can run code: convert it to safetensors)" if others else ""
-        raise ConfigError(f"--hf_dir={hf_dir} holds no model.safetensors{why}")
+        raise ConfigError(f"{hf_dir} holds no model.safetensors{why}")
     return found
 
 
@@ -184,7 +184,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
     name = family_of(c)
     taken = [f for f in ("config.json", "model.safetensors") if os.path.exists(os.path.join(hf_dir, f))]
     if taken:
-        raise ConfigError(f"--hf_dir={hf_dir} already holds {taken[0]}: give another folder")
+        raise ConfigError(f"{hf_dir} already holds {taken[0]}: give another folder")
     record.writable(hf_dir)
     flat = {"/".join(str(k.key) for k in path): np.asarray(a, np.float32) for path, a in jax.tree_util.tree_leaves_with_path(variables)}
     tensors = {}

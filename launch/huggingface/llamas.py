@@ -70,9 +70,7 @@ def read_qwen3_moe(cfg: Config) -> Model:
     dense = set(cfg["mlp_only_layers"] or [])
     sparse = [i not in dense and (i + 1) % cfg["decoder_sparse_step"] == 0 for i in range(cfg["num_hidden_layers"])]
     moe["pattern"] = shortest([f"attention/{'moe' if s else 'dense'}" for s in sparse])
-    return Model(
-        **_common(cfg), **moe, qk_norm="head", window=_qwen_window(cfg), renormalise=cfg["norm_topk_prob"], balance_scope="model"
-    )
+    return Model(**_common(cfg), **moe, qk_norm="head", window=_qwen_window(cfg), renormalise=cfg["norm_topk_prob"], balance_scope="model")
 
 
 def shortest(entries: list[str]) -> tuple[str, ...]:
@@ -139,7 +137,13 @@ def write_mistral(c: Model) -> dict:
 
 def write_qwen3(c: Model) -> dict:
     kinds = ["sliding_attention" if c.window else "full_attention"] * c.n_layers
-    return {**_write(c), "use_sliding_window": bool(c.window), "sliding_window": c.window or None, "max_window_layers": 0, "layer_types": kinds}
+    return {
+        **_write(c),
+        "use_sliding_window": bool(c.window),
+        "sliding_window": c.window or None,
+        "max_window_layers": 0,
+        "layer_types": kinds,
+    }
 
 
 def write_mixtral(c: Model) -> dict:

@@ -14,18 +14,18 @@ from model.work import Work, matmuls, size
 
 def attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
     """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in float32."""
-    batch, length, heads, width = q_BTHK.shape
-    q_BTMQK = q_BTHK.reshape(batch, length, k_BJMK.shape[2], -1, width)
-    scores_BMQTJ = jnp.einsum("btmqk,bjmk->bmqtj", q_BTMQK, k_BJMK).astype(jnp.float32) * scale
+    if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
+        k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
+    scores_BHTJ = jnp.einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK).astype(jnp.float32) * scale
     if c.attention_cap:
-        scores_BMQTJ = c.attention_cap * jnp.tanh(scores_BMQTJ / c.attention_cap)
+        scores_BHTJ = c.attention_cap * jnp.tanh(scores_BHTJ / c.attention_cap)
     bias = positions.POSITIONS[c.positions].bias(c, ctx.at, ctx.keys)
     if bias is not None:
-        scores_BMQTJ += bias.reshape(*bias.shape[:-3], k_BJMK.shape[2], -1, *bias.shape[-2:])
+        scores_BHTJ += bias
     seen = context.visible(c, ctx)
-    seen = seen[:, None, None] if seen.ndim == 3 else seen
-    weights_BMQTJ = jax.nn.softmax(jnp.where(seen, scores_BMQTJ, -1e30), -1).astype(dtype)
-    return jnp.einsum("bmqtj,bjmk->btmqk", weights_BMQTJ, v_BJMK).reshape(batch, length, heads, -1)
+    seen = seen[:, None] if seen.ndim == 3 else seen
+    weights_BHTJ = jax.nn.softmax(jnp.where(seen, scores_BHTJ, -1e30), -1).astype(dtype)
+    return jnp.einsum("bhtj,bjhk->bthk", weights_BHTJ, v_BJMK)
 
 
 def output(c: Model, dtype, width: int) -> Einsum:

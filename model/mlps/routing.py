@@ -123,4 +123,6 @@ def check(c: Model) -> None:
             f"model.expert_groups={c.expert_groups} must divide model.n_experts={c.n_experts}, and model.top_groups={c.top_groups} lie in 1 .. {c.expert_groups}"
         )
     if c.top_k > c.top_groups * (c.n_experts // c.expert_groups):
-        raise ValueError(f"model.top_k={c.top_k} is above the {c.top_groups * (c.n_experts // c.expert_groups)} experts of model.top_groups={c.top_groups}")
+        raise ValueError(
+            f"model.top_k={c.top_k} is above the {c.top_groups * (c.n_experts // c.expert_groups)} experts of model.top_groups={c.top_groups}"
+        )
