@@ -1,8 +1,10 @@
-"""A corpus as flat token files, made once: `train.bin`, `validation.bin` and `meta.json` in one folder of the cache.
+"""A corpus as flat token files, made once: `train.bin`, `validation.bin` and `meta.json` in one folder of the cache, and where a
+token's id does not decide its bytes, `train.bytes` and `validation.bytes`: the bytes of text that each token stands for, uint32.
 
 The folder appears by a rename, complete or not at all, so several processes may ask for it at the same time.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,15 +17,17 @@ import numpy as np
 from data import sources, tokenizers
 from data.config import Data, DataError
 
-FORMAT = 2
+FORMAT = 3
 SPLITS = ("train", "validation")
 
 
 class TokenFiles(NamedTuple):
-    """A prepared corpus. `tokens[split]` is a read-only memmap; `meta` says what it was made of."""
+    """A prepared corpus. `tokens[split]` and `token_bytes[split]` (None where ids decide) are read-only memmaps; `meta` says what it was
+    made of: `splits` counts the tokens of each, and the bytes that they stand for."""
 
     folder: str
     tokens: dict
+    token_bytes: dict
     meta: dict
 
 
@@ -38,13 +42,19 @@ def _write(folder: str, corpus, tokenizer) -> None:
     counts, seen = {}, np.zeros(tokenizer.vocab_size, np.int64)
     for split in SPLITS:
         n = text_bytes = 0
-        with open(os.path.join(folder, f"{split}.bin"), "wb") as f:
+        with contextlib.ExitStack() as held:
+            f = held.enter_context(open(os.path.join(folder, f"{split}.bin"), "wb"))
+            g = held.enter_context(open(os.path.join(folder, f"{split}.bytes"), "wb")) if tokenizer.token_bytes is None else None
             for document in corpus.documents(split):
-                ids = np.append(tokenizer.encode(document), tokenizer.separator).astype(kind)
+                ids, sizes = tokenizer.counted(document)
+                ids = np.append(ids, tokenizer.separator).astype(kind)
                 ids.tofile(f)
+                if g:
+                    sizes = np.append(sizes, len(document) - sizes.sum(dtype=np.int64)).astype(np.uint32)
+                    sizes.tofile(g)
                 if split == "train":
                     seen += np.bincount(ids, minlength=seen.size)
-                n, text_bytes = n + ids.size, text_bytes + len(document)
+                n, text_bytes = n + ids.size, text_bytes + int(sizes.sum(dtype=np.int64))
         counts[split] = {"tokens": n, "bytes": text_bytes}
     if counts["train"]["bytes"] == 0 or counts["validation"]["bytes"] == 0:
         raise DataError(
@@ -67,23 +77,30 @@ def _write(folder: str, corpus, tokenizer) -> None:
 
 def open_folder(folder: str, tokenizer) -> TokenFiles:
     """A prepared folder, checked against the tokenizer. Raises DataError."""
+    damaged = f"{folder} is not a folder of token files ({{}}): it holds meta.json, train.bin and validation.bin"
     try:
         with open(os.path.join(folder, "meta.json")) as f:
             meta = json.load(f)
-        tokens = {s: np.memmap(os.path.join(folder, f"{s}.bin"), meta["dtype"], "r") for s in SPLITS}
-        sizes_agree = meta["format"] == FORMAT and all(tokens[s].size == meta["splits"][s]["tokens"] for s in SPLITS)
+        version, made_with = meta["format"], meta["tokenizer_fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as e:
+        raise DataError(damaged.format(f"{type(e).__name__}: {e}")) from None
+    if version != FORMAT:
+        raise DataError(f"token files in {folder} have format {version}, this version reads {FORMAT}: prepare the text again")
+    if made_with != tokenizer.fingerprint:
         raise DataError(
-            f"{folder} is not a folder of token files ({type(e).__name__}: {e}): it holds meta.json, train.bin and validation.bin"
-        ) from None
-    if not sizes_agree:
-        raise DataError(f"token files in {folder} do not agree with their meta.json: delete the folder, it is made again")
-    if meta["tokenizer_fingerprint"] != tokenizer.fingerprint:
-        raise DataError(
-            f"token files in {folder} were made with tokenizer {meta['tokenizer_fingerprint']}, but data.tokenizer is {tokenizer.fingerprint}: "
+            f"token files in {folder} were made with tokenizer {made_with}, but data.tokenizer is {tokenizer.fingerprint}: "
             "set data.tokenizer and data.tokenizer_path to the one that made them, or prepare the text again"
         )
-    return TokenFiles(folder, tokens, meta)
+    read = lambda split, end, kind: np.memmap(os.path.join(folder, f"{split}.{end}"), kind, "r")
+    try:
+        tokens = {s: read(s, "bin", meta["dtype"]) for s in SPLITS}
+        counted = {s: None if tokenizer.token_bytes is not None else read(s, "bytes", np.uint32) for s in SPLITS}
+        sizes = {s: meta["splits"][s]["tokens"] for s in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise DataError(damaged.format(f"{type(e).__name__}: {e}")) from None
+    if any(a is not None and a.size != sizes[s] for files in (tokens, counted) for s, a in files.items()):
+        raise DataError(f"token files in {folder} do not agree with their meta.json: delete the folder, it is made again")
+    return TokenFiles(folder, tokens, counted, meta)
 
 
 def prepare(d: Data, cache: str = "") -> TokenFiles:

@@ -42,7 +42,7 @@ class Text:
         files = pack.prepare(d, cache)
         self._tokens, self._seq_len, self._seed = files.tokens, seq_len, d.seed
         tokenizer = tokenizers.load(d)
-        self.vocab_size, self.token_bytes = tokenizer.vocab_size, tokenizer.token_bytes
+        self.vocab_size, self._by_id, self._by_place = tokenizer.vocab_size, tokenizer.token_bytes, files.token_bytes
         self.corpus = files.meta["corpus"]
         self.fingerprints = {"corpus": files.meta["corpus_fingerprint"], "tokenizer": files.meta["tokenizer_fingerprint"]}
         self.dataset_tokens = int(self._tokens["train"].size)
@@ -59,17 +59,37 @@ class Text:
         at = window[:, None] * self._seq_len + np.arange(self._seq_len + 1)
         return np.asarray(self._tokens[split][at], np.int32)
 
+    def _counted(self, split, window):
+        tokens = self._gather(split, window)
+        if self._by_id is not None:
+            return tokens, self._by_id[tokens[:, 1:]].sum(1)
+        at = window[:, None] * self._seq_len + np.arange(1, self._seq_len + 1)
+        return tokens, self._by_place[split][at].sum(1, dtype=np.int64)
+
+    def _training(self, step, global_batch):
+        i, n = np.arange(step * global_batch, (step + 1) * global_batch), self._windows["train"]
+        return permute(i % n, n, self._seed, i // n)
+
     def batch(self, step: int, global_batch: int, rows: slice = slice(None)) -> np.ndarray:
         """Sequences `rows` of the global batch of `step`, int32 (B, T+1)."""
-        i = np.arange(step * global_batch, (step + 1) * global_batch)[rows]
-        n = self._windows["train"]
-        return self._gather("train", permute(i % n, n, self._seed, i // n))
+        return self._gather("train", self._training(step, global_batch)[rows])
+
+    def counted_batch(self, step: int, global_batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The global batch of `step`, and the bytes of text that the T targets of each sequence stand for, (B,)."""
+        return self._counted("train", self._training(step, global_batch))
+
+    def _held(self):
+        n = self._windows["validation"]
+        k = min(n, self._wanted)
+        return np.arange(k) * n // k
 
     def validation(self) -> np.ndarray:
         """The validation windows, evenly spaced over the split, int32 (windows, T+1)."""
-        n = self._windows["validation"]
-        k = min(n, self._wanted)
-        return self._gather("validation", np.arange(k) * n // k)
+        return self._gather("validation", self._held())
+
+    def counted_validation(self) -> tuple[np.ndarray, np.ndarray]:
+        """The validation windows and the bytes of each one's targets."""
+        return self._counted("validation", self._held())
 
     def true_nll(self, tokens):
         return None
@@ -85,7 +105,7 @@ class Generated:
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
         self.source = Synthetic(d.zipf)
         self._seq_len, self._seed, self._wanted = seq_len, d.seed, d.validation_windows
-        self.vocab_size, self.token_bytes = VOCAB, np.ones(VOCAB, np.int64)
+        self.vocab_size = VOCAB
         self.corpus = "synthetic"
         self.fingerprints = {"corpus": f"synthetic-1:{d.zipf!r}", "tokenizer": "synthetic"}
         self.dataset_tokens = None
@@ -97,6 +117,15 @@ class Generated:
 
     def validation(self) -> np.ndarray:
         return self.source.window("validation", 0, np.arange(self._wanted), self._seq_len + 1)
+
+    def counted_batch(self, step: int, global_batch: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._counted(self.batch(step, global_batch))
+
+    def counted_validation(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._counted(self.validation())
+
+    def _counted(self, tokens):
+        return tokens, np.full(len(tokens), self._seq_len)
 
     def true_nll(self, tokens):
         """-log p of the source itself, (windows, T)."""

@@ -1,5 +1,7 @@
-"""Text to token ids. An entry: `encode(bytes) -> int array`, its inverse `decode(ids) -> bytes`, `vocab_size`, `separator` (id between documents), `fingerprint`,
-and `token_bytes`, the bytes of text that each id stands for, so that bits per byte are counted."""
+"""Text to token ids. An entry: `encode(bytes) -> int array`, its inverse `decode(ids) -> bytes`, `vocab_size`, `separator` (id between
+documents), `fingerprint`, and the bytes of text that tokens stand for, so that bits per byte are counted: `token_bytes`, by id, where the
+id decides it; else None, and `counted(bytes) -> (ids, bytes of each)`. An unknown piece stands for any text, a leading dummy prefix for
+none, a normalised piece for what it was before: sentencepiece's tokens are counted where they stand."""
 
 import hashlib
 import os
@@ -20,12 +22,18 @@ class Bytes:
     def encode(self, text: bytes) -> np.ndarray:
         return np.frombuffer(text.replace(b"\0", b""), np.uint8)
 
+    def counted(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+        ids = self.encode(text)
+        return ids, np.ones(ids.size, np.uint32)
+
     def decode(self, ids) -> bytes:
         return bytes(int(i) for i in ids if 0 < i < 256)
 
 
 class SentencePiece:
-    """A sentencepiece .model; documents are separated by its end-of-sentence id."""
+    """A sentencepiece .model; documents are separated by its end-of-sentence id. Bytes that are not UTF-8 are read as U+FFFD, one each."""
+
+    token_bytes = None
 
     def __init__(self, path: str):
         import sentencepiece
@@ -41,11 +49,16 @@ class SentencePiece:
         self.separator = m.eos_id() if m.eos_id() >= 0 else m.unk_id()
         with open(path, "rb") as f:
             self.fingerprint = "sentencepiece:" + hashlib.sha256(f.read()).hexdigest()[:16]
-        size = lambda i: 0 if m.is_control(i) else 1 if m.is_byte(i) else len(m.id_to_piece(i).replace("\u2581", " ").encode())
-        self.token_bytes = np.array([size(i) for i in range(self.vocab_size)], np.int64)
 
     def encode(self, text: bytes) -> np.ndarray:
-        return np.array(self._model.encode(text.decode("utf-8", "replace")), np.int32)
+        return np.array(self._model.encode(text), np.int32)
+
+    def counted(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Each token stands for the text from the end of the one before to its own end. What normalisation drops after the last one
+        stands with no token: a document's separator takes it."""
+        found = self._model.encode(text, return_type="offset_mapping")
+        ends = np.array([end for _, end in found["offsets"]], np.int64)
+        return np.array(found["ids"], np.int32), np.diff(ends, prepend=0).astype(np.uint32)
 
     def decode(self, ids) -> bytes:
         return self._model.decode([int(i) for i in ids]).encode()

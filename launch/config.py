@@ -15,6 +15,7 @@ import typing
 from data.config import Data
 from model import account, config, optim
 from model.config import Model
+from model.mlps.dispatch import IMPLEMENTATIONS
 from model.optim import Optimizer, Schedule
 
 
@@ -215,6 +216,14 @@ def check(run: Run) -> None:
         if not 0 <= seed < 2**31:
             raise ConfigError(f"{name}={seed} must lie in 0 .. 2^31 - 1")
     steps(run)
+
+
+def check_moe(model: Model, where: Where) -> None:
+    """Raises ConfigError if `where` names no implementation of the experts that `model` can have."""
+    if where.moe not in ("auto", *IMPLEMENTATIONS):
+        raise ConfigError(f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
+    if where.moe == "capacity" and not model.capacity_factor:
+        raise ConfigError("where.moe=capacity drops assignments, which is the model's to decide: set model.capacity_factor, such as 1.25")
 
 
 def family(model: Model) -> str:

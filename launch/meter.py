@@ -60,7 +60,7 @@ class Meter:
                 "learning_rate": optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr,
                 "grad_norm": float(mean["grad_norm"]),
                 "tokens": n * self._per_step,
-                "flops": float(n * self._flops),
+                "flops_matmul": float(n * self._flops),
                 "tokens_per_s": self._since * self._per_step / max(1e-9, now - self._mark),
                 "skipped": len(self._kept) - len(used),
                 **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},

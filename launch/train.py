@@ -128,12 +128,7 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
 
     devices: how many the process that trains will see; those of this process if None."""
     config.check(run)
-    from model.mlps.dispatch import IMPLEMENTATIONS
-
-    if where.moe not in ("auto", *IMPLEMENTATIONS):
-        raise ConfigError(f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
-    if where.moe == "capacity" and not run.model.capacity_factor:
-        raise ConfigError("where.moe=capacity drops assignments, which is the model's to decide: set model.capacity_factor, such as 1.25")
+    config.check_moe(run.model, where)
     for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
@@ -163,7 +158,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(p: Program, variables, dataset) -> Evaluation:
     """Evaluates on all validation windows; the last batch is filled up and the filling left out."""
-    windows = dataset.validation()
+    windows, text_bytes = dataset.counted_validation()
     out, stats = [], []
     for i in range(0, len(windows), p.eval_batch):
         rows = windows[i : i + p.eval_batch]
@@ -180,7 +175,7 @@ def evaluate(p: Program, variables, dataset) -> Evaluation:
         float(nll.mean()),
         se(nll),
         se(nll.mean(1)) if len(nll) > 1 else float("nan"),
-        float(nll.sum() / math.log(2) / dataset.token_bytes[windows[:, 1:]].sum()),
+        float(nll.sum() / math.log(2) / text_bytes.sum()),
         nll.size,
         None if excess is None else float(excess.mean()),
         None if excess is None else se(excess),
@@ -277,8 +272,8 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
     pending = None
     while session.done < total and not watch.verdict:
         done, count = session.done, min(p.dispatch, session.next_stop() - session.done)
-        rows = np.stack([dataset.batch(done + i, run.batch) for i in range(count)])
-        text_bytes = dataset.token_bytes[rows[:, :, 1:]].sum((1, 2))
+        read = [dataset.counted_batch(done + i, run.batch) for i in range(count)]
+        rows, text_bytes = np.stack([tokens for tokens, _ in read]), np.array([sizes.sum() for _, sizes in read])
         padded = np.concatenate([rows, np.zeros((p.dispatch - count, *rows.shape[1:]), np.int32)])
         state, metrics = p.train(state, meshes.put(padded, p.rows), _hyper(run, done, count, total, p.dispatch), np.int32(count))
         if pending:

@@ -12,20 +12,22 @@ left out with it; an untied head stays in). `multiplied` is the default N of a f
 passes through (active experts, router, head, also when tied; no embedding lookup, no positions, no norm scales, no biases).
 """
 
-from model import norms
+from model import norms, optim
 from model.config import Execution, Model
+from model.lm import ONE_HOT_VOCAB
 from model.mixers import MIXERS
 from model.mlps import MLPS
 from model.positions import POSITIONS
+from model.work import Work, size, total
 
 CONVENTIONS = ("matmul", "matmul_causal", "6N", "6N_active", "6N_nonembedding", "6N_active_nonembedding")
-GROUPS = ("embedding", "positions", "attention", "mlp", "router", "experts", "shared_experts", "norms", "head")
+GROUPS = ("token_embedding", "positions", "attention", "mlp", "router", "experts", "shared_experts", "norms", "head")
 
 
 def parameters(c: Model) -> dict:
     """{"groups": {...}, "total", "active", "embedding", "non_embedding", "active_non_embedding", "multiplied"}; the groups sum to total."""
     groups = dict.fromkeys(GROUPS, 0)
-    groups["embedding"] = c.vocab_size * c.d_model
+    groups["token_embedding"] = c.vocab_size * c.d_model
     groups["positions"] = POSITIONS[c.positions].parameters(c)
     groups["head"] = 0 if c.tied else c.vocab_size * c.d_model
     groups["norms"] = (2 * c.n_layers + (not c.post_norm) + c.embed_norm) * norms.parameters(c, c.d_model)
@@ -38,12 +40,12 @@ def parameters(c: Model) -> dict:
         inactive += sum(own.values()) - MLPS[mlp].active(c)
         multiplied += MIXERS[mixer].multiplied(c) + MLPS[mlp].multiplied(c)
     total = sum(groups.values())
-    lookup = groups["embedding"] + groups["positions"]
+    lookup = groups["token_embedding"] + groups["positions"]
     return {
         "groups": groups,
         "total": total,
         "active": total - inactive,
-        "embedding": groups["embedding"],
+        "embedding": groups["token_embedding"],
         "non_embedding": total - lookup,
         "active_non_embedding": total - inactive - lookup,
         "multiplied": multiplied + c.vocab_size * c.d_model,
@@ -69,14 +71,64 @@ def flops_per_token(c: Model) -> dict[str, int]:
     }
 
 
-def executed_flops(c: Model, ex: Execution, batch: int) -> int:
-    """Matmul FLOPs that one training step of `batch` sequences executes: model FLOPs plus the padding of the MoE layout, the
-    one-hot embedding and, with remat, a second forward pass through the layers."""
-    from model.lm import ONE_HOT_VOCAB
+def _layers(c: Model, ex: Execution, batch: int) -> list[Work]:
+    """Of each layer: its mixer, its MLP and their norms."""
+    normed = Work(0, 0, 0, 2 * batch * c.seq_len * norms.kept(c.d_model) * size(ex))
+    return [total((normed, MIXERS[mixer].work(c, ex, batch), MLPS[mlp].work(c, ex, batch))) for mixer, mlp in c.kinds]
 
-    tokens = batch * c.seq_len
-    layers = sum(tokens * MIXERS[mixer].forward_flops(c, False) + MLPS[mlp].executed_flops(c, ex, tokens) for mixer, mlp in c.kinds)
-    head = 2 * tokens * c.d_model * c.vocab_size
-    # the one-hot input has no gradient of its own: forward, and the table's gradient
-    embedding = 2 * head if c.vocab_size <= ONE_HOT_VOCAB else 0
-    return (4 if ex.remat else 3) * layers + 3 * head + embedding
+
+def _ends(c: Model, ex: Execution, batch: int) -> Work:
+    """The embedding, one-hot for a small vocabulary (its input has no gradient), and the head: logits, their softmax and its gradient in
+    float32, and as much again of one-hot rows."""
+    tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
+    flops, logits = 2 * tokens * c.d_model * c.vocab_size, tokens * c.vocab_size
+    return Work(flops * (1 + one_hot), flops * (2 + one_hot), 0, 3 * logits * (4 + one_hot * size(ex)))
+
+
+def shares(c: Model) -> dict[str, float]:
+    """Of the forward matmul FLOPs (`matmul`): those of the attention map, the projections, the MLPs or experts, routers, and the head."""
+    whole = forward_flops(c)
+    attention_map = sum(MIXERS[mixer].map_flops(c, False) for mixer, _ in c.kinds)
+    router = 2 * c.d_model * c.n_experts * len(c.moe_layers)
+    parts = {
+        "attention_map": attention_map,
+        "attention_projections": sum(2 * MIXERS[mixer].multiplied(c) for mixer, _ in c.kinds),
+        "mlp": sum(MLPS[mlp].forward_flops(c) for _, mlp in c.kinds) - router,
+        "router": router,
+        "head": 2 * c.d_model * c.vocab_size,
+    }
+    return {name: n / whole for name, n in parts.items()}
+
+
+def work(c: Model, ex: Execution, batch: int) -> Work:
+    """What a step on `batch` sequences executes and keeps, without remat."""
+    return total([*_layers(c, ex, batch), _ends(c, ex, batch)])
+
+
+def activations(c: Model, ex: Execution, batch: int) -> int:
+    """Bytes of activations while `batch` sequences go forward and backward on one device. Remat keeps the input of every layer, and at one
+    time either what the head keeps or one layer's own."""
+    layers, ends = _layers(c, ex, batch), _ends(c, ex, batch)
+    if not ex.remat:
+        return sum(w.kept for w in layers) + ends.kept
+    inputs = len(layers) * batch * c.seq_len * c.d_model * size(ex)
+    return inputs + max(ends.kept, *(w.kept + w.spare for w in layers))
+
+
+def memory(c: Model, ex: Execution, batch: int) -> dict[str, int]:
+    """Bytes of training on one device, all exact but `activations`; buffers are selection biases. `kv_cache_per_token` is of decoding."""
+    n = parameters(c)["total"]
+    return {
+        "parameters": 4 * n,
+        "gradients": 4 * n,
+        "optimizer_state": optim.state_bytes(n),
+        "buffers": 4 * c.n_experts * len(c.moe_layers) * c.selection_bias,
+        "batch": 4 * batch * (c.seq_len + 1),
+        "activations": activations(c, ex, batch),
+        "kv_cache_per_token": size(ex) * sum(MIXERS[mixer].cache(c) for mixer, _ in c.kinds),
+    }
+
+
+def executed_flops(c: Model, ex: Execution, batch: int) -> int:
+    """Matmul FLOPs of one training step: forward, backward, and under remat what is computed again."""
+    return work(c, ex, batch).training(ex.remat)

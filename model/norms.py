@@ -54,3 +54,8 @@ def make(c: Model, name: str):
 def parameters(c: Model, width: int) -> int:
     """Parameters of one norm over `width`."""
     return NORMS[c.norm].per_unit * width
+
+
+def kept(width: int) -> int:
+    """Numbers per token that one norm over `width` keeps for the backward pass: what goes in and what comes out."""
+    return 2 * width

@@ -79,3 +79,8 @@ def apply(o: Optimizer, params, updates, lr, embed_lr, weight_decay):
         return p - rate * (u + decay * p)
 
     return jax.tree_util.tree_map_with_path(one, params, updates)
+
+
+def state_bytes(parameters: int) -> int:
+    """Bytes of the optimizer state for so many parameters: two moments in float32 and one int32 that counts updates."""
+    return 2 * 4 * parameters + 4

@@ -24,7 +24,7 @@ def variables(state: State) -> dict:
     return {"params": state.params, "buffers": state.buffers}
 
 
-def _gradients(lm: LM, state: State, tokens_BT1):
+def gradients(lm: LM, state: State, tokens_BT1):
     """(gradients, metrics, loads of the experts by layer)."""
 
     def objective(params):
@@ -50,7 +50,7 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     finite the batch is consumed and the state stays as it was: `skipped` is 1.
     """
 
-    grads, (metrics, load) = _gradients(lm, state, tokens_BT1)
+    grads, (metrics, load) = gradients(lm, state, tokens_BT1)
     updates, opt = optim.transform(optimizer).update(grads, state.opt)
     params = optim.apply(optimizer, state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"])
     moved = _rebalanced(lm, state.buffers, load) if state.buffers else state.buffers

@@ -1,93 +1,133 @@
-"""Counts a model exactly; nothing is trained and no device is used.
+"""Counts a model exactly: parameters, FLOPs, bytes; nothing is trained, and no device is used but by --compile.
 
 isoflop count --config=tiny_moe
 isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 --set model.n_heads=12 --format=json
 isoflop count --config=quickstart        every shape of a sweep
+isoflop count --hf_dir=DIR --context=8192 --set batch=8 --set dtype=bfloat16        a config.json in Hugging Face's format is enough
+isoflop count --hf_dir=DIR --elsewhere   how other codebases and papers count the same model
+isoflop count --config=tiny_moe --compile
 """
 
+import dataclasses
 import json
 import sys
 
-from experiments import cli
+from absl import flags
+
+from experiments import cli, elsewhere, explain
+from experiments.cli import UserError
 from experiments.plan import SweepJob
 from experiments.verbs import common
 from launch import config, hardware
+from launch.config import Job, Run
 from model import account
-from model.config import check
+from model.config import Execution, Model
 
 
-def describe(model) -> dict:
-    """The counts of one model as a JSON-ready dict."""
+def execution(run: Run, where) -> Execution:
+    """How the run would be executed here, on one device."""
+    platform = hardware.probe()[0]
+    dtype = hardware.choice(platform).dtype if run.dtype == "auto" else run.dtype
+    return hardware.execution(run.model, where, dtype, platform, 1, run.batch * run.model.seq_len)
+
+
+def describe(c: Model, ex: Execution, batch: int) -> dict:
+    """The counts of one model as a JSON-ready dict; docs/counting.md defines every name."""
+    work, tokens = account.work(c, ex, batch), batch * c.seq_len
+    third = lambda n: n // 3 if n % 3 == 0 else n / 3
     return {
-        "parameters": account.parameters(model),
-        "flops_per_token": {
-            name: {"training": n, **({"forward": n // 3} if name.startswith("matmul") else {})}
-            for name, n in account.flops_per_token(model).items()
-        },
+        "family": config.family(c),
+        "context": c.seq_len,
+        "parameters": account.parameters(c),
+        "flops_per_token": {name: {"forward": third(n), "training": n} for name, n in account.flops_per_token(c).items()},
+        "executed_flops_per_token": {"forward": work.forward / tokens, "training": work.training(ex.remat) / tokens},
+        "forward_shares": account.shares(c),
+        "bytes": account.memory(c, ex, batch),
+        "assumed": {"batch": batch, "dtype": ex.dtype, "remat": ex.remat, "scan": ex.scan, **({"moe": ex.moe} if c.moe_layers else {})},
     }
 
 
-def _text(model, d, steps=None, batch=None) -> str:
-    p, lines = d["parameters"], []
-    lines.append(
-        f"{config.family(model)} model: d_model {model.d_model}, {model.n_layers} layers, {model.n_heads} heads, {model.positions} positions, context {model.seq_len}, vocabulary {model.vocab_size}"
-    )
-    if model.moe_layers:
-        lines.append(
-            f"  {model.n_experts} experts, top-{model.top_k}, {model.f_expert} wide each; a token passes {model.top_k} x {model.f_expert} = {model.top_k * model.f_expert} hidden units"
+def _checked(job: Job) -> Job:
+    """`job` itself. Raises ConfigError; a run without a horizon is counted as well."""
+    h = job.run.horizon
+    config.check(job.run if h.steps or h.tokens or h.flops else dataclasses.replace(job.run, horizon=config.Horizon(steps=1)))
+    config.check_moe(job.run.model, job.where)
+    return job
+
+
+def _load(fv) -> tuple[Job | SweepJob, dict]:
+    """What is to be counted, and what is to be said of where it came from. Raises UserError or ConfigError."""
+    if bool(fv.config) == bool(fv.hf_dir):
+        raise UserError(
+            "give one of --config (a recipe or FILE.py) and --hf_dir (a folder with config.json); --config is missing, or both are set"
         )
-    lines.append("parameters")
-    for group, n in p["groups"].items():
-        if n:
-            lines.append(f"  {group:<22}{n:>18,}   {n / p['total']:6.1%} of total")
-    for name, text in (
-        ("total", "total"),
-        ("active", "active (experts of one token)"),
-        ("non_embedding", "non-embedding"),
-        ("active_non_embedding", "active non-embedding"),
-        ("multiplied", "multiplied: the N of fits"),
-    ):
-        lines.append(f"  {text:<30}{p[name]:>10,}")
-    if model.moe_layers:
-        lines.append(
-            f"  the router is {p['groups']['router'] / p['active']:.2%} of the active parameters; it is not compensated at equal active parameters"
-        )
-    lines.append("training FLOPs per token, by convention")
-    for name, n in d["flops_per_token"].items():
-        lines.append(f"  {name:<30}{n['training']:>10,}")
-    if steps:
-        tokens = steps * batch * model.seq_len
-        lines.append(
-            f"training: {steps:,} steps x {batch} sequences x {model.seq_len} = {tokens:,} tokens, {tokens * d['flops_per_token']['matmul']['training']:.4g} FLOPs (matmul)"
-        )
-    return "\n".join(lines)
+    if fv.hf_dir:
+        from launch.huggingface import folder
+
+        family, model, ignored = folder.read_config(fv.hf_dir, counting=True)
+        job, said = Job(run=Run(model=model, batch=1)), {"hf_family": family, "ignored": ignored}
+        job = config.set_fields(job, fv.set)
+    else:
+        job, said = common.load(fv), {}
+    if fv.context is None:
+        return job, said
+    if fv.context < 1:
+        raise UserError(f"--context={fv.context} must be at least 1 token")
+    model = dataclasses.replace(job.run.model, seq_len=fv.context)
+    return dataclasses.replace(job, run=dataclasses.replace(job.run, model=model)), said
+
+
+def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
+    run = _checked(job).run
+    ex = execution(run, job.where)
+    answer = {**said, **describe(run.model, ex, run.batch)}
+    horizon = run.horizon
+    if horizon.steps or horizon.tokens or horizon.flops:
+        answer["steps"] = config.steps(run)
+        answer["training_tokens"] = answer["steps"] * run.batch * run.model.seq_len
+        answer["flops"] = {k: v["training"] * answer["training_tokens"] for k, v in answer["flops_per_token"].items()}
+    if fv.elsewhere:
+        answer["elsewhere"] = elsewhere.compare(run.model)
+    if fv.compile:
+        from launch import compiled
+
+        answer["compiler"] = compiled.figures(run.model, ex, run.batch)
+    return answer, explain.text(run.model, answer)
+
+
+def _sweep(job: SweepJob) -> tuple[dict, str]:
+    from experiments import plan
+
+    config.check_moe(job.run.model, job.where)
+    found, texts = [], []
+    for p in {p.shape: p for p in plan.make(job, hardware.probe()[0]).runs}.values():
+        d = describe(p.run.model, execution(p.run, job.where), p.run.batch)
+        found.append({**d, "size": p.size})
+        texts.append(explain.text(p.run.model, d))
+    return {"shapes": found}, "\n\n".join(texts)
 
 
 def _body(fv) -> int:
-    job = common.load(fv)
+    job, said = _load(fv)
     if isinstance(job, SweepJob):
-        from experiments import plan
-
-        runs = {p.shape: p for p in plan.make(job, hardware.probe()[0]).runs}.values()
-        found = [dict(describe(p.run.model), family=p.family, size=p.size) for p in runs]
-        text = "\n\n".join(_text(p.run.model, d) for p, d in zip(runs, found))
-        answer = {"shapes": found}
+        if fv.compile or fv.elsewhere:
+            raise UserError(f"--compile and --elsewhere count one model, {fv.config} is a sweep: give a recipe of a single run")
+        answer, text = _sweep(job)
     else:
-        try:
-            check(job.run.model)
-        except ValueError as e:
-            raise config.ConfigError(str(e)) from None
-        answer = describe(job.run.model)
-        steps = config.steps(job.run)
-        answer["training_tokens"] = steps * job.run.batch * job.run.model.seq_len
-        answer["flops"] = {k: v["training"] * answer["training_tokens"] for k, v in answer["flops_per_token"].items()}
-        text = _text(job.run.model, answer, steps, job.run.batch)
+        answer, text = _single(job, said, fv)
     print(json.dumps(answer) if fv.format == "json" else text)
     return 0
 
 
 def main(argv=None) -> int:
-    return cli.run("count", __doc__, cli.flag_values("config", "set"), sys.argv[1:] if argv is None else argv, _body)
+    fv = cli.flag_values("config", "set")
+    flags.DEFINE_string("hf_dir", "", "folder in Hugging Face's format, of which config.json is read", flag_values=fv)
+    flags.DEFINE_integer("context", None, "tokens of a sequence, instead of the model's own", flag_values=fv)
+    flags.DEFINE_bool(
+        "compile", False, "also compile the training step for this machine's device and print the compiler's figures", flag_values=fv
+    )
+    flags.DEFINE_bool("elsewhere", False, "also how other codebases and papers count the same model", flag_values=fv)
+    return cli.run("count", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
 
 if __name__ == "__main__":

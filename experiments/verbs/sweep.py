@@ -38,7 +38,7 @@ def plan_table(plan: Plan, done: set[str]):
         ("N active", "right"),
         ("N non-emb.", "right"),
         ("D tokens", "right"),
-        ("FLOPs", "right"),
+        ("FLOPs (matmul)", "right"),
         ("pred. s", "right"),
     ):
         t.add_column(name, justify=side, no_wrap=True)

@@ -9,6 +9,7 @@ from flax import linen as nn
 from model import context, norms, positions
 from model.config import Execution, Model
 from model.params import Einsum
+from model.work import Work, matmuls, size
 
 
 def attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
@@ -93,6 +94,20 @@ def per_token(n: int, c: Model) -> int | float:
 def map_flops(c: Model, causal: bool) -> int | float:
     """Scores and values: 2 x 2 H K per attended pair."""
     return per_token(4 * c.n_heads * c.k_head * pairs(c, causal), c)
+
+
+def map_bytes(c: Model, ex: Execution, batch: int) -> int:
+    """One number for every pair in every head of a batch, as it is held: the softmax in float32 and, twice for XLA's transposed copy, in
+    the dtype of the matmul with the values."""
+    return batch * c.n_heads * c.seq_len**2 * (4 + 2 * size(ex))
+
+
+def work(c: Model, ex: Execution, batch: int) -> Work:
+    """The whole map of scores, masked pairs too. Kept: queries, keys, values, what is attended to, and the map."""
+    tokens, (q, kv) = batch * c.seq_len, _widths(c)
+    normed = {"none": 0, "head": q + kv, "full": q + kv}[c.qk_norm]
+    kept = tokens * (2 * (q + kv) + normed) * size(ex) + map_bytes(c, ex, batch)
+    return matmuls(tokens * (2 * multiplied(c) + map_flops(c, causal=False)), 0, kept, map_bytes(c, ex, batch) // 3)
 
 
 def cache(c: Model) -> int:

@@ -7,9 +7,10 @@ from flax import linen as nn
 
 from model import context, positions
 from model.config import Execution, Model
-from model.mixers.attention import attend, output, pairs, per_token
+from model.mixers.attention import attend, map_bytes, output, pairs, per_token
 from model.norms import RMSNorm
 from model.params import Einsum
+from model.work import Work, matmuls, size
 
 
 class Latent(nn.Module):
@@ -58,6 +59,15 @@ def multiplied(c: Model) -> int:
 def map_flops(c: Model, causal: bool) -> int | float:
     """Scores over d_head + d_rope, values over d_value, per head and attended pair."""
     return per_token(2 * c.n_heads * (c.k_head + c.d_rope + c.v_head) * pairs(c, causal), c)
+
+
+def work(c: Model, ex: Execution, batch: int) -> Work:
+    """The whole map of scores, masked pairs too. Kept: the latents before and after their norms, keys and values before and after they are
+    put together, queries, what is attended to, and the map."""
+    tokens, turned = batch * c.seq_len, c.k_head + c.d_rope
+    width = 2 * (c.q_rank + c.kv_rank) + c.n_heads * (2 * turned + c.k_head + 3 * c.v_head)
+    kept = tokens * width * size(ex) + map_bytes(c, ex, batch)
+    return matmuls(tokens * (2 * multiplied(c) + map_flops(c, causal=False)), 0, kept, map_bytes(c, ex, batch) // 3)
 
 
 def cache(c: Model) -> int:

@@ -4,7 +4,7 @@ module(c, ex)(x_BTD, ctx) -> y_BTD, statistics   statistics: {} or arrays per la
 parameters(c) -> {group: count}                  equal to the initialised tree
 active(c) -> int                                 of these, how many one token passes through
 multiplied(c) -> int                             weights of the matmuls among those (no biases); forward FLOPs are twice that per token
-executed_flops(c, ex, tokens) -> int             forward matmul FLOPs that the chosen implementation executes on `tokens` tokens
+work(c, ex, batch) -> Work                       FLOPs that the chosen implementation executes on `batch` sequences (model/work.py)
 check(c)                                         raises ValueError, in words that say what to change
 """
 
@@ -21,7 +21,7 @@ class Mlp(NamedTuple):
     parameters: Callable
     active: Callable
     multiplied: Callable
-    executed_flops: Callable
+    work: Callable
     check: Callable
 
     def forward_flops(self, c: Model) -> int:
@@ -30,7 +30,7 @@ class Mlp(NamedTuple):
 
 
 def _entry(module: Callable, part) -> Mlp:
-    return Mlp(module, part.parameters, part.active, part.multiplied, part.executed_flops, part.check)
+    return Mlp(module, part.parameters, part.active, part.multiplied, part.work, part.check)
 
 
 MLPS = {

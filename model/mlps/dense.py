@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from model.config import Execution, Model
 from model.params import Einsum
+from model.work import Work, matmuls, size
 
 _exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
 
@@ -18,6 +19,8 @@ ACTIVATIONS = {
     "swiglu": (jax.nn.silu, True),
     "geglu": (jax.nn.gelu, True),
 }
+# arrays of the hidden width that the backward pass wants: what goes in, what comes out, and between them what XLA does not make again
+KEPT = {"relu": 2, "gelu": 3, "gelu_exact": 3, "swiglu": 5, "geglu": 5}
 
 
 def matrices(c: Model) -> int:
@@ -60,8 +63,11 @@ def multiplied(c: Model) -> int:
     return matrices(c) * c.d_model * c.d_ff
 
 
-def executed_flops(c: Model, ex: Execution, tokens: int) -> int:
-    return tokens * 2 * multiplied(c)
+def work(c: Model, ex: Execution, batch: int, width: int = 0) -> Work:
+    """`width` 0 stands for d_ff. The last matmul ends the layer, unless a norm comes after it."""
+    tokens, width = batch * c.seq_len, width or c.d_ff
+    one, hidden = 2 * tokens * c.d_model * width, tokens * width * size(ex)
+    return matmuls(matrices(c) * one, 0 if c.post_norm else one, KEPT[c.activation] * hidden, hidden)
 
 
 def check(c: Model) -> None:

@@ -11,6 +11,7 @@ all four compute the same function; `rank` is its place in the queue of its expe
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -147,3 +148,31 @@ def _all(x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex):
 
 
 IMPLEMENTATIONS = {"block": _block, "capacity": _capacity, "ragged": _ragged, "all": _all}
+
+
+class Layout(NamedTuple):
+    """Of one implementation on a batch: `rows` that the experts' matrices multiply, padding included; how many experts' outputs are
+    `combined` for a token; `copies` of experts' matrices, whose gradients are summed over copies by a matmul with E."""
+
+    rows: int
+    combined: int
+    copies: int = 0
+
+
+def _block_layout(c, ex, tokens):
+    n_blocks = ex.moe_groups * blocks(tokens * c.top_k // ex.moe_groups, c.n_experts, ex.moe_rows)
+    return Layout(n_blocks * ex.moe_rows, c.top_k, n_blocks)
+
+
+def _capacity_layout(c, ex, tokens):
+    group = c.routing_group * c.seq_len
+    return Layout(tokens // group * c.n_experts * routing.capacity(c, group), c.top_k)
+
+
+# `ragged` is counted by assignments, as it is written: where a backend has no kernel for it, it computes all experts on all rows, masked
+COUNTS = {
+    "block": _block_layout,
+    "capacity": _capacity_layout,
+    "ragged": lambda c, ex, tokens: Layout(tokens * c.top_k, c.top_k),
+    "all": lambda c, ex, tokens: Layout(tokens * c.n_experts, c.n_experts),
+}

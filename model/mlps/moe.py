@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Execution, Model
-from model.mlps import dispatch, routing
-from model.mlps.dense import ACTIVATIONS, Dense, biases, matrices
+from model.mlps import dense, dispatch, routing
+from model.mlps.dense import ACTIVATIONS, KEPT, Dense, biases, matrices
 from model.params import declare
+from model.work import Work, matmuls, size, total
 
 
 class MoE(nn.Module):
@@ -85,17 +86,23 @@ def multiplied(c: Model) -> int:
     return c.d_model * c.n_experts + (c.top_k + c.n_shared) * matrices(c) * c.d_model * c.f_expert
 
 
-def executed_flops(c: Model, ex: Execution, tokens: int) -> int:
-    """Padding of the layout, or all experts, included. `ragged` is counted by assignments: what it executes depends on the backend."""
-    assignments, group = tokens * c.top_k, c.routing_group * c.seq_len
-    rows = {
-        "block": ex.moe_groups * ex.moe_rows * dispatch.blocks(assignments // ex.moe_groups, c.n_experts, ex.moe_rows),
-        "capacity": tokens // group * c.n_experts * routing.capacity(c, group),
-        "ragged": assignments,
-        "all": tokens * c.n_experts,
-    }[ex.moe]
-    rows += tokens * c.n_shared
-    return 2 * tokens * c.d_model * c.n_experts + 2 * rows * matrices(c) * c.d_model * c.f_expert
+def work(c: Model, ex: Execution, batch: int) -> Work:
+    """Router, experts on the rows of the layout, the sum of their outputs by gates, and shared experts. Gates want the experts' outputs
+    again; the sum itself ends the layer, unless a norm comes after it. Kept: rows in and out and their hidden units, copies of weights,
+    outputs by assignment, and eight float32 per token and expert of the router."""
+    tokens, d, f = batch * c.seq_len, c.d_model, c.f_expert
+    layout = dispatch.COUNTS[ex.moe](c, ex, tokens)
+    matrix, combine = matrices(c) * d * f, 2 * tokens * layout.combined * d
+    held = layout.rows * (2 * d + KEPT[c.activation] * f) + layout.copies * matrix + tokens * c.top_k * d
+    parts = [
+        matmuls(2 * tokens * d * c.n_experts, kept=32 * tokens * c.n_experts),
+        matmuls(2 * layout.rows * matrix, kept=held * size(ex), spare=layout.rows * f * size(ex)),
+        Work(0, 2 * layout.copies * c.n_experts * matrix, 0),
+        matmuls(combine, 0 if c.post_norm else combine),
+    ]
+    if c.n_shared:
+        parts.append(dense.work(c, ex, batch, c.n_shared * f))
+    return total(parts)
 
 
 def check(c: Model) -> None:

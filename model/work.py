@@ -1,0 +1,43 @@
+"""What an implementation of a part states of itself, beside the counts of the part that no implementation changes."""
+
+from typing import NamedTuple
+
+from model.config import Execution
+
+
+class Work(NamedTuple):
+    """On one batch. Matmul FLOPs that it executes (a multiply and an add are 2; weighted sums over experts among them):
+
+    forward    padding and masked pairs included
+    backward   two matmuls for each of the forward, and what an implementation adds
+    again      of the forward, what a rematerialised layer computes a second time: what its gradients are made of, so without the
+               matmul that ends the layer, whose result is only added to the residual stream
+
+    Bytes of activations, as XLA holds them (docs/counting.md):
+
+    kept       from the forward pass for the backward one
+    spare      beside those while the part's own backward pass runs
+    """
+
+    forward: int
+    backward: int
+    again: int
+    kept: int = 0
+    spare: int = 0
+
+    def training(self, remat: bool) -> int:
+        return self.forward + self.backward + self.again * remat
+
+
+def matmuls(forward: int, last: int = 0, kept: int = 0, spare: int = 0) -> Work:
+    """Matmuls with gradients for both sides; `last` FLOPs of them end a layer."""
+    return Work(forward, 2 * forward, forward - last, kept, spare)
+
+
+def size(ex: Execution) -> int:
+    """Bytes of a number in the dtype of the matmuls."""
+    return {"float32": 4, "bfloat16": 2}[ex.dtype]
+
+
+def total(parts) -> Work:
+    return Work(*map(sum, zip(*parts)))

@@ -1,0 +1,77 @@
+"""Bytes against the tree and against the compiler."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from model import account, context, lm, step
+from model.config import Execution, Model
+from tests import walk
+
+DENSE = Model(vocab_size=2000, seq_len=160, d_model=160, n_layers=5, n_heads=5, d_ff=480)
+MOE = Model(vocab_size=1200, seq_len=112, d_model=80, n_layers=3, n_heads=5, d_ff=320, n_experts=6, top_k=2, pattern=("attention/moe",))
+SMALL = Model(vocab_size=400, seq_len=80, d_model=112, n_layers=7, n_heads=7, d_ff=224, activation="swiglu", norm="layernorm", tied=True)
+replace = dataclasses.replace
+
+
+def size(tree):
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("c", [DENSE, MOE, replace(MOE, selection_bias=True, router="sigmoid", n_shared=1)], ids=["dense", "moe", "bias"])
+def test_bytes_equal_the_tree(c):
+    state, counted = walk.state(c, Execution()), account.memory(c, Execution(), 6)
+    assert size(state.params) == counted["parameters"]
+    assert size(jax.eval_shape(lambda s, t: step.gradients(lm.LM(c), s, t)[0], state, walk.batch(c, 6, 1))) == counted["gradients"]
+    assert size(state.opt) == counted["optimizer_state"] and size(state.buffers) == counted["buffers"]
+    assert size(walk.batch(c, 6, 1)) == counted["batch"]
+
+
+# none of these widths, lengths, depths or batches is among those that the formula was written with (docs/counting.md)
+PROGRAMS = {
+    "dense": (DENSE, Execution(), 6),
+    "dense-remat": (DENSE, Execution(scan=True, remat=True), 6),
+    "swiglu": (SMALL, Execution(), 10),
+    "swiglu-remat": (SMALL, Execution(scan=True, remat=True), 10),
+    "grouped": (replace(DENSE, n_kv_heads=1, activation="relu"), Execution(), 3),
+    "moe-all": (MOE, Execution(moe="all"), 6),
+    "moe-all-remat": (MOE, Execution(moe="all", scan=True, remat=True), 6),
+    "moe-block": (MOE, Execution(moe="block", moe_rows=32), 6),
+    "moe-block-remat": (MOE, Execution(moe="block", moe_rows=32, scan=True, remat=True), 6),
+    "moe-capacity": (replace(MOE, capacity_factor=1.5, n_shared=1, top_k=3, d_ff=240), Execution(moe="capacity"), 6),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_activations_are_within_a_quarter_of_the_compilers(name):
+    """Temporaries of the compiled forward and backward pass; parameters are its arguments and gradients its outputs."""
+    c, ex, batch = PROGRAMS[name]
+    f = jax.jit(functools.partial(step.gradients, lm.LM(c, ex))).lower(walk.state(c, ex), walk.batch(c, batch, 1)).compile()
+    assert account.activations(c, ex, batch) / f.memory_analysis().temp_size_in_bytes == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("d_model", [256, 320])
+def test_xla_counts_the_same_flops(d_model):
+    """Within 2%, elementwise work included: dense, unrolled, no remat."""
+    c = Model(vocab_size=1056, seq_len=128, d_model=d_model, n_layers=2, n_heads=4, d_ff=4 * d_model)
+    f = jax.jit(functools.partial(step.gradients, lm.LM(c))).lower(walk.state(c, Execution()), walk.batch(c, 4, 1)).compile()
+    assert f.cost_analysis()["flops"] / (4 * c.seq_len * account.flops_per_token(c)["matmul"]) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"n_kv_heads": 1}, {"pattern": ("latent/dense",), "kv_rank": 24, "d_rope": 8}], ids=["full", "one", "latent"]
+)
+def test_cache_is_what_decoding_keeps(change):
+    """Bytes per token, of the collection that a prefill leaves behind."""
+    c, slots = replace(DENSE, n_layers=2, **change), 48
+    at = jax.ShapeDtypeStruct((3, 16), np.int32)
+    keys = jax.ShapeDtypeStruct((3, slots), np.int32)
+
+    def prefill(state, tokens, at, keys):
+        return lm.LM(c).apply(step.variables(state), tokens, context.cached(at, keys, 0), mutable=["cache"])[1]
+
+    left = jax.eval_shape(prefill, walk.state(c, Execution()), at, at, keys)
+    assert size(left) == 3 * slots * account.memory(c, Execution(), 3)["kv_cache_per_token"]

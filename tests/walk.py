@@ -1,0 +1,67 @@
+"""An independent count: the matmuls of a traced program."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from model import optim, step
+from model.lm import LM, abstract
+
+
+def _dot(e) -> tuple[int, bool]:
+    (contract_a, contract_b), (batch_a, batch_b) = e.params["dimension_numbers"]
+    a, b = (v.aval.shape for v in e.invars)
+    flops = 2 * math.prod(e.outvars[0].aval.shape) * math.prod(a[i] for i in contract_a)
+    return flops, len(a) > len(contract_a) + len(batch_a) and len(b) > len(contract_b) + len(batch_b)
+
+
+def _ragged(e) -> int:
+    """By rows: an expert's matrix multiplies its own alone, whichever of the three sides is the ragged one."""
+    numbers = e.params["ragged_dot_dimension_numbers"]
+    (contract, _), _ = numbers.dot_dimension_numbers
+    a, out = e.invars[0].aval.shape, e.outvars[0].aval.shape
+    out = out if numbers.rhs_group_dimensions else out[1:]  # the gradient of the weights has the experts as a leading axis
+    return 2 * math.prod(out) * math.prod(a[i] for i in contract)
+
+
+def flops(jaxpr, matrices_only: bool = False) -> int:
+    """2 x multiply-adds of every `dot_general` and `ragged_dot_general`, scan bodies times their length. matrices_only: leaves out weighted
+    sums of vectors, in which one side has no axis of its own."""
+    n = 0
+    for e in jaxpr.eqns:
+        if e.primitive.name == "dot_general":
+            own, matrices = _dot(e)
+            n += own if matrices or not matrices_only else 0
+        if e.primitive.name == "ragged_dot_general":
+            n += _ragged(e)
+        assert e.primitive.name not in ("while", "conv_general_dilated"), "the walk has no rule for it"
+        times = e.params["length"] if e.primitive.name == "scan" else 1
+        for v in e.params.values():
+            for s in v if isinstance(v, (tuple, list)) else (v,):
+                inner = getattr(s, "jaxpr", s)
+                if hasattr(inner, "eqns"):
+                    n += times * flops(inner, matrices_only)
+    return n
+
+
+@functools.cache
+def state(c, ex):
+    """The abstract State of a model."""
+    return jax.eval_shape(lambda p: step.create(LM(c, ex), optim.Optimizer(), nn.unbox(p)), abstract(c, ex))
+
+
+def batch(c, n, more=0):
+    return jax.ShapeDtypeStruct((n, c.seq_len + more), np.int32)
+
+
+def forward(c, ex, n):
+    """The traced forward pass on `n` sequences."""
+    return jax.make_jaxpr(lambda s, t: LM(c, ex).apply(step.variables(s), t)[0])(state(c, ex), batch(c, n)).jaxpr
+
+
+def training(c, ex, n):
+    """The traced forward and backward pass."""
+    return jax.make_jaxpr(lambda s, t: step.gradients(LM(c, ex), s, t))(state(c, ex), batch(c, n, 1)).jaxpr
