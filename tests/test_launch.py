@@ -142,7 +142,11 @@ def test_record_is_complete_and_counted(single, tmp_path):
     assert r["validation"]["excess"] > -3 * r["validation"]["excess_se"]
     assert len(r["moe"]["expert_load"]) == 2 and min(r["moe"]["expert_load"]) >= 1
     assert {"versions", "commit", "fingerprints", "seconds", "device", "where", "epochs"} <= set(r)
-    assert [m["step"] for m in metrics] == [4, 8, 12] and metrics[-1]["tokens"] == tokens and metrics[-1]["flops_matmul"] == r["flops"]["matmul"]
+    assert (
+        [m["step"] for m in metrics] == [4, 8, 12]
+        and metrics[-1]["tokens"] == tokens
+        and metrics[-1]["flops_matmul"] == r["flops"]["matmul"]
+    )
     assert {"loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_s", "expert_load", "router_entropy", "balance_loss"} <= set(
         metrics[0]
     )

@@ -19,7 +19,7 @@ def main(argv=None) -> int:
     part = argv.pop(0) if argv and not argv[0].startswith("-") else ""
     fv = cli.flag_values()
     flags.DEFINE_enum("scale", "full", ["full", "toy"], "toy: small shapes, seconds", flag_values=fv)
-    flags.DEFINE_integer("rounds", 3, "how often the contenders alternate", lower_bound=1, flag_values=fv)
+    flags.DEFINE_integer("rounds", 8, "how often the contenders alternate", lower_bound=1, flag_values=fv)
 
     def body(fv) -> int:
         from experiments.benchmarks import PARTS
