@@ -19,7 +19,7 @@ VERBS = {
     "sweep": "plan, train, fit and report an isoFLOP sweep; typed again, it goes on",
     "fit": "fit scaling laws to the runs of a sweep",
     "report": "write the HTML report of a sweep",
-    "count": "parameters and FLOPs of a model by every convention, without training",
+    "count": "parameters, FLOPs and bytes of a model by every convention, without training",
     "sample": "text from a trained run",
     "logits": "logits of a model in Hugging Face's format",
     "export": "write a trained run in Hugging Face's format",
