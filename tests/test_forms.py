@@ -72,13 +72,13 @@ def held(law):
         x["S"] = np.where(x["S"] > 0.5, 1e-12, 0.0)
         return x, {"lambda_", "delta"} if law == "abnar2025" else {"bS"}
     if law == "muennighoff2023":
-        x["U"] = 1e14 * x["D"] / x["D"].max()  # never an epoch repeated, N below N_opt(U)
-        return x, {"RD", "RN"}
+        x["U"] = 1e18 * x["D"] / x["D"].max()  # never an epoch repeated
+        return x, {"RD"}
     if law == "gadre2024_error":
         x["L"] = 50 + x["L"] / 100  # far out on the plateau: the error is eps
         return x, {"gamma"}
     # one narrow window: a floor or a curvature cannot be seen in rounded losses
-    return {k: v[:1] * (1 + 1e-7 * np.arange(v.size)) if k != "D" else v[:1] * (1 + 1e-7 * np.arange(v.size)[::-1]) for k, v in x.items()}, None
+    return {k: v[:1] * (1 + 3e-10 * np.arange(v.size)) if k != "D" else v[:1] * (1 + 3e-10 * np.arange(v.size)[::-1]) for k, v in x.items()}, None
 
 
 @pytest.mark.parametrize("law", FORMS)

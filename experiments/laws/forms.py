@@ -187,7 +187,7 @@ FORMS = {
             _exponent("alpha", (0.15, 0.3, 0.5, 0.8)),
             _exponent("beta", (0.15, 0.3, 0.5, 0.8)),
             _positive("RD", (5.0, 30.0), "epochs", 1e-2, 1e6),
-            _positive("RN", (3.0, 20.0), "", 1e-2, 1e6),
+            _positive("RN", (3.0, 20.0), "excess sizes", 1e-2, 1e6),
         ),
         _muennighoff,
     ),
@@ -293,7 +293,7 @@ FORMS = {
         (
             _positive("aS"),
             _positive("cS"),
-            _positive("BD", (), "aD^bD"),
+            _positive("BD"),
             _floor("c"),
             _exponent("bS", (0.2, 0.6, 1.2)),
             _exponent("bN", (0.1, 0.3, 0.6)),

@@ -13,7 +13,7 @@ def covariance(f: Fitted) -> np.ndarray:
     """Of theta, linearised at the optimum, (parameters, parameters); a direction that the points do not see has a huge variance."""
     x = {k: f.points.x[k] for k in f.form.inputs}
     j = solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space) * np.sqrt(f.points.w)[:, None]
-    size = np.sqrt((j**2).sum(0)) + 1e-300
+    size = np.maximum(np.sqrt((j**2).sum(0)), 1e-100)
     _, s, vt = np.linalg.svd(j / size, full_matrices=False)
     root = vt.T / np.maximum(s, 1e-15 * s[0])
     return (root @ root.T) * max(f.residual_sd, EXACT) ** 2 / size[:, None] / size[None, :]
@@ -63,10 +63,9 @@ def ridges(f: Fitted, loose: dict) -> list[str]:
 
 
 def headline(f: Fitted) -> set[str]:
-    """Parameters that a reader takes away: floor and exponents, not the prefactors that move with them."""
-    scale = {p.name for p in f.form.parameters if p.kind != "real" and p.unit != "nats/token"}
-    named = {p.name for p in f.form.parameters} - scale
-    return named or set(f.form.names)
+    """Parameters that a reader takes away: floors, exponents and rates, not the prefactors that move with them."""
+    scale = {"", "parameters", "tokens", "FLOPs"}
+    return {p.name for p in f.form.parameters if p.kind == "real" or (p.kind == "positive" and p.unit not in scale)}
 
 
 def at_bound(f: Fitted) -> list[str]:
