@@ -87,18 +87,17 @@ def read(f: Fitted) -> dict:
     loose = not_identified(f)
     pairs, main = ridges(f, loose), headline(f)
     lost = int(np.isnan(f.draws).any(1).sum()) if len(f.draws) else 0
-    words = []
-    if not f.converged:
-        words.append("the fit did not converge: do not use its numbers")
     open_ = {k: v for k, v in loose.items() if k in main}
-    words.append(
-        "identified" if not open_ else "not identified by these runs: " + ", ".join(f"{k} ({v})" for k, v in open_.items())
-    )
     rest = {k: v for k, v in loose.items() if k not in main}
+    named = lambda which: ", ".join(f"{k} ({v})" for k, v in which.items())
+    words = [f"not identified by these runs: {named(open_)}" if open_ else "identified"]
+    if not f.converged:
+        words[0] = words[0] if open_ else "not converged"
+        words.append("the best start had not converged: do not use these numbers")
     if rest:
-        words.append("prefactors left open: " + ", ".join(f"{k} ({v})" for k, v in rest.items()))
+        words.append(f"prefactors left open: {named(rest)}")
     if f.points.noise and f.residual_sd > 2 * f.points.noise.sigma:
-        words.append(f"residuals are {f.residual_sd / f.points.noise.sigma:.1f} times the noise between seeds: the form does not fit these runs")
+        words.append(f"residuals are {f.residual_sd / f.points.noise.sigma:.1f} times the noise of one run: the form does not fit these runs")
     return {
         "words": "; ".join(words),
         "converged": f.converged,
