@@ -36,7 +36,7 @@ STYLE = {
 }
 
 
-def _svg(fig) -> str:
+def svg(fig) -> str:
     out = io.StringIO()
     fig.savefig(out, format="svg", metadata={"Date": None})
     plt.close(fig)
@@ -44,7 +44,7 @@ def _svg(fig) -> str:
     return text[text.index("<svg") :]
 
 
-def _axes(columns=1, width=9.2, height=3.9, **kw):
+def canvas(columns=1, width=9.2, height=3.9, **kw):
     with plt.rc_context(STYLE):
         return plt.subplots(1, columns, figsize=(width, height), layout="constrained", **kw)
 
@@ -78,7 +78,7 @@ def isoflop(analysis, results) -> str:
     """Loss against N at each budget, one panel per family, with the parabolas and their minima."""
     families = list(analysis["families"])
     with plt.rc_context(STYLE):
-        fig, axes = _axes(len(families), sharey=True, squeeze=False)
+        fig, axes = canvas(len(families), sharey=True, squeeze=False)
         points = defaultdict(list)
         for r in results:
             if r["validation"]["loss"] is not None and r["tags"].get("lr_multiplier", 1) == 1:
@@ -103,13 +103,13 @@ def isoflop(analysis, results) -> str:
             if rows:
                 ax.legend(loc="best", fontsize=9)
         axes[0][0].set_ylabel("validation loss (nats/token)")
-        return _svg(fig)
+        return svg(fig)
 
 
 def optima(analysis) -> str:
     """N_opt and D_opt against C with their power laws."""
     with plt.rc_context(STYLE):
-        fig, axes = _axes(2)
+        fig, axes = canvas(2)
         for ax, field, name in ((axes[0], "n", "N_opt"), (axes[1], "d", "D_opt (tokens)")):
             seen = []
             for k, (family, f) in enumerate(analysis["families"].items()):
@@ -144,7 +144,7 @@ def optima(analysis) -> str:
                 if ax.get_legend_handles_labels()[1]:
                     ax.legend(loc="upper left", fontsize=9)
                 ax.set_ylim(min(seen) / 1.5, max(seen) * 2)
-        return _svg(fig)
+        return svg(fig)
 
 
 def envelope(points: dict) -> dict:
@@ -178,7 +178,7 @@ def training_curves(results, curves, c="matmul") -> dict:
 def compute(analysis, results, curves) -> str:
     """Training curves against compute, their envelope, and the final validation losses."""
     with plt.rc_context(STYLE):
-        fig, ax = _axes(height=4.3)
+        fig, ax = canvas(height=4.3)
         points = training_curves(results, curves, analysis["c_convention"])
         for family, group in points.items():
             for c, loss in group:
@@ -209,13 +209,13 @@ def compute(analysis, results, curves) -> str:
         if first:
             ax.set_xlim(max(min(first), max(r["flops"][analysis["c_convention"]] for r in results) / 500), None)
         ax.legend(fontsize=9)
-        return _svg(fig)
+        return svg(fig)
 
 
 def gaps(analysis) -> str:
     """MoE minus dense: at equal active parameters and tokens by size, and between the best of each at equal FLOPs."""
     with plt.rc_context(STYLE):
-        fig, axes = _axes(2, gridspec_kw={"width_ratios": [1.6, 1]})
+        fig, axes = canvas(2, gridspec_kw={"width_ratios": [1.6, 1]})
         ax, budgets = axes[0], sorted({g["budget"] for g in analysis["gaps"] if g["budget"]})
         for budget, colour in zip(budgets, shades("moe", len(budgets))):
             rows = [g for g in analysis["gaps"] if g["budget"] == budget]
@@ -245,13 +245,13 @@ def gaps(analysis) -> str:
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set_xticks(range(len(rows)), [f"{e['budget']:.3g}" for e in rows])
         ax.set(title="equal FLOPs, best size of each", xlabel="budget (FLOPs)", xlim=(-0.6, max(1, len(rows)) - 0.4))
-        return _svg(fig)
+        return svg(fig)
 
 
 def load(results) -> str:
     """Expert load (max / mean) on validation text, per MoE run and layer."""
     with plt.rc_context(STYLE):
-        fig, ax = _axes(height=3.2)
+        fig, ax = canvas(height=3.2)
         rows = sorted(
             (r for r in results if r["moe"].get("expert_load")),
             key=lambda r: (
@@ -278,7 +278,7 @@ def load(results) -> str:
             if i == 0 or cell != cells[i - 1]:
                 ax.axvline(i - 0.5, color="#c8cdd5", lw=0.8)
                 ax.text(i - 0.4, 0.985, cell, transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#4a5361")
-        return _svg(fig)
+        return svg(fig)
 
 
 def group_of(r) -> str:
@@ -289,7 +289,7 @@ def group_of(r) -> str:
 def known_entropy(analysis) -> str:
     """Excess loss over the true source against D, one line per size, with the derived slope."""
     with plt.rc_context(STYLE):
-        fig, axes = _axes(max(1, len({e["family"] for e in analysis["known_entropy"]})), sharey=True, squeeze=False)
+        fig, axes = canvas(max(1, len({e["family"] for e in analysis["known_entropy"]})), sharey=True, squeeze=False)
         for ax, family in zip(axes[0], sorted({e["family"] for e in analysis["known_entropy"]})):
             rows = [e for e in analysis["known_entropy"] if e["family"] == family]
             for e, colour in zip(rows, shades(family, len(rows))):
@@ -318,4 +318,4 @@ def known_entropy(analysis) -> str:
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
             ax.legend(fontsize=9)
         axes[0][0].set_ylabel("loss - true -log p (nats/token)")
-        return _svg(fig)
+        return svg(fig)
