@@ -78,7 +78,9 @@ def held(law):
         x["L"] = 50 + x["L"] / 100  # far out on the plateau: the error is eps
         return x, {"gamma"}
     # one narrow window: a floor or a curvature cannot be seen in rounded losses
-    return {k: v[:1] * (1 + 3e-10 * np.arange(v.size)) if k != "D" else v[:1] * (1 + 3e-10 * np.arange(v.size)[::-1]) for k, v in x.items()}, None
+    return {
+        k: v[:1] * (1 + 3e-10 * np.arange(v.size)) if k != "D" else v[:1] * (1 + 3e-10 * np.arange(v.size)[::-1]) for k, v in x.items()
+    }, None
 
 
 @pytest.mark.parametrize("law", FORMS)

@@ -1,9 +1,7 @@
 """Fits against known truth and against published runs; the error bars against simulated sweeps."""
 
-import csv
 import math
 import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -121,7 +119,9 @@ def test_intervals_cover():
 def test_unidentified_laws_are_said_to_be():
     n = np.geomspace(1e8, 1.5e8, 12)
     rng = np.random.default_rng(1)
-    points = [dict(n=a, d=1e10 * a / 1e8, c=6e10 * a * a / 1e8, loss=truth(a, 1e10 * a / 1e8) * (1 + 0.01 * rng.normal())) for a in n]
+    points = [
+        {"n": a, "d": 1e10 * a / 1e8, "c": 6e10 * a * a / 1e8, "loss": truth(a, 1e10 * a / 1e8) * (1 + 0.01 * rng.normal())} for a in n
+    ]
     p = analysis._parametric(points, None, 60, 0)
     assert p["verdict"].startswith("not identified by these runs") and not p["identified"]
     assert analysis._parametric(points[:5], None, 20, 0)["verdict"].startswith("not identified by these runs: chinchilla3 has 5 parameters")
@@ -129,7 +129,10 @@ def test_unidentified_laws_are_said_to_be():
 
 def test_identified_law_is_said_to_be():
     n, d = design()
-    points = [dict(n=a, d=b, c=6 * a * b, loss=l) for a, b, l in zip(n, d, truth(n, d) * (1 + 1e-4 * np.random.default_rng(0).normal(size=n.size)))]
+    points = [
+        {"n": a, "d": b, "c": 6 * a * b, "loss": l}
+        for a, b, l in zip(n, d, truth(n, d) * (1 + 1e-4 * np.random.default_rng(0).normal(size=n.size)))
+    ]
     assert analysis._parametric(points, None, 30, 0)["verdict"].startswith("identified")
 
 

@@ -51,7 +51,9 @@ def beyond(x) -> dict:
     """The true optimum at ten times the design's largest C."""
     form, c = FORMS["chinchilla3"], 10 * float((6 * x["N"] * x["D"]).max())
     points = fit.Points({k: np.ones(1) for k in "ND"}, np.ones(1))
-    true = fit.Fitted("chinchilla3", form, points, solve.Objective(), form.theta(**TRUTH), 0, np.zeros(1), True, 1, np.zeros((0, 5)), None, "")
+    true = fit.Fitted(
+        "chinchilla3", form, points, solve.Objective(), form.theta(**TRUTH), 0, np.zeros(1), True, 1, np.zeros((0, 5)), None, ""
+    )
     n, d, _ = answers.frontier(true, c, answers.Cost(), {})
     return {"N": n[:1], "D": d[:1]}
 
@@ -68,7 +70,14 @@ def coverage(name: str, method: str, sets: int, resamples: int = 199) -> dict:
         held = [s[k] is None or s[k][0] <= truth[k] <= s[k][1] for s in spans]
         widths = [np.inf if s[k] is None else s[k][1] - s[k][0] for s in spans]
         out[k] = {"truth": truth[k], "coverage": float(np.mean(held)), "median_width": float(np.median(widths))}
-    return {"design": name, "method": method, "sets": sets, "resamples": resamples, "cpu_s": time.process_time() - started, "quantities": out}
+    return {
+        "design": name,
+        "method": method,
+        "sets": sets,
+        "resamples": resamples,
+        "cpu_s": time.process_time() - started,
+        "quantities": out,
+    }
 
 
 def main():

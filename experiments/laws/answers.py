@@ -87,7 +87,7 @@ def _inputs(f: Fitted, n, d, fixed: dict) -> dict:
     """The form's inputs along N and D, the others held."""
     missing = [k for k in f.form.inputs if k not in ("N", "D", *fixed)]
     if missing:
-        raise FitError(f"{f.law} also needs {', '.join(missing)}: write --predict=\"C=1e21,{missing[0]}=8\"")
+        raise FitError(f'{f.law} also needs {", ".join(missing)}: write --predict="C=1e21,{missing[0]}=8"')
     return {k: n if k == "N" else d if k == "D" else np.full(n.shape, float(fixed[k])) for k in f.form.inputs}
 
 
@@ -139,7 +139,12 @@ def cheapest(f: Fitted, loss: float, inference: float, price: Cost, fixed: dict)
     log_n, least = _vertex(np.log(n), np.log(np.where(reached, spent, np.inf)))
     size = np.exp(log_n)
     tokens = np.exp(least) / price.per_token(size) - inference / 3
-    out = {"n_opt": _answer(size), "d_opt": _answer(tokens), "tokens_per_parameter": _answer(tokens / size), "flops": _answer(np.exp(least))}
+    out = {
+        "n_opt": _answer(size),
+        "d_opt": _answer(tokens),
+        "tokens_per_parameter": _answer(tokens / size),
+        "flops": _answer(np.exp(least)),
+    }
     if not np.isfinite(size[0]):
         out["verdict"] = f"no model of this law reaches a loss of {loss:g}"
     return out

@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 
-from experiments.laws import answers, bootstrap, fit, published, table as tables, verdicts
+from experiments.laws import answers, bootstrap, fit, published, solve, verdicts
+from experiments.laws import table as tables
 from experiments.laws.answers import Cost
 from experiments.laws.fit import Fitted, Points
 from experiments.laws.forms import FORMS, Form
@@ -27,7 +28,9 @@ def objective(text: str) -> Objective:
     except ValueError:
         delta = -1.0
     if kind not in ("huber", "squared", "lad") or len(rest) > (kind == "huber") or not 0 < delta < np.inf:
-        raise FitError(f"--objective={text}: choose huber:DELTA (such as huber:1e-3), squared or lad; add :loss for residuals of the loss itself")
+        raise FitError(
+            f"--objective={text}: choose huber:DELTA (such as huber:1e-3), squared or lad; add :loss for residuals of the loss itself"
+        )
     return Objective(kind, delta, space)
 
 
@@ -87,9 +90,11 @@ def held_out(table: tables.Table, form: Form, x: dict, above: float) -> np.ndarr
     c = x.get("C", table.get("flops"))
     if c is None or c.dtype == object or not np.isfinite(c).all() or np.ptp(c) == 0:
         return None
-    out = c > (above or np.quantile(c, 0.8))
+    out = c > (above or 0.9 * np.quantile(c, 0.8))
     if above and (not out.any() or (~out).sum() <= len(form.names)):
-        raise FitError(f"--hold_out={above:g} leaves {int((~out).sum())} runs to fit and {int(out.sum())} to test: {len(form.names) + 1} and 1 are needed")
+        raise FitError(
+            f"--hold_out={above:g} leaves {int((~out).sum())} runs to fit and {int(out.sum())} to test: {len(form.names) + 1} and 1 are needed"
+        )
     return out if out.any() and (~out).sum() > len(form.names) + 1 else None
 
 
@@ -118,7 +123,12 @@ def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
         given, rest = set(q), {k: v for k, v in q.items() if k not in ("C", "memory", "D_inf", "loss")}
         if given == set(f.form.inputs):
             value, draws = f.predict({k: np.array([v]) for k, v in q.items()})
-            out.append({"given": q, f.form.outcome: {"value": float(value[0]), "interval": bootstrap.interval(draws[:, 0]) if len(draws) else None}})
+            out.append(
+                {
+                    "given": q,
+                    f.form.outcome: {"value": float(value[0]), "interval": bootstrap.interval(draws[:, 0]) if len(draws) else None},
+                }
+            )
             if f.law == "clark2022":
                 out[-1]["effective_parameters"] = answers.effective_parameters(f, q["N"], q["E"])
         elif "C" in q and f.form.optimum:
@@ -128,7 +138,7 @@ def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
         elif "loss" in q and f.form.optimum:
             out.append({"given": q, **answers.cheapest(f, q["loss"], q.get("D_inf", 0.0), cost, rest)})
         else:
-            asks = f"; a budget C (with memory in bytes or D_inf tokens to serve), or loss with D_inf" if f.form.optimum else ""
+            asks = "; a budget C (with memory in bytes or D_inf tokens to serve), or loss with D_inf" if f.form.optimum else ""
             raise FitError(f"--predict: {f.law} answers for {', '.join(f.form.inputs)} together{asks}; not for {', '.join(q)}")
     return out
 
@@ -142,7 +152,7 @@ def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
     return {"experts": e, "curve": curve, **answers.routing_stops(curve)}
 
 
-def ask(table, name, spec=Objective(), n="", c="", resamples=1000, asked=(), hold_out=0.0, seed=0) -> dict:
+def ask(table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), hold_out=0.0, seed=0) -> dict:
     """Everything `isoflop fit --runs --law` prints. Raises FitError in one line."""
     law(name)
     if name in PROCEDURES:
@@ -213,6 +223,7 @@ def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
         "verdicts": {"words": o.verdict, **o.details},
         "predictions": [{"given": q, **o.at(q["C"])} for q in asked],
         "published": [
-            {"name": k, "values": {"n_exponent": a.n, "d_exponent": a.d}, "where": a.where, "mark": a.mark} for k, a in published.ALLOCATIONS.items()
+            {"name": k, "values": {"n_exponent": a.n, "d_exponent": a.d}, "where": a.where, "mark": a.mark}
+            for k, a in published.ALLOCATIONS.items()
         ],
     }

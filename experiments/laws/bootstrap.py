@@ -72,7 +72,9 @@ def seed_noise(cells, residual_values, compute=None) -> tuple[Noise | None, np.n
     for k in range(labels.max() + 1):
         inside = v[labels == k]
         if len(inside) > 1:
-            groups.append((inside.var(ddof=1), len(inside) - 1, None if compute is None else np.log(np.asarray(compute)[labels == k].mean())))
+            groups.append(
+                (inside.var(ddof=1), len(inside) - 1, None if compute is None else np.log(np.asarray(compute)[labels == k].mean()))
+            )
     weights = np.ones(len(v))
     if not groups:
         return None, weights

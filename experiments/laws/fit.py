@@ -80,19 +80,23 @@ def check(law: str, points: Points) -> Form:
             bad |= np.asarray(values) >= 1
         if bad.any():
             i = int(np.argmax(bad))
-            raise FitError(f"{name} of point {i + 1} is {values[i]:g}: {law} wants positive, finite values; leave such points out with --where")
+            raise FitError(
+                f"{name} of point {i + 1} is {values[i]:g}: {law} wants positive, finite values; leave such points out with --where"
+            )
     if len(points.y) <= len(form.names):
         raise FitError(f"{law} has {len(form.names)} parameters, {len(points.y)} runs cannot fit it")
     for name in form.inputs:
         if np.ptp(np.log(np.asarray(points.x[name]) + 1e-9)) < 1e-9:
-            raise FitError(f"{name} is the same ({points.x[name][0]:g}) in every run: {law} cannot tell its part apart; take a law without {name}")
+            raise FitError(
+                f"{name} is the same ({points.x[name][0]:g}) in every run: {law} cannot tell its part apart; take a law without {name}"
+            )
     return form
 
 
 def fit(
     law: str,
     points: Points,
-    objective: Objective = Objective(),
+    objective: Objective = solve.DEFAULT,
     resamples: int = 0,
     seed: int = 0,
     method: str = "cases",

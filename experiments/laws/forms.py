@@ -24,7 +24,9 @@ class Parameter(NamedTuple):
     unit: str = ""
 
     def to_theta(self, value):
-        return np.log(value) if self.kind == "positive" else np.log(np.asarray(value) - 1) if self.kind == "above_one" else np.asarray(value)
+        return (
+            np.log(value) if self.kind == "positive" else np.log(np.asarray(value) - 1) if self.kind == "above_one" else np.asarray(value)
+        )
 
     def to_value(self, theta):
         return jnp.exp(theta) if self.kind == "positive" else 1 + jnp.exp(theta) if self.kind == "above_one" else theta

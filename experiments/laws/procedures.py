@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws import bootstrap, isoflop, table as tables
+from experiments.laws import bootstrap, isoflop
+from experiments.laws import table as tables
 from experiments.laws.isoflop import FitError
 
 DECAYED = 0.15  # of a run's tokens, at its end: Hoffmann's winners lie there, where the learning rate has come down
@@ -63,10 +64,15 @@ def _stack(rows: list[dict]) -> dict[str, np.ndarray]:
 
 
 def _columns(t, n, c):
-    x = {k: tables.numbers(t, v) for k, v in (("n", n if n and n in t else "n_params"), ("d", "tokens"), ("c", c if c and c in t else "flops"), ("loss", "loss"))}
+    x = {
+        k: tables.numbers(t, v)
+        for k, v in (("n", n if n and n in t else "n_params"), ("d", "tokens"), ("c", c if c and c in t else "flops"), ("loss", "loss"))
+    }
     for k, v in x.items():
         if (~np.isfinite(v) | (v <= 0)).any():
-            raise FitError(f"{k} of row {int(np.argmax(~np.isfinite(v) | (v <= 0))) + 1} is not a positive number: leave such rows out with --where")
+            raise FitError(
+                f"{k} of row {int(np.argmax(~np.isfinite(v) | (v <= 0))) + 1} is not a positive number: leave such rows out with --where"
+            )
     return x
 
 
@@ -108,7 +114,9 @@ def parabolas(t, n="", c="", resamples=1000, seed=0) -> Outcome:
     p = _both(*at)
     minima = [{"flops": q.flops, "n_opt": q.n_opt, "d_opt": q.d_opt, "loss_opt": q.loss_opt} for _, q in kept]
     words = f"{len(kept)} interior minima" + (f"; left out: {'; '.join(dropped)}" if dropped else "")
-    return Outcome(p, _stack(draws), _misfit(p, at[0], at[1]), sum(len(r) for r, _ in kept), words, {"minima": minima, "noise": level.sigma})
+    return Outcome(
+        p, _stack(draws), _misfit(p, at[0], at[1]), sum(len(r) for r, _ in kept), words, {"minima": minima, "noise": level.sigma}
+    )
 
 
 def interpolation(t, n="", c="", resamples=1000, seed=0) -> Outcome:

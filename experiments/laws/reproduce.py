@@ -11,7 +11,6 @@ from experiments.laws.forms import FORMS
 from experiments.laws.isoflop import FitError
 from experiments.laws.solve import Objective
 
-
 # the unrounded values in the source text of the paper
 HOFFMANN = {"E": 1.6934, "A": 406.4, "B": 410.7, "alpha": 0.33917, "beta": 0.28491}
 
@@ -42,7 +41,7 @@ def overlap(what, printed, mark, value, interval) -> Row:
     return Row(f"{what}, 95% interval {printed[0]:g} to {printed[1]:g}", None, mark, value, interval, None, bool(ok))
 
 
-def huber_at(x, y, values, spec=Objective()) -> float:
+def huber_at(x, y, values, spec=solve.DEFAULT) -> float:
     """Objective of given coefficients."""
     form = FORMS["chinchilla3"]
     return float(spec.value(np.log(solve.predict(form, form.theta(**values), x)[0]) - np.log(y)))
@@ -83,11 +82,33 @@ def pitfall(x, y) -> list[Row]:
     grid = scipy_huber(x, y, [1.0, 5.0, 10.0, 0.5, 0.5], mean=True)
     total = lambda r: r.fun * len(y)
     note = "measured before, on the same points"
-    rows = [Row(f"pitfall: mean-Huber, default tolerances, started at Hoffmann's values: stops after {stuck.nit} iterations; sum-Huber there", None, "", total(stuck))]
+    rows = [
+        Row(
+            f"pitfall: mean-Huber, default tolerances, started at Hoffmann's values: stops after {stuck.nit} iterations; sum-Huber there",
+            None,
+            "",
+            total(stuck),
+        )
+    ]
     rows += [near(f"  {k}", p.values[k], p.mark, float(stuck.x[i]), 0.006) for k, i in (("alpha", 3), ("beta", 4))]
-    rows.append(Row(f"pitfall: the same from a start of the grid (e 1, log A 5, log B 10, 0.5, 0.5), {grid.nit} iterations; sum-Huber there", None, "", total(grid)))
+    rows.append(
+        Row(
+            f"pitfall: the same from a start of the grid (e 1, log A 5, log B 10, 0.5, 0.5), {grid.nit} iterations; sum-Huber there",
+            None,
+            "",
+            total(grid),
+        )
+    )
     rows += [near(f"  {k}", q, note, float(grid.x[i]), 0.001) for k, i, q in (("alpha", 3, 0.277), ("beta", 4, 0.480))]
-    rows.append(near(f"pitfall: sum-Huber, default tolerances, from Hoffmann's values alone: {one.nit} iterations; sum-Huber there", 0.001163, note, one.fun, 1e-5))
+    rows.append(
+        near(
+            f"pitfall: sum-Huber, default tolerances, from Hoffmann's values alone: {one.nit} iterations; sum-Huber there",
+            0.001163,
+            note,
+            one.fun,
+            1e-5,
+        )
+    )
     return rows
 
 
@@ -109,7 +130,14 @@ def besiroglu2024(table, resamples: int, seed: int) -> tuple[list[Row], dict]:
         rows.append(near(f"{k}, sum-Huber", cell.values[k], cell.mark, v[k], tolerance, spans[k]))
     for k, tolerance in (("alpha", 0.0005), ("beta", 0.0005), ("E", 0.001), ("A", 0.02 * 482), ("B", 0.02 * 2085)):
         rows.append(near(f"{k}, least absolute deviations (headline)", head.values[k], head.mark, lad.parameters[k], tolerance))
-    printed = {"A": (285, 744), "B": (1042, 5810), "E": (1.769, 1.871), "alpha": (0.317, 0.373), "beta": (0.331, 0.415), "n_exponent": (0.474, 0.552)}
+    printed = {
+        "A": (285, 744),
+        "B": (1042, 5810),
+        "E": (1.769, 1.871),
+        "alpha": (0.317, 0.373),
+        "beta": (0.331, 0.415),
+        "n_exponent": (0.474, 0.552),
+    }
     rows += [overlap(k, printed[k], cell.mark, v[k], spans[k]) for k in printed]
     return rows + pitfall(x, y), {"fit": f, "flops": t["flops"]}
 
@@ -123,7 +151,11 @@ def gadre2024(table, resamples: int, seed: int) -> tuple[list[Row], dict]:
         five = tables.where(t, "fit_point_loss==1")
         f = fit.fit("gadre2024", Points(_gadre_inputs(five), five["loss"]), Objective("squared", space="loss"))
         rows += [near(f"{k}, {name}", p.values[k], p.mark, f.parameters[k], printed[k] * 1.0001) for k in printed]
-        six = tables.where(t, "fit_point_loss==1") if "fit_point_error_extra" not in t else _either(t, "fit_point_loss", "fit_point_error_extra")
+        six = (
+            tables.where(t, "fit_point_loss==1")
+            if "fit_point_error_extra" not in t
+            else _either(t, "fit_point_loss", "fit_point_error_extra")
+        )
         error = fit.fit("gadre2024_error", Points({"L": six["loss"]}, six["err_avg17"]), Objective("squared", space="loss"))
         fits[name] = (f, error, t)
     f, error, t = fits["rpj"]
@@ -135,7 +167,9 @@ def gadre2024(table, resamples: int, seed: int) -> tuple[list[Row], dict]:
         mark = "unverified (printed in the authors' notebook)"
         rows.append(near(f"relative error of the loss, %, rpj {model} M={m}", loss_error, mark, off(predicted, one["loss"]), 1e-4))
         task = error.predict({"L": predicted})[0]
-        rows.append(near(f"relative error of the 17-task error, %, rpj {model} M={m}", task_error, mark, off(task, one["err_avg17"]), 1.5e-4))
+        rows.append(
+            near(f"relative error of the 17-task error, %, rpj {model} M={m}", task_error, mark, off(task, one["err_avg17"]), 1.5e-4)
+        )
     return rows, {"fits": fits}
 
 

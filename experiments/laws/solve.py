@@ -46,6 +46,9 @@ class Objective(NamedTuple):
         return (w * each).sum(-1)
 
 
+DEFAULT = Objective()
+
+
 def float64(f):
     """`f` under 64-bit JAX types, whatever the process uses, on the CPU if there is one."""
 

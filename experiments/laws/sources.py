@@ -4,6 +4,7 @@ Nothing of them is shipped. Their SHA-256 could not be taken where this was writ
 fetch is written beside the file, printed, and checked on every later use; whoever has fetched one can pin it here.
 """
 
+import csv
 import gzip
 import hashlib
 import io
@@ -85,7 +86,9 @@ def load(name: str, data: str = "") -> tuple[tables.Table, dict]:
     except (OSError, KeyError, ValueError, EOFError, tarfile.TarError) as e:
         if isinstance(e, FitError):
             raise
-        raise FitError(f"{path} is neither the authors' file of {name} nor a CSV with the common columns ({type(e).__name__}: {str(e)[:60]})") from None
+        raise FitError(
+            f"{path} is neither the authors' file of {name} nor a CSV with the common columns ({type(e).__name__}: {str(e)[:60]})"
+        ) from None
     how = "given by --data" if data else f"commit {s.commit}" + ("" if s.sha256 else ", hash recorded at the first fetch")
     return t, {"path": path, "sha256": sha256(path), "how": how, "url": s.url}
 
@@ -97,10 +100,7 @@ def _besiroglu(path):
 
 
 def _clark(path):
-    opened = gzip.open(path, "rt") if path.endswith(".gz") else open(path)
-    with opened as f:
-        import csv
-
+    with gzip.open(path, "rt") if path.endswith(".gz") else open(path) as f:
         rows = list(csv.DictReader(f))
     last = {}
     for r in rows:
@@ -124,10 +124,25 @@ def _clark(path):
 
 
 # the 17 tasks of the paper's error average
-_SUBSET = (
-    "bigbench_operators pubmed_qa_labeled hellaswag_zeroshot boolq arc_easy coqa bigbench_dyck_languages lambada_openai bigbench_novel_concepts "
-    "winograd bigbench_cs_algorithms commonsense_qa bigbench_qa_wikidata hellaswag copa squad piqa"
-).split()
+_SUBSET = [
+    "bigbench_operators",
+    "pubmed_qa_labeled",
+    "hellaswag_zeroshot",
+    "boolq",
+    "arc_easy",
+    "coqa",
+    "bigbench_dyck_languages",
+    "lambada_openai",
+    "bigbench_novel_concepts",
+    "winograd",
+    "bigbench_cs_algorithms",
+    "commonsense_qa",
+    "bigbench_qa_wikidata",
+    "hellaswag",
+    "copa",
+    "squad",
+    "piqa",
+]
 _FITTED = ("d=96_l=8_h=4", "d=512_l=8_h=4", "d=576_l=24_h=8", "d=1024_l=24_h=8")
 
 

@@ -220,8 +220,10 @@ def describe(paths: list[str]) -> list[dict]:
     out = []
     for path in paths:
         h = hashlib.sha256()
-        files = [path] if os.path.isfile(path) else sorted(
-            os.path.join(path, sweep.RUNS, d, record.RESULT) for d in os.listdir(os.path.join(path, sweep.RUNS))
+        files = (
+            [path]
+            if os.path.isfile(path)
+            else sorted(os.path.join(path, sweep.RUNS, d, record.RESULT) for d in os.listdir(os.path.join(path, sweep.RUNS)))
         )
         for name in files:
             if os.path.exists(name):

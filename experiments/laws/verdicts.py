@@ -97,7 +97,9 @@ def read(f: Fitted) -> dict:
     if rest:
         words.append(f"prefactors left open: {named(rest)}")
     if f.points.noise and f.residual_sd > 2 * f.points.noise.sigma:
-        words.append(f"residuals are {f.residual_sd / f.points.noise.sigma:.1f} times the noise of one run: the form does not fit these runs")
+        words.append(
+            f"residuals are {f.residual_sd / f.points.noise.sigma:.1f} times the noise of one run: the form does not fit these runs"
+        )
     return {
         "words": "; ".join(words),
         "converged": f.converged,

@@ -9,6 +9,8 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.laws.published import ALLOCATIONS
+
 COLOUR = {"dense": "#3b6fb6", "moe": "#d1602a"}
 SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
 LABEL = {"dense": "dense", "moe": "mixture of experts"}
@@ -55,13 +57,14 @@ def shades(family: str, n: int) -> list:
     return [ramp(x) for x in (np.linspace(0, 1, n) if n > 1 else [0.5])]
 
 
-def _log_ticks(axis, low, high):
+def log_ticks(axis, low, high, most=9):
     """Ticks at 1, 2, 5 x 10^k, or more of them, as short numbers: a decade or less of sizes has no powers of ten to show."""
     decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
         ticks = [m * 10.0**k for k in decades for m in steps if low * 0.8 <= m * 10.0**k <= high * 1.25]
         if len(ticks) >= 3:
             break
+    ticks = ticks[:: -(-len(ticks) // most)]
     axis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
     axis.set_minor_locator(matplotlib.ticker.NullLocator())
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: _short(v)))
@@ -99,7 +102,7 @@ def isoflop(analysis, results) -> str:
                         ax.plot([max(span[0], grid[0]), min(span[1], grid[-1])], [q["loss_opt"]] * 2, color=colour, lw=1.2, alpha=0.6)
                     ax.plot(q["n_opt"], q["loss_opt"], "*", color=colour, ms=13, mec="white", mew=0.8)
             ax.set(xscale="log", title=LABEL.get(family, family), xlabel=f"N: {analysis['n_means']}")
-            _log_ticks(ax.xaxis, min(every), max(every))
+            log_ticks(ax.xaxis, min(every), max(every))
             if rows:
                 ax.legend(loc="best", fontsize=9)
         axes[0][0].set_ylabel("validation loss (nats/token)")
@@ -109,8 +112,8 @@ def isoflop(analysis, results) -> str:
 def optima(analysis) -> str:
     """N_opt and D_opt against C with their power laws."""
     with plt.rc_context(STYLE):
-        fig, axes = canvas(2)
-        for ax, field, name in ((axes[0], "n", "N_opt"), (axes[1], "d", "D_opt (tokens)")):
+        fig, axes = canvas(2, height=5.2)
+        for ax, field, name in ((axes[0], "n", f"N_opt: {analysis['n_means']}"), (axes[1], "d", "D_opt: training tokens")):
             seen = []
             for k, (family, f) in enumerate(analysis["families"].items()):
                 rows = [q for q in f["parabolas"] if q["interior"]]
@@ -133,6 +136,7 @@ def optima(analysis) -> str:
                         lw=1.4,
                         label=f"{LABEL.get(family, family)}: C^{exponent:.2f}{around}",
                     )
+            _published(ax, field, seen, analysis)
             ax.set(xscale="log", yscale="log", xlabel=f"C: training FLOPs ({analysis['c_convention']})", ylabel=name)
             budgets = [q["flops"] for f in analysis["families"].values() for q in f["parabolas"]]
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e")))
@@ -140,11 +144,23 @@ def optima(analysis) -> str:
             ax.set_xticks(budgets[: len(next(iter(analysis["families"].values()))["parabolas"])], minor=False)
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.3g}".replace("e+", "e")))
             if seen:
-                _log_ticks(ax.yaxis, min(seen), max(seen))
-                if ax.get_legend_handles_labels()[1]:
-                    ax.legend(loc="upper left", fontsize=9)
-                ax.set_ylim(min(seen) / 1.5, max(seen) * 2)
+                log_ticks(ax.yaxis, min(seen), max(seen))
+                ax.set_ylim(min(seen) / 1.5, max(seen) * 1.6)
+            if ax.get_legend_handles_labels()[1]:
+                ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8.5)
         return svg(fig)
+
+
+def _published(ax, field, seen, analysis):
+    """Published exponents as lines through the middle of these minima: slopes can be compared, prefactors belong to other data."""
+    rows = [q for f in analysis["families"].values() for q in f["parabolas"] if q["interior"]]
+    if not rows:
+        return
+    c, y = (np.exp(np.mean([np.log(q[k]) for q in rows])) for k in ("flops", f"{field}_opt"))
+    grid = np.array([min(q["flops"] for q in rows) / 1.3, max(q["flops"] for q in rows) * 1.3])
+    for (name, p), style in zip(ALLOCATIONS.items(), ("-", "--", "-.", ":", (0, (1, 3)))):
+        slope = getattr(p, field)
+        ax.plot(grid, y * (grid / c) ** slope, ls=style, color="#8a919c", lw=1, zorder=1, label=f"{name}: C^{slope:.2f} ({p.mark})")
 
 
 def envelope(points: dict) -> dict:
@@ -283,7 +299,9 @@ def load(results) -> str:
 
 def group_of(r) -> str:
     """What the runs of one group share: a budget, or so many tokens."""
-    return f"{r['tags']['budget']:.3g} FLOPs" if r["tags"].get("budget") else f"{_short(float('%.3g' % r['training_tokens']))} tokens"
+    return (
+        f"{r['tags']['budget']:.3g} FLOPs" if r["tags"].get("budget") else f"{_short(float('{:.3g}'.format(r['training_tokens'])))} tokens"
+    )
 
 
 def known_entropy(analysis) -> str:
@@ -313,8 +331,8 @@ def known_entropy(analysis) -> str:
                 label=f"derived: D^-{rows[-1]['derived']:.2f}",
             )
             ax.set(xscale="log", yscale="log", title=LABEL.get(family, family), xlabel="D: training tokens")
-            _log_ticks(ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows))
-            _log_ticks(ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows))
+            log_ticks(ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows))
+            log_ticks(ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows))
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
             ax.legend(fontsize=9)
         axes[0][0].set_ylabel("loss - true -log p (nats/token)")

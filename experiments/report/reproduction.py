@@ -31,7 +31,7 @@ def besiroglu2024(drawn) -> str:
         g = (v["alpha"] * v["A"] / (v["beta"] * v["B"])) ** (1 / (v["alpha"] + v["beta"]))
         split = v["beta"] / (v["alpha"] + v["beta"])
         right.plot(budgets, g * (budgets / 6) ** split, "--", color=HUE["other"], lw=1.6, label=f"Hoffmann et al. as printed ({h.mark})")
-        right.plot(5.76e23, 70e9, "*", ms=12, color="#222", label="Chinchilla, 70B")
+        right.plot(5.76e23, 70e9, "*", ms=12, color="#222", label="Chinchilla as trained: 70B (unverified)")
         right.set(xscale="log", yscale="log", xlabel="C: training FLOPs (6 N D)", ylabel="N_opt (parameters)", title="compute-optimal size")
         right.legend(fontsize=9, loc="upper left")
         return svg(fig)
@@ -68,8 +68,8 @@ def clark2022(drawn) -> str:
                 ax.plot(f.points.x["E"][rows], f.points.y[rows], "o", ms=4.5, color=colour, label=f"{n / 1e6:.0f}M")
                 ax.plot(grid, solve.predict(FORMS["clark2022"], f.theta, {"N": np.full(60, n), "E": grid})[0], color=colour, lw=1.2)
             ax.set(xscale="log", title=name, xlabel="E: experts")
-        panels[0].set_ylabel("validation loss (nats/token)")
-        panels[-1].legend(fontsize=8, ncols=2, title="N: parameters a token sees", title_fontsize=8)
+        panels[0].set(ylabel="validation loss (nats/token)", ylim=(1.93, 3.5))
+        panels[-1].legend(fontsize=8, ncols=2, loc="upper right", title="N: parameters a token sees", title_fontsize=8)
         return svg(fig)
 
 

@@ -15,7 +15,9 @@ from absl import flags
 
 from experiments import cli, sweep
 from experiments.cli import UserError
-from experiments.laws import analysis as laws, ask, table as tables
+from experiments.laws import analysis as laws
+from experiments.laws import ask
+from experiments.laws import table as tables
 from experiments.verbs import common, law_text
 from launch import record
 from model import account
@@ -60,7 +62,9 @@ def text(a: dict) -> str:
                 f"above the source's entropy, {e['family']} d_model {e['size']}: {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
             )
     for e in a["leverage"]:
-        lines.append(f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs {common.spread(e['leverage'], e['interval'])} times the compute")
+        lines.append(
+            f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs {common.spread(e['leverage'], e['interval'])} times the compute"
+        )
     edges = [v for v in a["learning_rates"] if v["edge"]]
     if a["learning_rates"]:
         lines.append(f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}")
@@ -98,8 +102,12 @@ def _known(flag: str, value: str, choices: list[str]) -> None:
 
 def conventions(fv) -> None:
     """Adds --n, --c (aliases --params, --flops) and --bootstrap to the flags of fit and report."""
-    flags.DEFINE_string("n", "", f"which parameters are N: {' | '.join(laws.N_CONVENTIONS)} [multiplied], or a column of a CSV file", flag_values=fv)
-    flags.DEFINE_string("c", "", f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file", flag_values=fv)
+    flags.DEFINE_string(
+        "n", "", f"which parameters are N: {' | '.join(laws.N_CONVENTIONS)} [multiplied], or a column of a CSV file", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "c", "", f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file", flag_values=fv
+    )
     flags.DEFINE_alias("params", "n", flag_values=fv)
     flags.DEFINE_alias("flops", "c", flag_values=fv)
     flags.DEFINE_integer("bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv)
@@ -144,15 +152,24 @@ def _body(fv) -> int:
 def main(argv=None) -> int:
     fv = cli.flag_values("workdir")
     conventions(fv)
-    flags.DEFINE_multi_string("runs", [], "CSV file or folder of a sweep; repeatable, or comma-separated: all are fitted together", flag_values=fv)
+    flags.DEFINE_multi_string(
+        "runs", [], "CSV file or folder of a sweep; repeatable, or comma-separated: all are fitted together", flag_values=fv
+    )
     flags.DEFINE_string("law", "", f"{' | '.join(ask.LAWS)}; default with --runs: chinchilla3", flag_values=fv)
-    flags.DEFINE_string("objective", "huber:1e-3", "huber:DELTA | squared | lad, summed over log loss; add :loss for the loss itself", flag_values=fv)
-    flags.DEFINE_string("where", "", "rows that are fitted, such as \"is_outlier==0 and loss<5\"", flag_values=fv)
+    flags.DEFINE_string(
+        "objective", "huber:1e-3", "huber:DELTA | squared | lad, summed over log loss; add :loss for the loss itself", flag_values=fv
+    )
+    flags.DEFINE_string("where", "", 'rows that are fitted, such as "is_outlier==0 and loss<5"', flag_values=fv)
     flags.DEFINE_string("columns", "", "COMMON=THEIRS,... where a file's columns have other names", flag_values=fv)
     flags.DEFINE_multi_string(
-        "predict", [], "C=1e21 (optimal N, D, loss; with memory=BYTES or D_inf=TOKENS) | N=7e10,D=1.4e12 | loss=2,D_inf=1e12; repeatable", flag_values=fv
+        "predict",
+        [],
+        "C=1e21 (optimal N, D, loss; with memory=BYTES or D_inf=TOKENS) | N=7e10,D=1.4e12 | loss=2,D_inf=1e12; repeatable",
+        flag_values=fv,
     )
-    flags.DEFINE_float("hold_out", 0.0, "FLOPs above which runs are left out of one fit and predicted by it [the upper fifth]", flag_values=fv)
+    flags.DEFINE_float(
+        "hold_out", 0.0, "FLOPs above which runs are left out of one fit and predicted by it [the upper fifth]", flag_values=fv
+    )
     flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)
     return cli.run("fit", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 

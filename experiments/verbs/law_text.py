@@ -47,7 +47,9 @@ def text(a: dict) -> str:
     lines.append(f"  objective    {g(a['objective'])}")
     lines.append(f"verdict: {v['words']}")
     if "starts_at_optimum" in v:
-        lines.append(f"  {v['starts_at_optimum']:.0%} of the starts at the optimum, gradient norm {g(v['gradient_norm'])}, weights {a['weights']}")
+        lines.append(
+            f"  {v['starts_at_optimum']:.0%} of the starts at the optimum, gradient norm {g(v['gradient_norm'])}, weights {a['weights']}"
+        )
     lines += [f"  ridge: {r}" for r in v.get("ridges", [])] + [f"  edge: {e}" for e in v.get("edges", [])]
     if a.get("extrapolation"):
         e = a["extrapolation"]
