@@ -560,3 +560,33 @@ def test_coverage():
         a = coverage.coverage(name, method, 400)
         for k, q in a["quantities"].items():
             assert 0.91 <= q["coverage"] <= 0.98 and np.isfinite(q["median_width"]), (name, k, q)
+
+
+def test_floor_is_judged():
+    from experiments.laws import known
+
+    sharp = known.judge(1.334, [1.330, 1.338], 1.3343, 0.05)
+    assert sharp["contains"] and sharp["ratio"] == pytest.approx(0.08) and "holds the source's entropy" in sharp["words"]
+    wide = known.judge(1.33, [1.30, 1.36], 1.3343, 0.05)
+    assert wide["contains"] and "cannot tell E" in wide["words"] and "about 9" in wide["words"]
+    assert "MISSES" in known.judge(1.2, [1.1, 1.3], 1.3343, 0.05)["words"] and "no end" in known.judge(1.2, None, 1.3343, 0.05)["words"]
+
+
+@pytest.mark.slow
+def test_known_truth_from_training(tmp_path):
+    """Ten seeds trained on the synthetic source: the interval of E holds its entropy at least eight times; where it is not sharp, the
+    report says why and what would help."""
+    from experiments import sweep
+    from experiments.laws import analysis
+
+    workdir = os.environ.get("ISOFLOP_KNOWN_TRUTH") or str(tmp_path / "w")  # a finished sweep of the recipe, if there is one
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    argv = [sys.executable, "-m", "experiments.cli", "sweep", "--config=known_truth", f"--workdir={workdir}"]
+    subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True)
+    floors = [analysis.analyse(rows, resamples=1000)["floors"][0] for rows in by_seed(sweep.results(workdir))]
+    assert len(floors) == 10 and sum(f["contains"] for f in floors) >= 8, [f["words"] for f in floors]
+    assert all(f["ratio"] <= 0.2 or "cannot tell E" in f["words"] for f in floors)
+
+
+def by_seed(results):
+    return [[r for r in results if r["run"]["seed"] == s] for s in sorted({r["run"]["seed"] for r in results})]

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from experiments.laws import answers, bootstrap, fit, isoflop, verdicts
+from experiments.laws import answers, bootstrap, fit, isoflop, known, verdicts
 from experiments.laws.points import N_CONVENTIONS, tuned, usable
 from experiments.laws.solve import Objective
 
@@ -260,34 +260,6 @@ def leverage(families, draws):
     return rows
 
 
-def _known_entropy(results):
-    """On the synthetic source: how the excess over its -log p falls with D at each size, beside the derived exponent."""
-    cells = defaultdict(list)
-    for r in results:
-        v = r["validation"]
-        if v.get("excess") is not None and v["excess"] > 0 and r["tags"].get("lr_multiplier", 1.0) == 1.0:
-            cells[r["family"], r["tags"].get("size"), r["run"]["data"]["zipf"]].append((r["training_tokens"], v["excess"], v["excess_se"]))
-    rows = []
-    for (family, size, zipf), points in sorted(cells.items(), key=lambda kv: str(kv[0])):
-        points.sort()
-        d, excess, _ = np.array(points).T
-        slope = -isoflop.power(d, excess).exponent if len(set(d)) > 1 else None
-        last = -isoflop.power(d[-3:], excess[-3:]).exponent if len(set(d[-3:])) > 2 else None
-        rows.append(
-            {
-                "family": family,
-                "size": size,
-                "tokens": d.tolist(),
-                "excess": excess.tolist(),
-                "se": [p[2] for p in points],
-                "exponent": slope,
-                "exponent_last_three": last,
-                "derived": zipf / (1 + zipf),
-            }
-        )
-    return rows
-
-
 def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resamples: int = 1000, seed: int = 0) -> dict:
     """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError if no run can be used."""
     points, excluded, flagged = usable(results, n, c)
@@ -324,7 +296,8 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         "equal_flops": _equal_flops(families, draws),
         "leverage": leverage(families, draws),
         "learning_rates": verdicts,
-        "known_entropy": _known_entropy(results),
+        "known_entropy": known.excess(results),
+        "floors": known.floors(results, families),
         "excluded": excluded,
         "flagged": flagged,
     }

@@ -176,7 +176,11 @@ def known_entropy(results, curves, a) -> str:
     return section(
         "Above the source's entropy",
         "Loss minus the true source's −log p on the same validation tokens. Dashed: the exponent derived in data/synthetic.py, a / (1 + a).",
-        figures.known_entropy(a) + slopes,
+        "".join(
+            f"<p class=read><b>{esc(figures.LABEL.get(e['family'], e['family']))}</b>: {esc(e['words'])}.</p>" for e in a.get("floors", [])
+        )
+        + figures.known_entropy(a)
+        + slopes,
         table(["family", "d_model", "D", "excess", "s.e."], data),
     )
 

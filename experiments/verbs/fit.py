@@ -61,6 +61,7 @@ def text(a: dict) -> str:
             lines.append(
                 f"above the source's entropy, {e['family']} d_model {e['size']}: {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
             )
+    lines += [f"floor, {e['family']}: {e['words']}" for e in a["floors"]]
     for e in a["leverage"]:
         lines.append(
             f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs {common.spread(e['leverage'], e['interval'])} times the compute"
