@@ -33,6 +33,8 @@ DESIGNS = {  # name: inputs, noise of log loss
     ),
     "20 runs: 4 budgets of 1e18 to 1e21, 5 sizes each, noise 0.2%": (isoflop_design(np.geomspace(1e18, 1e21, 4), 5, 6.0), 0.002),
 }
+# which bootstrap `isoflop fit` takes on a design of so many runs (ask.resampling)
+CHECKED = dict(zip(DESIGNS, ("cases", "noise", "noise")))
 
 
 def one(x, sigma: float, method: str, resamples: int, seed: int) -> dict:

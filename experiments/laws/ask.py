@@ -57,8 +57,8 @@ def question(text: str) -> dict[str, float]:
     return out
 
 
-def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[Points, dict]:
-    """What the fit reads, and in words what was decided: weights and clusters."""
+def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[Points, str]:
+    """What the fit reads, and in words where its weights come from."""
     x = tables.inputs(form, table, n, c)
     y = tables.numbers(table, form.outcome)
     cells, clusters = tables.cells(form, table, x), tables.clusters(table)
@@ -70,8 +70,16 @@ def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[P
             weights, how = None, f"equal; noise between seeds {noise.sigma:.2g} in log loss" if noise else "equal"
         else:
             how = f"inverse variance between seeds, a power law of compute; pooled noise {noise.sigma:.2g} in log loss"
-    words = {"weights": how, "resampled": "runs with all their checkpoints" if clusters is not None else "runs"}
-    return Points(x, y, weights, clusters, noise), words
+    return Points(x, y, weights, clusters, noise), how
+
+
+def resampling(form: Form, pts: Points) -> tuple[str, str]:
+    """(method, its description): cases where there are ten runs for a parameter, drawn noise below that (docs/laws.md, coverage)."""
+    if pts.clusters is not None:
+        return "cases", "case bootstrap of runs with all their checkpoints"
+    if len(pts.y) >= 10 * len(form.names):
+        return "cases", "case bootstrap of runs"
+    return "noise", "normal noise of the residuals' size drawn around the fit: fewer than ten runs for a parameter"
 
 
 def price(table: tables.Table, form: Form, n: str = "", c: str = "") -> Cost:
@@ -160,9 +168,10 @@ def ask(table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), h
     form, edges = FORMS[name], None
     if name in ("learning_rate", "batch_size"):
         table, edges = near_best(table, form.outcome)
-    pts, words = points(form, table, n, c)
+    pts, weighed = points(form, table, n, c)
     fit.check(name, pts)
-    f = fit.fit(name, pts, spec, resamples, seed, hold_out=held_out(table, form, pts.x, hold_out))
+    method, how = resampling(form, pts)
+    f = fit.fit(name, pts, spec, resamples, seed, method, held_out(table, form, pts.x, hold_out))
     cost, values, intervals = price(table, form, n, c), f.parameters, f.intervals()
     reading = verdicts.read(f) | ({"edges": edges} if edges is not None else {})
     return {
@@ -177,8 +186,8 @@ def ask(table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), h
         "objective_name": str(spec),
         "n_points": len(f.residuals),
         "residual_sd": f.residual_sd,
-        "bootstrap": {"resamples": resamples, "method": f"case bootstrap of {words['resampled']}", "seed": seed},
-        "weights": words["weights"],
+        "bootstrap": {"resamples": resamples, "method": how, "seed": seed},
+        "weights": weighed,
         "conventions": conventions(form, table, n, c) | {"flops_per_token": str(cost)},
         "verdicts": reading,
         "predictions": predictions(f, cost, list(asked)),
