@@ -358,6 +358,33 @@ def test_leverage_and_where_routing_stops():
     assert clark.parameters["N_cut"] == pytest.approx(10 ** (0.126 / 0.012))
 
 
+def test_expert_law_answers_with_a_band():
+    """A table of dense and MoE runs: leverage as a curve with its band, the optimum under a memory limit that counts all experts."""
+    values = {
+        "a": 35.91,
+        "b": 35.98,
+        "c": 1.3637,
+        "delta": -0.2285,
+        "alpha": -0.1889,
+        "gamma": 0.0098,
+        "omega": 0.5529,
+        "beta": -0.1775,
+        "zeta": -0.0259,
+    }
+    form, rng = FORMS["ludziejewski2025"], np.random.default_rng(0)
+    n, d, e = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4), [1.0, 2, 4, 8, 16, 64, 128]))
+    x = {"N": n, "D": d, "E": e}
+    loss = solve.predict(form, form.theta(**values, Es=2.0, Em_over_Es=150.0), x)[0] * np.exp(5e-4 * rng.standard_normal(len(n)))
+    t = {"n_active_params": n, "n_params": n * (1 + 0.6 * (e - 1)), "n_experts": e, "tokens": d, "flops": 6 * n * d, "loss": loss}
+    a = ask.ask(t, "ludziejewski2025", resamples=20, asked=[{"C": 1e19, "E": 8.0, "memory": 16e9 * 2.0}])
+    curve, p = a["leverage"]["curve"], a["predictions"][0]
+    assert len(curve) == 7 and all(r["interval"][0] <= r["value"] <= r["interval"][1] for r in curve[:4]) and curve[0]["value"] > 1
+    assert (
+        a["leverage"]["words"] and p["n_max"] == pytest.approx(2e9 / (1 + 0.6 * 7), rel=1e-3) and p["n_opt"]["value"] <= p["n_max"] * 1.001
+    )
+    assert p["leverage_over_dense"]["value"] > 1
+
+
 def test_identities_between_forms():
     """Gadre's law is Chinchilla's with alpha = beta = 2 eta; repeated data leave it where every token is fresh; Abnar's has two N terms at S = 0."""
     n, d = np.geomspace(1e7, 1e10, 7), np.geomspace(1e12, 1e9, 7)

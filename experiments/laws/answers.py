@@ -12,7 +12,7 @@ from experiments.laws import bootstrap, solve
 from experiments.laws.fit import Fitted
 from experiments.laws.isoflop import FitError
 
-GRID = 512
+GRID = 256
 BYTES_PER_PARAMETER = 16  # float32 weights, gradients and two AdamW moments
 
 
@@ -164,22 +164,31 @@ def _each(f, thetas, n, d, fixed):
     return run()
 
 
+def leverage_curve(f: Fitted, price: Cost, experts: float, budgets) -> list[dict]:
+    """At each budget: compute that the dense model of this law (E = 1) needs for the loss that `experts` reach, over the budget; both
+    compute-optimal. NaN where dense reaches that loss nowhere between a hundredth and ten thousand times the budgets."""
+    budgets = np.asarray(budgets, float)
+    reach = np.geomspace(budgets.min() * 1e-2, budgets.max() * 1e4, 61)
+    dense = np.stack([frontier(f, float(c), price, {"E": 1.0})[2] for c in reach], 1)
+    rows = []
+    for c in budgets:
+        needed = [_invert(np.log(reach), losses, want) for want, losses in zip(frontier(f, float(c), price, {"E": experts})[2], dense)]
+        rows.append({"flops": float(c), **_answer(np.exp(needed) / c)})
+    return rows
+
+
+def _invert(log_c, losses, want) -> float:
+    """log C at which falling `losses` reach `want`, by interpolation; NaN outside."""
+    ok = np.isfinite(losses)
+    if ok.sum() < 3 or not np.isfinite(want) or not losses[ok].min() <= want <= losses[ok].max():
+        return float("nan")
+    return float(np.interp(-want, -losses[ok], log_c[ok]))
+
+
 def leverage(f: Fitted, flops: float, experts: float, price: Cost) -> dict:
-    """Compute that the dense model of this law (E = 1) needs for the loss that `experts` reach at `flops`, over `flops`; both optimal."""
-    *_, loss = frontier(f, flops, price, {"E": experts})
-    budgets = flops * np.geomspace(1e-2, 1e4, 49)
-    dense = np.stack([frontier(f, c, price, {"E": 1.0})[2] for c in budgets], 1)
-    out = np.full(len(loss), np.nan)
-    for i, (want, row) in enumerate(zip(loss, dense)):
-        ok = np.isfinite(row)
-        if ok.sum() > 2 and np.isfinite(want) and row[ok].min() <= want <= row[ok].max():
-            out[i] = np.exp(np.interp(-want, -row[ok], np.log(budgets[ok]))) / flops
-    return _answer(out)
-
-
-def leverage_curve(f: Fitted, price: Cost, experts: float, low: float, high: float, points: int = 9) -> list[dict]:
-    """leverage() at budgets from `low` to `high` FLOPs."""
-    return [{"flops": float(c), **leverage(f, float(c), experts, price)} for c in np.geomspace(low, high, points)]
+    """leverage_curve at one budget, {value, interval}."""
+    (row,) = leverage_curve(f, price, experts, [flops])
+    return {k: row[k] for k in ("value", "interval")}
 
 
 def routing_stops(curve: list[dict]) -> dict:

@@ -156,7 +156,7 @@ def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
     if not {"N", "D", "E"} <= set(f.form.inputs) or "flops" not in table:
         return None
     e, c = float(f.points.x["E"].max()), table["flops"]
-    curve = answers.leverage_curve(f, cost, e, float(c.min()), float(c.max()) * 10)
+    curve = answers.leverage_curve(f, cost, e, np.geomspace(c.min(), c.max() * 10, 7))
     return {"experts": e, "curve": curve, **answers.routing_stops(curve)}
 
 
