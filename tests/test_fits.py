@@ -14,6 +14,7 @@ import pytest
 
 from experiments import cli
 from experiments.laws import answers, ask, bootstrap, fit, isoflop, reproduce, solve, sources, verdicts
+from experiments.laws import published as published_values
 from experiments.laws import table as tables
 from experiments.laws.fit import Points
 from experiments.laws.forms import FORMS
@@ -326,17 +327,7 @@ def test_memory_and_inference():
 
 
 def test_leverage_and_where_routing_stops():
-    values = {
-        "a": 35.91,
-        "b": 35.98,
-        "c": 1.3637,
-        "delta": -0.2285,
-        "alpha": -0.1889,
-        "gamma": 0.0098,
-        "omega": 0.5529,
-        "beta": -0.1775,
-        "zeta": -0.0259,
-    }
+    values = published_values.PUBLISHED["ludziejewski2025"].values
     f = known("ludziejewski2025", values | {"Es": 1.0 + 1e-4, "Em_over_Es": 1e5}, "NDE")
     # the shared notes' check of the signs, at N = 1e9, D = 2e10 and Eh = 1, 8, 32
     x = {"N": np.full(3, 1e9), "D": np.full(3, 2e10), "E": np.array([1.0, 8, 32])}
@@ -360,17 +351,7 @@ def test_leverage_and_where_routing_stops():
 
 def test_expert_law_answers_with_a_band():
     """A table of dense and MoE runs: leverage as a curve with its band, the optimum under a memory limit that counts all experts."""
-    values = {
-        "a": 35.91,
-        "b": 35.98,
-        "c": 1.3637,
-        "delta": -0.2285,
-        "alpha": -0.1889,
-        "gamma": 0.0098,
-        "omega": 0.5529,
-        "beta": -0.1775,
-        "zeta": -0.0259,
-    }
+    values = published_values.PUBLISHED["ludziejewski2025"].values
     form, rng = FORMS["ludziejewski2025"], np.random.default_rng(0)
     n, d, e = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4), [1.0, 2, 4, 8, 16, 64, 128]))
     x = {"N": n, "D": d, "E": e}
@@ -397,18 +378,7 @@ def test_identities_between_forms():
     assert fresh == pytest.approx(known(values=v).predict({"N": n, "D": d})[0], rel=1e-3)
     far = m.predict({"N": n, "D": np.full(7, 1e15), "U": np.full(7, 1e9)})[0]
     assert far == pytest.approx(m.predict({"N": n, "D": np.full(7, 1e17), "U": np.full(7, 1e9)})[0], rel=1e-9)  # D' has a limit
-    a = {
-        "a": 16612.5,
-        "b": 5455.67,
-        "c": 0.4598,
-        "d": 17.26,
-        "e": 0.94,
-        "alpha": 0.5962,
-        "beta": 0.3954,
-        "lambda_": -0.1666,
-        "delta": 0.1603,
-        "gamma": 0.1595,
-    }
+    a = published_values.PUBLISHED["abnar2025"].values
     law = known("abnar2025", a, "NDS").predict({"N": np.full(4, 1e9), "D": np.full(4, 2e10), "S": np.array([0, 0.5, 0.9, 0.98])})[0]
     assert law == pytest.approx([2.566, 2.590, 2.702, 2.898], abs=2e-3)
 
