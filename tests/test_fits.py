@@ -470,6 +470,18 @@ def test_where_and_columns(tmp_path):
         tables.read([path], columns={"tokens": "tokns"})
 
 
+def test_training_curves_of_a_folder(tmp_path):
+    """Every run's logged points, smoothed over five, the last torn line left out; C by the named convention."""
+    t, final = tables.read([folder(tmp_path / "s")], c="6N", curves=True), tables.read([str(tmp_path / "s")], c="6N")
+    assert len(t["loss"]) == 12 * 36 and len(set(t["run_id"])) == 12
+    last = np.isclose(t["tokens"], np.repeat(final["tokens"], 36), rtol=1e-12)
+    assert t["flops"][last] == pytest.approx(final["flops"]) and t["loss"][last] == pytest.approx(final["loss"] + 0.02)
+    assert ask.ask(t, "chinchilla1", resamples=20)["n_points"] == 432
+    (tmp_path / "none" / "runs").mkdir(parents=True)
+    with pytest.raises(FitError, match="training curves"):
+        tables.read([str(tmp_path / "none")], curves=True)
+
+
 def test_load_gives_a_pandas_table(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(FitError, match="pip install pandas"):
@@ -498,6 +510,8 @@ def folder(path, seed=0):
             "validation": {"loss": t["loss"][i]},
         }
         (where / "result.json").write_text(json.dumps(result))
+        lines = [{"step": k, "tokens": t["tokens"][i] * k / 40, "loss": t["loss"][i] + (40 - k) / 100} for k in range(1, 41)]
+        (where / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "tok')
     return str(path)
 
 
@@ -537,6 +551,7 @@ BAD = [
     (["--runs={csv}", "--predict=C"], "write numbers such as"),
     (["--runs={csv}", "--predict=C=-1"], "must be a positive number"),
     (["--runs={csv}", "--predict=E=8"], "answers for N, D"),
+    (["--runs={csv}", "--law=chinchilla2", "--predict=N=1e9"], "a budget C alone"),
     (["--runs={csv}", "--law=clark2022"], "no column"),
     (["--runs={few}"], "5 parameters, 5 runs cannot fit it"),
     (["--runs={flat}"], "N is the same"),

@@ -85,9 +85,6 @@ def _vertex(log_n, values, free_right=True):
 
 def _inputs(f: Fitted, n, d, fixed: dict) -> dict:
     """The form's inputs along N and D, the others held."""
-    missing = [k for k in f.form.inputs if k not in ("N", "D", *fixed)]
-    if missing:
-        raise FitError(f'{f.law} also needs {", ".join(missing)}: write --predict="C=1e21,{missing[0]}=8"')
     return {k: n if k == "N" else d if k == "D" else np.full(n.shape, float(fixed[k])) for k in f.form.inputs}
 
 

@@ -124,30 +124,39 @@ def near_best(table: tables.Table, column: str) -> tuple[tables.Table, list[str]
     return {k: a[keep] for k, a in table.items()} | {"run_id": cell[keep].astype(float)}, edges
 
 
+def kind(law: str, form: Form, q: dict) -> str:
+    """What is asked: outcome | optimum | cheapest. Raises FitError if the law has no answer."""
+    more = set(form.inputs) - {"N", "D"}
+    if set(q) == set(form.inputs):
+        return "outcome"
+    if form.optimum and "C" in q and more <= set(q) and set(q) - more <= {"C", "memory", "D_inf"}:
+        return "optimum"
+    if form.optimum and "loss" in q and more <= set(q) and set(q) - more <= {"loss", "D_inf"}:
+        return "cheapest"
+    extra = "".join(f",{k}=8" for k in sorted(more))
+    asks = f"; C=1e21{extra} (with memory=BYTES or D_inf=TOKENS), or loss=2{extra} (with D_inf=TOKENS)" if form.optimum else ""
+    raise FitError(f"--predict: {law} answers for {', '.join(form.inputs)} together{asks}; not for {', '.join(q)}")
+
+
 def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
     """An answer for each question: the outcome at given inputs, the optimum of a budget C, or the cheapest way to a loss."""
     out = []
     for q in asked:
-        given, rest = set(q), {k: v for k, v in q.items() if k not in ("C", "memory", "D_inf", "loss")}
-        if given == set(f.form.inputs):
-            value, draws = f.predict({k: np.array([v]) for k, v in q.items()})
-            out.append(
-                {
-                    "given": q,
-                    f.form.outcome: {"value": float(value[0]), "interval": bootstrap.interval(draws[:, 0]) if len(draws) else None},
-                }
-            )
-            if f.law == "clark2022":
-                out[-1]["effective_parameters"] = answers.effective_parameters(f, q["N"], q["E"])
-        elif "C" in q and f.form.optimum:
-            out.append({"given": q, **answers.optimum(f, q["C"], cost, rest, q.get("memory", 0.0), q.get("D_inf", 0.0))})
-            if q.get("E", 1) > 1:
-                out[-1]["leverage_over_dense"] = answers.leverage(f, q["C"], q["E"], cost)
-        elif "loss" in q and f.form.optimum:
-            out.append({"given": q, **answers.cheapest(f, q["loss"], q.get("D_inf", 0.0), cost, rest)})
-        else:
-            asks = "; a budget C (with memory in bytes or D_inf tokens to serve), or loss with D_inf" if f.form.optimum else ""
-            raise FitError(f"--predict: {f.law} answers for {', '.join(f.form.inputs)} together{asks}; not for {', '.join(q)}")
+        rest = {k: v for k, v in q.items() if k not in ("C", "memory", "D_inf", "loss")}
+        match kind(f.law, f.form, q):
+            case "outcome":
+                value, draws = f.predict({k: np.array([v]) for k, v in q.items()})
+                interval = bootstrap.interval(draws[:, 0]) if len(draws) else None
+                answer = {f.form.outcome: {"value": float(value[0]), "interval": interval}}
+                if f.law == "clark2022":
+                    answer["effective_parameters"] = answers.effective_parameters(f, q["N"], q["E"])
+            case "optimum":
+                answer = answers.optimum(f, q["C"], cost, rest, q.get("memory", 0.0), q.get("D_inf", 0.0))
+                if q.get("E", 1) > 1:
+                    answer["leverage_over_dense"] = answers.leverage(f, q["C"], q["E"], cost)
+            case "cheapest":
+                answer = answers.cheapest(f, q["loss"], q.get("D_inf", 0.0), cost, rest)
+        out.append({"given": q, **answer})
     return out
 
 
@@ -166,6 +175,8 @@ def ask(table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), h
     if name in PROCEDURES:
         return _procedure(table, name, n, c, resamples, asked, seed)
     form, edges = FORMS[name], None
+    for q in asked:
+        kind(name, form, q)
     if name in ("learning_rate", "batch_size"):
         table, edges = near_best(table, form.outcome)
     pts, weighed = points(form, table, n, c)
@@ -213,10 +224,10 @@ def conventions(form: Form, table, n: str, c: str) -> dict[str, str]:
 
 def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
     p = PROCEDURES[name]
-    o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed)
     for q in asked:
         if set(q) != {"C"}:
             raise FitError(f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}")
+    o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed)
     return {
         "law": name,
         "formula": p.formula,

@@ -5,6 +5,7 @@ Common columns: run_id, family, n_params, n_active_params, n_experts, tokens, fl
 
 import csv
 import difflib
+import json
 import math
 import os
 import re
@@ -101,6 +102,24 @@ def read_workdir(path: str, n: str = "multiplied", c: str = "matmul") -> Table:
     return {k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float) for k in rows[0]}
 
 
+def read_curves(path: str, n: str = "multiplied", c: str = "matmul") -> Table:
+    """Training curves of a sweep's folder: a row per logged point, the loss a moving mean of five of them (training loss, nats/token)."""
+    rows = []
+    for r in sweep.results(path):
+        name = os.path.join(path, sweep.RUNS, r["id"], record.METRICS)
+        if r["status"] != "finished" or not os.path.exists(name):
+            continue
+        with open(name, errors="replace") as f:
+            lines = [json.loads(t) for t in f if t.endswith("}\n")]
+        lines = [t for t in lines if t.get("loss") is not None and t.get("tokens")]
+        smooth = np.convolve([t["loss"] for t in lines], np.ones(5) / 5, "valid") if len(lines) >= 5 else []
+        per_token = r["flops"][c] / r["training_tokens"]
+        rows += [run_row(r, n, c) | {"tokens": t["tokens"], "flops": t["tokens"] * per_token, "loss": v} for t, v in zip(lines[4:], smooth)]
+    if not rows:
+        raise FitError(f"{path} holds no training curves: chinchilla1 reads runs/*/{record.METRICS} of a sweep")
+    return {k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float) for k in rows[0]}
+
+
 def load(workdir: str, n: str = "multiplied", c: str = "matmul"):
     """The runs of a sweep as a pandas table, one row a run, for notebooks: `from experiments.laws.table import load`."""
     try:
@@ -110,13 +129,13 @@ def load(workdir: str, n: str = "multiplied", c: str = "matmul"):
     return pandas.DataFrame(read_workdir(workdir, n, c))
 
 
-def read(paths: list[str], n: str = "", c: str = "", columns: dict[str, str] | None = None) -> Table:
+def read(paths: list[str], n: str = "", c: str = "", columns: dict[str, str] | None = None, curves: bool = False) -> Table:
     """Files and folders as one table, rows in order; columns that not all of them have are left out. `columns`: {common: theirs}. `n`, `c`: a
-    convention of records, or the name of a column. Raises FitError."""
+    convention of records, or the name of a column. `curves`: of folders, the training curves instead of the final losses. Raises FitError."""
     parts = []
     for path in paths:
         if os.path.isdir(path):
-            part = read_workdir(path, n if n in N_CONVENTIONS else "multiplied", c or "matmul")
+            part = (read_curves if curves else read_workdir)(path, n if n in N_CONVENTIONS else "multiplied", c or "matmul")
         elif os.path.exists(path):
             part = read_csv(path)
         else:

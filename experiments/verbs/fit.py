@@ -131,7 +131,7 @@ def _law(fv) -> dict:
         if os.path.isdir(path):
             _known("c", fv.c, list(account.CONVENTIONS))
             _known("n", fv.n, [*laws.N_CONVENTIONS, "n_total_params", "n_active_params"])
-    table = tables.where(tables.read(paths, fv.n, fv.c, columns), fv.where)
+    table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in laws.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
     a = ask.ask(table, name, spec, fv.n, fv.c, fv.bootstrap, asked, fv.hold_out, fv.seed)
