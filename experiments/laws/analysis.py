@@ -279,7 +279,7 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         grid = [p for p in own if p["role"] == "grid"]
         families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
         families[family]["parametric"] = _parametric(
-            [p for p in own if p["role"] != "replicate"], families[family]["noise"], max(20, resamples // 10), stream
+            [p for p in own if p["role"] != "replicate"], families[family]["noise"], resamples, stream
         )
     pairs = _pairs(kept)
     return {

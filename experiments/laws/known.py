@@ -48,7 +48,22 @@ def floors(results, families) -> list[dict]:
             if r["family"] == family and r["validation"].get("excess") is not None and r["validation"]["loss"] is not None
         ]
         law = f["parametric"]
-        if not own or "parameters" not in law:
+        if not own:
+            continue
+        if "parameters" not in law:
+            words = f"these runs cannot identify E ({law['verdict']}); runs at several sizes and several token counts would"
+            rows.append(
+                {
+                    "family": family,
+                    "E": None,
+                    "interval": None,
+                    "floor": None,
+                    "left": None,
+                    "contains": None,
+                    "ratio": None,
+                    "words": words,
+                }
+            )
             continue
         floor = float(np.mean([r["validation"]["loss"] - r["validation"]["excess"] for r in own]))
         left = min(r["validation"]["loss"] for r in own) - floor
