@@ -338,6 +338,7 @@ def test_leverage_and_where_routing_stops():
     assert lever["value"] > 1 and dense == pytest.approx(moe, rel=1e-4)
     assert "still helps" in answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e21, "value": 1.5}])["words"]
     assert answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e22, "value": 0.5}])["flops"] == pytest.approx(1e21)
+    assert "no leverage" in answers.routing_stops([{"flops": 1e20, "value": float("nan")}])["words"]
     clark = known("clark2022", {"a": -0.083, "b": -0.126, "c": 0.012, "d": 1.111, "Es": 1.88, "Em_over_Es": 250.0}, "NE")
     n_eff = answers.effective_parameters(clark, 1e9, 64)["value"]
     same = clark.predict({"N": np.array([n_eff, 1e9]), "E": np.array([1.0, 64.0])})[0]

@@ -190,6 +190,9 @@ def leverage(f: Fitted, flops: float, experts: float, price: Cost) -> dict:
 
 def routing_stops(curve: list[dict]) -> dict:
     """Where a leverage curve falls to one, by log-log interpolation; in words where it does not."""
+    curve = [p for p in curve if np.isfinite(p["value"])]
+    if not curve:
+        return {"flops": None, "words": "dense reaches these losses at no compute within reach: no leverage can be stated"}
     c, v = np.log([p["flops"] for p in curve]), np.log([p["value"] for p in curve])
     below = np.flatnonzero(v <= 0)
     if not len(below):
