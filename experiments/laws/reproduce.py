@@ -67,7 +67,8 @@ def scipy_huber(x, y, start, mean: bool, tight: bool = False, weights=None, delt
         slope = share * w * np.clip(r, -delta, delta)
         size = np.abs(r)
         value = share * (w * np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))).sum()
-        return value, np.array([p[0] @ slope, p[1] @ slope, p[2] @ slope, -(p[1] * ln) @ slope, -(p[2] * ld) @ slope])
+        p *= slope  # sums, not products: BLAS threads would spin on vectors this short
+        return value, np.array([*p.sum(1), -(p[1] * ln).sum(), -(p[2] * ld).sum()])
 
     options = {"ftol": 1e-14, "gtol": 1e-11, "maxiter": 5000, "maxfun": 10000} if tight else {}
     return minimize(f, start, jac=True, method="L-BFGS-B", options=options)
