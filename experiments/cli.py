@@ -17,7 +17,8 @@ from launch.record import RecordError
 VERBS = {
     "train": "train one model and record its three numbers",
     "sweep": "plan, train, fit and report an isoFLOP sweep; typed again, it goes on",
-    "fit": "fit scaling laws to the runs of a sweep",
+    "fit": "fit scaling laws to the runs of a sweep, or to any table of runs",
+    "reproduce": "repeat a published fit from its authors' runs",
     "report": "write the HTML report of a sweep",
     "count": "parameters, FLOPs and bytes of a model by every convention, without training",
     "sample": "text from a trained run",
@@ -101,7 +102,7 @@ def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callab
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the `isoflop` command."""
     argv = sys.argv[1:] if argv is None else argv
-    usage = USAGE.format(verbs="\n".join(f"  {v:<8} {text}" for v, text in VERBS.items()))
+    usage = USAGE.format(verbs="\n".join(f"  {v:<9} {text}" for v, text in VERBS.items()))
     if not argv or argv[0] in ("-h", "--help", "--helpfull", "help"):
         print(usage, end="")
         return 0 if argv else 2

@@ -5,8 +5,9 @@ from collections import defaultdict
 
 import numpy as np
 
-from experiments.laws import bootstrap, fit
+from experiments.laws import answers, bootstrap, fit, isoflop, known, verdicts
 from experiments.laws.points import N_CONVENTIONS, tuned, usable
+from experiments.laws.solve import Objective
 
 
 def _isoflop(points, excluded):
@@ -17,7 +18,7 @@ def _isoflop(points, excluded):
         try:
             out[budget] = (
                 group,
-                fit.parabola(
+                isoflop.parabola(
                     [p["n"] for p in group], [p["d"] for p in group], [p["loss"] for p in group], float(np.mean([p["c"] for p in group]))
                 ),
             )
@@ -50,7 +51,7 @@ def _exponents(parabolas):
     if len(inside) < 2:
         return None
     c = [q.flops for q in inside]
-    return fit.power(c, [q.n_opt for q in inside]), fit.power(c, [q.d_opt for q in inside])
+    return isoflop.power(c, [q.n_opt for q in inside]), isoflop.power(c, [q.d_opt for q in inside])
 
 
 def _family(points, replicates, excluded, resamples, seed):
@@ -88,14 +89,14 @@ def _family(points, replicates, excluded, resamples, seed):
         sigma, resampled = level.draw(rng), []
         for group, q in cells.values():
             loss = [_value(q, p["n"]) + sigma * rng.standard_normal() for p in group]
-            resampled.append(fit.parabola([p["n"] for p in group], [p["d"] for p in group], loss, q.flops))
+            resampled.append(isoflop.parabola([p["n"] for p in group], [p["d"] for p in group], loss, q.flops))
         # a minimum that is interior in the data stays in: a draw in which it is not is an infinitely uncertain one
         usable = [r for r, q in zip(resampled, parabolas) if q.interior]
         ok = len(usable) >= 2 and all(r.coefficients[2] > 0 and r.n_low / 10 < r.n_opt < r.n_high * 10 for r in usable)
         slopes = (
             (
-                fit.power([r.flops for r in usable], [r.n_opt for r in usable]).exponent,
-                fit.power([r.flops for r in usable], [r.d_opt for r in usable]).exponent,
+                isoflop.power([r.flops for r in usable], [r.n_opt for r in usable]).exponent,
+                isoflop.power([r.flops for r in usable], [r.d_opt for r in usable]).exponent,
             )
             if ok
             else (np.nan, np.nan)
@@ -111,49 +112,69 @@ def _family(points, replicates, excluded, resamples, seed):
 
 
 def _parametric(points, level, resamples, seed):
-    """Approach 3 with intervals, and the verdict in words."""
-    n, d, loss = (np.array([p[k] for p in points], float) for k in ("n", "d", "loss"))
+    """Approach 3 with intervals from drawn noise, the largest budget held out once, and the verdict in words."""
+    x, loss = (
+        {"N": np.array([p["n"] for p in points], float), "D": np.array([p["d"] for p in points], float)},
+        np.array([p["loss"] for p in points]),
+    )
+    c = np.array([p["c"] for p in points], float)
+    noise = bootstrap.Noise(level["sigma"] / float(loss.mean()), level["dof"]) if level else None
     # Huber's scale is one run's noise: a finer one would make a least-absolute-deviation fit of so few points
-    delta = max(1e-3, level["sigma"] / loss.mean() if level else 0.0)
+    spec = Objective("huber", max(1e-3, noise.sigma if noise else 0.0))
+    above = c > 0.9 * np.quantile(c, 0.8)  # a budget's runs differ a little in C: all of them or none
     try:
-        best = fit.parametric(n, d, loss, delta=delta)
+        f = fit.fit(
+            "chinchilla3",
+            fit.Points(x, loss, noise=noise),
+            spec,
+            resamples,
+            seed,
+            "noise",
+            above if (~above).sum() > 6 and above.any() else None,
+        )
     except fit.FitError as e:
         return {"verdict": f"not identified by these runs: {e}"}
-    form = fit.FORMS[best.law]
-    centre, rng = np.exp(form.log_predict(best.theta, n, d)), np.random.default_rng(seed)
-    residual = float(np.sqrt(((loss - centre) ** 2).sum() / (len(loss) - len(form.names))))
-    noise = bootstrap.Noise(max(residual, level["sigma"] if level else 0.0), len(loss) - len(form.names))
-    draws = [
-        fit.parametric(
-            n, d, np.maximum(centre + noise.draw(rng) * rng.standard_normal(len(n)), 1e-3), delta=delta, starts=[best.theta]
-        ).named
-        for _ in range(resamples)
-    ]
-    intervals = {k: bootstrap.interval([t[k] for t in draws]) for k in form.names}
-    loose = []
-    for k in ("E", "alpha", "beta"):
-        low, high = intervals[k]
-        if not low > 0 or high > 2.5 * low:
-            loose.append(k)
-    if best.named["E"] < 0.02 * loss.min():
-        loose = ["E", *[k for k in loose if k != "E"]]
-    exponent = best.named["beta"] / (best.named["alpha"] + best.named["beta"])
+    reading, named = verdicts.read(f), f.parameters
+    fitted = f.predict(x)
+    grid = np.geomspace(c.min(), c.max() * 4, 40)
     return {
-        "law": best.law,
-        "formula": form.formula,
-        "source": form.source,
-        "parameters": best.named,
-        "intervals": intervals,
-        "objective": best.objective,
-        "huber_delta": delta,
-        "starts_at_optimum": best.at_optimum,
+        "law": f.law,
+        "formula": f.form.formula,
+        "source": f.form.source,
+        "parameters": {k: named[k] for k in f.form.names},
+        "intervals": f.intervals(),
+        "objective": f.value,
+        "huber_delta": spec.delta,
+        "starts_at_optimum": f.at_optimum,
         "n_points": len(loss),
-        "residual": residual,
-        "n_exponent": exponent,
-        "identified": not loose,
-        "verdict": "identified"
-        if not loose
-        else f"not identified by these runs: {', '.join(loose)} (interval spans a factor above 2.5, or reaches zero)",
+        "residual": float(np.sqrt(((loss - fitted[0]) ** 2).sum() / max(1, len(loss) - len(f.form.names)))),
+        "n_exponent": named["n_exponent"],
+        "identified": reading["identified"],
+        "verdict": reading["words"],
+        "verdicts": reading,
+        "extrapolation": f.held_out,
+        "curve": _curve(f, x, c, grid),
+        "points": {
+            "n": x["N"].tolist(),
+            "d": x["D"].tolist(),
+            "c": c.tolist(),
+            "measured": loss.tolist(),
+            "fitted": fitted[0].tolist(),
+            "log_residual": f.residuals.tolist(),
+            "held_out": above.tolist(),
+        },
+    }
+
+
+def _curve(f, x, c, grid):
+    """The law's best loss at each budget of `grid`, with its band."""
+    price = answers.cost(x["N"], x["D"], c)
+    rows = [answers.frontier(f, float(b), price, {})[2] for b in grid]
+    return {
+        "c": grid.tolist(),
+        "loss": [float(r[0]) for r in rows],
+        "interval": [bootstrap.interval(r[1:]) for r in rows],
+        "flops_per_token": str(price),
     }
 
 
@@ -214,31 +235,28 @@ def _equal_flops(families, draws):
     return rows
 
 
-def _known_entropy(results):
-    """On the synthetic source: how the excess over its -log p falls with D at each size, beside the derived exponent."""
-    cells = defaultdict(list)
-    for r in results:
-        v = r["validation"]
-        if v.get("excess") is not None and v["excess"] > 0 and r["tags"].get("lr_multiplier", 1.0) == 1.0:
-            cells[r["family"], r["tags"].get("size"), r["run"]["data"]["zipf"]].append((r["training_tokens"], v["excess"], v["excess_se"]))
+def leverage(families, draws):
+    """Compute that dense needs for the loss of the best MoE model at a budget, over that budget: along the straight line through the
+    dense minima in log loss against log C, which the band's draws repeat. [] without two dense minima."""
+    if not {"dense", "moe"} <= set(families):
+        return []
+    dense = [i for i, q in enumerate(families["dense"]["parabolas"]) if q["interior"]]
+    if len(dense) < 2:
+        return []
+    c = np.array([families["dense"]["parabolas"][i]["flops"] for i in dense])
+
+    def at(losses, moe_loss, moe_c):
+        with np.errstate(invalid="ignore"):
+            slope, offset = np.polyfit(np.log(c), np.log(losses), 1) if np.isfinite(losses).all() else (np.nan, np.nan)
+            return float(np.exp((np.log(moe_loss) - offset) / slope) / moe_c)
+
     rows = []
-    for (family, size, zipf), points in sorted(cells.items(), key=lambda kv: str(kv[0])):
-        points.sort()
-        d, excess, _ = np.array(points).T
-        slope = -fit.power(d, excess).exponent if len(set(d)) > 1 else None
-        last = -fit.power(d[-3:], excess[-3:]).exponent if len(set(d[-3:])) > 2 else None
-        rows.append(
-            {
-                "family": family,
-                "size": size,
-                "tokens": d.tolist(),
-                "excess": excess.tolist(),
-                "se": [p[2] for p in points],
-                "exponent": slope,
-                "exponent_last_three": last,
-                "derived": zipf / (1 + zipf),
-            }
-        )
+    for i, q in enumerate(families["moe"]["parabolas"]):
+        if not q["interior"]:
+            continue
+        own = at(np.array([families["dense"]["parabolas"][k]["loss_opt"] for k in dense]), q["loss_opt"], q["flops"])
+        many = [at(np.array([d[0][k].loss_opt for k in dense]), m[0][i].loss_opt, q["flops"]) for d, m in zip(draws["dense"], draws["moe"])]
+        rows.append({"budget": q["budget"], "flops": q["flops"], "leverage": own, "interval": bootstrap.interval(many) if many else None})
     return rows
 
 
@@ -261,7 +279,7 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         grid = [p for p in own if p["role"] == "grid"]
         families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
         families[family]["parametric"] = _parametric(
-            [p for p in own if p["role"] != "replicate"], families[family]["noise"], max(20, resamples // 10), stream
+            [p for p in own if p["role"] != "replicate"], families[family]["noise"], resamples, stream
         )
     pairs = _pairs(kept)
     return {
@@ -276,8 +294,10 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         "pairs": pairs,
         "gaps": _gaps(pairs),
         "equal_flops": _equal_flops(families, draws),
+        "leverage": leverage(families, draws),
         "learning_rates": verdicts,
-        "known_entropy": _known_entropy(results),
+        "known_entropy": known.excess(results),
+        "floors": known.floors(results, families),
         "excluded": excluded,
         "flagged": flagged,
     }

@@ -1,4 +1,6 @@
-"""Error bars. The noise of a sweep is one run's: with one seed at most points, runs cannot be resampled, so noise is drawn.
+"""Error bars: runs are resampled (case bootstrap), or noise is drawn where a design has one run per cell and none can be spared.
+
+The noise of a sweep is one run's: with one seed at most points, runs cannot be resampled, so noise is drawn.
 
 sigma comes from two places, pooled by degrees of freedom: residuals of the isoFLOP parabolas, and replicates with other seeds.
 Each resample draws its own sigma from the scaled inverse chi-square that so few degrees of freedom leave (so intervals have
@@ -9,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws import fit
+from experiments.laws.isoflop import FitError
 
 
 class Noise(NamedTuple):
@@ -26,7 +28,7 @@ def noise(sums: list[tuple[float, int]]) -> Noise:
     """Pools (sum of squares, degrees of freedom). Raises FitError if there are none."""
     dof = sum(k for _, k in sums)
     if dof < 1:
-        raise fit.FitError("no degrees of freedom are left for the noise: use at least four sizes per budget, or replicate seeds")
+        raise FitError("no degrees of freedom are left for the noise: use at least four sizes per budget, or replicate seeds")
     return Noise(float(np.sqrt(sum(s for s, _ in sums) / dof)), dof)
 
 
@@ -51,3 +53,36 @@ def student(values, level: float = 0.95) -> tuple[float, list[float] | None]:
         return float(v.mean()), None
     half = float(stats.t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)))
     return float(v.mean()), [float(v.mean() - half), float(v.mean() + half)]
+
+
+def case_counts(clusters, points: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each point stands in each resample, (resamples, points). Points of one cluster (the checkpoints of one run) come and go
+    together; `clusters` None: every point is a run of its own."""
+    labels = np.arange(points) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    n = int(labels.max()) + 1
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)[:, labels]
+
+
+def seed_noise(cells, residual_values, compute=None) -> tuple[Noise | None, np.ndarray]:
+    """Noise between seeds, and weights from it. cells: a label per point, equal for points that differ in seed alone;
+    residual_values: (points,) log loss or loss. With at least four replicated cells at more than one compute, the variance is a power law
+    of compute and the weights are its inverse, mean one; with fewer it is one number and the weights are equal."""
+    labels = np.unique(np.asarray(cells), return_inverse=True)[1]
+    v, groups = np.asarray(residual_values, float), []
+    for k in range(labels.max() + 1):
+        inside = v[labels == k]
+        if len(inside) > 1:
+            groups.append(
+                (inside.var(ddof=1), len(inside) - 1, None if compute is None else np.log(np.asarray(compute)[labels == k].mean()))
+            )
+    weights = np.ones(len(v))
+    if not groups:
+        return None, weights
+    var, dof, at = (np.array([g[i] for g in groups], float) for i in range(3))
+    level = Noise(float(np.sqrt((var * dof).sum() / dof.sum())), int(dof.sum()))
+    if compute is not None and len(groups) >= 4 and np.ptp(at) > 0.1 and (var > 0).all():
+        slope, offset = np.polyfit(at, np.log(var), 1, w=np.sqrt(dof))
+        log_var = np.clip(offset + slope * np.log(compute), np.log(var.min()), np.log(var.max()))
+        weights = np.exp(-log_var)
+        weights /= weights.mean()
+    return level, weights

@@ -1,61 +1,325 @@
-"""Law forms, one entry each: parameters, prediction, and the start grid of the fit."""
+"""Law forms, one entry each: formula, source, inputs, parameters with units and start values, and which of them enter linearly.
 
-from typing import NamedTuple
+A new law is one entry in FORMS. N: parameters, D: training tokens, C: training FLOPs, L: nats per token, natural logarithms unless
+the formula says log10; E in MoE laws: experts, G: granularity d_ff / d_expert, S: inactive share of the experts.
+"""
+
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 
+class Parameter(NamedTuple):
+    """`kind`: positive (fitted as its logarithm), above_one (as log(value - 1)) or real. `starts`: grid values, natural units; empty
+    for linear parts, which are projected out of the grid. `low`, `high`: the box of the fit, natural units."""
+
+    name: str
+    starts: tuple[float, ...]
+    kind: str
+    low: float
+    high: float
+    unit: str = ""
+
+    def to_theta(self, value):
+        return (
+            np.log(value) if self.kind == "positive" else np.log(np.asarray(value) - 1) if self.kind == "above_one" else np.asarray(value)
+        )
+
+    def to_value(self, theta):
+        return jnp.exp(theta) if self.kind == "positive" else 1 + jnp.exp(theta) if self.kind == "above_one" else theta
+
+
 class Form(NamedTuple):
-    """`predict(theta, N, D)` with theta in the unconstrained space of `to_named`; `grid` lists the start values per parameter."""
+    """`predict(p, x)`: the outcome in its natural unit, from parameters `p` and inputs `x` as attributes; traceable by JAX.
+    `linear`: parameters in which `predict` (or its logarithm, if `linear_in` is "log") is linear, the others held.
+    `derived(p)`: further quantities that get intervals. `columns`: where an input is read, if not in its usual column."""
 
     formula: str
     source: str
-    names: tuple[str, ...]
-    log_predict: Callable
-    gradient: Callable
-    to_named: Callable
-    grid: tuple
+    inputs: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    predict: Callable
+    linear: tuple[str, ...] = ()
+    linear_in: str = "loss"
+    derived: Callable = lambda p: {}
+    outcome: str = "loss"
+    columns: tuple[tuple[str, str], ...] = ()
+    optimum: bool = False  # it has N and D (or E too): a compute-optimal split exists
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.parameters)
+
+    def __call__(self, theta, x: dict):
+        """Outcome at inputs `x` (arrays of one shape) for `theta` (len(parameters),)."""
+        return self.predict(self.values(theta), SimpleNamespace(**x))
+
+    def values(self, theta) -> SimpleNamespace:
+        return SimpleNamespace(**{p.name: p.to_value(t) for p, t in zip(self.parameters, theta)})
+
+    def theta(self, **values) -> np.ndarray:
+        """The unconstrained vector of natural values."""
+        return np.array([float(p.to_theta(values[p.name])) for p in self.parameters])
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(np.array([float(p.to_theta(getattr(p, end))) for p in self.parameters]) for end in ("low", "high"))
 
 
-def _terms(theta, n, d):
-    e, a, b, alpha, beta = theta
-    return np.stack([np.full(n.shape, e), a - alpha * np.log(n), b - beta * np.log(d)])
+def _positive(name, starts=(), unit="", low=1e-12, high=1e30):
+    return Parameter(name, tuple(starts), "positive", low, high, unit)
 
 
-def _chinchilla(theta, n, d):
-    z = _terms(theta, n, d)
-    top = z.max(0)
-    return top + np.log(np.exp(z - top).sum(0))
+def _real(name, starts=(0.0,), unit="", low=-10.0, high=10.0):
+    return Parameter(name, tuple(starts), "real", low, high, unit)
 
 
-def _chinchilla_gradient(theta, n, d):
-    """d log L / d theta, shape (5, points): softmax weights of the three terms."""
-    z = _terms(theta, n, d)
-    w = np.exp(z - z.max(0))
-    w /= w.sum(0)
-    return np.stack([w[0], w[1], w[2], -w[1] * np.log(n), -w[2] * np.log(d)])
+def _exponent(name, starts=(0.05, 0.15, 0.3, 0.5, 0.8, 1.2)):
+    return Parameter(name, tuple(starts), "real", 0.0, 3.0)
 
 
-def _chinchilla_named(theta):
-    e, a, b, alpha, beta = theta
-    with np.errstate(over="ignore"):  # a parameter that the points do not identify may run off: inf says so
-        return _named(e, a, b, alpha, beta)
+def _floor(name="E", starts=()):
+    return _positive(name, starts, "nats/token", 1e-6, 100.0)
 
 
-def _named(e, a, b, alpha, beta):
-    return {"E": float(np.exp(e)), "A": float(np.exp(a)), "B": float(np.exp(b)), "alpha": float(alpha), "beta": float(beta)}
+def pw(x, k):
+    """x^k for positive x."""
+    return jnp.exp(k * jnp.log(x))
 
+
+def effective_experts(e, start, limit):
+    """Clark et al. 2022, eq 1: Eh(1) = start, Eh(inf) = limit."""
+    return 1 / (1 / (e - 1 + 1 / (1 / start - 1 / limit)) + 1 / limit)
+
+
+_ES = Parameter("Es", (1.2, 2.0, 4.0, 10.0), "above_one", 1 + 1e-4, 1e4, "experts")
+_RATIO = Parameter("Em_over_Es", (20.0, 100.0, 500.0), "above_one", 1 + 1e-2, 1e6)
+_KAPLAN = "Kaplan et al. 2020, arXiv 2001.08361, eq "
+
+
+def _kaplan(letter, equation, unit, what):
+    return Form(
+        f"L = ({letter}c / {letter})^alpha",
+        f"{_KAPLAN}{equation}; no irreducible term: its exponent is not comparable with laws that have E",
+        (letter,),
+        (_exponent("alpha"), _positive(f"{letter}c", 10.0 ** np.arange(6, 27, 2), unit)),
+        lambda p, x: jnp.exp(p.alpha * (jnp.log(getattr(p, f"{letter}c")) - jnp.log(getattr(x, letter)))),
+    )
+
+
+def _split(p):
+    """Chinchilla's frontier: G, and N_opt ~ C^n_exponent, D_opt ~ C^d_exponent (eq 4)."""
+    total = p.alpha + p.beta
+    return {
+        "n_exponent": p.beta / total,
+        "d_exponent": p.alpha / total,
+        "G": jnp.exp((jnp.log(p.alpha * p.A) - jnp.log(p.beta * p.B)) / total),
+    }
+
+
+def _muennighoff(p, x):
+    unique = jnp.minimum(x.U, x.D)
+    g = jnp.exp((jnp.log(p.alpha * p.A) - jnp.log(p.beta * p.B)) / (p.alpha + p.beta))
+    n_unique = jnp.minimum(x.N, g * pw(g * unique, p.beta / p.alpha))
+    saturate = lambda first, all_, r: first + first * r * -jnp.expm1(-(all_ / first - 1) / r)
+    return p.E + p.A * pw(saturate(n_unique, x.N, p.RN), -p.alpha) + p.B * pw(saturate(unique, x.D, p.RD), -p.beta)
+
+
+def _clark(p, x):
+    e = jnp.log10(effective_experts(x.E, p.Es, p.Es * p.Em_over_Es))
+    n = jnp.log10(x.N)
+    return pw(10.0, p.a * n + p.b * e + p.c * n * e + p.d)
+
+
+def _ludziejewski(p, x):
+    e = jnp.log(effective_experts(x.E, p.Es, p.Es * p.Em_over_Es))
+    size = p.a * jnp.exp(p.delta * e + (p.alpha + p.gamma * e) * jnp.log(x.N))
+    return size + p.b * jnp.exp(p.omega * e + (p.beta + p.zeta * e) * jnp.log(x.D)) + p.c
+
+
+_CHINCHILLA = (_floor(), _positive("A"), _positive("B"), _exponent("alpha"), _exponent("beta"))
 
 FORMS = {
+    "kaplan_n": _kaplan("N", "1.1", "parameters", "non-embedding"),
+    "kaplan_d": _kaplan("D", "1.2", "tokens", ""),
+    "kaplan_c": _kaplan("C", "1.3", "FLOPs", ""),
+    "kaplan_nd": Form(
+        "L = ((Nc / N)^(alpha_N / alpha_D) + Dc / D)^alpha_D",
+        f"{_KAPLAN}1.5",
+        ("N", "D"),
+        (
+            _exponent("alpha_N", (0.05, 0.1, 0.3)),
+            _exponent("alpha_D", (0.05, 0.1, 0.3)),
+            _positive("Nc", 10.0 ** np.arange(7, 17, 2), "parameters"),
+            _positive("Dc", 10.0 ** np.arange(7, 17, 2), "tokens"),
+        ),
+        lambda p, x: jnp.exp(p.alpha_D * jnp.logaddexp(p.alpha_N / p.alpha_D * jnp.log(p.Nc / x.N), jnp.log(p.Dc / x.D))),
+        optimum=True,
+    ),
+    "power_floor": Form(
+        "L = E + A / C^alpha",
+        "Henighan et al. 2020, arXiv 2010.14701, eq 1.1 (A = x0^alpha); another variable: --columns=flops=NAME",
+        ("C",),
+        (_floor(), _positive("A"), _exponent("alpha", np.geomspace(0.02, 1.5, 12))),
+        lambda p, x: p.E + p.A * pw(x.C, -p.alpha),
+        ("E", "A"),
+        derived=lambda p: {"x0": pw(p.A, 1 / p.alpha)},
+    ),
     "chinchilla3": Form(
         "L = E + A / N^alpha + B / D^beta",
         "Hoffmann et al. 2022, arXiv 2203.15556, eq 2 and 10",
-        ("E", "A", "B", "alpha", "beta"),
-        _chinchilla,
-        _chinchilla_gradient,
-        _chinchilla_named,
-        # log E, log A, log B, alpha, beta: the paper's grid (appendix D.2), finer where small models lie
-        ((-1.0, -0.5, 0.0, 0.5, 1.0), (0.0, 2.5, 5.0, 10.0, 15.0), (0.0, 2.5, 5.0, 10.0, 15.0), (0.1, 0.3, 0.6, 1.0), (0.1, 0.3, 0.6, 1.0)),
+        ("N", "D"),
+        _CHINCHILLA,
+        lambda p, x: p.E + p.A * pw(x.N, -p.alpha) + p.B * pw(x.D, -p.beta),
+        ("E", "A", "B"),
+        derived=_split,
+        optimum=True,
+    ),
+    "muennighoff2023": Form(
+        "L = E + A / N'^alpha + B / D'^beta, D' = U (1 + RD (1 - exp(-(D/U - 1) / RD))), N' likewise from N_opt(U) and RN",
+        "Muennighoff et al. 2023, arXiv 2305.16264, eq 5-6; U: unique tokens",
+        ("N", "D", "U"),
+        (
+            _floor("E", (1.0, 1.8)),  # A and B set N_opt(U) too, so the law is not linear in them
+            _positive("A", (50.0, 500.0, 5000.0)),
+            _positive("B", (50.0, 500.0, 5000.0)),
+            _exponent("alpha", (0.15, 0.3, 0.5, 0.8)),
+            _exponent("beta", (0.15, 0.3, 0.5, 0.8)),
+            _positive("RD", (5.0, 30.0), "epochs", 1e-2, 1e6),
+            _positive("RN", (3.0, 20.0), "excess sizes", 1e-2, 1e6),
+        ),
+        _muennighoff,
+    ),
+    "gadre2024": Form(
+        "L = E + (a M^eta + b M^-eta) C^-eta",
+        "Gadre et al. 2024, arXiv 2403.08540, eq 4; M = D / N. Chinchilla's form with alpha = beta = 2 eta",
+        ("C", "M"),
+        (_floor(), _positive("a"), _positive("b"), _exponent("eta", np.geomspace(0.02, 1.0, 14))),
+        lambda p, x: p.E + (p.a * pw(x.M, p.eta) + p.b * pw(x.M, -p.eta)) * pw(x.C, -p.eta),
+        ("E", "a", "b"),
+        derived=lambda p: {"M_opt": pw(p.b / p.a, 0.5 / p.eta), "alpha": 2 * p.eta},
+    ),
+    "gadre2024_error": Form(
+        "Err = eps - k exp(-gamma L)",
+        "Gadre et al. 2024, arXiv 2403.08540, eq 5; L in nats/token, Err the mean top-1 error",
+        ("L",),
+        (_positive("eps", (), "error"), _positive("k"), _positive("gamma", np.geomspace(0.05, 5, 14), "1/nat", 1e-3, 50)),
+        lambda p, x: p.eps - p.k * jnp.exp(-p.gamma * x.L),
+        ("eps", "k"),
+        outcome="error",
+    ),
+    "clark2022": Form(
+        "log10 L = a log10 N + b log10 Eh + c log10 N log10 Eh + d, 1/Eh = 1/(E - 1 + (1/Es - 1/Em)^-1) + 1/Em",
+        "Clark et al. 2022, arXiv 2202.01169, eq 1; N: parameters that a token sees, E = 1 is dense",
+        ("N", "E"),
+        (_real("a"), _real("b"), _real("c"), _real("d", (0.0,), "", -50, 50), _ES, _RATIO),
+        _clark,
+        ("a", "b", "c", "d"),
+        "log",
+        lambda p: {"Em": p.Es * p.Em_over_Es, "N_cut": pw(10.0, -p.b / p.c)},
+        columns=(("N", "n_active_params"),),
+    ),
+    "krajewski2024": Form(
+        "L = c + (g / G^gamma + a) / N^alpha + b / D^beta",
+        "Krajewski et al. 2024, arXiv 2402.07871, eq 9; N counts the parameters of all experts at one expansion rate",
+        ("N", "D", "G"),
+        (
+            _floor("c"),
+            _positive("g"),
+            _positive("a"),
+            _positive("b"),
+            _exponent("alpha", (0.06, 0.15, 0.3, 0.6)),
+            _exponent("beta", (0.06, 0.15, 0.3, 0.6)),
+            _exponent("gamma", (0.2, 0.6, 1.2)),
+        ),
+        lambda p, x: p.c + (p.g * pw(x.G, -p.gamma) + p.a) * pw(x.N, -p.alpha) + p.b * pw(x.D, -p.beta),
+        ("c", "g", "a", "b"),
+        optimum=True,
+    ),
+    "abnar2025": Form(
+        "L = a / N^alpha + b / D^beta + c / (1-S)^lambda + d / ((1-S)^delta N^gamma) + e",
+        "Abnar et al. 2025, arXiv 2501.12370, eq 6; N: total parameters",
+        ("N", "D", "S"),
+        (
+            _positive("a"),
+            _positive("b"),
+            _positive("c"),
+            _positive("d"),
+            _floor("e"),
+            _exponent("alpha", (0.3, 0.6)),
+            _exponent("beta", (0.2, 0.4, 0.7)),
+            _real("lambda_", (-0.5, -0.15, 0.2), low=-3.0, high=3.0),
+            _real("delta", (0.15, 0.5), low=-3.0, high=3.0),
+            _exponent("gamma", (0.1, 0.2, 0.35)),
+        ),
+        lambda p, x: (
+            p.a * pw(x.N, -p.alpha)
+            + p.b * pw(x.D, -p.beta)
+            + p.c * pw(1 - x.S, -p.lambda_)
+            + p.d * pw(1 - x.S, -p.delta) * pw(x.N, -p.gamma)
+            + p.e
+        ),
+        ("a", "b", "c", "d", "e"),
+        optimum=True,
+    ),
+    "ludziejewski2025": Form(
+        "L = a Eh^delta N^(alpha + gamma ln Eh) + b Eh^omega D^(beta + zeta ln Eh) + c, Eh as in clark2022",
+        "Ludziejewski et al. 2025, arXiv 2502.05172 (form read in a summary); N: active parameters, E = 1 is dense",
+        ("N", "D", "E"),
+        (
+            _positive("a"),
+            _positive("b"),
+            _floor("c"),
+            _real("delta", (-0.4, -0.1)),
+            _real("alpha", (-0.35, -0.15), low=-3.0, high=0.0),
+            _real("gamma", (0.0,), low=-1.0, high=1.0),
+            _real("omega", (0.0, 0.5)),
+            _real("beta", (-0.35, -0.15), low=-3.0, high=0.0),
+            _real("zeta", (0.0,), low=-1.0, high=1.0),
+            _ES._replace(starts=(1.5, 4.0)),
+            _RATIO._replace(starts=(50.0, 300.0)),
+        ),
+        _ludziejewski,
+        ("a", "b", "c"),
+        derived=lambda p: {"Em": p.Es * p.Em_over_Es},
+        columns=(("N", "n_active_params"),),
+        optimum=True,
+    ),
+    "frantar2023": Form(
+        "L = (aS (1-S)^bS + cS) N^-bN + (aD / D)^bD + c",
+        "Frantar et al. 2023, arXiv 2309.08520, eq 1; N: parameters that are not zero",
+        ("N", "D", "S"),
+        (
+            _positive("aS"),
+            _positive("cS"),
+            _positive("BD"),
+            _floor("c"),
+            _exponent("bS", (0.2, 0.6, 1.2)),
+            _exponent("bN", (0.1, 0.3, 0.6)),
+            _exponent("bD", (0.1, 0.3, 0.6)),
+        ),
+        lambda p, x: (p.aS * pw(1 - x.S, p.bS) + p.cS) * pw(x.N, -p.bN) + p.BD * pw(x.D, -p.bD) + p.c,
+        ("aS", "cS", "BD", "c"),
+        derived=lambda p: {"aD": pw(p.BD, 1 / p.bD)},
+        optimum=True,
+    ),
+    "learning_rate": Form(
+        "lr = k N^a D^b",
+        "the form of Li et al. 2025 (Step Law), arXiv 2503.04715; fitted to the near-best of every (N, D) cell",
+        ("N", "D"),
+        (_positive("k", (1.0,)), _real("a", (-0.5,)), _real("b", (0.3,))),
+        lambda p, x: p.k * pw(x.N, p.a) * pw(x.D, p.b),
+        outcome="lr",
+    ),
+    "batch_size": Form(
+        "batch = k D^b",
+        "the form of Li et al. 2025 (Step Law), arXiv 2503.04715; batch in tokens",
+        ("D",),
+        (_positive("k", (1.0,), "tokens"), _real("b", (0.5,))),
+        lambda p, x: p.k * pw(x.D, p.b),
+        outcome="batch_tokens",
     ),
 }

@@ -14,6 +14,7 @@ RECIPES = {
     "quickstart": "experiments.recipes.quickstart",
     "learning_rate": "experiments.recipes.learning_rate",
     "known_entropy": "experiments.recipes.known_entropy",
+    "known_truth": "experiments.recipes.known_truth",
 }
 
 

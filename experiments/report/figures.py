@@ -9,6 +9,8 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.laws.published import ALLOCATIONS
+
 COLOUR = {"dense": "#3b6fb6", "moe": "#d1602a"}
 SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
 LABEL = {"dense": "dense", "moe": "mixture of experts"}
@@ -36,7 +38,7 @@ STYLE = {
 }
 
 
-def _svg(fig) -> str:
+def svg(fig) -> str:
     out = io.StringIO()
     fig.savefig(out, format="svg", metadata={"Date": None})
     plt.close(fig)
@@ -44,7 +46,7 @@ def _svg(fig) -> str:
     return text[text.index("<svg") :]
 
 
-def _axes(columns=1, width=9.2, height=3.9, **kw):
+def canvas(columns=1, width=9.2, height=3.9, **kw):
     with plt.rc_context(STYLE):
         return plt.subplots(1, columns, figsize=(width, height), layout="constrained", **kw)
 
@@ -55,13 +57,14 @@ def shades(family: str, n: int) -> list:
     return [ramp(x) for x in (np.linspace(0, 1, n) if n > 1 else [0.5])]
 
 
-def _log_ticks(axis, low, high):
+def log_ticks(axis, low, high, most=9):
     """Ticks at 1, 2, 5 x 10^k, or more of them, as short numbers: a decade or less of sizes has no powers of ten to show."""
     decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
         ticks = [m * 10.0**k for k in decades for m in steps if low * 0.8 <= m * 10.0**k <= high * 1.25]
         if len(ticks) >= 3:
             break
+    ticks = ticks[:: -(-len(ticks) // most)]
     axis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
     axis.set_minor_locator(matplotlib.ticker.NullLocator())
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: _short(v)))
@@ -78,7 +81,7 @@ def isoflop(analysis, results) -> str:
     """Loss against N at each budget, one panel per family, with the parabolas and their minima."""
     families = list(analysis["families"])
     with plt.rc_context(STYLE):
-        fig, axes = _axes(len(families), sharey=True, squeeze=False)
+        fig, axes = canvas(len(families), sharey=True, squeeze=False)
         points = defaultdict(list)
         for r in results:
             if r["validation"]["loss"] is not None and r["tags"].get("lr_multiplier", 1) == 1:
@@ -99,18 +102,18 @@ def isoflop(analysis, results) -> str:
                         ax.plot([max(span[0], grid[0]), min(span[1], grid[-1])], [q["loss_opt"]] * 2, color=colour, lw=1.2, alpha=0.6)
                     ax.plot(q["n_opt"], q["loss_opt"], "*", color=colour, ms=13, mec="white", mew=0.8)
             ax.set(xscale="log", title=LABEL.get(family, family), xlabel=f"N: {analysis['n_means']}")
-            _log_ticks(ax.xaxis, min(every), max(every))
+            log_ticks(ax.xaxis, min(every), max(every))
             if rows:
                 ax.legend(loc="best", fontsize=9)
         axes[0][0].set_ylabel("validation loss (nats/token)")
-        return _svg(fig)
+        return svg(fig)
 
 
 def optima(analysis) -> str:
     """N_opt and D_opt against C with their power laws."""
     with plt.rc_context(STYLE):
-        fig, axes = _axes(2)
-        for ax, field, name in ((axes[0], "n", "N_opt"), (axes[1], "d", "D_opt (tokens)")):
+        fig, axes = canvas(2, height=5.2)
+        for ax, field, name in ((axes[0], "n", f"N_opt: {analysis['n_means']}"), (axes[1], "d", "D_opt: training tokens")):
             seen = []
             for k, (family, f) in enumerate(analysis["families"].items()):
                 rows = [q for q in f["parabolas"] if q["interior"]]
@@ -133,6 +136,7 @@ def optima(analysis) -> str:
                         lw=1.4,
                         label=f"{LABEL.get(family, family)}: C^{exponent:.2f}{around}",
                     )
+            _published(ax, field, seen, analysis)
             ax.set(xscale="log", yscale="log", xlabel=f"C: training FLOPs ({analysis['c_convention']})", ylabel=name)
             budgets = [q["flops"] for f in analysis["families"].values() for q in f["parabolas"]]
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e")))
@@ -140,11 +144,23 @@ def optima(analysis) -> str:
             ax.set_xticks(budgets[: len(next(iter(analysis["families"].values()))["parabolas"])], minor=False)
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.3g}".replace("e+", "e")))
             if seen:
-                _log_ticks(ax.yaxis, min(seen), max(seen))
-                if ax.get_legend_handles_labels()[1]:
-                    ax.legend(loc="upper left", fontsize=9)
-                ax.set_ylim(min(seen) / 1.5, max(seen) * 2)
-        return _svg(fig)
+                log_ticks(ax.yaxis, min(seen), max(seen))
+                ax.set_ylim(min(seen) / 1.5, max(seen) * 1.6)
+            if ax.get_legend_handles_labels()[1]:
+                ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8.5)
+        return svg(fig)
+
+
+def _published(ax, field, seen, analysis):
+    """Published exponents as lines through the middle of these minima: slopes can be compared, prefactors belong to other data."""
+    rows = [q for f in analysis["families"].values() for q in f["parabolas"] if q["interior"]]
+    if not rows:
+        return
+    c, y = (np.exp(np.mean([np.log(q[k]) for q in rows])) for k in ("flops", f"{field}_opt"))
+    grid = np.array([min(q["flops"] for q in rows) / 1.3, max(q["flops"] for q in rows) * 1.3])
+    for (name, p), style in zip(ALLOCATIONS.items(), ("-", "--", "-.", ":", (0, (1, 3)))):
+        slope = getattr(p, field)
+        ax.plot(grid, y * (grid / c) ** slope, ls=style, color="#8a919c", lw=1, zorder=1, label=f"{name}: C^{slope:.2f} ({p.mark})")
 
 
 def envelope(points: dict) -> dict:
@@ -178,7 +194,7 @@ def training_curves(results, curves, c="matmul") -> dict:
 def compute(analysis, results, curves) -> str:
     """Training curves against compute, their envelope, and the final validation losses."""
     with plt.rc_context(STYLE):
-        fig, ax = _axes(height=4.3)
+        fig, ax = canvas(height=4.3)
         points = training_curves(results, curves, analysis["c_convention"])
         for family, group in points.items():
             for c, loss in group:
@@ -209,13 +225,13 @@ def compute(analysis, results, curves) -> str:
         if first:
             ax.set_xlim(max(min(first), max(r["flops"][analysis["c_convention"]] for r in results) / 500), None)
         ax.legend(fontsize=9)
-        return _svg(fig)
+        return svg(fig)
 
 
 def gaps(analysis) -> str:
     """MoE minus dense: at equal active parameters and tokens by size, and between the best of each at equal FLOPs."""
     with plt.rc_context(STYLE):
-        fig, axes = _axes(2, gridspec_kw={"width_ratios": [1.6, 1]})
+        fig, axes = canvas(2, gridspec_kw={"width_ratios": [1.6, 1]})
         ax, budgets = axes[0], sorted({g["budget"] for g in analysis["gaps"] if g["budget"]})
         for budget, colour in zip(budgets, shades("moe", len(budgets))):
             rows = [g for g in analysis["gaps"] if g["budget"] == budget]
@@ -245,13 +261,13 @@ def gaps(analysis) -> str:
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set_xticks(range(len(rows)), [f"{e['budget']:.3g}" for e in rows])
         ax.set(title="equal FLOPs, best size of each", xlabel="budget (FLOPs)", xlim=(-0.6, max(1, len(rows)) - 0.4))
-        return _svg(fig)
+        return svg(fig)
 
 
 def load(results) -> str:
     """Expert load (max / mean) on validation text, per MoE run and layer."""
     with plt.rc_context(STYLE):
-        fig, ax = _axes(height=3.2)
+        fig, ax = canvas(height=3.2)
         rows = sorted(
             (r for r in results if r["moe"].get("expert_load")),
             key=lambda r: (
@@ -278,18 +294,20 @@ def load(results) -> str:
             if i == 0 or cell != cells[i - 1]:
                 ax.axvline(i - 0.5, color="#c8cdd5", lw=0.8)
                 ax.text(i - 0.4, 0.985, cell, transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#4a5361")
-        return _svg(fig)
+        return svg(fig)
 
 
 def group_of(r) -> str:
     """What the runs of one group share: a budget, or so many tokens."""
-    return f"{r['tags']['budget']:.3g} FLOPs" if r["tags"].get("budget") else f"{_short(float('%.3g' % r['training_tokens']))} tokens"
+    return (
+        f"{r['tags']['budget']:.3g} FLOPs" if r["tags"].get("budget") else f"{_short(float('{:.3g}'.format(r['training_tokens'])))} tokens"
+    )
 
 
 def known_entropy(analysis) -> str:
     """Excess loss over the true source against D, one line per size, with the derived slope."""
     with plt.rc_context(STYLE):
-        fig, axes = _axes(max(1, len({e["family"] for e in analysis["known_entropy"]})), sharey=True, squeeze=False)
+        fig, axes = canvas(max(1, len({e["family"] for e in analysis["known_entropy"]})), sharey=True, squeeze=False)
         for ax, family in zip(axes[0], sorted({e["family"] for e in analysis["known_entropy"]})):
             rows = [e for e in analysis["known_entropy"] if e["family"] == family]
             for e, colour in zip(rows, shades(family, len(rows))):
@@ -313,9 +331,9 @@ def known_entropy(analysis) -> str:
                 label=f"derived: D^-{rows[-1]['derived']:.2f}",
             )
             ax.set(xscale="log", yscale="log", title=LABEL.get(family, family), xlabel="D: training tokens")
-            _log_ticks(ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows))
-            _log_ticks(ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows))
+            log_ticks(ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows))
+            log_ticks(ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows))
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
             ax.legend(fontsize=9)
         axes[0][0].set_ylabel("loss - true -log p (nats/token)")
-        return _svg(fig)
+        return svg(fig)

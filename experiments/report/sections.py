@@ -1,7 +1,13 @@
 """The sections of the report: functions of (results, curves, analysis) that return HTML, or nothing where there is nothing to show."""
 
-from experiments.report import figures
+from experiments.laws import published
+from experiments.report import checklist, figures, law_figures
 from experiments.report.elements import count_span, esc, f4, g4, section, span, table
+
+
+def _units(a) -> list[str]:
+    """Column heads of the three numbers, each with its convention."""
+    return [f"N ({a['n_convention']})", "D (tokens)", f"C ({a['c_convention']})"]
 
 
 def _points(results, a) -> str:
@@ -19,7 +25,7 @@ def _points(results, a) -> str:
         ]
         for r in results
     ]
-    return table(["family", "d_model", "budget", "seed", "N", "D", "C", "loss", "s.e."], rows)
+    return table(["family", "d_model", "budget", "seed", *_units(a), "loss", "s.e."], rows)
 
 
 def _parabolas(a: dict) -> str:
@@ -37,7 +43,9 @@ def _parabolas(a: dict) -> str:
         for family, f in a["families"].items()
         for q in f["parabolas"]
     ]
-    return table(["family", "C", "N_opt", "95%", "D_opt", "95%", "loss", "95%"], rows)
+    return table(
+        ["family", f"C ({a['c_convention']})", f"N_opt ({a['n_convention']})", "95%", "D_opt (tokens)", "95%", "loss", "95%"], rows
+    )
 
 
 def _curves_table(results, curves, a) -> str:
@@ -46,8 +54,8 @@ def _curves_table(results, curves, a) -> str:
         for family, (grid, best) in figures.envelope(figures.training_curves(results, curves, a["c_convention"])).items()
         for c, loss in list(zip(grid, best))[::10]
     ]
-    return table(["family", "C", "envelope of training loss"], rows) + table(
-        ["family", "C", "final validation loss"],
+    return table(["family", f"C ({a['c_convention']})", "envelope of training loss"], rows) + table(
+        ["family", f"C ({a['c_convention']})", "final validation loss"],
         [[r["family"], f"{r['flops'][a['c_convention']]:.5g}", f4(r["validation"]["loss"])] for r in results],
     )
 
@@ -109,7 +117,10 @@ def isoflop(results, curves, a) -> str:
 def optima(results, curves, a) -> str:
     if not any(f["parabolas"] for f in a["families"].values()):
         return ""
-    reading = "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals."
+    reading = (
+        "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals. Grey: published exponents, drawn through the middle of "
+        "these minima for their slope alone; their N and C are counted by the papers' conventions, and each carries its mark of verification."
+    )
     return section("Compute-optimal size and tokens", reading, figures.optima(a), _parabolas(a), opened=True)
 
 
@@ -165,7 +176,11 @@ def known_entropy(results, curves, a) -> str:
     return section(
         "Above the source's entropy",
         "Loss minus the true source's −log p on the same validation tokens. Dashed: the exponent derived in data/synthetic.py, a / (1 + a).",
-        figures.known_entropy(a) + slopes,
+        "".join(
+            f"<p class=read><b>{esc(figures.LABEL.get(e['family'], e['family']))}</b>: {esc(e['words'])}.</p>" for e in a.get("floors", [])
+        )
+        + figures.known_entropy(a)
+        + slopes,
         table(["family", "d_model", "D", "excess", "s.e."], data),
     )
 
@@ -173,30 +188,69 @@ def known_entropy(results, curves, a) -> str:
 def parametric(results, curves, a) -> str:
     laws = {family: f["parametric"] for family, f in a["families"].items()}
     verdicts = "".join(
-        f"<p class=read><b>{esc(figures.LABEL.get(family, family))}</b>: {esc(p['verdict'])}.</p>" for family, p in laws.items()
+        f"<p class=read><b>{esc(figures.LABEL.get(family, family))}</b>: {esc(p['verdict'])}.{_off(p)}</p>" for family, p in laws.items()
     )
     shown = {family: p for family, p in laws.items() if "parameters" in p}
+    reading = (
+        "L = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup> (Hoffmann et al. 2022, eq 10), sum of Huber losses on log L, many ranked starts. Line and band: the law's least loss at each "
+        "budget with its 95% interval, beyond the runs to four times their compute. Open marks: the upper fifth of compute, left out of one more fit, whose predictions are the crosses. "
+        "Values of a law that the runs do not identify are shown for completeness, not for use."
+    )
+    if not shown:
+        return f"<section><h2>Parametric law</h2><p class=read>{reading}</p>{verdicts}</section>"
+    theirs = {f"{k} ({published.PUBLISHED[k].mark.split(';')[0]})": published.PUBLISHED[k].values for k in PUBLISHED_LAWS}
     rows = [
-        [k, *[f"{g4(p['parameters'][k])} {span(p['intervals'][k], 3)}" for p in shown.values()]] for k in ("E", "A", "alpha", "B", "beta")
+        [k, *[f"{g4(p['parameters'][k])} {span(p['intervals'][k], 3)}" for p in shown.values()], *[f"{v[k]:g}" for v in theirs.values()]]
+        for k in ("E", "A", "alpha", "B", "beta")
     ]
     rows += [
-        ["objective (sum of Huber losses)", *[f"{p['objective']:.3g}" for p in shown.values()]],
-        ["starts that reached it", *[f"{p['starts_at_optimum']:.0%}" for p in shown.values()]],
+        ["sum of Huber losses", *[f"{p['objective']:.3g}" for p in shown.values()], *[""] * len(theirs)],
+        ["starts that reached it", *[f"{p['starts_at_optimum']:.0%}" for p in shown.values()], *[""] * len(theirs)],
     ]
+    verdicts += "".join(
+        f"<p class=read>Ridges, {esc(figures.LABEL.get(k, k))}: {esc('; '.join(p['verdicts']['ridges']))}.</p>"
+        for k, p in shown.items()
+        if p["verdicts"]["ridges"]
+    )
+    data = table(
+        ["family", *_units(a), "measured", "fitted", "held out"],
+        [
+            [family, f"{n:,.0f}", f"{d:,.0f}", f"{c:.4g}", f4(m), f4(v), "yes" if out else ""]
+            for family, p in shown.items()
+            for n, d, c, m, v, out in zip(*(p["points"][k] for k in ("n", "d", "c", "measured", "fitted", "held_out")))
+        ],
+    )
+    values = table([f"N {a['n_convention']}, L nats/token", *shown, *theirs], rows)
+    return section("Parametric law", reading, verdicts + law_figures.parametric(a), data).replace("<details>", values + "<details>", 1)
+
+
+PUBLISHED_LAWS = ("hoffmann2022", "besiroglu2024")
+
+
+def _off(p) -> str:
+    e = p.get("extrapolation")
+    if not e:
+        return ""
     return (
-        "<section><h2>Parametric law</h2><p class=read>L = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup> (Hoffmann et al. 2022, eq 10), sum of Huber losses on log L, many ranked starts. "
-        f"Values of a law that the runs do not identify are shown for completeness, not for use.</p>{verdicts}"
-        + (table(["", *shown], rows) if shown else "")
-        + "</section>"
+        f" Held out: {e['n_test']} runs above, predicted from {e['n_fit']} of less compute, are off by {e['mean_relative_error']:.1%} on average "
+        f"({e['worst_relative_error']:.1%} at worst)."
+    )
+
+
+def leverage(results, curves, a) -> str:
+    if not a.get("leverage"):
+        return ""
+    reading = (
+        "Compute that a dense model needs for the loss of the best MoE model at a budget, over that budget; the dense best loss is read along a straight line in log loss "
+        "against log C through the dense minima, so values far from them are extrapolations. Bars and band: 95% intervals."
+    )
+    rows = [[f"{r['flops']:.4g}", f"{r['leverage']:.3f}", span(r["interval"], 3)] for r in a["leverage"]]
+    return section(
+        "Efficiency leverage of experts", reading, law_figures.leverage(a), table([f"C ({a['c_convention']})", "leverage", "95%"], rows, 0)
     )
 
 
 def rates(results, curves, a) -> str:
-    if not a["learning_rates"]:
-        return (
-            "<section><h2>Learning rates</h2><p class=read>From the ladder's rule (experiments/ladder.py), fitted to brackets with the same number of trials for both families "
-            "before they were compared (recipe <code>learning_rate</code>; LOG.md). No bracket was run in this sweep.</p></section>"
-        )
     rows = [
         [
             v["family"],
@@ -210,10 +264,11 @@ def rates(results, curves, a) -> str:
         ]
         for v in a["learning_rates"]
     ]
+    brackets = table(["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows) if rows else ""
     return (
-        "<section><h2>Learning rates</h2><p class=read>Brackets around the ladder's rule. An optimum at the edge of its bracket is flagged: the true one may lie outside.</p>"
-        + table(["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows)
-        + "</section>"
+        "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
+        "one may lie outside), or comes from the ladder's rule (experiments/ladder.py), which was fitted to brackets with the same number of trials for both families before they were "
+        f"compared (recipe <code>learning_rate</code>; LOG.md).</p>{table(['family', 'd_model', 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"
     )
 
 
@@ -276,4 +331,17 @@ def excluded(results, curves, a) -> str:
 
 
 # in the order of the page; a new section is a function and an entry here
-SECTIONS = (known_entropy, isoflop, optima, compute, dense_against_moe, expert_load, parametric, rates, runs, excluded)
+SECTIONS = (
+    known_entropy,
+    isoflop,
+    optima,
+    compute,
+    dense_against_moe,
+    leverage,
+    expert_load,
+    parametric,
+    rates,
+    checklist.section,
+    runs,
+    excluded,
+)

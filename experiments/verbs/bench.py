@@ -1,6 +1,7 @@
 """Times a part of the product on this machine: contenders alternate in one run, CPU-seconds beside wall time.
 
 isoflop bench checkpoint                 what saving in the background costs at 10M parameters (about five minutes on two cores)
+OPENBLAS_NUM_THREADS=1 isoflop bench laws    the vectorised fit against a scipy loop and the full grid of starts (ten minutes)
 isoflop bench checkpoint --scale=toy     the same in seconds, to see that it runs
 """
 

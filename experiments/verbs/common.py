@@ -50,6 +50,7 @@ def _apply(job, text: str):
 
 def number(n: float) -> str:
     """1234567 as 1.23M."""
+    n = float(f"{n:.3g}")
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(n) >= size:
             return f"{n / size:.3g}{unit}"

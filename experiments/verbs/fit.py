@@ -1,7 +1,10 @@
-"""Fits the runs of a sweep: isoFLOP minima, exponents, and L = E + A/N^alpha + B/D^beta where the runs identify it.
+"""Fits the runs of a sweep: isoFLOP minima, exponents, and L = E + A/N^alpha + B/D^beta where the runs identify it. Or one law of your
+choice to any table of runs: CSV files with the common columns, folders of sweeps, or both together (docs/laws.md).
 
 isoflop fit --workdir=runs/quickstart
 isoflop fit --workdir=runs/quickstart --n=total --c=matmul_causal --format=json
+isoflop fit --runs=runs.csv --law=chinchilla3 --where="is_outlier==0" --predict="C=1e21"
+isoflop fit --runs=runs/a,runs/b --law=ludziejewski2025 --predict="C=1e14,E=8" --format=json
 """
 
 import json
@@ -13,7 +16,9 @@ from absl import flags
 from experiments import cli, sweep
 from experiments.cli import UserError
 from experiments.laws import analysis as laws
-from experiments.verbs import common
+from experiments.laws import ask
+from experiments.laws import table as tables
+from experiments.verbs import common, law_text
 from launch import record
 from model import account
 
@@ -56,6 +61,11 @@ def text(a: dict) -> str:
             lines.append(
                 f"above the source's entropy, {e['family']} d_model {e['size']}: {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
             )
+    lines += [f"floor, {e['family']}: {e['words']}" for e in a["floors"]]
+    for e in a["leverage"]:
+        lines.append(
+            f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs {common.spread(e['leverage'], e['interval'])} times the compute"
+        )
     edges = [v for v in a["learning_rates"] if v["edge"]]
     if a["learning_rates"]:
         lines.append(f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}")
@@ -81,18 +91,61 @@ def load(fv) -> list[dict]:
     results = sweep.results(fv.workdir)
     if not results:
         raise UserError(f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep --workdir={fv.workdir} first")
+    _known("n", fv.n, list(laws.N_CONVENTIONS))
+    _known("c", fv.c, list(account.CONVENTIONS))
     return results
 
 
+def _known(flag: str, value: str, choices: list[str]) -> None:
+    if value and value not in choices:
+        raise UserError(f"--{flag}={value}: the records of a sweep count {' | '.join(choices)}")
+
+
 def conventions(fv) -> None:
-    """Adds --n, --c and --bootstrap to the flags of fit and report."""
-    flags.DEFINE_enum("n", "multiplied", list(laws.N_CONVENTIONS), "which parameters are N", flag_values=fv)
-    flags.DEFINE_enum("c", "matmul", list(account.CONVENTIONS), "which FLOPs are C", flag_values=fv)
+    """Adds --n, --c (aliases --params, --flops) and --bootstrap to the flags of fit and report."""
+    flags.DEFINE_string(
+        "n", "", f"which parameters are N: {' | '.join(laws.N_CONVENTIONS)} [multiplied], or a column of a CSV file", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "c", "", f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file", flag_values=fv
+    )
+    flags.DEFINE_alias("params", "n", flag_values=fv)
+    flags.DEFINE_alias("flops", "c", flag_values=fv)
     flags.DEFINE_integer("bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv)
 
 
+def _law(fv) -> dict:
+    """The answer of one law to --runs (or --workdir). Raises UserError or FitError before anything is computed."""
+    paths = [p for given in [*fv.runs, *([fv.workdir] if fv.workdir and not fv.runs else [])] for p in given.split(",") if p]
+    name, spec = fv.law or "chinchilla3", ask.objective(fv.objective)
+    ask.law(name)
+    columns = {}
+    for pair in filter(None, fv.columns.split(",")):
+        common, equals, theirs = pair.partition("=")
+        if not equals:
+            raise UserError(f"--columns={fv.columns}: write COMMON=THEIRS, such as tokens=train_tokens,loss=val_loss")
+        columns[common.strip()] = theirs.strip()
+    asked = [ask.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
+    # a folder's counts are named by conventions; a file's by its columns
+    for path in paths:
+        if os.path.isdir(path):
+            _known("c", fv.c, list(account.CONVENTIONS))
+            _known("n", fv.n, [*laws.N_CONVENTIONS, "n_total_params", "n_active_params"])
+    table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
+    if fv.n and fv.n not in laws.N_CONVENTIONS:
+        tables.column_name(table, fv.n, "--n: the table")
+    a = ask.ask(table, name, spec, fv.n, fv.c, fv.bootstrap, asked, fv.hold_out, fv.seed)
+    return record.finite(a | {"data": tables.describe(paths), "where": fv.where})
+
+
 def _body(fv) -> int:
-    a = analyse(load(fv), fv.bootstrap, fv.n, fv.c)
+    if fv.runs or fv.law:
+        if not fv.runs and not fv.workdir:
+            raise UserError("--runs is missing: name a CSV file, or the folder of a sweep")
+        a = _law(fv)
+        print(json.dumps(a) if fv.format == "json" else law_text.text(a))
+        return 0
+    a = analyse(load(fv), fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
     print(json.dumps(a) if fv.format == "json" else text(a))
     return 0
 
@@ -100,6 +153,25 @@ def _body(fv) -> int:
 def main(argv=None) -> int:
     fv = cli.flag_values("workdir")
     conventions(fv)
+    flags.DEFINE_multi_string(
+        "runs", [], "CSV file or folder of a sweep; repeatable, or comma-separated: all are fitted together", flag_values=fv
+    )
+    flags.DEFINE_string("law", "", f"{' | '.join(ask.LAWS)}; default with --runs: chinchilla3", flag_values=fv)
+    flags.DEFINE_string(
+        "objective", "huber:1e-3", "huber:DELTA | squared | lad, summed over log loss; add :loss for the loss itself", flag_values=fv
+    )
+    flags.DEFINE_string("where", "", 'rows that are fitted, such as "is_outlier==0 and loss<5"', flag_values=fv)
+    flags.DEFINE_string("columns", "", "COMMON=THEIRS,... where a file's columns have other names", flag_values=fv)
+    flags.DEFINE_multi_string(
+        "predict",
+        [],
+        "C=1e21 (optimal N, D, loss; with memory=BYTES or D_inf=TOKENS) | N=7e10,D=1.4e12 | loss=2,D_inf=1e12; repeatable",
+        flag_values=fv,
+    )
+    flags.DEFINE_float(
+        "hold_out", 0.0, "FLOPs above which runs are left out of one fit and predicted by it [the upper fifth]", flag_values=fv
+    )
+    flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)
     return cli.run("fit", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
 

@@ -2,6 +2,7 @@
 
 isoflop report --workdir=runs/quickstart
 isoflop report --workdir=runs/quickstart --n=non_embedding --c=6N_active
+isoflop report --workdir=runs/quickstart --params=total --flops=6N
 """
 
 import json
@@ -26,7 +27,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
 
 def _body(fv) -> int:
     results = fit.load(fv)
-    analysis = fit.analyse(results, fv.bootstrap, fv.n, fv.c)
+    analysis = fit.analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
     path = os.path.join(fv.workdir, sweep.SWEEP)
     name = record.read_json(path, "sweep").get("sweep", {}).get("name", "sweep") if os.path.exists(path) else "sweep"
     record.writable(fv.workdir)

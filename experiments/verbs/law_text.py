@@ -1,0 +1,65 @@
+"""The answer of a law fit in a few lines of text."""
+
+from experiments.verbs.common import number
+
+
+def g(v) -> str:
+    return "unbounded" if v is None else f"{v:.5g}"
+
+
+def spread(value, interval) -> str:
+    """0.3473 [0.3167, 0.3725]; in words where a bound is missing."""
+    if value is None:
+        return "none"
+    return g(value) + (f" [{g(interval[0])}, {g(interval[1])}]" if interval else " [no interval]")
+
+
+def big(a: dict) -> str:
+    """A count with its interval, in k, M, G, T."""
+    if a["value"] is None:
+        return "none"
+    return number(a["value"]) + (f" [{number(a['interval'][0])}, {number(a['interval'][1])}]" if a["interval"] else " [no interval]")
+
+
+def _prediction(p: dict) -> str:
+    given = ", ".join(f"{k}={v:g}" for k, v in p["given"].items())
+    parts = []
+    for k, v in p.items():
+        if isinstance(v, dict) and "value" in v:
+            parts.append(f"{k} {big(v) if k in ('n_opt', 'd_opt', 'effective_parameters') else spread(v['value'], v['interval'])}")
+        elif k == "verdict":
+            parts.append(v)
+        elif k == "memory_binds":
+            parts.append("memory is the limit" if v else "memory is no limit")
+    return f"at {given}: {', '.join(parts)}"
+
+
+def text(a: dict) -> str:
+    v = a["verdicts"]
+    units = ", ".join(f"{k}: {u}" for k, u in a["conventions"].items())
+    lines = [
+        f"{a['law']}: {a['formula']}",
+        f"  {a['source']}",
+        f"  {units}",
+        f"  {a['n_points']} points, {a['objective_name']}; 95% intervals from {a['bootstrap']['resamples']} resamples ({a['bootstrap']['method']})",
+    ]
+    lines += [f"  {k:<12} {spread(x, a['intervals'].get(k))}" for k, x in {**a["parameters"], **a.get("derived", {})}.items()]
+    lines.append(f"  objective    {g(a['objective'])}")
+    lines.append(f"verdict: {v['words']}")
+    if "starts_at_optimum" in v:
+        lines.append(
+            f"  {v['starts_at_optimum']:.0%} of the starts at the optimum, gradient norm {g(v['gradient_norm'])}, weights {a['weights']}"
+        )
+    lines += [f"  ridge: {r}" for r in v.get("ridges", [])] + [f"  edge: {e}" for e in v.get("edges", [])]
+    if a.get("extrapolation"):
+        e = a["extrapolation"]
+        lines.append(
+            f"held out: fitted to {e['n_fit']} runs of less compute, {e['n_test']} runs above are off by {e['mean_relative_error']:.2%} on average, {e['worst_relative_error']:.2%} at worst"
+        )
+    lines += [_prediction(p) for p in a["predictions"]]
+    if a.get("leverage"):
+        lines.append(f"leverage of {a['leverage']['experts']:g} experts over dense: {a['leverage']['words']}")
+        lines += [f"  {p['flops']:.3g} FLOPs: {spread(p['value'], p['interval'])}" for p in a["leverage"]["curve"]]
+    for p in a["published"]:
+        lines.append(f"published ({p['mark']}): {p['name']}: {', '.join(f'{k} {x:g}' for k, x in p['values'].items())}; {p['where']}")
+    return "\n".join(lines)
