@@ -13,12 +13,14 @@ from data import pipeline, tokenizers
 from data.config import Data
 from experiments import cli
 from launch import generate, record
+from launch.config import Run
 from launch.huggingface import FAMILIES, folder, tokenizer
 from model import step
 from model.config import Model
 from model.lm import LM
 from model.mlps import routing
 from model.optim import Optimizer
+from model.sample import Sampling
 from tests.conftest import ROOT
 
 torch = pytest.importorskip("torch")
@@ -117,7 +119,26 @@ def test_out_again(pair, tmp_path):
     assert worst(b, a) < 0.2
 
 
-@pytest.mark.skipif(not os.path.isdir(GOLDEN), reason="the golden folders are not beside this checkout")
+golden = pytest.mark.skipif(not os.path.isdir(GOLDEN), reason="the golden folders are not beside this checkout")
+
+
+@golden
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral", "xglm"])
+def test_known_logits_and_greedy_text(name):
+    """Checkpoints with the logits that another program computed, and sixteen greedy tokens after a text."""
+    c, held = folder.load(os.path.join(GOLDEN, name))
+    expected = np.load(os.path.join(GOLDEN, name, "expected.npz"))
+    forward = jax.jit(lambda t: LM(c).apply(held, t)[0])
+    assert worst(np.asarray(forward(expected["tokens"])), expected["logits"]) < 1
+    text, last = expected["greedy_tokens"], expected["greedy_logits"]
+    count = last.shape[1]
+    assert worst(np.asarray(forward(text[:, :-1]))[:, -count:], last) < 1
+    run = Run(model=c, dtype="float32")
+    ours = generate.generate(run, held, list(text[:, :-count]), count, Sampling(0.0)).tokens
+    np.testing.assert_array_equal(ours, text[:, -count:])
+
+
+@golden
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral", "xglm"])
 def test_five_updates(name):
     """Five AdamW steps from imported weights, through our own training step, give the losses that torch gave."""
