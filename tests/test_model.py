@@ -127,7 +127,8 @@ def test_cached_equals_full(c):
 def test_bfloat16_is_close(c):
     held, t = variables(c), tokens(c, 3)[:, :-1]
     want, got = forward(c, Execution(), held, t), forward(c, Execution(dtype="bfloat16"), held, t)
-    assert np.sqrt(((got - want) ** 2).mean()) < 0.1 * want.std()
+    # the median: a token whose router flips between two experts is another matter
+    assert np.median(np.abs(got - want)) < 0.03 * want.std()
     assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
 
 
@@ -219,9 +220,9 @@ def test_equal_active_parameters_but_for_the_router():
 def test_rope_is_relative():
     """Scores of equal offsets agree, whatever the absolute position."""
     c = dataclasses.replace(TINY, n_heads=1)
-    q, k = np.random.default_rng(0).normal(size=(2, c.d_head)).astype(np.float32)
+    q, k = np.random.default_rng(0).normal(size=(2, c.k_head)).astype(np.float32)
     rotate = POSITIONS["rope"].rotate
-    turned = [rotate(np.broadcast_to(v, (1, c.seq_len, 1, c.d_head)), c)[0, :, 0] for v in (q, k)]
+    turned = [rotate(np.broadcast_to(v, (1, c.seq_len, 1, c.k_head)), c, np.arange(c.seq_len))[0, :, 0] for v in (q, k)]
     scores = turned[0] @ turned[1].T
     np.testing.assert_allclose(np.diag(scores, 3), scores[3 - 3, 3], rtol=1e-4)
     assert abs(scores[0, 3] - scores[0, 5]) > 1e-3
