@@ -10,7 +10,7 @@ SHARP = 0.2  # a half-width of E below this share of (best loss - floor) says so
 
 
 def excess(results):
-    """On the synthetic source: how the excess over its -log p falls with D at each size, beside the derived exponent."""
+    """On the synthetic source: how the excess over its -log p falls with D at each size (means over seeds), beside the derived exponent."""
     cells = defaultdict(list)
     for r in results:
         v = r["validation"]
@@ -18,8 +18,10 @@ def excess(results):
             cells[r["family"], r["tags"].get("size"), r["run"]["data"]["zipf"]].append((r["training_tokens"], v["excess"], v["excess_se"]))
     rows = []
     for (family, size, zipf), points in sorted(cells.items(), key=lambda kv: str(kv[0])):
-        points.sort()
-        d, excess, _ = np.array(points).T
+        d = np.array(sorted({p[0] for p in points}))
+        at = [np.array([p[1:] for p in points if p[0] == x]) for x in d]
+        excess = np.array([a[:, 0].mean() for a in at])
+        spread = [a[:, 0].std(ddof=1) if len(a) > 1 else a[0, 1] for a in at]
         slope = -isoflop.power(d, excess).exponent if len(set(d)) > 1 else None
         last = -isoflop.power(d[-3:], excess[-3:]).exponent if len(set(d[-3:])) > 2 else None
         rows.append(
@@ -28,7 +30,7 @@ def excess(results):
                 "size": size,
                 "tokens": d.tolist(),
                 "excess": excess.tolist(),
-                "se": [p[2] for p in points],
+                "se": [float(s / len(a) ** 0.5) for s, a in zip(spread, at)],
                 "exponent": slope,
                 "exponent_last_three": last,
                 "derived": zipf / (1 + zipf),
