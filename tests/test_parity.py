@@ -53,7 +53,7 @@ CONFIGS = {
     "qwen3_moe-sparse-step": ("qwen3_moe", dict(MOE, num_experts=6, num_hidden_layers=4, decoder_sparse_step=2, head_dim=8)),
     "deepseek_v3": (
         "deepseek_v3",
-        dict(MOE, **LATENT, n_routed_experts=8, n_group=4, topk_group=2, q_lora_rank=12, first_k_dense_replace=1),
+        dict(MOE, **LATENT, rms_norm_eps=1e-2, n_routed_experts=8, n_group=4, topk_group=2, q_lora_rank=12, first_k_dense_replace=1),
     ),
     "deepseek_v3-plain": (
         "deepseek_v3",
