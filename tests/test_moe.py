@@ -60,10 +60,11 @@ def test_capacity_equals_dropless_exactly_when_nothing_is_dropped():
     for ex in (Execution(moe="all"), Execution()):
         assert np.array_equal(forward(roomy, ex, held, t), forward(MOE, ex, held, t))
     np.testing.assert_allclose(forward(roomy, Execution(moe="capacity"), held, t), forward(MOE, Execution(), held, t), rtol=2e-5, atol=2e-5)
-    assert float(LM(roomy).apply(held, t)[1]["dropped"].max()) == 0
+    stats = jax.jit(lambda v, t: LM(roomy).apply(v, t)[1])(held, t)
+    assert float(stats["dropped"].max()) == 0
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(1, 3), st.floats(0.3, 2.0), st.sampled_from([1, 2, 4]), st.integers(0, 10**6))
 def test_what_is_dropped(top_k, factor, group, seed):
     """First choices stand before second ones, earlier tokens before later ones, in each routing group by itself: counted by hand."""
@@ -186,7 +187,7 @@ def test_one_expert_is_the_dense_mlp(factor):
     }
     ex = Execution(moe="capacity" if factor else "block")
     loss = lambda c: lambda w: (LM(c, ex).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
-    (a, ga), (b, gb) = jax.value_and_grad(loss(dense))(w), jax.value_and_grad(loss(sparse))(m)
+    (a, ga), (b, gb) = (jax.jit(jax.value_and_grad(loss(c)))(tree) for c, tree in ((dense, w), (sparse, m)))
     assert float(a) == pytest.approx(float(b), rel=1e-5)
     np.testing.assert_allclose(gb["group_0"]["layer_0"]["mlp"]["in"][0], ga["group_0"]["layer_0"]["mlp"]["in"]["kernel"], atol=1e-5)
     np.testing.assert_allclose(gb["embed"], ga["embed"], atol=1e-5)
