@@ -30,11 +30,6 @@ def plain(length: int) -> Context:
     return Context(at, at)
 
 
-def cached(positions_BT, keys_BJ, slot) -> Context:
-    """Tokens at `positions_BT` that are written at `slot` into a cache whose entries stand at `keys_BJ`, theirs already among them."""
-    return Context(positions_BT, keys_BJ, slot)
-
-
 def on_device(at):
     """`at` as an array of the program: 0 .. T-1 are made there, not shipped as a constant."""
     return jnp.arange(at.size) if isinstance(at, np.ndarray) else at

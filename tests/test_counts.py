@@ -1,6 +1,7 @@
 """Counts of every registered part, held equal to outside witnesses: the initialised tree, and a walk over the traced program."""
 
 import dataclasses
+import itertools
 import types
 
 import jax
@@ -139,3 +140,16 @@ def test_context_adds_parameters_with_learned_positions_alone():
         short, long = (account.parameters(replace(TINY, positions=positions, seq_len=t)) for t in (16, 80))
         assert long["total"] - short["total"] == 64 * TINY.d_model * (positions == "learned")
         assert long["non_embedding"] == short["non_embedding"] and long["multiplied"] == short["multiplied"]
+
+
+def test_parameters_equal_the_tree_for_every_product_of_registries():
+    """From shapes alone: every mixer x MLP x position x norm x activation, tied and untied."""
+    base = Model(
+        vocab_size=24, seq_len=8, d_model=16, n_layers=1, n_heads=2, d_ff=24, n_experts=4, top_k=2, kv_rank=8, d_rope=4, mlp_bias=True
+    )
+    registries = itertools.product(MIXERS, MLPS, POSITIONS, NORMS, ACTIVATIONS)
+    for i, (mixer, mlp, position, norm, activation) in enumerate(registries):
+        change = dict(pattern=(f"{mixer}/{mlp}",), positions=position, norm=norm, activation=activation, tied=bool(i % 2))
+        c = dataclasses.replace(base, **change)
+        leaves = jax.tree.leaves(lm.abstract(c))
+        assert sum(x.size for x in leaves) == account.parameters(c)["total"], change
