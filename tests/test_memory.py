@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from model import account, context, lm, step
+from model import account, lm, sample, step
 from model.config import Execution, Model
 from tests import walk
 
@@ -67,11 +67,10 @@ def test_xla_counts_the_same_flops(d_model):
 def test_cache_is_what_decoding_keeps(change):
     """Bytes per token, of the collection that a prefill leaves behind."""
     c, slots = replace(DENSE, n_layers=2, **change), 48
-    at = jax.ShapeDtypeStruct((3, 16), np.int32)
-    keys = jax.ShapeDtypeStruct((3, slots), np.int32)
+    tokens, pad = jax.ShapeDtypeStruct((3, 16), np.int32), jax.ShapeDtypeStruct((3,), np.int32)
 
-    def prefill(state, tokens, at, keys):
-        return lm.LM(c).apply(step.variables(state), tokens, context.cached(at, keys, 0), mutable=["cache"])[1]
+    def prefill(state, tokens, pad):
+        return sample.prefill(lm.LM(c), step.variables(state), tokens, pad, slots)[1]
 
-    left = jax.eval_shape(prefill, walk.state(c, Execution()), at, at, keys)
+    left = jax.eval_shape(prefill, walk.state(c, Execution()), tokens, pad)
     assert size(left) == 3 * slots * account.memory(c, Execution(), 3)["kv_cache_per_token"]
