@@ -47,12 +47,18 @@ class Choice(NamedTuple):
 
     dtype: str
     moe: str
-    steps_per_dispatch: int
+    steps_per_dispatch: int  # at most
+    attention: tuple[int, int]  # from so many queries on, chunks of so many; 0: the whole map
+    loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
 
 
 # cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
 # (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
-CHOICES = {"cpu": Choice("float32", "block", 20), "gpu": Choice("bfloat16", "block", 1), "tpu": Choice("bfloat16", "ragged", 1)}
+CHOICES = {
+    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256)),
+    "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
+    "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
+}
 
 
 def choice(platform: str) -> Choice:
@@ -61,12 +67,40 @@ def choice(platform: str) -> Choice:
 
 def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
     """The Execution that a Where asks for, with `auto` resolved. `groups` divides the micro-batch; `tokens` are those of a batch."""
-    best = "capacity" if model.capacity_factor else choice(platform).moe
+    here = choice(platform)
+    best = "capacity" if model.capacity_factor else here.moe
     name = best if where.moe == "auto" else where.moe
-    per_expert = max(1, tokens // where.accumulate // groups * model.top_k // model.n_experts)
+    local = max(1, tokens // where.accumulate // groups)
+    per_expert = max(1, local * model.top_k // model.n_experts)
     # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide
     rows = min(256, max(16, 2 ** ((per_expert // 4).bit_length() - 1) if per_expert >= 4 else 1))
-    return Execution(dtype, where.scan, where.remat, name, rows, groups, where.accumulate)
+    return Execution(
+        dtype,
+        where.scan,
+        where.remat,
+        name,
+        rows,
+        groups,
+        attention_chunk=here.attention[1] if model.seq_len >= here.attention[0] else 0,
+        loss_chunk=_loss_chunk(here, model, local),
+        accumulate=where.accumulate,
+    )
+
+
+def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:
+    """Positions whose logits stand at a time: the most that divide the context and stay within the table's tokens on a device."""
+    least, wanted = here.loss
+    if tokens * model.vocab_size < least:
+        return 0
+    most = max(1, wanted * model.seq_len // tokens)
+    return max(n for n in range(1, min(most, model.seq_len) + 1) if model.seq_len % n == 0)
+
+
+def steps_per_dispatch(model: Model, platform: str, tokens: int) -> int:
+    """Updates of one call of the compiled program: as many as hide the time between calls behind tiny steps, one where a step is long, so
+    that metrics, saves and a request to stop wait for no more than a fraction of a second."""
+    step = account.flops_per_token(model)["matmul"] * tokens
+    return max(1, min(choice(platform).steps_per_dispatch, round(1e10 / step)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -119,7 +119,7 @@ def program(run: Run, where: Where) -> Program:
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
     o = run.optimizer
     static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)
-    dispatch = where.steps_per_dispatch or hardware.choice(platform).steps_per_dispatch
+    dispatch = where.steps_per_dispatch or hardware.steps_per_dispatch(run.model, platform, run.batch * run.model.seq_len)
     return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
 
 

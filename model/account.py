@@ -79,9 +79,12 @@ def _layers(c: Model, ex: Execution, batch: int) -> list[Work]:
 
 def _ends(c: Model, ex: Execution, batch: int) -> Work:
     """The embedding, one-hot for a small vocabulary (its input has no gradient), and the head: logits, their softmax and its gradient in
-    float32, and as much again of one-hot rows."""
+    float32, and as much again of one-hot rows. In chunks, the logits of one, the head's gradient, and that of the last states twice."""
     tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
     flops, logits = 2 * tokens * c.d_model * c.vocab_size, tokens * c.vocab_size
+    if ex.loss_chunk:
+        held = 12 * batch * ex.loss_chunk * c.vocab_size + 4 * c.vocab_size * c.d_model + 2 * tokens * c.d_model * size(ex)
+        return Work(flops * (1 + one_hot), flops * (2 + one_hot), 0, held + 3 * logits * one_hot * size(ex))
     return Work(flops * (1 + one_hot), flops * (2 + one_hot), 0, 3 * logits * (4 + one_hot * size(ex)))
 
 

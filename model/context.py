@@ -31,8 +31,8 @@ def plain(length: int) -> Context:
 
 
 def on_device(at):
-    """`at` as an array of the program: 0 .. T-1 are made there, not shipped as a constant."""
-    return jnp.arange(at.size) if isinstance(at, np.ndarray) else at
+    """`at` as an array of the program: numpy's consecutive positions are made there, not shipped as a constant."""
+    return jnp.arange(at[0], at[0] + at.size) if isinstance(at, np.ndarray) else at
 
 
 def visible(c: Model, ctx: Context):

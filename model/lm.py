@@ -1,14 +1,16 @@
 """The decoder-only language model: embed -> blocks -> norm -> head."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model import context, norms
+from model import context, loss, norms
 from model.block import Group, groups, layer, stack
 from model.config import Execution, Model
 from model.mlps import routing
-from model.params import Einsum, declare, precise
+from model.params import Kernel, declare
 from model.positions import POSITIONS
 
 # Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a matmul, not a scatter.
@@ -17,6 +19,8 @@ ONE_HOT_VOCAB = 1024
 
 class LM(nn.Module):
     """``LM(c, ex).apply(variables, tokens_BT) -> (logits_BTV float32, statistics)``.
+
+    read: (x_BTD, w_VD) -> anything, called with the last states and the head's matrix, whose result stands in the place of the logits.
 
     variables: {"params": ..., "buffers": ...}; buffers are {} but for models with a selection bias.
     statistics: {} for a dense model; else arrays of one value per MoE layer, and the scalar `auxiliary` (model/mlps/routing.py).
@@ -27,7 +31,7 @@ class LM(nn.Module):
     ex: Execution = Execution()
 
     @nn.compact
-    def __call__(self, tokens_BT, ctx=None):
+    def __call__(self, tokens_BT, ctx=None, read=None):
         c, ex = self.c, self.ex
         table_VD = declare(self, "embed", (c.vocab_size, c.d_model), ("vocab", "embed"), 0.02 if c.tied else 1.0)
         x_BTD = self._embed(table_VD, tokens_BT, ctx)
@@ -53,8 +57,8 @@ class LM(nn.Module):
                 kept += [s] if s else []
             stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stack(kept))] if kept else []
         stats = jax.tree.map(lambda *a: jnp.concatenate(a), *stats) if stats else {}
-        logits_BTV = self._head(table_VD, x_BTD)
-        return logits_BTV, routing.losses(c, stats) if stats else {}
+        read = read or functools.partial(loss.logits, cap=c.logit_cap)
+        return read(*self._head(table_VD, x_BTD)), routing.losses(c, stats) if stats else {}
 
     def _embed(self, table_VD, tokens_BT, ctx):
         c, dtype = self.c, self.ex.dtype
@@ -75,16 +79,14 @@ class LM(nn.Module):
         return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
 
     def _head(self, table_VD, x_BTD):
-        c, dtype = self.c, self.ex.dtype
+        """The last states, normed, and the head's matrix (V, D)."""
+        c = self.c
         if not c.post_norm:
             x_BTD = norms.make(c, "norm_out")(x_BTD)
-        if c.tied:
-            logits_BTV = jnp.einsum("btd,vd->btv", x_BTD, table_VD.astype(dtype))
-        else:
-            shape, axes = (c.d_model, c.vocab_size), ("embed", "vocab")
-            logits_BTV = Einsum("btd,dv->btv", shape, axes, c.d_model, gain=0.0, dtype=dtype, name="head")(x_BTD)
-        logits_BTV = precise(logits_BTV)
-        return c.logit_cap * jnp.tanh(logits_BTV / c.logit_cap) if c.logit_cap else logits_BTV
+        w_VD = table_VD if c.tied else Kernel((c.d_model, c.vocab_size), ("embed", "vocab"), 0.0, name="head")().T
+        if self.ex.loss_chunk:  # gathered once, not once a chunk
+            w_VD = nn.with_logical_constraint(w_VD, ("vocab", "act_embed"))
+        return x_BTD, w_VD
 
 
 def _variables(c: Model, ex: Execution):

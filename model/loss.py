@@ -1,10 +1,80 @@
-"""Next-token cross-entropy."""
+"""Next-token cross-entropy: of logits, or of what logits are made of, which never stand all at once then.
+
+The head's matrix w_VD multiplies the last states x_BTD. With a `chunk` the positions go through it so many at a time, along T and not along
+B, so that every device works on its own sequences. `mean` takes the gradient in its forward pass, while the logits of a chunk are there.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+
+from model.params import precise
+
+
+def logits(x_BTD, w_VD, cap: float):
+    """Of every position, at least float32; with a cap, cap x tanh(logits / cap)."""
+    logits_BTV = precise(jnp.einsum("btd,vd->btv", x_BTD, w_VD.astype(x_BTD.dtype)))
+    return cap * jnp.tanh(logits_BTV / cap) if cap else logits_BTV
 
 
 def nll(logits_BTV, targets_BT):
     """Negative log-likelihood of each target in nats, float32 (B, T). A masked sum, not a gather: its gradient needs no scatter."""
     hit_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
     return jax.nn.logsumexp(logits_BTV, -1) - jnp.where(hit_BTV, logits_BTV, 0).sum(-1)
+
+
+def each(x_BTD, w_VD, targets_BT, cap: float, chunk: int):
+    """The negative log-likelihood of every target, (B, T)."""
+    if not chunk:
+        return nll(logits(x_BTD, w_VD, cap), targets_BT)
+    parts_NBC = jax.lax.map(lambda p: nll(logits(p[0], w_VD, cap), p[1]), (_split(x_BTD, chunk), _split(targets_BT, chunk)))
+    return _join(parts_NBC)
+
+
+def mean(x_BTD, w_VD, targets_BT, cap: float, chunk: int):
+    """The mean of `each`; its gradient with respect to x and w is made chunk by chunk."""
+    return _fused(x_BTD, w_VD, targets_BT, cap, chunk) if chunk else nll(logits(x_BTD, w_VD, cap), targets_BT).mean()
+
+
+def _split(a_BT, chunk: int):
+    """(B, T, ...) as (chunks, B, chunk, ...)."""
+    return a_BT.reshape(a_BT.shape[0], -1, chunk, *a_BT.shape[2:]).swapaxes(0, 1)
+
+
+def _join(a_NBC):
+    return a_NBC.swapaxes(0, 1).reshape(a_NBC.shape[1], -1, *a_NBC.shape[3:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _fused(x_BTD, w_VD, targets_BT, cap, chunk):
+    return each(x_BTD, w_VD, targets_BT, cap, chunk).mean()
+
+
+def _fused_fwd(x_BTD, w_VD, targets_BT, cap, chunk):
+    w = w_VD.astype(x_BTD.dtype)
+
+    def one(dw_DV, part):
+        x_BCD, targets_BC = part
+        logits_BCV = logits(x_BCD, w, cap)
+        lse_BC = jax.nn.logsumexp(logits_BCV, -1)
+        hit_BCV = targets_BC[..., None] == jnp.arange(w.shape[0])
+        g_BCV = (jnp.exp(logits_BCV - lse_BC[..., None]) - hit_BCV) / targets_BT.size
+        if cap:
+            g_BCV *= 1 - (logits_BCV / cap) ** 2
+        g_BCV = g_BCV.astype(x_BTD.dtype)
+        # (D, V): XLA on CPU multiplies that way round half as fast again
+        dw_DV += jnp.einsum("bcd,bcv->dv", x_BCD, g_BCV, preferred_element_type=dw_DV.dtype)
+        loss = (lse_BC - jnp.where(hit_BCV, logits_BCV, 0).sum(-1)).sum()
+        return dw_DV, (loss, jnp.einsum("bcv,vd->bcd", g_BCV, w))
+
+    dw_DV, (loss, dx_NBCD) = jax.lax.scan(one, jnp.zeros_like(w_VD.T), (_split(x_BTD, chunk), _split(targets_BT, chunk)))
+    return loss.sum() / targets_BT.size, (_join(dx_NBCD), dw_DV.T)
+
+
+def _fused_bwd(cap, chunk, gradients, g):
+    dx_BTD, dw_VD = gradients
+    return (g * dx_BTD).astype(dx_BTD.dtype), g * dw_VD, None
+
+
+_fused.defvjp(_fused_fwd, _fused_bwd)

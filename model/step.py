@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from model import optim
+from model import loss, optim
 from model.lm import LM, buffers
-from model.loss import nll
 from model.mlps import routing
 
 
@@ -25,15 +24,20 @@ def variables(state: State) -> dict:
     return {"params": state.params, "buffers": state.buffers}
 
 
+def _against(lm: LM, of, tokens_BT1):
+    """What `LM.apply` makes of the last states: a loss of the next tokens."""
+    return lambda x_BTD, w_VD: of(x_BTD, w_VD, tokens_BT1[:, 1:], lm.c.logit_cap, lm.ex.loss_chunk)
+
+
 def gradients(lm: LM, state: State, tokens_BT1):
     """(gradients, metrics, loads of the experts by layer)."""
 
     def objective(params):
         held = {"params": params, "buffers": state.buffers}
-        (logits_BTV, stats), moved = lm.apply(held, tokens_BT1[:, :-1], mutable=["load"])
-        loss = nll(logits_BTV, tokens_BT1[:, 1:]).mean()
+        read = _against(lm, loss.mean, tokens_BT1)
+        (nll, stats), moved = lm.apply(held, tokens_BT1[:, :-1], read=read, mutable=["load"])
         auxiliary = stats.pop("auxiliary") if stats else 0.0
-        return loss + auxiliary, ({"loss": loss, **stats}, moved.get("load", {}))
+        return nll + auxiliary, ({"loss": nll, **stats}, moved.get("load", {}))
 
     return jax.grad(objective, has_aux=True)(state.params)
 
@@ -98,8 +102,8 @@ def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, h
 
 def eval_step(lm: LM, held: dict, tokens_BT1):
     """(negative log-likelihood (B, T) in nats, statistics). held: `variables(state)`."""
-    logits_BTV, stats = lm.apply(held, tokens_BT1[:, :-1])
-    return nll(logits_BTV, tokens_BT1[:, 1:]), routing.summary(lm.c, stats)
+    nll_BT, stats = lm.apply(held, tokens_BT1[:, :-1], read=_against(lm, loss.each, tokens_BT1))
+    return nll_BT, routing.summary(lm.c, stats)
 
 
 def create(lm: LM, optimizer: optim.Optimizer, params) -> State:

@@ -2,6 +2,8 @@
 asked: grouped-query (Ainslie et al. 2023, arXiv 2305.13245), multi-query (Shazeer 2019, arXiv 1911.02150). A window, a soft-cap of the
 scores, and norms of queries and keys are fields of the model."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,13 +11,37 @@ from flax import linen as nn
 from model import context, norms, positions
 from model.config import Execution, Model
 from model.params import Einsum, precise
-from model.work import Work, matmuls, size
+from model.work import Work, matmuls, size, total
 
 
-def attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
-    """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in float32."""
+def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float):
+    """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in float32.
+
+    Without a cache `ex.attention_chunk` queries at a time see the keys between the first and the last that any of them may see, and keep
+    nothing for the backward pass, which makes their part of the map again."""
     if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
+    one = functools.partial(_attend, c, scale=scale, dtype=ex.dtype)
+    parts = spans(q_BTHK.shape[1], c.window, ex.attention_chunk)
+    if ctx.slot is not None or len(parts) == 1:
+        return one(ctx, q_BTHK, k_BJMK, v_BJMK)
+    out = []
+    for begin, first, last in parts:
+        part = functools.partial(one, context.Context(ctx.at[first:last], ctx.keys[begin:last]))
+        part = jax.checkpoint(part, prevent_cse=not ex.scan)
+        out.append(part(q_BTHK[:, first:last], k_BJMK[:, begin:last], v_BJMK[:, begin:last]))
+    return jnp.concatenate(out, 1)
+
+
+def spans(length: int, window: int, chunk: int) -> list[tuple[int, int, int]]:
+    """(first key, first query, end of both) of every chunk of queries; one chunk of everything for a length within `chunk`, or for 0."""
+    if not chunk or length <= chunk:
+        return [(0, 0, length)]
+    ends = [(first, min(first + chunk, length)) for first in range(0, length, chunk)]
+    return [(max(0, first - window + 1) if window else 0, first, last) for first, last in ends]
+
+
+def _attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
     scores_BHTJ = precise(jnp.einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK)) * scale
     if c.attention_cap:
         scores_BHTJ = c.attention_cap * jnp.tanh(scores_BHTJ / c.attention_cap)
@@ -58,7 +84,7 @@ class Attention(nn.Module):
         q_BTHK = turn(project("q", c.n_heads), "norm_q")
         k_BJMK = context.remember(self, "k", turn(project("k", c.m_heads), "norm_k"), ctx)
         v_BJMK = context.remember(self, "v", project("v", c.m_heads), ctx)
-        return output(c, dtype, c.k_head)(attend(c, ctx, q_BTHK, k_BJMK, v_BJMK, c.k_head**-0.5, dtype))
+        return output(c, dtype, c.k_head)(attend(c, self.ex, ctx, q_BTHK, k_BJMK, v_BJMK, c.k_head**-0.5))
 
 
 def _widths(c: Model) -> tuple[int, int]:
@@ -96,18 +122,24 @@ def map_flops(c: Model, causal: bool) -> int | float:
     return per_token(4 * c.n_heads * c.k_head * pairs(c, causal), c)
 
 
-def map_bytes(c: Model, ex: Execution, batch: int) -> int:
-    """One number for every pair in every head of a batch, as it is held: the softmax in float32 and, twice for XLA's transposed copy, in
-    the dtype of the matmul with the values."""
-    return batch * c.n_heads * c.seq_len**2 * (4 + 2 * size(ex))
+def map_work(c: Model, ex: Execution, batch: int, scores: int, values: int) -> Work:
+    """The map of scores, `scores` and `values` numbers wide: the pairs of every chunk, masked ones among them, and of several chunks the
+    scores once more in the backward pass. Kept is one number for every pair in every head, as it is held: the softmax in float32 and, twice
+    for XLA's transposed copy, in the dtype of the matmul with the values. Of several chunks nothing is kept, and one is there at a time."""
+    parts = spans(c.seq_len, c.window, ex.attention_chunk)
+    pairs = [batch * c.n_heads * (last - first) * (last - begin) for begin, first, last in parts]
+    forward, several = 2 * (scores + values) * sum(pairs), len(parts) > 1
+    again = 2 * scores * sum(pairs) * several
+    held = max(pairs) * (4 + 2 * size(ex))
+    return Work(forward, 2 * forward + again, forward, 0 if several else held, held * 4 // 3 if several else held // 3)
 
 
 def work(c: Model, ex: Execution, batch: int) -> Work:
-    """The whole map of scores, masked pairs too. Kept: queries, keys, values, what is attended to, and the map."""
+    """Kept: queries, keys, values, what is attended to, and the map."""
     tokens, (q, kv) = batch * c.seq_len, _widths(c)
     normed = {"none": 0, "head": q + kv, "full": q + kv}[c.qk_norm]
-    kept = tokens * (2 * (q + kv) + normed) * size(ex) + map_bytes(c, ex, batch)
-    return matmuls(tokens * (2 * multiplied(c) + map_flops(c, causal=False)), 0, kept, map_bytes(c, ex, batch) // 3)
+    kept = tokens * (2 * (q + kv) + normed) * size(ex)
+    return total((matmuls(2 * tokens * multiplied(c), kept=kept), map_work(c, ex, batch, c.k_head, c.k_head)))
 
 
 def cache(c: Model) -> int:

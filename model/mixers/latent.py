@@ -7,10 +7,10 @@ from flax import linen as nn
 
 from model import context, positions
 from model.config import Execution, Model
-from model.mixers.attention import attend, map_bytes, output, pairs, per_token
+from model.mixers.attention import attend, map_work, output, pairs, per_token
 from model.norms import RMSNorm
 from model.params import Einsum
-from model.work import Work, matmuls, size
+from model.work import Work, matmuls, size, total
 
 
 class Latent(nn.Module):
@@ -42,7 +42,7 @@ class Latent(nn.Module):
             spread = jnp.broadcast_to(shared_BJ1K, (*k_BJHK.shape[:3], c.d_rope))
             k_BJHK = jnp.concatenate([k_BJHK, spread], -1)
         scale = (c.k_head + c.d_rope) ** -0.5
-        return output(c, dtype, c.v_head)(attend(c, ctx, q_BTHK, k_BJHK, v_BJHK, scale, dtype))
+        return output(c, dtype, c.v_head)(attend(c, self.ex, ctx, q_BTHK, k_BJHK, v_BJHK, scale))
 
 
 def parameters(c: Model) -> dict[str, int]:
@@ -62,12 +62,12 @@ def map_flops(c: Model, causal: bool) -> int | float:
 
 
 def work(c: Model, ex: Execution, batch: int) -> Work:
-    """The whole map of scores, masked pairs too. Kept: the latents before and after their norms, keys and values before and after they are
-    put together, queries, what is attended to, and the map."""
+    """Kept: the latents before and after their norms, keys and values before and after they are put together, queries, what is attended to,
+    and the map."""
     tokens, turned = batch * c.seq_len, c.k_head + c.d_rope
     width = 2 * (c.q_rank + c.kv_rank) + c.n_heads * (2 * turned + c.k_head + 3 * c.v_head)
-    kept = tokens * width * size(ex) + map_bytes(c, ex, batch)
-    return matmuls(tokens * (2 * multiplied(c) + map_flops(c, causal=False)), 0, kept, map_bytes(c, ex, batch) // 3)
+    kept = tokens * width * size(ex)
+    return total((matmuls(2 * tokens * multiplied(c), kept=kept), map_work(c, ex, batch, turned, c.v_head)))
 
 
 def cache(c: Model) -> int:

@@ -1,0 +1,62 @@
+"""Startup: from the start of a process to the end of the first update of a 12-layer model, with an empty compilation cache and a filled one,
+and from the start of a second run of equal shape in the same process. The synthetic source: no tokens are prepared."""
+
+import json
+import os
+import statistics
+import tempfile
+
+from data.config import Data
+from experiments.benchmarks import contest
+from launch import config, hardware
+from launch.config import Horizon, Job, Run, Where
+from model import account
+from model.config import Model
+
+SHAPES = {
+    "full": dict(vocab_size=1024, seq_len=128, d_model=128, n_layers=12, n_heads=4, d_ff=512),
+    "toy": dict(vocab_size=64, seq_len=16, d_model=16, n_layers=1, n_heads=2, d_ff=32),
+}
+CONTENDERS = ("cold", "cached", "again")
+
+
+def _once(run: Run, where: Where, place: str, name: str) -> dict:
+    """One process: to its first step, and its second run's."""
+    spec = {"run": config.to_dict(run), "where": config.to_dict(where), "folder": os.path.join(place, name), "again": True}
+    path = os.path.join(place, f"{name}.json")
+    with open(path, "w") as f:
+        json.dump(spec, f)
+    c = contest.Contender(name, ["-m", "experiments.benchmarks.ours", path], hardware.allocator())
+    c.stretch()
+    c.close()
+    return {"first_step_s": c.first_step_s, "peak_bytes": c.ready["peak_bytes"], **{"again_s": c.stretches[0]["again_s"]}}
+
+
+def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
+    """Medians over `rounds` pairs of a cold and a cached process."""
+    run = Run(model=Model(**SHAPES[scale]), data=Data(source="synthetic"), batch=2, horizon=Horizon(steps=1000), dtype="float32")
+    asked = config.set_fields(Job(run, Where(mesh="data=1", keep_final=False)), settings)
+    config.check(asked.run)
+    cold, cached = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as place:
+            where = config.override(asked.where, "cache", os.path.join(place, "cache"))
+            cold.append(_once(asked.run, where, place, "cold"))
+            cached.append(_once(asked.run, where, place, "cached"))
+    of = lambda rows, k: statistics.median(r[k] for r in rows)
+    entry = lambda s, peak: {"tokens_per_s": None, "tokens_per_cpu_s": None, "first_step_s": s, "peak_bytes": peak}
+    found = {
+        "cold": entry(of(cold, "first_step_s"), of(cold, "peak_bytes")),
+        "cached": entry(of(cached, "first_step_s"), of(cached, "peak_bytes")),
+        "again": entry(of(cold + cached, "again_s"), of(cold, "peak_bytes")),
+    }
+    c = asked.run.model
+    return {
+        "part": part,
+        "what": f"startup to the first step: {c.n_layers} layers, d_model {c.d_model}, {account.parameters(c)['total']:,} parameters, batch {run.batch} x {c.seq_len}",
+        "machine": contest.machine(),
+        "run": config.brief(asked.run),
+        "rounds": rounds,
+        "contenders": {n: found[n] for n in names or CONTENDERS},
+        "notes": ["  cold: empty compilation cache; cached: filled; again: a second run of equal shape in the same process"],
+    }
