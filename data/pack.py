@@ -4,9 +4,13 @@ token's id does not decide its bytes, `train.bytes` and `validation.bytes`: the 
 The folder appears by a rename, complete or not at all, so several processes may ask for it at the same time.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import hashlib
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -18,6 +22,7 @@ from data import sources, tokenizers
 from data.config import Data, DataError
 
 FORMAT = 3
+BATCH = 2**20  # bytes of text that a process tokenises at a time
 SPLITS = ("train", "validation")
 
 
@@ -31,13 +36,73 @@ class TokenFiles(NamedTuple):
     meta: dict
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cache_root(cache: str = "") -> str:
     return os.path.expanduser(
         cache or os.environ.get("ISOFLOP_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "isoflop")
     )
 
 
-def _write(folder: str, corpus, tokenizer) -> None:
+def _open(d: Data) -> None:
+    """In a process that tokenises: the tokenizer, once."""
+    global _tokenizer
+    _tokenizer = tokenizers.load(d)
+
+
+def _count(documents: list[bytes]) -> list[tuple]:
+    return [_tokenizer.counted(document) for document in documents]
+
+
+def _batches(documents):
+    """Lists of documents of about a megabyte."""
+    batch, size = [], 0
+    for document in documents:
+        batch, size = [*batch, document], size + len(document)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _counted(documents, d: Data, tokenizer, workers: int):
+    """(bytes, ids, bytes of each) of every document, in order. A slow tokenizer runs in `workers` processes, as soon as there is work for two."""
+    batches = _batches(documents)
+    ahead = list(itertools.islice(batches, 2)) if tokenizer.slow and workers > 1 else []
+    batches = itertools.chain(ahead, batches)
+    if len(ahead) < 2:
+        for batch in batches:
+            yield from ((len(document), *tokenizer.counted(document)) for document in batch)
+        return
+    # fresh processes, not forks: the caller may hold threads and an accelerator
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _open, (d,)) as pool:
+        started = collections.deque()
+        for batch in itertools.chain(batches, [None] * 2 * workers):
+            if batch:
+                started.append((batch, pool.submit(_count, batch)))
+            if started and (not batch or len(started) > 2 * workers):
+                done, future = started.popleft()
+                yield from ((len(document), *counted) for document, counted in zip(done, future.result()))
+
+
+@contextlib.contextmanager
+def _bar(name: str):
+    """A function of bytes done, shown on a terminal."""
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn()
+    with progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(f"tokenising {name}", total=None)
+        yield lambda n: bar.advance(task, n)
+
+
+def _write(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
     kind = np.uint16 if tokenizer.vocab_size <= 65536 else np.uint32
     counts, seen = {}, np.zeros(tokenizer.vocab_size, np.int64)
     for split in SPLITS:
@@ -45,12 +110,13 @@ def _write(folder: str, corpus, tokenizer) -> None:
         with contextlib.ExitStack() as held:
             f = held.enter_context(open(os.path.join(folder, f"{split}.bin"), "wb"))
             g = held.enter_context(open(os.path.join(folder, f"{split}.bytes"), "wb")) if tokenizer.token_bytes is None else None
-            for document in corpus.documents(split):
-                ids, sizes = tokenizer.counted(document)
+            advance = held.enter_context(_bar(f"{corpus.name} ({split})"))
+            for length, ids, sizes in _counted(corpus.documents(split), d, tokenizer, workers):
+                advance(length)
                 ids = np.append(ids, tokenizer.separator).astype(kind)
                 ids.tofile(f)
                 if g:
-                    sizes = np.append(sizes, len(document) - sizes.sum(dtype=np.int64)).astype(np.uint32)
+                    sizes = np.append(sizes, length - sizes.sum(dtype=np.int64)).astype(np.uint32)
                     sizes.tofile(g)
                 if split == "train":
                     seen += np.bincount(ids, minlength=seen.size)
@@ -103,8 +169,9 @@ def open_folder(folder: str, tokenizer) -> TokenFiles:
     return TokenFiles(folder, tokens, counted, meta)
 
 
-def prepare(d: Data, cache: str = "") -> TokenFiles:
-    """The token files of `d`: from the cache, or made now. Raises DataError."""
+def prepare(d: Data, cache: str = "", workers: int = 0) -> TokenFiles:
+    """The token files of `d`: from the cache, or made now by `workers` processes (0: one for every core that this process may use).
+    Raises DataError."""
     tokenizer = tokenizers.load(d)
     if d.source == "tokens":
         return open_folder(os.path.expanduser(d.path), tokenizer)
@@ -120,7 +187,7 @@ def prepare(d: Data, cache: str = "") -> TokenFiles:
                 f"cannot write the token cache {os.path.dirname(folder)} ({e.strerror}): set ISOFLOP_CACHE to a writable folder"
             ) from None
         try:
-            _write(fresh, corpus, tokenizer)
+            _write(fresh, corpus, d, tokenizer, workers or _cores())
             try:
                 os.rename(fresh, folder)
             except OSError:

@@ -1,5 +1,5 @@
 """Text to token ids. An entry: `encode(bytes) -> int array`, its inverse `decode(ids) -> bytes`, `vocab_size`, `separator` (id between
-documents), `fingerprint`, and the bytes of text that tokens stand for, so that bits per byte are counted: `token_bytes`, by id, where the
+documents), `fingerprint`, whether it is `slow`, and the bytes of text that tokens stand for, so that bits per byte are counted: `token_bytes`, by id, where the
 id decides it; else None, and `counted(bytes) -> (ids, bytes of each)`. An unknown piece stands for any text, a leading dummy prefix for
 none, a normalised piece for what it was before: sentencepiece's tokens are counted where they stand."""
 
@@ -18,6 +18,7 @@ class Bytes:
     separator = 0
     fingerprint = "bytes"
     token_bytes = np.concatenate([[0], np.ones(255, np.int64)])
+    slow = False  # not worth a process
 
     def encode(self, text: bytes) -> np.ndarray:
         return np.frombuffer(text.replace(b"\0", b""), np.uint8)
@@ -34,6 +35,7 @@ class SentencePiece:
     """A sentencepiece .model; documents are separated by its end-of-sentence id. Bytes that are not UTF-8 are read as U+FFFD, one each."""
 
     token_bytes = None
+    slow = True
 
     def __init__(self, path: str):
         import sentencepiece

@@ -1,6 +1,5 @@
 """The mesh, and RULES: the one table from logical axes to mesh axes. To shard differently, change a line of it."""
 
-import contextlib
 import math
 
 import jax
@@ -97,10 +96,11 @@ def simulate(sizes: dict[str, int]) -> None:
             pass
 
 
-def make(sizes: dict[str, int]) -> jax.sharding.Mesh:
-    """The mesh over all devices, or over the first ones if `sizes` names fewer; `check` has seen that there are enough."""
-    sizes = resolve(sizes, jax.device_count())
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[: math.prod(sizes.values())])
+def make(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
+    """The mesh over `devices` (jax's own if None), or over the first ones if `sizes` names fewer; `check` has seen that there are enough."""
+    devices = jax.devices() if devices is None else devices
+    sizes = resolve(sizes, len(devices))
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 4, devices=devices[: math.prod(sizes.values())])
 
 
 def shardings(mesh, boxed):
@@ -111,16 +111,6 @@ def shardings(mesh, boxed):
 def put(tree, layout):
     """Host arrays, the same in every process, as global arrays laid out by a matching tree of shardings."""
     return jax.tree.map(lambda a, s: jax.make_array_from_callback(np.shape(a), s, lambda index, a=a: np.asarray(a)[index]), tree, layout)
-
-
-def join(coordinator: str, processes: int, process: int, sizes: dict[str, int]) -> None:
-    """Makes this process one of `processes` that train together, through jax.distributed. Before jax is first used."""
-    if math.prod(sizes.values()) % processes:
-        raise ConfigError(f"the mesh of {math.prod(sizes.values())} devices is not divided by {processes} processes: give another --mesh")
-    if sizes:
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", math.prod(sizes.values()) // processes)
-    jax.distributed.initialize(coordinator, processes, process)
 
 
 def batch_sharding(mesh, leading: int = 0) -> NamedSharding:

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from experiments.benchmarks import checkpoint, contest, laws, reading, startup, training, writing
+from experiments.benchmarks import checkpoint, contest, laws, layouts, reading, startup, training, writing
 
 
 class Part(NamedTuple):
@@ -29,4 +29,5 @@ PARTS = {
     "startup": _contest("startup", startup, startup.CONTENDERS, 2),
     "checkpoint": Part(checkpoint.measure, checkpoint.text),
     "laws": Part(laws.measure, laws.text),
+    "layouts": Part(layouts.measure, layouts.text),
 }

@@ -72,7 +72,7 @@ class Contender:
             "tokens_per_cpu_s": statistics.median(s["tokens"] / s["cpu_s"] for s in self.stretches),
             "first_step_s": self.first_step_s,
             "peak_bytes": max(of("peak_bytes")),
-            **{k: v for k, v in self.ready.items() if k != "ready"},
+            **({"prefill": of("prefill_tokens_per_s")} if "prefill_tokens_per_s" in self.stretches[0] else {}),
             "rounds": [{k: s[k] for k in ("tokens", "wall_s", "cpu_s")} for s in self.stretches],
         }
 
@@ -102,7 +102,12 @@ def machine() -> dict:
 
     found = [m for m in ("torch", "transformers") if importlib.util.find_spec(m)]
     versions = {**record.versions(), **{m: importlib.metadata.version(m) for m in found}}
-    return {"date": time.strftime("%Y-%m-%d"), "cpu": f"{len(names)} x {names[0]}" if names else "", "load": os.getloadavg()[0], "versions": versions}
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "cpu": f"{len(names)} x {names[0]}" if names else "",
+        "load": os.getloadavg()[0],
+        "versions": versions,
+    }
 
 
 def text(answer: dict) -> str:

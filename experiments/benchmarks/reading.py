@@ -2,6 +2,8 @@
 
 The corpus is the standard library's source, repeated in the full scale until tokenising takes seconds, in a cache folder of its own."""
 
+import dataclasses
+import glob
 import os
 import resource
 import tempfile
@@ -14,7 +16,10 @@ from data.config import Data
 from experiments.benchmarks import contest
 
 CONTENDERS = ("memmap", "counted", "tokenise_one_core", "tokenise_all_cores")
-SHAPES = {"full": dict(batch=32, context=512, batches=400, copies=8), "toy": dict(batch=4, context=32, batches=5, copies=1)}
+SHAPES = {
+    "full": dict(batch=32, context=512, batches=400, copies=8, pieces=4096),
+    "toy": dict(batch=4, context=32, batches=5, copies=1, pieces=400),
+}
 
 
 def _corpus(place: str, copies: int) -> Data:
@@ -27,6 +32,18 @@ def _corpus(place: str, copies: int) -> Data:
             with open(os.path.join(place, f"{i}-{k}.txt"), "wb") as f:
                 f.write(text)
     return Data(source="text", path=os.path.join(place, "*.txt"))
+
+
+def _sentencepiece(d: Data, vocab_size: int, place: str) -> Data:
+    """`d` with a BPE model of its own text: tokenising that costs something."""
+    import sentencepiece
+
+    where = {"model_prefix": os.path.join(place, "bpe"), "minloglevel": 2, "input_sentence_size": 20_000}
+    files = ",".join(sorted(glob.glob(os.path.join(place, "0-*.txt"))))
+    sentencepiece.SentencePieceTrainer.train(
+        input=files, vocab_size=vocab_size, model_type="bpe", byte_fallback=True, hard_vocab_limit=False, **where
+    )
+    return dataclasses.replace(d, tokenizer="sentencepiece", tokenizer_path=os.path.join(place, "bpe.model"))
 
 
 def _timed(tokens: int, f) -> dict:
@@ -45,7 +62,13 @@ def _entry(rows: list[dict], first: float) -> dict:
     """Medians of stretches that were timed here."""
     middle = lambda k: float(np.median([r["tokens"] / max(r[k], 1e-9) for r in rows]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"tokens_per_s": middle("wall_s"), "tokens_per_cpu_s": middle("cpu_s"), "first_step_s": first, "peak_bytes": peak, "rounds": rows}
+    return {
+        "tokens_per_s": middle("wall_s"),
+        "tokens_per_cpu_s": middle("cpu_s"),
+        "first_step_s": first,
+        "peak_bytes": peak,
+        "rounds": rows,
+    }
 
 
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
@@ -57,9 +80,12 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
         started = time.perf_counter()
         data = pipeline.load(d, s["context"], cache)
         data.batch(0, s["batch"])
-        first, size = time.perf_counter() - started, data.dataset_tokens
+        first, held = time.perf_counter() - started, data.dataset_tokens
         read = lambda one: [one(i, s["batch"]) for i in range(s["batches"])]
-        fresh = lambda k, workers: pack.prepare(d, os.path.join(place, f"{k}-{workers}"), workers)
+        pieces = _sentencepiece(d, s["pieces"], place)
+        tokens = pack.prepare(pieces, cache).meta["splits"]
+        size = sum(split["tokens"] for split in tokens.values())
+        fresh = lambda k, workers: pack.prepare(pieces, os.path.join(place, f"{k}-{workers}"), workers)
         timers = {
             "memmap": lambda k: _timed(s["batches"] * per_batch, lambda: read(data.batch)),
             "counted": lambda k: _timed(s["batches"] * per_batch, lambda: read(data.counted_batch)),
@@ -78,7 +104,7 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
     found = {n: _entry(r, first) for n, r in rows.items()}
     return {
         "part": part,
-        "what": f"data: batches of {s['batch']} x {s['context']} byte tokens out of {size:,}, one thread",
+        "what": f"data: batches of {s['batch']} x {s['context']} byte tokens out of {held:,}, one thread; {size:,} tokens of a BPE model",
         "machine": contest.machine(),
         "rounds": rounds,
         "contenders": found,

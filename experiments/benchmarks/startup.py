@@ -8,14 +8,14 @@ import tempfile
 
 from data.config import Data
 from experiments.benchmarks import contest
-from launch import config, hardware
+from launch import allocator, config
 from launch.config import Horizon, Job, Run, Where
 from model import account
 from model.config import Model
 
 SHAPES = {
     "full": dict(vocab_size=1024, seq_len=128, d_model=128, n_layers=12, n_heads=4, d_ff=512),
-    "toy": dict(vocab_size=64, seq_len=16, d_model=16, n_layers=1, n_heads=2, d_ff=32),
+    "toy": dict(vocab_size=320, seq_len=16, d_model=16, n_layers=1, n_heads=2, d_ff=32),
 }
 CONTENDERS = ("cold", "cached", "again")
 
@@ -26,10 +26,10 @@ def _once(run: Run, where: Where, place: str, name: str) -> dict:
     path = os.path.join(place, f"{name}.json")
     with open(path, "w") as f:
         json.dump(spec, f)
-    c = contest.Contender(name, ["-m", "experiments.benchmarks.ours", path], hardware.allocator())
+    c = contest.Contender(name, ["-m", "experiments.benchmarks.ours", path], allocator.environment())
     c.stretch()
     c.close()
-    return {"first_step_s": c.first_step_s, "peak_bytes": c.ready["peak_bytes"], **{"again_s": c.stretches[0]["again_s"]}}
+    return {"first_step_s": c.first_step_s, "peak_bytes": c.ready["peak_bytes"], "again_s": c.stretches[0]["again_s"]}
 
 
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:

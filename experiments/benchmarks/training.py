@@ -11,7 +11,7 @@ import numpy as np
 from data import pipeline
 from data.config import Data
 from experiments.benchmarks import contest
-from launch import config, hardware
+from launch import allocator, config
 from launch.config import Horizon, Job, Run, Where
 from launch.huggingface import folder
 from model import account, params
@@ -87,7 +87,7 @@ def command(name: str, scale: str, settings: list[str], place: str, steps: int) 
         spec = {"run": config.to_dict(asked.run), "where": where, "folder": own, "steps": steps}
         with open(os.path.join(own, "spec.json"), "w") as f:
             json.dump(spec, f)
-        return ["-m", "experiments.benchmarks.ours", os.path.join(own, "spec.json")], hardware.allocator()
+        return ["-m", "experiments.benchmarks.ours", os.path.join(own, "spec.json")], allocator.environment()
     batches = os.path.join(own, "batches.npy")
     dataset = pipeline.load(asked.run.data, c.seq_len, asked.where.cache)
     np.save(batches, np.stack([dataset.batch(i, asked.run.batch) for i in range(BATCHES)]))

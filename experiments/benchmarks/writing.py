@@ -1,13 +1,14 @@
 """Generation: prefill and decode of a Llama-shaped model, greedy, with a cache; transformers' own loop on the same weights beside it."""
 
 import os
+import statistics
 import sys
 import tempfile
 
 import numpy as np
 
 from experiments.benchmarks import contest, training
-from launch import config, hardware
+from launch import config
 
 CONTENDERS = {"isoflop_llama": None, "hf_llama": ("--kind=hf",)}
 PROMPT = {"full": (8, 128, 64), "toy": (2, 8, 4)}  # sequences, tokens of a prompt, tokens after it
@@ -20,7 +21,14 @@ def _command(name: str, scale: str, settings: list[str], place: str) -> tuple[li
     np.save(prompts, np.random.default_rng(0).integers(0, 256, (1, rows, given)).astype(np.int32))
     if CONTENDERS[name] is None:
         return ["-m", "experiments.benchmarks.writing", os.path.dirname(argv[-1]), prompts, str(count)], more
-    return [argv[0], *CONTENDERS[name], f"--weights={os.path.join(place, name, 'weights')}", f"--batches={prompts}", f"--steps={count}", "--decode"], {}
+    return [
+        argv[0],
+        *CONTENDERS[name],
+        f"--weights={os.path.join(place, name, 'weights')}",
+        f"--batches={prompts}",
+        f"--steps={count}",
+        "--decode",
+    ], {}
 
 
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
@@ -30,6 +38,7 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
     rows, given, count = PROMPT[scale]
     with tempfile.TemporaryDirectory() as place:
         found = contest.run({n: _command(n, scale, settings, place) for n in names}, rounds)
+    prefill = ", ".join(f"{n} {statistics.median(f['prefill']):,.0f} tokens/s" for n, f in found.items())
     c = training.job(names[0], scale, settings).run.model
     return {
         "part": part,
@@ -38,7 +47,7 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
         "rounds": rounds,
         "contenders": found,
         "ratios": contest.ratios(found),
-        "notes": [f"  prefill: {', '.join(f'{n} {f['prefill_tokens_per_s']:,.0f} tokens/s' for n, f in found.items())}"],
+        "notes": [f"  prefill: {prefill}"],
     }
 
 
@@ -46,7 +55,6 @@ def main() -> int:
     """Our contender: FOLDER of spec.json and weights, FILE of prompts, COUNT."""
     import json
     import resource
-    import time
 
     from launch import generate
     from launch.config import Run
@@ -65,7 +73,12 @@ def main() -> int:
     answers.write(json.dumps({"ready": True}) + "\n")
     for _ in sys.stdin:
         out = session.generate()
-        figures = {"tokens": out.tokens.size, "wall_s": out.decode_s, "cpu_s": out.cpu_s, "prefill_tokens_per_s": out.prompt_tokens / out.prefill_s}
+        figures = {
+            "tokens": out.tokens.size,
+            "wall_s": out.decode_s,
+            "cpu_s": out.cpu_s,
+            "prefill_tokens_per_s": out.prompt_tokens / out.prefill_s,
+        }
         answers.write(json.dumps({**figures, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}) + "\n")
     return 0
 

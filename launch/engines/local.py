@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from launch import config, hardware, mesh, preempt
+from launch import allocator, config, hardware, mesh, preempt
 from launch.config import Where
 
 GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
@@ -60,7 +60,7 @@ def _environment(index: int, workers: int, platform: str) -> dict:
     elif workers > 1:
         visible = env.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(workers)))).split(",")
         env["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
-    return env
+    return {**env, **allocator.environment()}
 
 
 class _Worker:
