@@ -107,6 +107,7 @@ class Execution:
     moe: str = "block"  # see model/mlps/dispatch.py
     moe_rows: int = 16  # rows of a block in the "block" implementation
     moe_groups: int = 1  # tokens are dispatched inside groups that no device boundary cuts
+    attention: str = "xla"  # xla | cudnn: NVIDIA's kernel, where scores have no cap and no bias (model/mixers/attention.py)
     attention_chunk: int = 0  # queries that attend at a time, to the keys that any of them sees, recomputed in the backward pass; 0: all
     loss_chunk: int = 0  # positions whose logits stand at a time in the loss; divides seq_len; 0: all
     accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other

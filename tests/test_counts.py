@@ -49,8 +49,16 @@ EXECUTIONS = {
     "scan-remat": Execution(scan=True, remat=True),
     **{f"{name}-{remat}": Execution(moe=name, moe_rows=8, remat=remat) for name in dispatch.IMPLEMENTATIONS for remat in (False, True)},
     "grouped": Execution(moe="block", moe_rows=4, moe_groups=2),
+    "chunks": Execution(attention_chunk=6, loss_chunk=4),
+    "chunks-remat": Execution(attention_chunk=6, loss_chunk=4, scan=True, remat=True),
 }
-RECOMPUTED = {"post-norm-dense": ["remat"], "post-norm": ["remat", "all-True"], "latent-queries": ["remat"], "tied": ["scan", "scan-remat"]}
+QUICK = {
+    "post-norm-dense": ["remat"],
+    "post-norm": ["remat", "all-True"],
+    "latent-queries": ["remat", "chunks"],
+    "grouped": ["chunks", "chunks-remat"],  # with a window
+    "tied": ["scan", "scan-remat", "chunks-remat"],
+}
 every_shape = pytest.mark.parametrize("name", SHAPES)
 
 
@@ -88,7 +96,7 @@ def _executions():
         c = replace(TINY, **change)
         for how, ex in EXECUTIONS.items():
             fits = (c.moe_layers or ex.moe == "block" and ex.moe_groups == 1) and (ex.moe != "capacity" or c.capacity_factor)
-            quick = how in ("plain", *RECOMPUTED.get(name, ())) or name == "capacity" and "scan" not in how
+            quick = how in ("plain", *QUICK.get(name, ())) or name == "capacity" and "scan" not in how
             if fits:
                 yield pytest.param(name, how, id=f"{name}-{how}", marks=() if quick else pytest.mark.slow)
 

@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
+import math
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from model import account, lm, sample, step
+from launch import hardware, layout, mesh
+from launch.config import Where
+from model import account, lm, optim, sample, step
 from model.config import Execution, Model
 from tests import walk
 
@@ -36,6 +40,7 @@ PROGRAMS = {
     "dense-remat": (DENSE, Execution(scan=True, remat=True), 6),
     "swiglu": (SMALL, Execution(), 10),
     "swiglu-remat": (SMALL, Execution(scan=True, remat=True), 10),
+    "chunks": (replace(DENSE, vocab_size=6000, seq_len=320), Execution(attention_chunk=64, loss_chunk=32), 6),
     "grouped": (replace(DENSE, n_kv_heads=1, activation="relu"), Execution(), 3),
     "moe-all": (MOE, Execution(moe="all"), 6),
     "moe-all-remat": (MOE, Execution(moe="all", scan=True, remat=True), 6),
@@ -51,6 +56,21 @@ def test_activations_are_within_a_quarter_of_the_compilers(name):
     c, ex, batch = PROGRAMS[name]
     f = jax.jit(functools.partial(step.gradients, lm.LM(c, ex))).lower(walk.state(c, ex), walk.batch(c, batch, 1)).compile()
     assert account.activations(c, ex, batch) / f.memory_analysis().temp_size_in_bytes == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_no_logits_of_full_size(tied):
+    """32,768 ids and 8,192 tokens a step, as the platform's table has it: no array of so many numbers in the compiled step, nor in the
+    evaluation; all temporaries together are smaller than the logits."""
+    c = Model(vocab_size=32_768, seq_len=256, d_model=32, n_layers=1, n_heads=2, d_ff=64, tied=tied, logit_cap=30.0)
+    ex = hardware.execution(c, Where(), "float32", "cpu", 1, 8192)
+    l = layout.lay(c, optim.Optimizer(), ex, mesh.make({a: 1 for a in mesh.AXES}))
+    for program in (layout.lower_step(l, 32).compile(), layout.lower_evaluate(l, 32).compile()):
+        sizes = [math.prod(map(int, s.split(","))) for s in re.findall(r"(?:f32|bf16|pred|s32)\[([0-9,]+)\]", program.as_text())]
+        assert 0 < max(sizes) < 8192 * 32_768 / 8
+        assert program.memory_analysis().temp_size_in_bytes < 4 * 8192 * 32_768 / 2
+    whole = jax.jit(functools.partial(step.gradients, lm.LM(c, Execution()))).lower(walk.state(c, Execution()), walk.batch(c, 32, 1))
+    assert "8192x32768" in whole.as_text() or "32x256x32768" in whole.as_text()
 
 
 @pytest.mark.parametrize("d_model", [256, 320])

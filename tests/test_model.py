@@ -151,6 +151,25 @@ def test_scan_and_remat_agree(c):
             np.testing.assert_allclose(b, a, atol=1e-6, err_msg=str(path))
 
 
+@every_shape
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_chunks_agree(c, dtype):
+    """Loss, every leaf of the gradient and per-token losses: the map and the logits in chunks, the last one of queries shorter, against
+    both whole."""
+    held, t = variables(c), tokens(c, 2)
+    state, got = step.create(LM(c), optim.Optimizer(), held["params"])._replace(buffers=held["buffers"]), []
+    for ex in (Execution(dtype), Execution(dtype, attention_chunk=6, loss_chunk=4)):
+        f = jax.jit(lambda s, t, lm=LM(c, ex): (step.gradients(lm, s, t)[:2], step.eval_step(lm, step.variables(s), t)[0]))
+        got.append(f(state, t))
+    ((want, metrics), each), ((grads, chunked), also) = got
+    close = {"float32": dict(rtol=2e-5, atol=1e-6), "bfloat16": dict(rtol=0.05, atol=0.05)}[dtype]
+    np.testing.assert_allclose(chunked["loss"], metrics["loss"], **close)
+    np.testing.assert_allclose(also, each, **({"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"atol": 0.2}))
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(grads)):
+        largest = float(jnp.abs(a).max()) + 1e-6
+        np.testing.assert_allclose(b / largest, a / largest, atol=2e-5 if dtype == "float32" else 0.1, err_msg=str(path))
+
+
 def _losses(c, ex, batch=4):
     lm, o = LM(c, ex), optim.Optimizer()
     state = step.create(lm, o, weights(c, ex))

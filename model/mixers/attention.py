@@ -21,6 +21,11 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
     nothing for the backward pass, which makes their part of the map again."""
     if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
+    if ex.attention == "cudnn" and fused(c) and ctx.slot is None:
+        window = (c.window - 1, 0) if c.window else None
+        return jax.nn.dot_product_attention(
+            q_BTHK, k_BJMK, v_BJMK, scale=scale, is_causal=True, local_window_size=window, implementation="cudnn"
+        )
     one = functools.partial(_attend, c, scale=scale, dtype=ex.dtype)
     parts = spans(q_BTHK.shape[1], c.window, ex.attention_chunk)
     if ctx.slot is not None or len(parts) == 1:
@@ -31,6 +36,11 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
         part = jax.checkpoint(part, prevent_cse=not ex.scan)
         out.append(part(q_BTHK[:, first:last], k_BJMK[:, begin:last], v_BJMK[:, begin:last]))
     return jnp.concatenate(out, 1)
+
+
+def fused(c: Model) -> bool:
+    """Whether cuDNN's kernel computes the function: no cap of the scores, nothing added to them."""
+    return not c.attention_cap and c.positions != "alibi"
 
 
 def spans(length: int, window: int, chunk: int) -> list[tuple[int, int, int]]:

@@ -1,0 +1,108 @@
+"""isoflop bench: the contenders compute the same function, every part runs end to end, and names what is missing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import cli
+from experiments.benchmarks import PARTS, gpu, training
+from launch import config, train
+
+FIGURES = {"tokens_per_s", "tokens_per_cpu_s", "first_step_s", "peak_bytes"}
+
+
+def bench(capsys, *argv):
+    assert cli.main(["bench", *argv, "--scale=toy", "--rounds=1", "--format=json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert PARTS[argv[0]].text(answer)
+    assert all(set(c) >= FIGURES for c in answer["contenders"].values())
+    return answer["contenders"]
+
+
+def test_train(capsys):
+    found = bench(capsys, "train", "--contender=isoflop")["isoflop"]
+    (stretch,) = found["rounds"]
+    assert stretch["tokens"] >= 2 * 2 * 16 and stretch["wall_s"] > 0 and stretch["cpu_s"] > 0
+    assert found["tokens_per_s"] == stretch["tokens"] / stretch["wall_s"] and found["peak_bytes"] > 2**26
+
+
+def test_data(capsys):
+    found = bench(capsys, "data")
+    assert set(found) == set(PARTS["data"].contenders) and found["memmap"]["tokens_per_s"] > 1e4
+
+
+@pytest.mark.slow
+def test_startup(capsys):
+    found = bench(capsys, "startup")
+    assert found["again"]["first_step_s"] < found["cached"]["first_step_s"] < found["cold"]["first_step_s"]
+
+
+@pytest.mark.slow
+def test_decode(capsys):
+    found = bench(capsys, "decode", "--contender=isoflop_llama")
+    assert found["isoflop_llama"]["prefill"][0] > 0
+
+
+@pytest.mark.parametrize("part", gpu.PARTS)
+def test_gpu_parts_run_on_a_cpu(part, capsys):
+    assert gpu.main([f"--part={part}", "--scale=toy"]) == 0
+    first, *figures, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first["part"] == part and figures and "proposed" in last
+    if part in ("dense", "moe"):
+        numerics = figures[0]["numerics"]
+        assert all(d["loss"] < 1e-5 and d["gradient"] < 1e-4 for d in numerics.values())
+
+
+@pytest.mark.parametrize(
+    "argv,words",
+    [
+        (["train", "--contender=nanogpt"], "no contender 'nanogpt' in bench train"),
+        (["laws", "--contender=isoflop"], "takes no --contender"),
+        (["train", "--set=model.n_heads=3"], "does not divide"),
+        (["speed"], "name a part"),
+    ],
+)
+def test_bad_input(argv, words, capsys):
+    assert cli.main(["bench", *argv]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def _losses(name, folder, steps):
+    """Of `steps` updates by our own loop, from the weights that the peer starts from."""
+    argv, _ = training.command(name, "toy", ["--set", *SETTINGS][1:], str(folder), steps)
+    with open(argv[-1]) as f:
+        spec = json.load(f)
+    run, where = config.from_dict(config.Run, spec["run"]), config.from_dict(config.Where, spec["where"])
+    from launch.huggingface import folder as hf
+
+    run = config.override(run, "init", hf.fingerprint(where.init_from))
+    train.train(run, where, str(folder / "run"))
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines]
+
+
+SETTINGS = ["horizon.steps=20", "where.log_every=1", "where.tensorboard=false", "model.n_layers=2", "model.d_model=32"]
+
+
+@pytest.mark.parametrize(
+    "ours,theirs",
+    [
+        ("isoflop", "torch"),
+        pytest.param("isoflop_llama", "hf_llama", marks=pytest.mark.slow),
+        pytest.param("isoflop_moe", "hf_mixtral", marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_function(ours, theirs, tmp_path):
+    """From the same weights and batches the losses agree to 1e-3 for 20 updates (extra `bench`)."""
+    pytest.importorskip("torch"), pytest.importorskip("transformers")
+    argv, _ = training.command(theirs, "toy", SETTINGS, str(tmp_path), 1)
+    done = subprocess.run([sys.executable, *argv, "--losses=20"], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr[-2000:]
+    want, got = json.loads(done.stdout.splitlines()[-1])["losses"], _losses(ours, tmp_path, 20)
+    print(f"{ours} {got[-1]:.6f}, {theirs} {want[-1]:.6f}")
+    assert len(got) == len(want) == 20 and want[-1] < want[0] - 0.01
+    assert max(abs(a / b - 1) for a, b in zip(got, want)) < 1e-3
