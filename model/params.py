@@ -55,7 +55,7 @@ def _product_bwd(eq, held, g):
     dx = jnp.einsum(f"{of_y},{of_w}->{of_x}", g, w)
     if x.size <= g.size:
         return dx, jnp.einsum(f"{of_x},{of_y}->{of_w}", x, g)
-    turned = "".join(sorted(of_w, key=lambda letter: letter in of_x))
+    turned = "".join(sorted(of_w, key=lambda letter: (letter not in of_x or letter not in of_y, letter in of_x)))  # a batch's letters first
     # the barrier keeps XLA from folding the transpose into the matmul, which would turn the operands round again
     dw = jax.lax.optimization_barrier(jnp.einsum(f"{of_y},{of_x}->{turned}", g, x))
     return dx, jnp.einsum(f"{turned}->{of_w}", dw)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.mlps import routing
+from model.params import product
 
 
 def _rows(table, index):
@@ -137,7 +138,7 @@ def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
 def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
     expert_N, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, ex.moe_rows)
     x_NRD = _dispatch(x_nD, source, slot_A, c.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
-    times = lambda x, w_EDF: jnp.einsum("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
+    times = lambda x, w_EDF: product("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
     y_NRD = _mlp(x_NRD, w, act, times, lambda b_EF: b_EF[expert_N][:, None])
     return _combine(_collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
@@ -159,7 +160,7 @@ def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
     source = jax.vmap(lambda slot_A: empty.at[slot_A].set(order_A, mode="drop"))(slot_GA)
     x_GrD = jax.vmap(functools.partial(_dispatch, top_k=c.top_k))(x_GnD, source, slot_GA)
     x_GECD = _exchange(x_GrD.reshape(groups, c.n_experts, room, width), there=True)
-    times = lambda x, w_EDF: jnp.einsum("gecd,edf->gecf", x, w_EDF)
+    times = lambda x, w_EDF: product("gecd,edf->gecf", x, w_EDF)
     y_GECD = _exchange(_mlp(x_GECD, w, act, times, lambda b_EF: b_EF[:, None]), there=False)
     y_GAD = jax.vmap(_collect)(y_GECD.reshape(groups, -1, width), source, slot_GA)
     return _combine(y_GAD.reshape(*expert_GnS.shape, width), gate_GnS)
