@@ -74,6 +74,7 @@ def execution(model: Model, where, dtype: str, platform: str, groups: int, token
     per_expert = max(1, local * model.top_k // model.n_experts)
     # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide
     rows = min(256, max(16, 2 ** ((per_expert // 4).bit_length() - 1) if per_expert >= 4 else 1))
+    chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,
         where.scan,
@@ -82,7 +83,8 @@ def execution(model: Model, where, dtype: str, platform: str, groups: int, token
         rows,
         groups,
         attention_chunk=here.attention[1] if model.seq_len >= here.attention[0] else 0,
-        loss_chunk=_loss_chunk(here, model, local),
+        loss_chunk=chunk,
+        loss_groups=groups if chunk else 1,
         accumulate=where.accumulate,
     )
 

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import os
+import sys
 import platform
 import subprocess
 import tempfile
@@ -142,6 +143,18 @@ def _step(line: str) -> float:
         return math.inf
 
 
+def _summary_writer():
+    """tensorboardX's writer. Where torch is installed it imports it, for graphs that we do not write: a second or two of every start."""
+    held = sys.modules.get("torch")
+    sys.modules.setdefault("torch", None)  # its import fails, which tensorboardX expects
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if held is None:
+            del sys.modules["torch"]
+    return SummaryWriter
+
+
 class Metrics:
     """Appends lines to metrics.jsonl and the same figures to TensorBoard events."""
 
@@ -155,9 +168,7 @@ class Metrics:
         self._file = open(self._path, "a")
         self._events = None
         if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(os.path.join(folder, "events"), purge_step=first_step or None, flush_secs=30)
+            self._events = _summary_writer()(os.path.join(folder, "events"), purge_step=first_step or None, flush_secs=30)
 
     def write(self, line: dict) -> None:
         try:

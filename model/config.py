@@ -110,6 +110,7 @@ class Execution:
     attention: str = "xla"  # xla | cudnn: NVIDIA's kernel, where scores have no cap and no bias (model/mixers/attention.py)
     attention_chunk: int = 0  # queries that attend at a time, to the keys that any of them sees, recomputed in the backward pass; 0: all
     loss_chunk: int = 0  # positions whose logits stand at a time in the loss; divides seq_len; 0: all
+    loss_groups: int = 1  # groups of sequences that no device boundary cuts: each sums its own part of the head's gradient over chunks
     accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other
 
 

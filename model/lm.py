@@ -89,6 +89,7 @@ class LM(nn.Module):
         return x_BTD, w_VD
 
 
+@functools.cache
 def _variables(c: Model, ex: Execution):
     tokens = jax.ShapeDtypeStruct((ex.moe_groups * c.routing_group, c.seq_len), jnp.int32)
     return jax.eval_shape(LM(c, ex).init, jax.random.key(0), tokens)

@@ -1,6 +1,6 @@
 """Next-token cross-entropy: of logits, or of what logits are made of, which never stand all at once then.
 
-The head's matrix w_VD multiplies the last states x_BTD. With a `chunk` the positions go through it so many at a time, along T and not along
+The head's matrix w_VD multiplies the last states x_BTD. With `ex.loss_chunk` the positions go through it so many at a time, along T and not along
 B, so that every device works on its own sequences. `mean` takes the gradient in its forward pass, while the logits of a chunk are there.
 """
 
@@ -8,7 +8,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from model.config import Execution
 from model.params import precise
 
 
@@ -24,22 +26,22 @@ def nll(logits_BTV, targets_BT):
     return jax.nn.logsumexp(logits_BTV, -1) - jnp.where(hit_BTV, logits_BTV, 0).sum(-1)
 
 
-def each(x_BTD, w_VD, targets_BT, cap: float, chunk: int):
+def each(x_BTD, w_VD, targets_BT, cap: float, ex: Execution):
     """The negative log-likelihood of every target, (B, T)."""
-    if not chunk:
+    if not ex.loss_chunk:
         return nll(logits(x_BTD, w_VD, cap), targets_BT)
-    parts_NBC = jax.lax.map(lambda p: nll(logits(p[0], w_VD, cap), p[1]), (_split(x_BTD, chunk), _split(targets_BT, chunk)))
+    parts_NBC = jax.lax.map(lambda p: nll(logits(p[0], w_VD, cap), p[1]), (_split(x_BTD, ex), _split(targets_BT, ex)))
     return _join(parts_NBC)
 
 
-def mean(x_BTD, w_VD, targets_BT, cap: float, chunk: int):
+def mean(x_BTD, w_VD, targets_BT, cap: float, ex: Execution):
     """The mean of `each`; its gradient with respect to x and w is made chunk by chunk."""
-    return _fused(x_BTD, w_VD, targets_BT, cap, chunk) if chunk else nll(logits(x_BTD, w_VD, cap), targets_BT).mean()
+    return _fused(x_BTD, w_VD, targets_BT, cap, ex) if ex.loss_chunk else nll(logits(x_BTD, w_VD, cap), targets_BT).mean()
 
 
-def _split(a_BT, chunk: int):
+def _split(a_BT, ex: Execution):
     """(B, T, ...) as (chunks, B, chunk, ...)."""
-    return a_BT.reshape(a_BT.shape[0], -1, chunk, *a_BT.shape[2:]).swapaxes(0, 1)
+    return a_BT.reshape(a_BT.shape[0], -1, ex.loss_chunk, *a_BT.shape[2:]).swapaxes(0, 1)
 
 
 def _join(a_NBC):
@@ -47,14 +49,14 @@ def _join(a_NBC):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _fused(x_BTD, w_VD, targets_BT, cap, chunk):
-    return each(x_BTD, w_VD, targets_BT, cap, chunk).mean()
+def _fused(x_BTD, w_VD, targets_BT, cap, ex):
+    return each(x_BTD, w_VD, targets_BT, cap, ex).mean()
 
 
-def _fused_fwd(x_BTD, w_VD, targets_BT, cap, chunk):
-    w = w_VD.astype(x_BTD.dtype)
+def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
+    w, by_group = w_VD.astype(x_BTD.dtype), lambda a: a.reshape(ex.loss_groups, -1, *a.shape[1:])
 
-    def one(dw_DV, part):
+    def one(dw_GDV, part):
         x_BCD, targets_BC = part
         logits_BCV = logits(x_BCD, w, cap)
         lse_BC = jax.nn.logsumexp(logits_BCV, -1)
@@ -64,15 +66,17 @@ def _fused_fwd(x_BTD, w_VD, targets_BT, cap, chunk):
             g_BCV *= 1 - (logits_BCV / cap) ** 2
         g_BCV = g_BCV.astype(x_BTD.dtype)
         # (D, V): XLA on CPU multiplies that way round half as fast again
-        dw_DV += jnp.einsum("bcd,bcv->dv", x_BCD, g_BCV, preferred_element_type=dw_DV.dtype)
+        dw_GDV += jnp.einsum("gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype)
         loss = (lse_BC - jnp.where(hit_BCV, logits_BCV, 0).sum(-1)).sum()
-        return dw_DV, (loss, jnp.einsum("bcv,vd->bcd", g_BCV, w))
+        return dw_GDV, (loss, jnp.einsum("bcv,vd->bcd", g_BCV, w))
 
-    dw_DV, (loss, dx_NBCD) = jax.lax.scan(one, jnp.zeros_like(w_VD.T), (_split(x_BTD, chunk), _split(targets_BT, chunk)))
-    return loss.sum() / targets_BT.size, (_join(dx_NBCD), dw_DV.T)
+    zeros_GDV = jnp.zeros((ex.loss_groups, *w_VD.shape[::-1]), w_VD.dtype)
+    zeros_GDV = nn.with_logical_constraint(zeros_GDV, ("batch", "act_embed", "vocab"))
+    dw_GDV, (loss, dx_NBCD) = jax.lax.scan(one, zeros_GDV, (_split(x_BTD, ex), _split(targets_BT, ex)))
+    return loss.sum() / targets_BT.size, (_join(dx_NBCD), dw_GDV.sum(0).T)
 
 
-def _fused_bwd(cap, chunk, gradients, g):
+def _fused_bwd(cap, ex, gradients, g):
     dx_BTD, dw_VD = gradients
     return (g * dx_BTD).astype(dx_BTD.dtype), g * dw_VD, None
 

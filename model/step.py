@@ -1,5 +1,6 @@
 """One update, a loop of updates, one evaluation: pure functions of arrays."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ def variables(state: State) -> dict:
 
 def _against(lm: LM, of, tokens_BT1):
     """What `LM.apply` makes of the last states: a loss of the next tokens."""
-    return lambda x_BTD, w_VD: of(x_BTD, w_VD, tokens_BT1[:, 1:], lm.c.logit_cap, lm.ex.loss_chunk)
+    return lambda x_BTD, w_VD: of(x_BTD, w_VD, tokens_BT1[:, 1:], lm.c.logit_cap, lm.ex)
 
 
 def gradients(lm: LM, state: State, tokens_BT1):
@@ -86,15 +87,14 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
 
 def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, hyper_K, count):
     """The first `count` of K updates in one dispatch; K is static, `count` is not. Metrics have a leading axis K, zero past count."""
-    shapes = jax.eval_shape(
-        lambda s, t, h: train_step(lm, optimizer, s, t, h)[1], state, tokens_KBT1[0], jax.tree.map(lambda a: a[0], hyper_K)
-    )
+    one = jax.jit(functools.partial(train_step, lm, optimizer), inline=True)  # traced once, for the shapes and for the loop
+    shapes = jax.eval_shape(one, state, tokens_KBT1[0], jax.tree.map(lambda a: a[0], hyper_K))[1]
     empty = jax.tree.map(lambda a: jnp.zeros((tokens_KBT1.shape[0], *a.shape), a.dtype), shapes)
 
     def body(i, carry):
         state, kept = carry
         at = lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False)
-        state, metrics = train_step(lm, optimizer, state, at(tokens_KBT1), jax.tree.map(at, hyper_K))
+        state, metrics = one(state, at(tokens_KBT1), jax.tree.map(at, hyper_K))
         return state, jax.tree.map(lambda a, m: a.at[i].set(m), kept, metrics)
 
     return jax.lax.fori_loop(0, count, body, (state, empty))

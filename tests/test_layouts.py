@@ -197,3 +197,23 @@ def test_accumulation_is_one_batch(tmp_path):
 def test_bad_accumulation():
     with pytest.raises(ConfigError, match="accumulate = 3 times data x fsdp x expert of the mesh = 2: try batch=12"):
         meshes.check(meshes.parse("data=2"), WIDE, 8, 8, 3)
+
+
+CHUNKS = dict(attention_chunk=6, loss_chunk=4, loss_groups=4)
+
+
+def test_chunks_agree_with_one_device():
+    """The map and the logits in chunks on eight devices against both whole on one, in float64."""
+    d = differs("dense", "data=2,fsdp=2,tensor=2", **CHUNKS)
+    assert not bench.excess(d, "float64"), d
+
+
+def test_chunks_of_the_loss_send_no_more():
+    """The head's gradient is summed over chunks where it is, and sent once."""
+    sizes, sent = meshes.parse("data=2,fsdp=2,tensor=2"), []
+    for chunk in (2, 8):
+        ex = Execution(loss_chunk=chunk, loss_groups=4)
+        l = layouts.lay(bench.MODELS["dense"][0], bench.OPTIMIZER, ex, meshes.make(sizes))
+        rows = collectives.table(layouts.lower_step(l, bench.BATCH).compile().as_text(), sizes)
+        sent.append(sum(r["bytes"] for r in rows if r["axes"] != "tensor"))
+    assert sent[0] < 1.02 * sent[1]
