@@ -21,30 +21,36 @@ class _Done(Exception):
 
 
 class Turns:
-    """The callback of the loop: answers at the end of a stretch and waits for the next "go"."""
+    """The callback of the loop: answers at the end of a stretch and waits for the next "go". The first dispatch of a stretch is not timed: it
+    brings back what a pause has taken away."""
 
     def __init__(self, steps: int, tokens: int, say):
         self._steps, self._tokens, self._say = steps, tokens, say
-        self._last, self._since, self._goal = 0, None, None
+        self._last, self._paused, self._started = 0, None, None
 
     def __call__(self, done: int, total: int) -> None:
         """`done` updates are dispatched: when this is called those of the dispatch before are finished, and the newest has just begun."""
         finished, self._last = self._last, done
-        if not finished:
-            return
-        if self._since is None:
-            self._wait(done, {"ready": True})
-        elif finished - self._since >= self._steps:
-            wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            self._wait(done, {"tokens": (finished - self._since) * self._tokens, "wall_s": wall, "cpu_s": cpu, "peak_bytes": peak})
+        now = finished, time.perf_counter(), time.process_time()
+        if self._paused is None:
+            if finished:
+                self._pause(done, {"ready": True})
+        elif self._started is None:
+            self._started = now if finished > self._paused else None
+        elif finished - self._started[0] >= self._steps:
+            steps, wall, cpu = (b - a for a, b in zip(self._started, now))
+            self._pause(done, {"tokens": steps * self._tokens, "wall_s": wall, "cpu_s": cpu, "peak_bytes": peak()})
 
-    def _wait(self, done: int, answer: dict) -> None:
+    def _pause(self, done: int, answer: dict) -> None:
         jax.block_until_ready(jax.live_arrays())  # the newest dispatch belongs to no stretch
         self._say(answer)
         if not sys.stdin.readline():
             raise _Done
-        self._since, self._wall, self._cpu = done, time.perf_counter(), time.process_time()
+        self._paused, self._started = done, None
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def first_step(run: Run, where: Where, folder: str) -> float:
@@ -79,7 +85,7 @@ def main() -> int:
     say = lambda answer: answers.write(json.dumps(answer) + "\n")
     if spec.get("again"):  # startup: a second run of equal shape in this process, with another seed and learning rate
         first = first_step(run, where, os.path.join(spec["folder"], "first"))
-        say({"ready": True, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
+        say({"ready": True, "peak_bytes": peak()})
         other = dataclasses.replace(run, seed=run.seed + 1, optimizer=dataclasses.replace(run.optimizer, lr=2 * run.optimizer.lr))
         if sys.stdin.readline():
             say({"first_step_s": first, "again_s": first_step(other, where, os.path.join(spec["folder"], "second"))})

@@ -175,6 +175,7 @@ def main():
     trainer.step()
     say({"ready": True})
     for _ in sys.stdin:
+        trainer.step()  # brings back what a pause has taken away
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(a.steps):
             trainer.step()
