@@ -177,8 +177,11 @@ def test_collectives_are_read_by_axis():
         ("tensor", "collective-permute"): (1, 12),
         ("data+fsdp+tensor", "all-reduce"): (1, 21),
     }
+    unknown = HLO.replace("known_trip_count", "unknown")
     with pytest.raises(ValueError, match="does not know"):
-        collectives.table(HLO.replace("known_trip_count", "unknown"), sizes)
+        collectives.table(unknown, sizes)
+    condition = "%c (p: s32[]) -> pred[] {\n  %k = s32[]{:T(128)} constant(3)\n  ROOT %l = pred[] compare(%i, %k), direction=LT\n}\n"
+    assert collectives.table(condition + unknown, sizes) == collectives.table(HLO, sizes)
 
 
 def test_accumulation_is_one_batch(tmp_path):
