@@ -97,6 +97,17 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     return found, entry
 
 
+def _first(line: str, chains: set) -> bool:
+    """Whether this is not one more piece of a collective that was met: a TPU compiler spreads one over its start, the computations beside
+    which it runs, and its end, with the same channel and chain."""
+    chain = re.search(r'channel_id=(\d+).*chain_id="(\d+)"', line)
+    if not chain:
+        return True
+    new = chain.groups() not in chains
+    chains.add(chain.groups())
+    return new
+
+
 def _trips(line: str, computations) -> int | None:
     """How often a loop runs: as the compiler notes it, else the bound of its condition, counted from 0 (TPU); None if neither is there."""
     if noted := _TRIPS.search(line):
@@ -111,10 +122,11 @@ def table(text: str, sizes: dict[str, int]) -> list[dict]:
     holds a collective."""
     computations, entry = _computations(text)
     rows: dict[tuple[str, str], list[float]] = {}
+    chains: set[tuple[str, str]] = set()
 
     def visit(name: str, times: int | None) -> None:
         for line in computations.get(name, ()):
-            if found := _COLLECTIVE.search(line):
+            if (found := _COLLECTIVE.search(line)) and _first(line, chains):
                 if times is None:
                     raise ValueError("a collective in a loop whose length the compiler does not know")
                 group = _group(line, math.prod(sizes.values()))
