@@ -23,6 +23,7 @@ from data.config import Data, DataError
 
 FORMAT = 3
 BATCH = 2**20  # bytes of text that a process tokenises at a time
+ENOUGH = 16  # batches that are worth starting processes for
 SPLITS = ("train", "validation")
 
 
@@ -69,11 +70,12 @@ def _batches(documents):
 
 
 def _counted(documents, d: Data, tokenizer, workers: int):
-    """(bytes, ids, bytes of each) of every document, in order. A slow tokenizer runs in `workers` processes, as soon as there is work for two."""
+    """(bytes, ids, bytes of each) of every document, in order. A slow tokenizer runs in `workers` processes, where there is enough to do to
+    pay for their start."""
     batches = _batches(documents)
-    ahead = list(itertools.islice(batches, 2)) if tokenizer.slow and workers > 1 else []
+    ahead = list(itertools.islice(batches, ENOUGH)) if tokenizer.slow and workers > 1 else []
     batches = itertools.chain(ahead, batches)
-    if len(ahead) < 2:
+    if len(ahead) < ENOUGH:
         for batch in batches:
             yield from ((len(document), *tokenizer.counted(document)) for document in batch)
         return

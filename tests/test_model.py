@@ -155,23 +155,34 @@ def test_scan_and_remat_agree(c):
             np.testing.assert_allclose(b, a, atol=1e-6, err_msg=str(path))
 
 
-@every_shape
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def _chunked():
+    """Of every shape in the slow lane, by default of what a chunk must get right: a window, grouped heads, caps, a bias, a tied head."""
+    for c, name in zip(SHAPES, NAMES):
+        for dtype in ("float32", "bfloat16"):
+            quick = dtype == "float32" and (c.window or c.logit_cap or c.positions == "alibi" and not c.moe_layers)
+            yield pytest.param(c, dtype, id=f"{name}-{dtype}", marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("c,dtype", [*_chunked()])
 def test_chunks_agree(c, dtype):
     """Loss, every leaf of the gradient and per-token losses: the map and the logits in chunks, the last one of queries shorter, against
     both whole."""
     held, t = variables(c), tokens(c, 2)
-    state, got = step.create(LM(c), optim.Optimizer(), held["params"])._replace(buffers=held["buffers"]), []
-    for ex in (Execution(dtype), Execution(dtype, attention_chunk=6, loss_chunk=4)):
-        f = jax.jit(lambda s, t, lm=LM(c, ex): (step.gradients(lm, s, t)[:2], step.eval_step(lm, step.variables(s), t)[0]))
-        got.append(f(state, t))
-    ((want, metrics), each), ((grads, chunked), also) = got
-    close = {"float32": dict(rtol=2e-5, atol=1e-6), "bfloat16": dict(rtol=0.05, atol=0.05)}[dtype]
-    np.testing.assert_allclose(chunked["loss"], metrics["loss"], **close)
-    np.testing.assert_allclose(also, each, **({"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"atol": 0.2}))
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(grads)):
+    state = step.create(LM(c), optim.Optimizer(), held["params"])._replace(buffers=held["buffers"])
+
+    def passes(ex, state, t):
+        grads, (metrics, _) = step.gradients(LM(c, ex), state, t)
+        return grads, metrics["loss"], step.eval_step(LM(c, ex), step.variables(state), t)[0]
+
+    whole, chunks = (
+        jax.jit(functools.partial(passes, ex))(state, t) for ex in (Execution(dtype), Execution(dtype, attention_chunk=6, loss_chunk=4))
+    )
+    exact = dtype == "float32"
+    np.testing.assert_allclose(chunks[1], whole[1], rtol=2e-5 if exact else 0.02)
+    np.testing.assert_allclose(chunks[2], whole[2], atol=1e-4 if exact else 0.5)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(whole[0]), jax.tree.leaves(chunks[0])):
         largest = float(jnp.abs(a).max()) + 1e-6
-        np.testing.assert_allclose(b / largest, a / largest, atol=2e-5 if dtype == "float32" else 0.1, err_msg=str(path))
+        np.testing.assert_allclose(b / largest, a / largest, atol=2e-5 if exact else 0.3, err_msg=str(path))
 
 
 def _losses(c, ex, batch=4):

@@ -1,5 +1,6 @@
 """Bytes are counted where tokens stand: the same text weighs the same under every tokenizer, down to its windows."""
 
+import glob
 import json
 import math
 
@@ -112,3 +113,21 @@ def test_token_files_of_another_format_are_left_alone(folder, tmp_path):
     (tmp_path / "mine" / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(DataError, match="format 2, this version reads 3"):
         pipeline.load(Data(source="tokens", path=str(tmp_path / "mine")), 16)
+
+
+def test_tokenising_in_processes_is_the_same(tmp_path, monkeypatch):
+    """Two processes and one write the same files, documents in order."""
+    for i in range(40):
+        (tmp_path / f"{i}.txt").write_text(f"document {i} has words, and words have pieces. " * (i + 1))
+    files = str(tmp_path / "*.txt")
+    sentencepiece.SentencePieceTrainer.train(
+        input=",".join(sorted(glob.glob(files))), model_prefix=str(tmp_path / "m"), vocab_size=80, hard_vocab_limit=False, minloglevel=2
+    )
+    d = Data(source="text", path=files, tokenizer="sentencepiece", tokenizer_path=str(tmp_path / "m.model"))
+    monkeypatch.setattr(pack, "BATCH", 2000)
+    monkeypatch.setattr(pack, "ENOUGH", 4)
+    one, two = (pack.prepare(d, str(tmp_path / f"cache{n}"), n) for n in (1, 2))
+    assert one.meta == two.meta
+    for split in pack.SPLITS:
+        np.testing.assert_array_equal(one.tokens[split], two.tokens[split])
+        np.testing.assert_array_equal(one.token_bytes[split], two.token_bytes[split])

@@ -17,7 +17,7 @@ from experiments.benchmarks import contest
 
 CONTENDERS = ("memmap", "counted", "tokenise_one_core", "tokenise_all_cores")
 SHAPES = {
-    "full": dict(batch=32, context=512, batches=400, copies=8, pieces=4096),
+    "full": dict(batch=32, context=512, batches=400, copies=48, pieces=4096),
     "toy": dict(batch=4, context=32, batches=5, copies=1, pieces=400),
 }
 
