@@ -11,7 +11,7 @@ from collections.abc import Callable
 from data import pipeline
 from experiments import plan as plans
 from experiments.plan import Plan, Planned, SweepJob
-from launch import config, engines, record, train
+from launch import config, engines, ledger, record, train
 
 SWEEP, RUNS, ANALYSIS, REPORT = "sweep.json", engines.RUNS, "analysis.json", "report.html"
 OWN = {SWEEP, RUNS, ANALYSIS, REPORT, "slurm", "skypilot", ".lock"}  # what a sweep's folder may hold, besides workers' logs
@@ -77,7 +77,7 @@ def _difference(other: dict, mine: dict) -> str:
 def results(workdir: str, plan: Plan | None = None) -> list[dict]:
     """Results in the folder, in the plan's order (or by folder name). Raises RecordError if one is damaged."""
     root = os.path.join(workdir, RUNS)
-    names = [p.id for p in plan.runs] if plan else sorted(os.listdir(root)) if os.path.isdir(root) else []
+    names = [p.id for p in plan.runs] if plan else ledger.identities(root)
     found = []
     for name in names:
         r = record.result(os.path.join(root, name))

@@ -115,6 +115,21 @@ def begin(where) -> None:
     train.use_cache(where)
 
 
+def serve_one(order: dict) -> dict:
+    """One order in a process of its own, on a cluster: waits while another trains it, for it may die. Returns the last message."""
+    from launch import config, lease, preempt
+
+    begin(config.from_dict(config.Where, order["where"]))
+    try:
+        while (message := attempt(order))["kind"] == "elsewhere":
+            while (found := lease.holder(order["folder"])) and found.living(time.time()):
+                time.sleep(1.0)
+        return message
+    except preempt.Preempted as e:
+        print(f"isoflop: {e}", file=sys.stderr, flush=True)
+        sys.exit(preempt.STATUS)
+
+
 def serve_stdin() -> int:
     parent = os.getppid()
     _die_with_parent()
