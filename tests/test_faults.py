@@ -111,7 +111,7 @@ class Attack:
         self.drivers.append(start(self.workdir, *self._more))
 
     def obey(self):
-        """"... is damaged (...): move it away"."""
+        """ "... is damaged (...): move it away"."""
         said = re.findall(r"(\S+) is damaged .* move it away", pathlib.Path(f"{self.workdir}.log").read_text())
         if said and os.path.exists(said[-1]):
             os.rename(said[-1], f"{self.workdir}.{time.monotonic_ns()}.damaged")
@@ -278,7 +278,9 @@ def test_fifty_faults_over_24_runs(tmp_path):
         hit = len(results_so_far(attack))
         attack.finish(900)
         verdict = attack.verdict(expected)
-        print(f"\nseed {seed}: 50 faults, {time.monotonic() - began:.0f} s, command typed {attack.typed} times, {hit} of 24 done at the last fault")
+        print(
+            f"\nseed {seed}: 50 faults, {time.monotonic() - began:.0f} s, command typed {attack.typed} times, {hit} of 24 done at the last fault"
+        )
         for name, n in sorted(attack.tally.items()):
             print(f"  {n:3d} {name}")
         print(f"  results that were destroyed and made again: {sum(attack.destroyed.values())}; verdict {verdict}")

@@ -79,7 +79,9 @@ def view(s: dict):
     end = "all done" if s["counts"]["done"] == total else ""
     if s["counts"]["running"] + s["counts"]["waiting"]:
         left = None if s["left_s"] is None else f"about {duration(s['left_s'])} left"
-        end = left or ("time left: unknown yet" if s["counts"]["running"] else "nothing is training: the same isoflop sweep command goes on")
+        end = left or (
+            "time left: unknown yet" if s["counts"]["running"] else "nothing is training: the same isoflop sweep command goes on"
+        )
     counts.append(end, style="bold" if end else "")
     over = sum(s["counts"][k] for k in ("done", "failed", "diverged"))
     parts = [head, _bar(over / total, 60, "green").append(f"  {over}/{total}"), counts]

@@ -105,7 +105,11 @@ def queued(workdir: str) -> set[str] | None:
     for line in answer.stdout.splitlines():
         name, index, state = (*line.split(), "", "", "")[:3]
         token = name.removeprefix("isoflop-")
-        if token in tokens and index.isdigit() and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"):
+        if (
+            token in tokens
+            and index.isdigit()
+            and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+        ):
             with contextlib.suppress(record.RecordError, KeyError, IndexError):
                 out.add(record.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"][int(index)])
     return out
