@@ -13,7 +13,7 @@ from experiments import plan as plans
 from experiments.plan import Plan, Planned, SweepJob
 from launch import config, engines, ledger, record, train
 
-SWEEP, RUNS, ANALYSIS, REPORT = "sweep.json", engines.RUNS, "analysis.json", "report.html"
+SWEEP, RUNS, ANALYSIS, REPORT = engines.SWEEP, engines.RUNS, "analysis.json", "report.html"
 OWN = {SWEEP, RUNS, ANALYSIS, REPORT, "slurm", "skypilot", ".lock"}  # what a sweep's folder may hold, besides workers' logs
 
 

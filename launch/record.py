@@ -16,7 +16,7 @@ import time
 
 import jax
 
-from launch import config
+from launch import config, valid
 
 RESULT, METRICS, RUN, STATUS = "result.json", "metrics.jsonl", "run.json", "status.json"
 FAILURE = "failure.json"  # why the last attempt ended without a result
@@ -54,7 +54,7 @@ def write_text(path: str, text: str, durable: bool = True) -> None:
 def read_json(path: str, what: str) -> dict:
     """A JSON object. Raises RecordError with the file's name and what to do."""
     try:
-        value = json.loads(_text(path), parse_constant=_refuse)
+        value = json.loads(read_text(path), parse_constant=_refuse)
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
         return value
@@ -66,8 +66,8 @@ def _refuse(name: str):
     raise ValueError(f"{name} is not JSON")
 
 
-def _text(path: str) -> str:
-    """The text of an ordinary file of reasonable size: a pipe would block, a device would never end."""
+def read_text(path: str) -> str:
+    """The text of an ordinary file of reasonable size: a pipe would block, a device would never end. Raises OSError or ValueError."""
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as f:
         about = os.fstat(f.fileno())
         if not stat.S_ISREG(about.st_mode):
@@ -102,12 +102,11 @@ def write_once(path: str, text: str) -> bool:
 def result(folder: str) -> dict | None:
     """The result of a finished run, None if it is not finished. Raises RecordError if the file is damaged."""
     path = os.path.join(folder, RESULT)
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         return None
     r = read_json(path, "result")
-    missing = [k for k in ("id", "run", "parameters", "training_tokens", "flops", "validation") if k not in r]
-    if missing:
-        raise RecordError(f"result {path} is damaged (no {', '.join(missing)}): move it away, and the same command makes it again")
+    if wrong := valid.flaw(r):
+        raise RecordError(f"result {path} is damaged ({wrong}): move it away, and the same command makes it again")
     return r
 
 
@@ -170,6 +169,19 @@ def _step(line: str) -> float:
         return json.loads(line)["step"] if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def lines(path: str) -> list[dict]:
+    """The whole lines of a metrics.jsonl that hold numbers, or lists of them, by name; none of a file that is missing or no file."""
+    out = []
+    try:
+        for t in read_text(path).split("\n"):
+            line = json.loads(t, parse_constant=_refuse) if t.endswith("}") else None
+            if isinstance(line, dict) and valid.number(line.get("step")) and valid.numbers(line):
+                out.append(line)
+    except (OSError, ValueError, RecursionError):
+        pass
+    return out
 
 
 class Metrics:

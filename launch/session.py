@@ -84,6 +84,11 @@ class Session:
         self.saver.save(self.done, state, meta, loss)
         self.phase("step")
 
+    def settle(self) -> None:
+        """Until the last save is on the disk and marked: the result comes after everything it stands for."""
+        if self._saver:
+            self._saver.wait()
+
     def check(self) -> None:
         self._lease.watch()
         if self._saver:

@@ -208,6 +208,8 @@ def train(
         now = time.perf_counter()
         times = {"train": seconds, "setup": compiled_s, "evaluate": now - evaluating, "total": now - started}
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
+        session.settle()
+        out.close()
         if leader:
             lease.check()
             return record.finish(folder, result)

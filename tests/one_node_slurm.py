@@ -1,6 +1,6 @@
 """A Slurm of one node for tests: munged, slurmctld and slurmd on loopback, as root, without systemd or cgroups. Up in about a second.
 
-    apt-get install -y --no-install-recommends slurm-wlm munge
+apt-get install -y --no-install-recommends slurm-wlm munge
 """
 
 import contextlib
@@ -43,7 +43,11 @@ PartitionName=ci Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=N
 
 def missing() -> str | None:
     """Why there can be no Slurm here; None if there can."""
-    gone = [c for c in ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue") if not shutil.which(c) and not os.path.exists(f"/usr/sbin/{c}")]
+    gone = [
+        c
+        for c in ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue")
+        if not shutil.which(c) and not os.path.exists(f"/usr/sbin/{c}")
+    ]
     if gone:
         return f"{', '.join(gone)} not installed: apt-get install --no-install-recommends slurm-wlm munge"
     return None if os.geteuid() == 0 else "a one-node Slurm is started by root"

@@ -166,6 +166,9 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
     results = sweep.results(workdir, plan)
     open_runs = len(plan.runs) - len(results) - len(failures)
     if open_runs:
+        if fv.format == "json":
+            print(json.dumps({"report": None, "runs": len(results), "failed": failures, "open": open_runs}))
+            return 1 if failures else 0
         print(f"{len(results)} of {len(plan.runs)} runs are done, {open_runs} are handed over: isoflop status {os.path.relpath(workdir)}")
         return 1 if failures else 0
     analysis = fit_verb.analyse(results, fv.bootstrap)

@@ -23,7 +23,7 @@ ENGINES = {
     "slurm": "launch.engines.slurm",
     "skypilot": "launch.engines.skypilot",
 }
-RUNS = "runs"
+SWEEP, RUNS = "sweep.json", "runs"
 DEATHS = 3  # times that a run's process may die, without having said why, before the run counts as failed
 
 

@@ -9,7 +9,6 @@ out again. The command may be stopped and typed again; the jobs go on, and none 
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import signal
@@ -44,7 +43,7 @@ def place(where: Where, runs: int) -> Place:
     if s.gpus_per_node < 0:
         raise ConfigError(f"where.slurm.gpus_per_node={s.gpus_per_node} cannot be negative")
     _extra(s.extra)
-    devices = s.nodes * s.gpus_per_node or math.prod(mesh.parse(where.mesh).values() or [0]) or s.nodes * s.tasks_per_node
+    devices = s.nodes * s.gpus_per_node or mesh.devices(where.mesh) or s.nodes * s.tasks_per_node
     return Place("gpu" if s.gpus_per_node else "cpu", devices, where.workers or runs)
 
 

@@ -108,10 +108,14 @@ def _die_with_parent() -> None:
 
 
 def begin(where) -> None:
-    """Devices and caches, before jax is first used."""
+    """Devices and caches, before jax is first used. Joins the other processes of the job step, if there are any."""
     from launch import mesh, train
 
-    mesh.simulate(mesh.parse(where.mesh))
+    sizes, processes = mesh.parse(where.mesh), int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if processes > 1:
+        mesh.join(None, processes, int(os.environ["SLURM_PROCID"]), sizes)
+    else:
+        mesh.simulate(sizes)
     train.use_cache(where)
 
 
