@@ -47,11 +47,11 @@ LAYOUTS = {
 
 
 class Trajectory(NamedTuple):
-    """loss of every step; gradients of the first step and of the last, and the parameters after it, as trees of host arrays."""
+    """loss of every step; gradients of the first step and of the last, leaf by name; the parameters after it, as a tree."""
 
     loss: np.ndarray
-    first: Any
-    last: Any
+    first: dict
+    last: dict
     params: Any
 
 
@@ -88,7 +88,7 @@ def follow(model: Model, moe: str, mesh: str = "data=1", dtype: str = "float32",
     loss, first = [np.asarray(metrics["loss"])[:1]], whole(state.opt[1].mu)
     state, metrics = program(state, put(np.roll(read, -1, 0)), one, np.int32(STEPS - 1))
     loss.append(np.asarray(metrics["loss"])[: STEPS - 1])
-    return Trajectory(np.concatenate(loss), *(flat(whole(t)) for t in (first, state.opt[1].mu, state.params)))
+    return Trajectory(np.concatenate(loss), flat(first), flat(whole(state.opt[1].mu)), params.unrolled(whole(state.params)))
 
 
 def flat(tree) -> dict:
