@@ -4,7 +4,6 @@ import dataclasses
 import typing
 
 from launch import config
-from model import account
 
 
 def number(v) -> bool:
@@ -24,9 +23,9 @@ def optional(kind):
     return lambda v: v is None or kind(v)
 
 
-def each(kind, *wanted: str):
-    """An object whose values are all of a kind, with `wanted` among its keys."""
-    return lambda v: isinstance(v, dict) and all(k in v for k in wanted) and all(text(k) and kind(x) for k, x in v.items())
+def each(kind):
+    """An object whose values are all of a kind."""
+    return lambda v: isinstance(v, dict) and all(text(k) and kind(x) for k, x in v.items())
 
 
 def numbers(v) -> bool:
@@ -37,8 +36,8 @@ def numbers(v) -> bool:
 
 
 def parameters(v) -> bool:
-    counts = ("total", "active", "non_embedding", "active_non_embedding", "multiplied")
-    return isinstance(v, dict) and numbers(v) and all(positive(v.get(k)) for k in counts)
+    """By group and in total; what is an N must be positive."""
+    return isinstance(v, dict) and numbers(v) and all(positive(v.get(k, 1)) for k in ("total", "active", "non_embedding", "multiplied"))
 
 
 RESULT = {  # a name with ? may be missing
@@ -53,7 +52,7 @@ RESULT = {  # a name with ? may be missing
         "lr_multiplier?": optional(positive),
         "sweep?": optional(text),
     },
-    "run": lambda v: isinstance(v, dict) and typed(config.Run, v) is None and {"model", "optimizer", "seed", "dtype"} <= v.keys(),
+    "run": lambda v: isinstance(v, dict) and typed(config.Run, v) is None,
     "steps?": number,
     "skipped?": optional(number),
     "parameters": parameters,
@@ -61,20 +60,20 @@ RESULT = {  # a name with ? may be missing
     "dataset_tokens?": optional(positive),
     "epochs?": optional(number),
     "bytes?": optional(number),
-    "flops": each(positive, *account.CONVENTIONS),
+    "flops": each(positive),
     "flops_per_token?": each(positive),
     "executed_flops?": optional(number),
     "train_loss?": optional(number),
     "validation": {"loss": optional(number), "se?": optional(number), "excess?": optional(number), "excess_se?": optional(number)},
     "moe?": numbers,
-    "seconds": each(number, "train", "total"),
+    "seconds?": each(number),
     "tokens_per_s?": optional(number),
     "mfu_matmul?": optional(number),
-    "device": {"kind": text},
-    "versions": each(optional(text)),
-    "commit": optional(text),
-    "corpus": text,
-    "fingerprints": each(text, "corpus"),
+    "device?": {"kind": text},
+    "versions?": each(optional(text)),
+    "commit?": optional(text),
+    "corpus?": text,
+    "fingerprints?": each(text),
 }
 
 

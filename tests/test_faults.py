@@ -264,7 +264,7 @@ def test_a_few_faults(tmp_path):
 def test_fifty_faults_over_24_runs(tmp_path):
     """About a quarter of an hour on two busy cores."""
     seed = int(os.environ.get("FAULTS_SEED", "0"))
-    more = ["--set=sweep.budgets=6e10,1.2e11,1.8e11", "--set=sweep.seeds=0,1,2,3", "--set=where.checkpoint_every=3000"]
+    more = ["--set=sweep.budgets=2e10,4e10,6e10", "--set=sweep.seeds=0,1,2,3", "--set=where.checkpoint_every=1000"]
     expected = alone(tmp_path / "alone", *more)
     assert len(expected) == 24
     disk = tmp_path / "disk"
@@ -274,7 +274,7 @@ def test_fifty_faults_over_24_runs(tmp_path):
     began = time.monotonic()
     try:
         kinds = [k for k in Attack.KINDS if mounted or k != "fill disk"]
-        attack.faults(50, (2, 10), kinds)
+        attack.faults(50, (1.5, 7), kinds)
         hit = len(results_so_far(attack))
         attack.finish(900)
         verdict = attack.verdict(expected)

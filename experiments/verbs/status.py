@@ -103,17 +103,19 @@ def _training(runs):
     mine = [r for r in runs if r["state"] == "running"]
     if not mine:
         return None
+    from rich.text import Text
+
     t = _table("training", "family", "size", "", "step", "loss", "by", "last sign of life")
     for r in mine[:ROWS]:
         known = r["step"] is not None and r["of"]
         t.add_row(
-            r["id"][:40],
-            cli.printable(r["family"], 20),
+            Text(r["id"][:40]),
+            Text(cli.printable(r["family"], 20)),
             str(r["size"] or ""),
             _bar(min(1.0, r["step"] / r["of"]) if known else 0.0, 20, "cyan"),
             f"{r['step']}/{r['of']}" if known else "",
             "" if r["loss"] is None else f"{r['loss']:.3f}",
-            cli.printable(r["holder"], 40),
+            Text(cli.printable(r["holder"], 40)),
             f"{r['age']:.0f} s ago",
         )
     if len(mine) > ROWS:
@@ -130,7 +132,9 @@ def _troubles(runs):
     t = _table("set aside", "", "family", "size", "why")
     for r in bad[:ROWS]:
         what = Text(f"{SIGN[r['state']]} {r['state']}", style=COLOUR[r["state"]])
-        t.add_row(r["id"][:40], what, cli.printable(r["family"], 20), str(r["size"] or ""), Text(cli.printable(r["why"] or "", 300)))
+        t.add_row(
+            Text(r["id"][:40]), what, Text(cli.printable(r["family"], 20)), str(r["size"] or ""), Text(cli.printable(r["why"] or "", 300))
+        )
     if len(bad) > ROWS:
         t.add_row(f"and {len(bad) - ROWS} more")
     return t

@@ -127,6 +127,7 @@ def main(orders: str, workdir: str) -> int:
     where = config.from_dict(Where, todo[0]["where"])
     try:
         if listed["together"]:
+            worker.begin(where, several=True)
             said = [worker.serve_one(o) for o in todo]
             failures = [f"run {o['id']}: {m['error']}" for o, m in zip(todo, said, strict=True) if m["kind"] == "failed"]
         else:

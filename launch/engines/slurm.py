@@ -19,7 +19,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 
-from launch import checkpoint, ledger, mesh, preempt, record
+from launch import checkpoint, config, ledger, mesh, preempt, record
 from launch.config import ConfigError, Where
 from launch.engines import DEATHS, Place, Task, worker
 
@@ -119,6 +119,7 @@ def serve(path: str, index: int) -> None:
     """What a job runs: one order of the file at `path`. Ends with status 75 where it was told to stop and has saved."""
     signal.signal(signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the time limit is near
     order = record.read_json(path, "orders")["orders"][index]
+    worker.begin(config.from_dict(Where, order["where"]), several=True)
     message = worker.serve_one(order)
     print(json.dumps(message), flush=True)
 

@@ -107,23 +107,22 @@ def _die_with_parent() -> None:
         sys.exit(1)
 
 
-def begin(where) -> None:
-    """Devices and caches, before jax is first used. Joins the other processes of the job step, if there are any."""
-    from launch import mesh, train
+def begin(where, several: bool = False) -> None:
+    """Devices and caches, before jax is first used. `several`: joins the processes that a cluster has started beside this one."""
+    from launch import cluster, mesh, train
 
-    sizes, processes = mesh.parse(where.mesh), int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    if processes > 1:
-        mesh.join(None, processes, int(os.environ["SLURM_PROCID"]), sizes)
+    sizes, place = mesh.parse(where.mesh), cluster.detect(os.environ) if several else None
+    if place:
+        cluster.join(place, sizes)
     else:
         mesh.simulate(sizes)
     train.use_cache(where)
 
 
 def serve_one(order: dict) -> dict:
-    """One order in a process of its own, on a cluster: waits while another trains it, for it may die. Returns the last message."""
-    from launch import config, lease, preempt
+    """One order on a cluster: waits while another trains it, for it may die. Returns the last message; exits with status 75 if told to stop."""
+    from launch import lease, preempt
 
-    begin(config.from_dict(config.Where, order["where"]))
     try:
         while (message := attempt(order))["kind"] == "elsewhere":
             while (found := lease.holder(order["folder"])) and found.living(time.time()):
