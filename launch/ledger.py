@@ -39,12 +39,13 @@ def standing(folder: str) -> Standing:
         seconds = number((result.get("seconds") or {}).get("total"))
         return Standing(state, steps, steps, number(result["validation"].get("loss")), _words(result.get("why")), seconds=seconds)
     status = _status(folder)
-    step, of = whole(status.get("step")), whole(status.get("of"))
+    (logged, loss), of = _last(folder), whole(status.get("of"))
+    step = max([s for s in (whole(status.get("step")), logged) if s is not None], default=None)
     found = lease.holder(folder)
     if found and found.living(time.time()):
-        return Standing("running", step, of, _loss(folder), holder=str(found), age=max(0.0, time.time() - found.renewed))
+        return Standing("running", step, of, loss, holder=str(found), age=max(0.0, time.time() - found.renewed))
     why = record.failure(folder)
-    return Standing("failed" if why else "waiting", step, of, _loss(folder), why)
+    return Standing("failed" if why else "waiting", step, of, loss, why)
 
 
 def _status(folder: str) -> dict:
@@ -69,15 +70,16 @@ def whole(value) -> int | None:
     return None if n is None or n < 0 else int(n)
 
 
-def _loss(folder: str) -> float | None:
-    """The training loss of the last whole line of metrics.jsonl."""
+def _last(folder: str) -> tuple[int | None, float | None]:
+    """(step, training loss) of the last whole line of metrics.jsonl."""
     try:
-        with open(os.path.join(folder, record.METRICS), "rb") as f:
+        with record.ordinary(os.path.join(folder, record.METRICS)) as f:
             f.seek(max(0, os.fstat(f.fileno()).st_size - 2**16))
             lines = [t for t in f.read(2**16).split(b"\n") if t.endswith(b"}")]
-        return number(json.loads(lines[-1]).get("loss"))
+        last = json.loads(lines[-1])
+        return whole(last.get("step")), number(last.get("loss"))
     except (OSError, ValueError, IndexError, AttributeError, RecursionError):
-        return None
+        return None, None
 
 
 class Planned(NamedTuple):

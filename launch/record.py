@@ -66,14 +66,18 @@ def _refuse(name: str):
     raise ValueError(f"{name} is not JSON")
 
 
+def ordinary(path: str):
+    """Opens an ordinary file of reasonable size for reading bytes: a pipe would block, a device would never end. Raises OSError or ValueError."""
+    f = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    about = os.fstat(f.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST:
+        return f
+    f.close()
+    raise ValueError("not a file" if not stat.S_ISREG(about.st_mode) else f"{about.st_size:,} bytes are no record")
+
+
 def read_text(path: str) -> str:
-    """The text of an ordinary file of reasonable size: a pipe would block, a device would never end. Raises OSError or ValueError."""
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as f:
-        about = os.fstat(f.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("not a file")
-        if about.st_size > LARGEST:
-            raise ValueError(f"{about.st_size:,} bytes are no record")
+    with ordinary(path) as f:
         return f.read(LARGEST).decode()
 
 

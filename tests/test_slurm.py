@@ -15,6 +15,7 @@ from tests import one_node_slurm
 from tests.conftest import ROOT
 from tests.test_faults import SWEEP
 
+pytest.importorskip("submitit", reason='pip install -e ".[slurm]"')
 WHY = one_node_slurm.missing()
 pytestmark = pytest.mark.skipif(WHY is not None, reason=str(WHY))
 RUNS = ["--set=sweep.families=dense", "--set=sweep.budgets=1e10,2e10", "--set=sweep.seeds=0,1,2", "--set=where.checkpoint_every=500"]
