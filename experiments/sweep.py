@@ -14,7 +14,16 @@ from experiments.plan import Plan, Planned, SweepJob
 from launch import config, engines, ledger, record, train
 
 SWEEP, RUNS, ANALYSIS, REPORT = engines.SWEEP, engines.RUNS, "analysis.json", "report.html"
-OWN = {SWEEP, RUNS, ANALYSIS, REPORT, "slurm", "skypilot", ".lock"}  # what a sweep's folder may hold, besides workers' logs
+OWN = {
+    SWEEP,
+    RUNS,
+    ANALYSIS,
+    REPORT,
+    "forecast.json",
+    "slurm",
+    "skypilot",
+    ".lock",
+}  # what a sweep's folder may hold, besides workers' logs
 
 
 def describe(job: SweepJob) -> dict:

@@ -66,7 +66,7 @@ RESULT = {  # a name with ? may be missing
     "train_loss?": optional(number),
     "validation": {"loss": optional(number), "se?": optional(number), "excess?": optional(number), "excess_se?": optional(number)},
     "moe?": numbers,
-    "seconds?": each(number),
+    "seconds?": each(optional(number)),
     "tokens_per_s?": optional(number),
     "mfu_matmul?": optional(number),
     "device?": {"kind": text},

@@ -93,9 +93,14 @@ def _table(*columns):
     from rich import box
     from rich.table import Table
 
-    t = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    t = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in columns:
-        t.add_column(name, justify="right" if name in ("size", "step", "loss") else "left", no_wrap=name != "why", overflow="fold")
+        t.add_column(
+            name,
+            justify="right" if name in ("size", "step", "loss", "silent") else "left",
+            no_wrap=name != "why",
+            overflow="ellipsis" if name == "process" else "fold",
+        )
     return t
 
 
@@ -105,18 +110,18 @@ def _training(runs):
         return None
     from rich.text import Text
 
-    t = _table("training", "family", "size", "", "step", "loss", "by", "last sign of life")
+    t = _table("training", "family", "size", "", "step", "loss", "silent", "process")
     for r in mine[:ROWS]:
         known = r["step"] is not None and r["of"]
         t.add_row(
             Text(r["id"][:40]),
             Text(cli.printable(r["family"], 20)),
             str(r["size"] or ""),
-            _bar(min(1.0, r["step"] / r["of"]) if known else 0.0, 20, "cyan"),
+            _bar(min(1.0, r["step"] / r["of"]) if known else 0.0, 10, "cyan"),
             f"{r['step']}/{r['of']}" if known else "",
             "" if r["loss"] is None else f"{r['loss']:.3f}",
-            Text(cli.printable(r["holder"], 40)),
-            f"{r['age']:.0f} s ago",
+            duration(r["age"]),
+            Text(cli.printable(r["holder"], 40).removeprefix("process ")),
         )
     if len(mine) > ROWS:
         t.add_row(f"and {len(mine) - ROWS} more")

@@ -6,6 +6,7 @@ python -m launch.engines.worker ORDERS.json WORKDIR all orders of a file that ar
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import json
 import os
@@ -44,6 +45,8 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
             if isinstance(e, lease.Lost) or _held_by_another(folder):  # whatever went wrong came of the overlap
                 return {"kind": "elsewhere", "error": str(e)}
             error, smaller = f"{type(e).__name__}: {str(e).splitlines()[0][:300] if str(e) else ''}", None
+            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+                error = f"no space left on the disk of {folder}: make room, and the same command goes on"
             if out_of_memory(e):
                 smaller = None if halved else _halved(run, where)
                 error = f"out of memory, {'at half the micro-batch too' if halved else 'and the micro-batch cannot be halved'} ({error})"
