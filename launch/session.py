@@ -1,5 +1,6 @@
-"""What surrounds the loop of a run: its phase, its checkpoints, and being told to stop."""
+"""What surrounds the loop of a run: who holds it, its phase, its checkpoints, and being told to stop."""
 
+import contextlib
 import json
 import os
 import platform
@@ -10,6 +11,28 @@ import numpy as np
 
 from launch import checkpoint, config, preempt, record
 from launch.config import Run, Where
+from launch.lease import Held, Lease, Nothing
+
+
+@contextlib.contextmanager
+def hold(run: Run, where: Where, folder: str):
+    """The lease of the run's folder, None if its result stands. Process 0 decides for all. Raises RecordError."""
+    with contextlib.ExitStack() as held:
+        mine, error, verdict = Nothing(), None, 0
+        if jax.process_index() == 0:
+            try:
+                record.claim(folder, run)
+                mine = held.enter_context(Lease(folder, where.lease))
+                verdict = 1 if record.result(folder) is None else 2
+            except (OSError, record.RecordError) as e:
+                error = e
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            verdict = int(multihost_utils.broadcast_one_to_all(np.int32(verdict)))
+        if verdict == 0:
+            raise error or Held(f"{folder}: process 0 cannot have it, and says why")
+        yield None if verdict == 2 else mine
 
 
 class Session:

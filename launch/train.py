@@ -20,12 +20,11 @@ import numpy as np
 from data import pipeline
 from launch import config, divergence, hardware, record
 from launch import layout as layouts
-from launch import lease as leases
 from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
 from launch.layout import Layout
 from launch.meter import Meter
-from launch.session import Session
+from launch.session import Session, hold
 from model import account, optim, params, step
 from model.config import Execution
 
@@ -184,7 +183,7 @@ def train(
     dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
     check(run, where, dataset)
     with contextlib.ExitStack() as held:
-        lease = held.enter_context(_hold(run, where, folder))
+        lease = held.enter_context(hold(run, where, folder))
         if lease is None:
             return record.result(folder)
         session = held.enter_context(Session(run, where, folder, total, lease, say))
@@ -214,27 +213,6 @@ def train(
             lease.check()
             return record.finish(folder, result)
     return result
-
-
-@contextlib.contextmanager
-def _hold(run: Run, where: Where, folder: str):
-    """The lease of the run's folder, None if its result stands. Process 0 decides for all. Raises RecordError."""
-    with contextlib.ExitStack() as held:
-        lease, error, verdict = leases.Nothing(), None, 0
-        if jax.process_index() == 0:
-            try:
-                record.claim(folder, run)
-                lease = held.enter_context(leases.Lease(folder, where.lease))
-                verdict = 1 if record.result(folder) is None else 2
-            except (OSError, record.RecordError) as e:
-                error = e
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            verdict = int(multihost_utils.broadcast_one_to_all(np.int32(verdict)))
-        if verdict == 0:
-            raise error or leases.Held(f"{folder}: process 0 cannot have it, and says why")
-        yield None if verdict == 2 else lease
 
 
 def _initial(p: Program, run: Run, where: Where):
