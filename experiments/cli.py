@@ -83,6 +83,11 @@ def printable(text, longest: int = 2000) -> str:
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
+def plain(text: str) -> str:
+    """`text`, lines and blanks kept, without what a terminal takes for a command."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callable) -> int:
     """Parses `argv` and calls `body(fv)`. Returns the exit status: 2 and one line on stderr for bad input."""
     try:

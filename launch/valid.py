@@ -1,6 +1,7 @@
 """Whether a result.json says what one says: a folder may come from anybody, and what reads it counts on numbers where numbers belong."""
 
 import dataclasses
+import re
 import typing
 
 from launch import config
@@ -17,6 +18,11 @@ def positive(v) -> bool:
 
 def text(v) -> bool:
     return isinstance(v, str) and len(v) < 10_000
+
+
+def name(v) -> bool:
+    """A plain word or two: figures read dollars as mathematics."""
+    return isinstance(v, str) and re.fullmatch(r"[\w .:+/-]{1,80}", v) is not None
 
 
 def optional(kind):
@@ -40,15 +46,15 @@ def parameters(v) -> bool:
     return isinstance(v, dict) and numbers(v) and all(positive(v.get(k, 1)) for k in ("total", "active", "non_embedding", "multiplied"))
 
 
-RESULT = {  # a name with ? may be missing
+RESULT = {  # a field with ? may be missing
     "id": text,
-    "family": text,
+    "family": name,
     "status": lambda v: v in ("finished", "diverged"),
     "why?": optional(text),
     "tags": {
         "size?": optional(positive),
         "budget?": optional(positive),
-        "role?": optional(text),
+        "role?": optional(name),
         "lr_multiplier?": optional(positive),
         "sweep?": optional(text),
     },
@@ -82,11 +88,11 @@ def flaw(value, shape=None, path: str = "") -> str | None:
     shape = RESULT if shape is None else shape
     if not isinstance(value, dict):
         return f"{path or 'it'} is no object"
-    for name, kind in shape.items():
-        key = name.rstrip("?")
+    for field, kind in shape.items():
+        key = field.rstrip("?")
         where = f"{path}.{key}".lstrip(".")
         if key not in value:
-            if name == key:
+            if field == key:
                 return f"no {where}"
         elif isinstance(kind, dict):
             if inner := flaw(value[key], kind, where):
@@ -103,10 +109,10 @@ def _shown(v) -> str:
 
 def typed(cls, d: dict, path: str = "") -> str | None:
     """The first field of `d` that is not of the type that dataclass `cls` gives it; fields that `cls` lacks are another version's."""
-    for name, kind in typing.get_type_hints(cls).items():
-        if name not in d:
+    for field, kind in typing.get_type_hints(cls).items():
+        if field not in d:
             continue
-        v, where = d[name], f"{path}.{name}".lstrip(".")
+        v, where = d[field], f"{path}.{field}".lstrip(".")
         if dataclasses.is_dataclass(kind):
             wrong = typed(kind, v, where) if isinstance(v, dict) else f"{where} is {_shown(v)}"
             if wrong:

@@ -101,6 +101,8 @@ def test_who_lost_the_run_writes_neither_checkpoint_nor_result(tmp_path):
 
     def progress(done, total):
         if done == 6:
+            while checkpoint.steps(str(tmp_path / "r")) != [4]:
+                time.sleep(0.01)
             forged(tmp_path / "r", 5)
 
     with pytest.raises(lease.Lost):

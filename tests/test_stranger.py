@@ -34,7 +34,13 @@ def result(i: int) -> dict:
         "tags": {"size": size, "budget": budget, "role": "grid", "lr_multiplier": 1.0, "sweep": "s"},
         "status": "finished",
         "why": None,
-        "run": {"model": {"seq_len": 32, "d_ff": 4 * size}, "optimizer": {"lr": 0.01}, "seed": 0, "batch": 2, "dtype": "float32"},
+        "run": {
+            "model": {"seq_len": 32, "d_model": size, "n_layers": 2, "d_ff": 4 * size},
+            "optimizer": {"lr": 0.01},
+            "seed": 0,
+            "batch": 2,
+            "dtype": "float32",
+        },
         "steps": 100,
         "skipped": 0,
         "parameters": {"groups": {"attention": n}, "embedding": 0, **counts},
@@ -44,7 +50,8 @@ def result(i: int) -> dict:
         "flops": {k: 6 * n * tokens for k in account.CONVENTIONS},
         "flops_per_token": {k: 6 * n for k in account.CONVENTIONS},
         "train_loss": 2.1,
-        "validation": {"loss": 1.7 + 40 / n**0.5 + 300 / tokens**0.5, "se": 0.01, "excess": None, "excess_se": None},
+        "validation": {"loss": 1.7 + 40 / n**0.5 + 300 / tokens**0.5, "se": 0.01, "bits_per_byte": 3.0, "excess": None, "excess_se": None},
+        "tokens_per_s": 1e4,
         "moe": {"auxiliary": 0.0},
         "seconds": {"train": 2.0, "total": 3.0},
         "device": {"kind": "cpu"},
@@ -93,13 +100,15 @@ def test_a_sound_folder_is_read(tmp_path, capsys):
 def test_markup_and_terminal_commands_stay_text(tmp_path, capsys):
     rows = [result(i) for i in range(6)]
     for r in rows:
-        r["corpus"] = r["commit"] = r["device"]["kind"] = r["tags"]["role"] = MARKUP + ESCAPE
-        r["family"], r["versions"], r["fingerprints"] = MARKUP + ESCAPE, {MARKUP: MARKUP}, {"corpus": MARKUP, MARKUP: "x"}
+        r["corpus"] = r["commit"] = r["device"]["kind"] = r["tags"]["sweep"] = MARKUP + ESCAPE
+        r["versions"], r["fingerprints"] = {MARKUP: MARKUP}, {"corpus": MARKUP, MARKUP: "x"}
     rows[0] |= {"status": "diverged", "why": MARKUP + ESCAPE}
     w = write(tmp_path / "w", rows, {"sweep": {"name": MARKUP + ESCAPE}})
     assert calls(w, capsys) == [0, 0, 0]
     page = (w / "report.html").read_text()
     assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
+    for family in (MARKUP + ESCAPE, r"$\frac{$", ""):  # drawn into figures
+        assert calls(write(tmp_path / "w", [result(0) | {"family": family}]), capsys) == [0, 2, 2]
 
 
 def test_hostile_names(tmp_path, capsys):

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from experiments import ladder, recipes
@@ -77,11 +79,14 @@ def stdout_to_stderr(active: bool):
 
 @contextlib.contextmanager
 def complete():
-    """A record without a field that is asked for, as one line: other versions wrote less."""
+    """Records that lack what is asked of them, or say together what no sweep says, as one line with the place in the code."""
     try:
         yield
-    except KeyError as e:
-        raise RecordError(f"a result.json lacks {e}: it was written by another version, or is damaged") from None
+    except (KeyError, TypeError, ZeroDivisionError, OverflowError) as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        what = f"lacks {e}" if isinstance(e, KeyError) else f"does not add up ({type(e).__name__}: {e})"
+        place = f"{os.path.basename(at.filename)}:{at.lineno}"
+        raise RecordError(f"a result.json {what}, at {place}: it was written by another version, or is damaged") from e
 
 
 __all__ = ["complete", "load", "number", "spread", "stdout_to_stderr"]

@@ -144,12 +144,12 @@ def _body(fv) -> int:
             raise UserError("--runs is missing: name a CSV file, or the folder of a sweep")
         with common.complete():
             a = _law(fv)
-        print(json.dumps(a) if fv.format == "json" else law_text.text(a))
+        print(json.dumps(a) if fv.format == "json" else cli.plain(law_text.text(a)))
         return 0
     results = load(fv)
     with common.complete():
         a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
-    print(json.dumps(a) if fv.format == "json" else text(a))
+    print(json.dumps(a) if fv.format == "json" else cli.plain(text(a)))
     return 0
 
 

@@ -177,7 +177,7 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
     if fv.format == "json":
         print(json.dumps({"report": path, "runs": len(results), "failed": failures, "analysis": analysis}))
     else:
-        print(fit_verb.text(analysis))
+        print(cli.plain(fit_verb.text(analysis)))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
 

@@ -110,7 +110,7 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
     if not where.sky.launch:
         print(f"isoflop: wrote {path}; launch it with: {' '.join(command)}", file=sys.stderr)
         return
-    answer = subprocess.run(command, check=False, stdout=sys.stderr)
+    answer = subprocess.run(command, check=False, stdout=2)  # stdout is for the answer
     if answer.returncode:
         raise record.RecordError(f"{' '.join(command)} ended with status {answer.returncode}: its own words stand above")
 
