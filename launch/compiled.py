@@ -76,7 +76,8 @@ def described(topology: str, sizes: dict[str, int]):
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology)
     try:
-        found = topologies.get_topology_desc(topology, "tpu")
+        with _log([]):
+            found = topologies.get_topology_desc(topology, "tpu")
     except Exception as error:  # whatever libtpu raises, it is about the name or its absence
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
