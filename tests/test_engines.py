@@ -234,9 +234,11 @@ def test_squeue_finds_jobs_by_the_name_of_their_array(tmp_path, monkeypatch):
     """Job ids are used again by a controller that lost its memory; other people's jobs and ended ones do not count."""
     (tmp_path / "slurm" / "tok").mkdir(parents=True)
     record.write_json(str(tmp_path / "slurm" / "tok" / slurm.ORDERS), {"ids": ["a", "b", "c"], "orders": []})
-    text = "isoflop-tok 0 RUNNING\nisoflop-tok 2 PENDING\nisoflop-tok 1 FAILED\nisoflop-other 1 RUNNING\nbash N/A RUNNING\n\n"
+    (tmp_path / "slurm" / "one").mkdir()
+    record.write_json(str(tmp_path / "slurm" / "one" / slurm.ORDERS), {"ids": ["d"], "orders": []})
+    text = "isoflop-one N/A RUNNING\nisoflop-tok 0 RUNNING\nisoflop-tok 2 PENDING\nisoflop-tok 1 FAILED\nisoflop-other 1 RUNNING\nbash N/A RUNNING\n\n"
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, stdout=text))
-    assert slurm.queued(str(tmp_path)) == {"a", "c"}
+    assert slurm.queued(str(tmp_path)) == {"a", "c", "d"}
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, stdout=""))
     assert slurm.queued(str(tmp_path)) is None and slurm.queued(str(tmp_path / "new")) == set()
 

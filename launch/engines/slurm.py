@@ -24,6 +24,7 @@ from launch.config import ConfigError, Where
 from launch.engines import DEATHS, Place, Task, worker
 
 ORDERS = "orders.json"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 NOTICE = 90  # seconds before its time limit at which a job is told to save
 
 
@@ -105,13 +106,10 @@ def queued(workdir: str) -> set[str] | None:
     for line in answer.stdout.splitlines():
         name, index, state = (*line.split(), "", "", "")[:3]
         token = name.removeprefix("isoflop-")
-        if (
-            token in tokens
-            and index.isdigit()
-            and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-        ):
+        if token in tokens and state not in ENDED:
             with contextlib.suppress(record.RecordError, KeyError, IndexError):
-                out.add(record.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"][int(index)])
+                ids = record.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"]
+                out.add(ids[int(index) if index.isdigit() else 0])  # a single job is no array
     return out
 
 
