@@ -85,8 +85,6 @@ def write_once(path: str, text: str) -> bool:
     """Like write_text, but never replaces a file: False if one stands there. Of several processes one wins.
 
     link(2) is the rename that does not replace; where a mounted bucket has no links, looking first must do."""
-    if os.path.exists(path):
-        return False
     fresh = f"{os.path.join(os.path.dirname(path), UNFINISHED)}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"
     write_text(fresh, text)
     try:
