@@ -106,9 +106,11 @@ WIDE = Model(vocab_size=1040, seq_len=32, d_model=128, n_layers=2, n_heads=4, d_
 ROUTED = dataclasses.replace(WIDE, pattern=("attention/moe",), capacity_factor=1.25)
 
 
-def test_what_is_compiled():
-    """Capacity exchanges tokens over the experts' axis and nothing but gradients over data; nothing is rematerialised involuntarily."""
-    sizes = meshes.parse("data=2,fsdp=2,expert=2")
+def test_what_is_compiled(monkeypatch):
+    """Capacity exchanges tokens over the experts' axis and nothing but gradients over data; nothing is rematerialised involuntarily; what
+    a loop over micro-batches carries of gradients is sharded as the parameters are."""
+    sizes, texts, table = meshes.parse("data=2,fsdp=2,expert=2"), [], collectives.table
+    monkeypatch.setattr(collectives, "table", lambda text, sizes: texts.append(text) or table(text, sizes))
     d = compiled.over(ROUTED, Execution(moe="capacity", moe_groups=8, accumulate=2), 16, meshes.make(sizes))
     assert d["involuntary_rematerialisations"] == 0
     rows = {(r["axes"], r["op"]): r for r in d["collectives"]}
@@ -118,6 +120,8 @@ def test_what_is_compiled():
     assert rows["expert", "all-to-all"]["bytes"] == 16 * held / 2
     over_data = {op for axes, op in rows if "data" in axes}
     assert over_data == {"all-reduce"}
+    carried = [line.split(" while(")[0] for line in texts[0].splitlines() if " while(" in line and "f32[4,64,128]" in line]
+    assert carried and not any("f32[8,128,128]" in c or "f32[1040,128]" in c or "f32[128,1040]" in c for c in carried)
 
 
 def test_state_is_spread_evenly():
