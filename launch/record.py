@@ -121,9 +121,11 @@ def finish(folder: str, value: dict) -> dict:
     return value if mine else result(folder) or value
 
 
-def fail(folder: str, why: str) -> None:
-    """Notes why an attempt ended without a result; the next one that finishes removes the note."""
-    write_json(os.path.join(folder, FAILURE), {"why": why, "host": platform.node(), "pid": os.getpid(), "time": time.time()})
+def fail(folder: str, why: str, halve: bool = False) -> None:
+    """Notes why an attempt ended without a result; the next one that finishes removes the note. halve: the next attempt is to take half the
+    micro-batch, for memory ran out in one of several processes."""
+    about = {"why": why, "halve": halve, "host": platform.node(), "pid": os.getpid(), "time": time.time()}
+    write_json(os.path.join(folder, FAILURE), about)
 
 
 def failure(folder: str) -> str | None:
@@ -132,6 +134,13 @@ def failure(folder: str) -> str | None:
         return str(read_json(os.path.join(folder, FAILURE), "failure").get("why"))
     except RecordError:
         return None
+
+
+def to_be_halved(folder: str) -> bool:
+    try:
+        return read_json(os.path.join(folder, FAILURE), "failure").get("halve") is True
+    except RecordError:
+        return False
 
 
 def writable(folder: str, what: str = "--workdir") -> None:

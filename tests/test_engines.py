@@ -112,6 +112,16 @@ def test_who_lost_the_run_writes_neither_checkpoint_nor_result(tmp_path):
     assert os.listdir(tmp_path / "r" / checkpoint.FOLDER) == ["4"] and record.result(str(tmp_path / "r")) is None
 
 
+def test_who_lost_the_run_after_its_last_save_puts_no_result(tmp_path):
+    def progress(done, total):
+        if done == total:
+            forged(tmp_path / "r", 5)
+
+    with pytest.raises(lease.Lost):
+        train.train(BASE, dataclasses.replace(SMALL, checkpoint_every=0, keep_final=False), str(tmp_path / "r"), progress)
+    assert record.result(str(tmp_path / "r")) is None
+
+
 def test_the_first_of_two_results_stands(tmp_path):
     """Another finished the run while this one was stopped between its last look and the end."""
     stands = result(0) | {"id": config.run_id(train.resolve(BASE, "cpu"))}
@@ -165,6 +175,16 @@ def test_out_of_memory_halves_the_micro_batch_once(tmp_path, monkeypatch):
     assert message["kind"] == "failed" and seen == [1] and "cannot be halved" in message["error"]
     message, seen = attempt(tmp_path / "d", monkeypatch, [OSError(28, "No space left: RESOURCE_EXHAUSTED")], two)
     assert message["kind"] == "failed" and seen == [1]
+
+
+def test_out_of_memory_in_one_of_several_processes(tmp_path, monkeypatch):
+    """All of them start anew, each reading in the folder that the micro-batch is half; that is done once."""
+    run = dataclasses.replace(BASE, batch=8)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    message, seen = attempt(tmp_path, monkeypatch, [FULL], run)
+    assert message["kind"] == "halve" and seen == [1] and record.to_be_halved(str(tmp_path))
+    message, seen = attempt(tmp_path, monkeypatch, [FULL], run)
+    assert message["kind"] == "failed" and seen == [2] and not record.to_be_halved(str(tmp_path))
 
 
 def test_what_another_holds_is_no_failure(tmp_path, monkeypatch):

@@ -128,7 +128,7 @@ class _Watch:
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
         self._open = {t.id: t for t in tasks}
-        self._deaths, self._reached, self._sent = Counter(), {}, set()
+        self._deaths, self._reached, self._sent, self._halved = Counter(), {}, set(), set()
 
     def run(self) -> None:
         pause, told = 1.0, False
@@ -159,6 +159,9 @@ class _Watch:
             elif identity in waiting or s.state == "running":
                 if s.step and s.of:
                     self._report("progress", identity, task, {"done": s.step, "total": s.of})
+            elif record.to_be_halved(task.folder) and identity not in self._halved:
+                self._halved.add(identity)
+                again.append(task)
             elif s.state == "failed" and identity in self._sent:
                 self._end("failed", task, {"error": s.why})
             elif identity in self._sent and self._died(task):
