@@ -153,6 +153,10 @@ def test_the_first_state_is_born_in_shards(scan, monkeypatch):
 
 
 HLO = """
+%piece (p: f32[]) -> f32[] {
+  %a = f32[4]{0} all-gather(%x), channel_id=9, replica_groups=[4,2]<=[4,2], frontend_attributes={chain_id="6"}
+}
+
 %body (p: f32[]) -> f32[] {
   %g = f32[8,16]{1,0} all-gather(%x), replica_groups=[4,2]<=[4,2], dimensions={0}
   %s = (f32[4,16]{1,0}, f32[8,16]{1,0}) all-gather-start(%x), replica_groups={{0,4},{1,5},{2,6},{3,7}}, dimensions={0}
@@ -165,6 +169,8 @@ ENTRY %main (p: f32[]) -> f32[] {
   %t = f32[10]{0} all-to-all(%a), replica_groups=mesh['a'=2,'b'=4] {'a', 'b':(2)2}, dimensions={0}
   %p = f32[3]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0},{2,3},{3,2}}
   %z = f32[3]{0} all-reduce(%a), replica_groups={}, to_apply=%add
+  %f = f32[3]{0} fusion(%a), kind=kCustom, calls=%piece
+  %f.2 = f32[4]{0} all-gather(%x), channel_id=9, replica_groups=[4,2]<=[4,2], frontend_attributes={chain_id="6"}
 }
 """
 
@@ -173,7 +179,7 @@ def test_collectives_are_read_by_axis():
     sizes = {"data": 2, "fsdp": 2, "tensor": 2}
     rows = {(r["axes"], r["op"]): (r["count"], r["bytes"]) for r in collectives.table(HLO, sizes)}
     assert rows == {
-        ("tensor", "all-gather"): (3, 3 * 8 * 16 * 4 // 2),
+        ("tensor", "all-gather"): (3 + 1, 3 * 8 * 16 * 4 // 2 + 4 * 4 // 2),
         ("data", "all-gather"): (3, 3 * 8 * 16 * 4 // 2),
         ("data+tensor", "all-reduce"): (1, 2 * (16 + 8) * 3 // 4),
         ("fsdp", "reduce-scatter"): (1, 24),
@@ -184,8 +190,18 @@ def test_collectives_are_read_by_axis():
     unknown = HLO.replace("known_trip_count", "unknown")
     with pytest.raises(ValueError, match="does not know"):
         collectives.table(unknown, sizes)
-    condition = "%c (p: s32[]) -> pred[] {\n  %k = s32[]{:T(128)} constant(3)\n  ROOT %l = pred[] compare(%i, %k), direction=LT\n}\n"
-    assert collectives.table(condition + unknown, sizes) == collectives.table(HLO, sizes)
+    loop = """
+%c (p: s32[]) -> pred[] {
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %k = u32[]{:T(128)} constant(6)
+  ROOT %l = pred[] compare(%i, %k), direction=LT
+}
+"""
+    counted = unknown.replace(
+        "%body (p: f32[]) -> f32[] {",
+        "%body (p: f32[]) -> f32[] {\n  %two = u32[] constant(2)\n  %n = u32[] add(%i, %two)\n  ROOT %o = (f32[], u32[]) tuple(%x, /*index=1*/%n)",
+    )
+    assert collectives.table(loop + counted, sizes) == collectives.table(HLO, sizes)
 
 
 def test_accumulation_is_one_batch(tmp_path):
