@@ -52,7 +52,7 @@ RESULT = {  # a field with ? may be missing
     "status": lambda v: v in ("finished", "diverged"),
     "why?": optional(text),
     "tags": {
-        "size?": optional(positive),
+        "size?": optional(number),
         "budget?": optional(positive),
         "role?": optional(name),
         "lr_multiplier?": optional(positive),
