@@ -198,6 +198,14 @@ def test_what_another_holds_is_no_failure(tmp_path, monkeypatch):
 # ---- the engines
 
 
+def test_patience_ends_with_three_deaths_without_progress(tmp_path):
+    task, patience = engines.Task(BASE, str(tmp_path), {}, 0, 1), engines.Patience()
+    assert [patience.ends(task) for _ in range(2)] == [False, False]
+    (tmp_path / checkpoint.FOLDER / "8").mkdir(parents=True)
+    (tmp_path / checkpoint.FOLDER / "8" / checkpoint.MARK).write_text("{}")
+    assert [patience.ends(task) for _ in range(3)] == [False, False, True]
+
+
 @pytest.mark.parametrize("name", list(engines.ENGINES))
 def test_every_engine_keeps_the_contract(name):
     module = engines.get(Where(engine=name))

@@ -16,12 +16,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
 
-from launch import checkpoint, config, ledger, mesh, preempt, record
+from launch import config, ledger, mesh, preempt, record
 from launch.config import ConfigError, Where
-from launch.engines import DEATHS, Place, Task, worker
+from launch.engines import DEATHS, Patience, Place, Task, worker
 
 ORDERS = "orders.json"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
@@ -128,7 +127,7 @@ class _Watch:
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
         self._open = {t.id: t for t in tasks}
-        self._deaths, self._reached, self._sent, self._halved = Counter(), {}, set(), set()
+        self._patience, self._sent, self._halved = Patience(), set(), set()
 
     def run(self) -> None:
         pause, told = 1.0, False
@@ -165,7 +164,7 @@ class _Watch:
             elif s.state == "failed" and identity in self._sent:
                 self._end("failed", task, {"error": s.why})
             elif identity in self._sent and self._died(task):
-                why = f"its job ended {DEATHS} times without a word and without progress (logs in {_root(self._workdir)})"
+                why = f"its job ended {DEATHS} times in a row without a word and without progress (logs in {_root(self._workdir)})"
                 record.fail(task.folder, why)
                 self._end("failed", task, {"error": why})
             else:
@@ -173,14 +172,9 @@ class _Watch:
         return again
 
     def _died(self, task: Task) -> bool:
-        """Counts a job that is gone. Whether it was the last one that this run gets: one that saved further than before does not count."""
-        reached = (checkpoint.steps(task.folder) or [0])[-1]
-        if reached > self._reached.get(task.id, 0):
-            self._deaths[task.id] = 0
-        self._reached[task.id] = reached
-        self._deaths[task.id] += 1
+        """Counts a job that is gone. Whether it was the last one that this run gets."""
         self._report("again", task.id, task, {})
-        return self._deaths[task.id] >= DEATHS
+        return self._patience.ends(task)
 
     def _end(self, kind: str, task: Task, message: dict) -> None:
         del self._open[task.id]
