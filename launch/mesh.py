@@ -4,8 +4,8 @@ import math
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from launch.config import ConfigError
