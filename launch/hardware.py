@@ -29,13 +29,13 @@ def choice(platform: str) -> Choice:
 
 
 def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
-    """The Execution that a Where asks for, with `auto` resolved. `groups` divides the batch of `tokens` tokens."""
+    """The Execution that a Where asks for, with `auto` resolved. `groups` divides the micro-batch; `tokens` are those of a batch."""
     best = "capacity" if model.capacity_factor else choice(platform).moe
     name = best if where.moe == "auto" else where.moe
-    per_expert = max(1, tokens // groups * model.top_k // model.n_experts)
+    per_expert = max(1, tokens // where.accumulate // groups * model.top_k // model.n_experts)
     # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide
     rows = min(256, max(16, 2 ** ((per_expert // 4).bit_length() - 1) if per_expert >= 4 else 1))
-    return Execution(dtype=dtype, scan=where.scan, remat=where.remat, moe=name, moe_rows=rows, moe_groups=groups)
+    return Execution(dtype, where.scan, where.remat, name, rows, groups, where.accumulate)
 
 
 @functools.lru_cache(maxsize=1)

@@ -14,10 +14,12 @@ from model.config import Model
 AXES = ("data", "fsdp", "tensor", "expert")
 
 RULES = (
-    ("batch", ("data", "fsdp")),
+    ("batch", ("data", "fsdp", "expert")),  # outside of the experts, `expert` is one more way to shard the batch
     ("seq", None),
     ("act_embed", None),  # d_model of activations, norms and gathered tables
-    ("embed", "fsdp"),  # d_model of weights
+    ("embed", ("fsdp", "expert")),  # d_model of weights
+    ("expert_embed", "fsdp"),  # d_model of experts' weights
+    ("expert_batch", ("data", "fsdp")),  # the batch, where `expert` shards the experts
     ("vocab", "tensor"),
     ("heads", "tensor"),
     ("head_dim", None),
@@ -46,22 +48,20 @@ def resolve(sizes: dict[str, int], devices: int) -> dict[str, int]:
     return sizes or {a: devices if a == "data" else 1 for a in AXES}
 
 
-def check(sizes: dict[str, int], model: Model, batch: int, devices: int) -> None:
+def check(sizes: dict[str, int], model: Model, batch: int, devices: int, accumulate: int = 1) -> None:
     """Raises ConfigError if there are too few devices, or an axis does not divide what it shards."""
     sizes = resolve(sizes, devices)
     if math.prod(sizes.values()) > devices:
         raise ConfigError(f"the mesh needs {math.prod(sizes.values())} devices, here are {devices}: lower --mesh")
-    shards = sizes["data"] * sizes["fsdp"]
-    if batch % shards:
-        raise ConfigError(
-            f"batch={batch} is not divided by data x fsdp = {shards} of the mesh: try batch={-(-batch // shards) * shards}, or another --mesh"
-        )
+    _check_batch(sizes, model, batch, accumulate)
     wanted = [
         ("tensor", "model.n_heads", model.n_heads),
         ("tensor", "the number of key and value heads", model.m_heads),
         ("tensor", "model.vocab_size", model.vocab_size),
         ("fsdp", "model.d_model", model.d_model),
     ]
+    if model.d_model % (sizes["fsdp"] * sizes["expert"]):
+        raise ConfigError(f"fsdp x expert = {sizes['fsdp'] * sizes['expert']} of the mesh does not divide model.d_model={model.d_model}")
     if any(mlp == "dense" for _, mlp in model.kinds):
         wanted.append(("tensor", "model.d_ff", model.d_ff))
     if model.moe_layers:
@@ -71,6 +71,21 @@ def check(sizes: dict[str, int], model: Model, batch: int, devices: int) -> None
     for axis, name, n in wanted:
         if n % sizes[axis]:
             raise ConfigError(f"mesh axis {axis}={sizes[axis]} does not divide {name}={n}")
+
+
+def _check_batch(sizes, model: Model, batch: int, accumulate: int) -> None:
+    """Every device and every micro-batch gets the same number of sequences, and routing groups stay whole."""
+    group = model.routing_group if model.moe_layers else 1
+    parts = {"where.accumulate": accumulate, "data x fsdp x expert of the mesh": rows(sizes), "model.routing_group": group}
+    unit = math.prod(parts.values())
+    if batch % unit:
+        text = " times ".join(f"{name} = {n}" for name, n in parts.items() if n > 1)
+        raise ConfigError(f"batch={batch} is not a multiple of {text}: try batch={-(-batch // unit) * unit}, or another --mesh")
+
+
+def rows(sizes) -> int:
+    """How many ways a batch is sharded."""
+    return sizes["data"] * sizes["fsdp"] * sizes["expert"]
 
 
 def simulate(sizes: dict[str, int]) -> None:
@@ -109,8 +124,8 @@ def join(coordinator: str, processes: int, process: int, sizes: dict[str, int]) 
 
 
 def batch_sharding(mesh, leading: int = 0) -> NamedSharding:
-    """Sequences over data and fsdp, after `leading` unsharded axes."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * leading, ("data", "fsdp")))
+    """Sequences over their mesh axes, after `leading` unsharded ones."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * leading, dict(RULES)["batch"]))
 
 
 def replicated(mesh) -> NamedSharding:

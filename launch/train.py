@@ -81,7 +81,7 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
         whole = meshes.replicated(mesh)
         sh = step.State(param_sh, _like_params(abstract_state.opt, param_sh, whole), jax.tree.map(lambda _: whole, abstract_state.buffers))
         rows = meshes.batch_sharding(mesh, 1)
-        rows_of = math.lcm(mesh.shape["data"] * mesh.shape["fsdp"], model.routing_group if model.moe_layers else 1)
+        rows_of = meshes.rows(mesh.shape) * (model.routing_group if model.moe_layers else 1)
         eval_batch = -(-EVAL_BATCH // rows_of) * rows_of
         spec = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
         state_spec = jax.tree.map(spec, abstract_state, sh)
@@ -113,7 +113,7 @@ def program(run: Run, where: Where) -> Program:
     """The compiled Program of a run; from this process's memory if one of equal shape ran before."""
     platform = jax.default_backend()
     sizes = meshes.parse(where.mesh)
-    groups = sizes["data"] * sizes["fsdp"] if sizes else jax.device_count()
+    groups = meshes.rows(meshes.resolve(sizes, jax.device_count()))
     ex = hardware.execution(run.model, where, run.dtype, platform, groups, run.batch * run.model.seq_len)
     if not run.model.moe_layers:  # fields that a dense model does not read must not split its cache
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
@@ -134,7 +134,10 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
     if run.init or where.init_from:
         _check_init(run, where)
-    meshes.check(meshes.parse(where.mesh), run.model, run.batch, jax.device_count() if devices is None else devices)
+    if where.accumulate < 1:
+        raise ConfigError(f"where.accumulate={where.accumulate} must be at least 1 micro-batch a step")
+    devices = jax.device_count() if devices is None else devices
+    meshes.check(meshes.parse(where.mesh), run.model, run.batch, devices, where.accumulate)
     dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
     if dataset.vocab_size > run.model.vocab_size:
         raise ConfigError(

@@ -120,15 +120,15 @@ def memory(c: Model, ex: Execution, batch: int) -> dict[str, int]:
     n = parameters(c)["total"]
     return {
         "parameters": 4 * n,
-        "gradients": 4 * n,
+        "gradients": 4 * n * (1 + (ex.accumulate > 1)),  # their sum, and those of a micro-batch
         "optimizer_state": optim.state_bytes(n),
         "buffers": 4 * c.n_experts * len(c.moe_layers) * c.selection_bias,
         "batch": 4 * batch * (c.seq_len + 1),
-        "activations": activations(c, ex, batch),
+        "activations": activations(c, ex, batch // ex.accumulate),
         "kv_cache_per_token": size(ex) * sum(MIXERS[mixer].cache(c) for mixer, _ in c.kinds),
     }
 
 
 def executed_flops(c: Model, ex: Execution, batch: int) -> int:
     """Matmul FLOPs of one training step: forward, backward, and under remat what is computed again."""
-    return work(c, ex, batch).training(ex.remat)
+    return ex.accumulate * work(c, ex, batch // ex.accumulate).training(ex.remat)

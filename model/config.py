@@ -101,12 +101,13 @@ class Model:
 class Execution:
     """How the same function is computed: choices that change speed and memory, never the result (up to rounding)."""
 
-    dtype: str = "float32"  # of the matmuls; parameters and softmaxes stay float32
+    dtype: str = "float32"  # of the matmuls; parameters, softmaxes, norms and router stay in float32 at least
     scan: bool = False  # one compiled body for all repetitions of the layer pattern
     remat: bool = False  # recompute a layer's activations in the backward pass
     moe: str = "block"  # see model/mlps/dispatch.py
     moe_rows: int = 16  # rows of a block in the "block" implementation
     moe_groups: int = 1  # tokens are dispatched inside groups that no device boundary cuts
+    accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other
 
 
 def choose(table, name, what):

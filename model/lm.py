@@ -8,7 +8,7 @@ from model import context, norms
 from model.block import Group, groups, layer, stack
 from model.config import Execution, Model
 from model.mlps import routing
-from model.params import Einsum, declare
+from model.params import Einsum, declare, precise
 from model.positions import POSITIONS
 
 # Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a matmul, not a scatter.
@@ -83,7 +83,7 @@ class LM(nn.Module):
         else:
             shape, axes = (c.d_model, c.vocab_size), ("embed", "vocab")
             logits_BTV = Einsum("btd,dv->btv", shape, axes, c.d_model, gain=0.0, dtype=dtype, name="head")(x_BTD)
-        logits_BTV = logits_BTV.astype(jnp.float32)
+        logits_BTV = precise(logits_BTV)
         return c.logit_cap * jnp.tanh(logits_BTV / c.logit_cap) if c.logit_cap else logits_BTV
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Model
-from model.params import declare
+from model.params import declare, precise
 
 
 class RMSNorm(nn.Module):
@@ -19,7 +19,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BTD):
         scale_D = declare(self, "scale", x_BTD.shape[-1:], ("act_embed",), 0.0, mean=1.0)
-        x = x_BTD.astype(jnp.float32)
+        x = precise(x_BTD)
         return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D).astype(x_BTD.dtype)
 
 
@@ -32,7 +32,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x_BTD):
         scale_D = declare(self, "scale", x_BTD.shape[-1:], ("act_embed",), 0.0, mean=1.0)
         bias_D = declare(self, "bias", x_BTD.shape[-1:], ("act_embed",), 0.0)
-        x = x_BTD.astype(jnp.float32)
+        x = precise(x_BTD)
         x = x - jnp.mean(x, -1, keepdims=True)
         return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D + bias_D).astype(x_BTD.dtype)
 

@@ -31,6 +31,11 @@ def declare(module: nn.Module, name: str, shape, axes, std: float, mean: float =
     return module.param(name, init, tuple(shape))
 
 
+def precise(x):
+    """`x` in the dtype of softmaxes, norms, router and loss: at least float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class Einsum(nn.Module):
     """``einsum(eq, x, kernel)`` with its own kernel; `fan_in` sets the initial spread gain / sqrt(fan_in). A bias, where asked for,
     is added over the kernel's axes that the result keeps."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from model.config import Model
 from model.context import on_device
-from model.params import declare
+from model.params import declare, precise
 
 
 class Position(NamedTuple):
@@ -50,7 +50,7 @@ def rope(x_BTHK, c: Model, at):
     angle = at[..., None, None] * c.rope_theta ** (-np.arange(half) / half)
     xp = _space(at)
     cos, sin = xp.cos(angle).astype(np.float32), xp.sin(angle).astype(np.float32)
-    turned, rest = x_BTHK[..., : 2 * half].astype(jnp.float32), x_BTHK[..., 2 * half :]
+    turned, rest = precise(x_BTHK[..., : 2 * half]), x_BTHK[..., 2 * half :]
     if c.rope_interleaved:
         a, b = turned[..., 0::2], turned[..., 1::2]
         out = jnp.stack([a * cos - b * sin, b * cos + a * sin], -1).reshape(turned.shape)

@@ -9,6 +9,7 @@ import optax
 from model import optim
 from model.lm import LM, buffers
 from model.loss import nll
+from model.mlps import routing
 
 
 class State(NamedTuple):
@@ -37,6 +38,24 @@ def gradients(lm: LM, state: State, tokens_BT1):
     return jax.grad(objective, has_aux=True)(state.params)
 
 
+def accumulated(lm: LM, state: State, tokens_BT1):
+    """`gradients` as means over `lm.ex.accumulate` micro-batches of equal size. Routing groups stay whole, so neither loss, drops nor
+    balance change."""
+    parts, group = lm.ex.accumulate, lm.c.routing_group if lm.c.moe_layers else 1
+    if parts == 1:
+        return gradients(lm, state, tokens_BT1)
+    # a micro-batch takes every parts-th routing group, so that each device keeps the sequences it has
+    split = tokens_BT1.reshape(-1, parts, group, tokens_BT1.shape[1]).swapaxes(0, 1)
+    tokens_ABT1 = split.reshape(parts, -1, tokens_BT1.shape[1])
+
+    def add(total, tokens_BT1):
+        return jax.tree.map(jnp.add, total, gradients(lm, state, tokens_BT1)), None
+
+    shapes = jax.eval_shape(lambda s, t: gradients(lm, s, t), state, tokens_ABT1[0])
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), tokens_ABT1)
+    return jax.tree.map(lambda a: a / parts, total)
+
+
 def _rebalanced(lm: LM, biases, load):
     """Selection biases one step of `bias_rate` towards equal load (Wang et al. 2024, arXiv 2408.15664, algorithm 1)."""
     return jax.tree.map(lambda b, n: b + lm.c.bias_rate * jnp.sign(n.mean(-1, keepdims=True) - n), biases, load)
@@ -50,7 +69,8 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     finite the batch is consumed and the state stays as it was: `skipped` is 1.
     """
 
-    grads, (metrics, load) = gradients(lm, state, tokens_BT1)
+    grads, (metrics, load) = accumulated(lm, state, tokens_BT1)
+    metrics = routing.summary(lm.c, metrics)
     updates, opt = optim.transform(optimizer).update(grads, state.opt)
     params = optim.apply(optimizer, state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"])
     moved = _rebalanced(lm, state.buffers, load) if state.buffers else state.buffers
@@ -79,7 +99,7 @@ def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, h
 def eval_step(lm: LM, held: dict, tokens_BT1):
     """(negative log-likelihood (B, T) in nats, statistics). held: `variables(state)`."""
     logits_BTV, stats = lm.apply(held, tokens_BT1[:, :-1])
-    return nll(logits_BTV, tokens_BT1[:, 1:]), stats
+    return nll(logits_BTV, tokens_BT1[:, 1:]), routing.summary(lm.c, stats)
 
 
 def create(lm: LM, optimizer: optim.Optimizer, params) -> State:

@@ -36,7 +36,7 @@ def matmuls(forward: int, last: int = 0, kept: int = 0, spare: int = 0) -> Work:
 
 def size(ex: Execution) -> int:
     """Bytes of a number in the dtype of the matmuls."""
-    return {"float32": 4, "bfloat16": 2}[ex.dtype]
+    return {"float64": 8, "float32": 4, "bfloat16": 2}[ex.dtype]
 
 
 def total(parts) -> Work:

@@ -33,7 +33,8 @@ def execution(run: Run, where) -> Execution:
 
 def describe(c: Model, ex: Execution, batch: int) -> dict:
     """The counts of one model as a JSON-ready dict; docs/counting.md defines every name."""
-    work, tokens = account.work(c, ex, batch), batch * c.seq_len
+    micro = batch // ex.accumulate
+    work, tokens = account.work(c, ex, micro), micro * c.seq_len
     third = lambda n: n // 3 if n % 3 == 0 else n / 3
     return {
         "family": config.family(c),
@@ -43,7 +44,14 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
         "executed_flops_per_token": {"forward": work.forward / tokens, "training": work.training(ex.remat) / tokens},
         "forward_shares": account.shares(c),
         "bytes": account.memory(c, ex, batch),
-        "assumed": {"batch": batch, "dtype": ex.dtype, "remat": ex.remat, "scan": ex.scan, **({"moe": ex.moe} if c.moe_layers else {})},
+        "assumed": {
+            "batch": batch,
+            "dtype": ex.dtype,
+            "remat": ex.remat,
+            "scan": ex.scan,
+            "accumulate": ex.accumulate,
+            **({"moe": ex.moe} if c.moe_layers else {}),
+        },
     }
 
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from model import context, norms, positions
 from model.config import Execution, Model
-from model.params import Einsum
+from model.params import Einsum, precise
 from model.work import Work, matmuls, size
 
 
@@ -16,7 +16,7 @@ def attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float,
     """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in float32."""
     if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
-    scores_BHTJ = jnp.einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK).astype(jnp.float32) * scale
+    scores_BHTJ = precise(jnp.einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK)) * scale
     if c.attention_cap:
         scores_BHTJ = c.attention_cap * jnp.tanh(scores_BHTJ / c.attention_cap)
     bias = positions.POSITIONS[c.positions].bias(c, ctx.at, ctx.keys)

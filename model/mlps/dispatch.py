@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from model.mlps import routing
 
@@ -107,10 +108,33 @@ def _mlp(x, w, act, times, spread):
 
 
 def _combine(y_nSD, gate_nS):
-    return jnp.einsum("nsd,ns->nd", y_nSD, gate_nS.astype(y_nSD.dtype))
+    return jnp.einsum("...sd,...s->...d", y_nSD, gate_nS.astype(y_nSD.dtype))
 
 
-def _block(x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex):
+def _by_group(one):
+    """An implementation on (groups, tokens, ...) out of that on the tokens of one group."""
+
+    def run(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
+        f = lambda x_nD, expert_nS, gate_nS: one(x_nD, expert_nS, gate_nS, w, act, c, ex)
+        if x_GnD.shape[0] == 1:
+            return f(x_GnD[0], expert_GnS[0], gate_GnS[0])[None]
+        return jax.vmap(f)(x_GnD, expert_GnS, gate_GnS)
+
+    return run
+
+
+def _whole(w):
+    """Experts' weights on every device that shards the batch; `mlp` stays sharded."""
+    axes = {2: (None, "act_embed"), 3: (None, "act_embed", "mlp")}
+    place = lambda name, a: (None, "mlp", "act_embed") if name == "out" else axes[a.ndim]
+    return {name: a if name.endswith("bias") else nn.with_logical_constraint(a, place(name, a)) for name, a in w.items()}
+
+
+def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
+    return _by_group(_block_of_group)(x_GnD, expert_GnS, gate_GnS, rank_GnS, _whole(w), act, c, ex)
+
+
+def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
     expert_N, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, ex.moe_rows)
     x_NRD = _dispatch(x_nD, source, slot_A, c.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
     times = lambda x, w_EDF: jnp.einsum("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
@@ -118,29 +142,78 @@ def _block(x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex):
     return _combine(_collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
-def _capacity(x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex):
-    room = routing.capacity(c, x_nD.shape[0])
-    slot_A = jnp.where(rank_nS < room, expert_nS * room + rank_nS, c.n_experts * room).reshape(-1)
-    order_A = jnp.arange(slot_A.size, dtype=jnp.int32)
-    source = jnp.full((c.n_experts * room,), -1, jnp.int32).at[slot_A].set(order_A, mode="drop")
-    x_ECD = _dispatch(x_nD, source, slot_A, c.top_k).reshape(c.n_experts, room, -1)
-    times = lambda x, w_EDF: jnp.einsum("ecd,edf->ecf", x, w_EDF)
-    y_ECD = _mlp(x_ECD, w, act, times, lambda b_EF: b_EF[:, None])
-    return _combine(_collect(y_ECD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
+def _exchange(x_GECD, there: bool):
+    """From the devices that hold the tokens to those that hold the experts, or back: two layouts after each other are an all-to-all."""
+    layouts = [("batch", None, None, "act_embed"), ("expert_batch", "experts", None, "act_embed")]
+    for axes in layouts if there else layouts[::-1]:
+        x_GECD = nn.with_logical_constraint(x_GECD, axes)
+    return x_GECD
 
 
-def _ragged(x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex):
+def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
+    groups, tokens, width = x_GnD.shape
+    room = routing.capacity(c, tokens)
+    slot_GA = jnp.where(rank_GnS < room, expert_GnS * room + rank_GnS, c.n_experts * room).reshape(groups, -1)
+    order_A = jnp.arange(slot_GA.shape[1], dtype=jnp.int32)
+    empty = jnp.full((c.n_experts * room,), -1, jnp.int32)
+    source = jax.vmap(lambda slot_A: empty.at[slot_A].set(order_A, mode="drop"))(slot_GA)
+    x_GrD = jax.vmap(functools.partial(_dispatch, top_k=c.top_k))(x_GnD, source, slot_GA)
+    x_GECD = _exchange(x_GrD.reshape(groups, c.n_experts, room, width), there=True)
+    times = lambda x, w_EDF: jnp.einsum("gecd,edf->gecf", x, w_EDF)
+    y_GECD = _exchange(_mlp(x_GECD, w, act, times, lambda b_EF: b_EF[:, None]), there=False)
+    y_GAD = jax.vmap(_collect)(y_GECD.reshape(groups, -1, width), source, slot_GA)
+    return _combine(y_GAD.reshape(*expert_GnS.shape, width), gate_GnS)
+
+
+def sort_order(keys):
+    """The stable order that sorts `keys`. Not jnp.argsort: inside shard_map that is typed as equal on all devices, and gradients through
+    it are silently wrong (jax 0.10.2)."""
+    return jax.lax.sort((keys, jnp.arange(keys.size, dtype=jnp.int32)), num_keys=1, is_stable=True)[1]
+
+
+def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
+    """On several devices: tokens are gathered over the devices that shard the experts, each computes those of its own, and the sums go
+    back to the tokens' devices. No weight of an expert moves between these."""
+    flat = lambda a: a.reshape(-1, a.shape[-1])
+    arrays = flat(x_GnD), flat(expert_GnS), flat(gate_GnS)
+    experts, mlp = nn.logical_to_mesh_axes(("experts",)), nn.logical_to_mesh_axes(("mlp",))
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return _ragged_local(*arrays, w, act, c).reshape(x_GnD.shape)
+    over, split = experts[0], mlp[0]
+
+    def local(x_nD, expert_nS, gate_nS, w):
+        x_nD, expert_nS, gate_nS = (jax.lax.all_gather(a, over, tiled=True) for a in (x_nD, expert_nS, gate_nS))
+        held = w["out"].shape[0]
+        own_nS = expert_nS - jax.lax.axis_index(over) * held
+        own_nS = jnp.where((own_nS >= 0) & (own_nS < held), own_nS, held)
+        if "out_bias" in w:  # the sum over `mlp` adds it so many times
+            w = {**w, "out_bias": w["out_bias"] / mesh.shape[split]}
+        y_nD = _ragged_local(x_nD, own_nS, gate_nS, w, act, c)
+        return jax.lax.psum(jax.lax.psum_scatter(y_nD, over, tiled=True), split)
+
+    rows = nn.logical_to_mesh_axes(("batch", None))
+    axes = {"in": ("experts", None, "mlp"), "gate": ("experts", None, "mlp"), "out": ("experts", "mlp", None)}
+    axes |= {"in_bias": ("experts", "mlp"), "gate_bias": ("experts", "mlp"), "out_bias": ("experts", None)}
+    specs = {name: nn.logical_to_mesh_axes(axes[name]) for name in w}
+    return jax.shard_map(local, in_specs=(rows, rows, rows, specs), out_specs=rows)(*arrays, w).reshape(x_GnD.shape)
+
+
+def _ragged_local(x_nD, expert_nS, gate_nS, w, act, c):
+    """Of the experts in `w`; an assignment to any other, with expert past the end, adds nothing."""
+    held = w["out"].shape[0]
     expert_A = expert_nS.reshape(-1)
-    # lax.sort of (key, index), not argsort: argsort is mistyped inside shard_map and corrupts gradients there
-    sorted_A, order_A = jax.lax.sort((expert_A, jnp.arange(expert_A.size, dtype=jnp.int32)), num_keys=1, is_stable=True)
+    order_A = sort_order(expert_A)
     slot_A = jnp.zeros_like(order_A).at[order_A].set(jnp.arange(order_A.size, dtype=jnp.int32))
-    sizes_E = jax.nn.one_hot(expert_A, c.n_experts, dtype=jnp.int32).sum(0)
+    sizes_E = jax.nn.one_hot(expert_A, held, dtype=jnp.int32).sum(0)
     x_AD = _dispatch(x_nD, order_A, slot_A, c.top_k)
-    y_AD = _mlp(x_AD, w, act, lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E), lambda b_EF: b_EF[sorted_A])
+    spread = lambda b_EF: _rows(b_EF, expert_A[order_A])
+    y_AD = _mlp(x_AD, w, act, lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E), spread)
     return _combine(_collect(y_AD, order_A, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
-def _all(x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex):
+@_by_group
+def _all(x_nD, expert_nS, gate_nS, w, act, c, ex):
     x_nED = jnp.broadcast_to(x_nD[:, None], (x_nD.shape[0], c.n_experts, x_nD.shape[1]))
     y_nED = _mlp(x_nED, w, act, lambda x, w_EDF: jnp.einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF)
     gate_nE = (jax.nn.one_hot(expert_nS, c.n_experts, dtype=gate_nS.dtype) * gate_nS[..., None]).sum(1)

@@ -5,8 +5,6 @@ The selection bias is a buffer, not a parameter: no gradient reaches it. It move
 2024, arXiv 2408.15664); the loads of a step are left in the Flax collection "load", in the place of the bias in "buffers".
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,7 +12,7 @@ from flax import linen as nn
 from model.config import Execution, Model
 from model.mlps import dense, dispatch, routing
 from model.mlps.dense import ACTIVATIONS, KEPT, Dense, biases, matrices
-from model.params import declare
+from model.params import declare, precise
 from model.work import Work, matmuls, size, total
 
 
@@ -26,9 +24,9 @@ class MoE(nn.Module):
         c = self.c
         up, down = (c.n_experts, c.d_model, c.f_expert), (c.n_experts, c.f_expert, c.d_model)
         names = ("gate", "in") if ACTIVATIONS[c.activation][1] else ("in",)
-        w = {name: declare(self, name, up, ("experts", "embed", "mlp"), c.d_model**-0.5) for name in names}
+        w = {name: declare(self, name, up, ("experts", "expert_embed", "mlp"), c.d_model**-0.5) for name in names}
         # gain over the fan-in of the dense MLP of equal active width: a token's top_k experts together stand for it
-        w["out"] = declare(self, "out", down, ("experts", "mlp", "embed"), (2 * c.n_layers * c.f_expert) ** -0.5)
+        w["out"] = declare(self, "out", down, ("experts", "mlp", "expert_embed"), (2 * c.n_layers * c.f_expert) ** -0.5)
         if c.mlp_bias:
             for name in (*names, "out"):
                 width, axis = (c.d_model, "act_embed") if name == "out" else (c.f_expert, "mlp")
@@ -46,7 +44,7 @@ class MoE(nn.Module):
         decoding = ctx is not None and ctx.slot is not None
         router_DE = declare(self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5)
         w, bias_E = self._weights(), self._selection_bias()
-        logits_BTE = jnp.einsum("btd,de->bte", x_BTD.astype(jnp.float32), router_DE)
+        logits_BTE = jnp.einsum("btd,de->bte", precise(x_BTD), router_DE)
         r = routing.route(c, logits_BTE, bias_E, dropless=decoding)
         if c.selection_bias and self.is_mutable_collection("load"):
             load_E = jax.nn.one_hot(r.expert_BTS, c.n_experts, dtype=jnp.float32).sum((0, 1, 2))
@@ -58,15 +56,11 @@ class MoE(nn.Module):
 
     def _experts(self, x_BTD, r: routing.Routing, w):
         c, ex = self.c, self.ex
-        one = functools.partial(dispatch.IMPLEMENTATIONS[ex.moe], w=w, act=ACTIVATIONS[c.activation][0], c=c, ex=ex)
         groups = x_BTD.shape[0] // c.routing_group if ex.moe == "capacity" else ex.moe_groups
         split = lambda a: a.reshape(groups, -1, a.shape[-1])
         rank_GnS = routing.ranks(c, r.expert_BTS) if ex.moe == "capacity" else None
-        arguments = split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS
-        if groups == 1:
-            y = one(*(None if a is None else a[0] for a in arguments))
-        else:
-            y = jax.vmap(one, in_axes=(0, 0, 0, None if rank_GnS is None else 0))(*arguments)
+        act = ACTIVATIONS[c.activation][0]
+        y = dispatch.IMPLEMENTATIONS[ex.moe](split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, c, ex)
         return y.reshape(x_BTD.shape)
 
 

@@ -84,8 +84,8 @@ def ranks(c: Model, expert_BTS):
 
 
 def statistics(c: Model, logits_BTE, r: Routing) -> dict:
-    """Of one layer. Scalars: z_loss, router_entropy (nats), expert_load (max over mean assignments per expert), dropped (share of the
-    assignments). For the balance loss, (G, E): `fraction` of the assignments and mean `probability` by expert."""
+    """Of one layer. Scalars: z_loss, router_entropy (nats), dropped (share of the assignments). For the balance loss, (G, E): `fraction`
+    of the assignments and mean `probability` by expert."""
     hot_GE = jax.nn.one_hot(by_group(c, r.expert_BTS), c.n_experts, dtype=jnp.float32).sum((1, 2))
     entropy = -(r.probs_BTE * jnp.log(r.probs_BTE + 1e-30)).sum(-1).mean()
     return {
@@ -93,19 +93,32 @@ def statistics(c: Model, logits_BTE, r: Routing) -> dict:
         "probability": by_group(c, r.probs_BTE).mean(1),
         "z_loss": jnp.mean(jax.nn.logsumexp(logits_BTE, -1) ** 2),
         "router_entropy": entropy,
-        "expert_load": hot_GE.sum(0).max() / hot_GE.sum(0).mean(),
         "dropped": jnp.float32(0) if r.kept_BTS is None else 1 - r.kept_BTS.mean(dtype=jnp.float32),
     }
 
 
 def losses(c: Model, stats_L: dict) -> dict:
-    """The stacked statistics of all MoE layers with `balance_loss` (L,) and `auxiliary`, the term that is added to the loss."""
+    """The stacked statistics of all MoE layers with `share` of the assignments (L, E), `balance_loss` (L,) and `auxiliary`, the term that
+    is added to the loss."""
     kept = {k: v for k, v in stats_L.items() if k not in ("fraction", "probability")}
     f_LGE, p_LGE = stats_L["fraction"], stats_L["probability"]
     balance_L = c.n_experts * (f_LGE * p_LGE).sum(-1).mean(-1)
     pooled = c.n_experts * (f_LGE.mean(0) * p_LGE.mean(0)).sum(-1).mean()
     balance = balance_L.sum() if c.balance_scope == "layer" else pooled
-    return {**kept, "balance_loss": balance_L, "auxiliary": c.balance_weight * balance + c.z_weight * kept["z_loss"].sum()}
+    return {
+        **kept,
+        "share": f_LGE.mean(1),
+        "balance_loss": balance_L,
+        "auxiliary": c.balance_weight * balance + c.z_weight * kept["z_loss"].sum(),
+    }
+
+
+def summary(c: Model, metrics: dict) -> dict:
+    """Metrics with `expert_load` (L,), max over mean assignments of an expert, in the place of `share`: taken over the whole batch, whatever
+    its micro-batches."""
+    if "share" not in metrics:
+        return metrics
+    return {**{k: v for k, v in metrics.items() if k != "share"}, "expert_load": metrics["share"].max(-1) * c.n_experts}
 
 
 def check(c: Model) -> None:
