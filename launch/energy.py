@@ -34,12 +34,18 @@ def joules(count: int) -> float | None:
         return None
 
 
-def measured(before: float, started: float | None, count: int) -> float | None:
-    """`before` joules and those since the reading `started`; None where nothing was read."""
-    now = joules(count) if started is not None else None
-    return None if now is None else before + now - started
+class Gauge:
+    """What the `count` devices of this process have used since the gauge was made, and `before` that; unknown if either is."""
 
+    def __init__(self, count: int, before: float | None = 0.0):
+        self._count, self._before, self._started = count, before, joules(count)
 
-def record(total: float | None, count: int) -> dict | None:
-    """What a result says of the energy of its training loop."""
-    return None if total is None else {"joules": total, "source": f"measured by NVML, whole boards, {count} device{'s' * (count > 1)}"}
+    def total(self) -> float | None:
+        """Joules."""
+        now = joules(self._count) if self._before is not None and self._started is not None else None
+        return None if now is None else self._before + now - self._started
+
+    def record(self) -> dict | None:
+        """What a result says of the energy of its training loop."""
+        total, s = self.total(), "s" * (self._count > 1)
+        return None if total is None else {"joules": total, "source": f"measured by NVML, whole boards, {self._count} device{s}"}

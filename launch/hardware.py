@@ -67,10 +67,20 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
+def cpu_name() -> str:
+    """The processor as the system calls it."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next((line.partition(":")[2].strip() for line in f if line.startswith("model name")), "cpu")
+    except OSError:
+        return "cpu"
+
+
 # GFLOP/s (matmul convention) of one pinned core of two by d_model, and seconds to trace and compile one shape; measured on 2 AMD
 # EPYC vCPUs on 2026-11-24 (docs/benchmarks.md)
 CPU_RATE = {"dense": {16: 13, 24: 17, 32: 24, 48: 29, 64: 32}, "moe": {16: 10.5, 24: 15, 32: 18, 48: 20, 64: 23}}
 CPU_COMPILE = {"dense": 4.0, "moe": 6.5}
+CPU_SOURCE = "table: measured on 2 AMD EPYC vCPUs, one core a worker, 2026-11-24; another CPU differs (--calibrate measures this one)"
 
 
 def mfu(model: Model, tokens_per_s: float, kind: str, devices: int, convention: str = "matmul") -> float | None:

@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from data import pipeline
-from launch import config, divergence, hardware, record
+from launch import config, divergence, energy, hardware, record
 from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
 from launch.meter import Meter
@@ -229,13 +229,16 @@ def train(
         )
         meter = Meter(run, where, total, out, watch, meta.get("meter"))
         session.phase("step")
-        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta)
+        gauge = energy.Gauge(jax.local_device_count(), meta.get("joules", None if meta else 0.0))
+        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta, gauge)
+        used = gauge.record()
         session.phase("evaluate")
         evaluating = time.perf_counter()
         evaluation = evaluate(p, step.variables(state), dataset)
         now = time.perf_counter()
         times = {"train": seconds, "setup": compiled_s, "evaluate": now - evaluating, "total": now - started}
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
+        result["energy"] = used
         if leader:
             record.write_json(os.path.join(folder, record.RESULT), result)
             os.remove(os.path.join(folder, record.STATUS))
@@ -268,7 +271,7 @@ def _check_init(run: Run, where: Where) -> None:
     folder.load(where.init_from, run.model)
 
 
-def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta):
+def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta, gauge):
     """From step `session.done` to `total`, or to a verdict. Batches are read while the device computes; metrics are read one
     dispatch late. Returns (state, bytes, seconds)."""
     counted_bytes, before, started = meta.get("bytes", 0), meta.get("seconds", 0.0), time.perf_counter()
@@ -290,7 +293,8 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
             meter.add(*pending)
             pending = None
             seconds = before + time.perf_counter() - started
-            kept = {"step": session.done, "bytes": counted_bytes, "seconds": seconds, "meter": meter.state(), "watch": watch.state()}
+            spent = {"seconds": seconds, "joules": gauge.total()}
+            kept = {"step": session.done, "bytes": counted_bytes, **spent, "meter": meter.state(), "watch": watch.state()}
             session.save(state, kept, min(watch.last, 1e9))
         if told:
             session.stop()
@@ -309,7 +313,7 @@ def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, 
     return {
         "version": record.VERSION,
         "id": config.run_id(run),
-        "family": config.family(run.model),
+        "family": tags.get("family") or config.family(run.model),  # a sweep names its arms
         "tags": tags,
         "status": "diverged" if why else "finished",
         "why": why,
