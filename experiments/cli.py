@@ -16,6 +16,7 @@ from launch.record import RecordError
 
 VERBS = {
     "train": "train one model and record its three numbers",
+    "plan": "what a sweep will cost: hours, memory, money, energy, carbon",
     "sweep": "plan, train, fit and report an isoFLOP sweep; typed again, it goes on",
     "fit": "fit scaling laws to the runs of a sweep, or to any table of runs",
     "reproduce": "repeat a published fit from its authors' runs",

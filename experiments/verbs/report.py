@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from experiments import cli, sweep
+from experiments import cli, forecast, sweep
 from experiments.verbs import fit
 from launch import record
 
@@ -28,6 +28,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
 def _body(fv) -> int:
     results = fit.load(fv)
     analysis = fit.analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+    analysis["forecast"] = forecast.compare(fv.workdir, results)
     path = os.path.join(fv.workdir, sweep.SWEEP)
     name = record.read_json(path, "sweep").get("sweep", {}).get("name", "sweep") if os.path.exists(path) else "sweep"
     record.writable(fv.workdir)

@@ -13,7 +13,7 @@ import time
 
 from absl import flags
 
-from experiments import cli, plan as plans, sweep
+from experiments import calibration, cli, forecast, plan as plans, sweep
 from experiments.cli import UserError
 from experiments.plan import Plan, SweepJob
 from experiments.verbs import common, fit as fit_verb, report as report_verb
@@ -151,25 +151,29 @@ def _body(fv) -> int:
         done = {r["id"] for r in sweep.results(workdir, plan)}
         out.print(plan_table(plan, done))
         workers = local.count(job.where, platform, devices, max(1, len(plan.runs) - len(done)))
-        wall = _announce(out, plan, done, workers)
+        wall = _announce(out, plan, done, workers, calibration.load(job.where).startup())
+        forecast.keep(workdir, plan)
+        started = time.monotonic()
         with preempt.raised(), _Progress(err, plan, done, wall) as progress:
             failures = sweep.execute(workdir, job, plan, progress, lock_fd)
         for line in failures:
             print(f"isoflop sweep: {line}", file=sys.stderr)
         results = sweep.results(workdir, plan)
+        forecast.sat(workdir, len(results) - len(done), workers, wall, time.monotonic() - started)
         analysis = fit_verb.analyse(results, fv.bootstrap)
         analysis["left_out"] = plan.left_out + failures
+        analysis["forecast"] = forecast.compare(workdir, results)
         path = report_verb.write(workdir, results, analysis, job.sweep.name)
     if fv.format == "json":
         print(json.dumps({"report": path, "runs": len(results), "failed": failures, "analysis": analysis}))
     else:
-        print(fit_verb.text(analysis))
+        print("\n".join([fit_verb.text(analysis), *forecast.text(analysis["forecast"])]))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
 
 
-def _announce(out, plan: Plan, done: set[str], workers: int) -> float | None:
-    wall = plans.predicted_wall(plan, workers, done)
+def _announce(out, plan: Plan, done: set[str], workers: int, startup: float = 0.0) -> float | None:
+    wall = plans.predicted_wall(plan, workers, done, startup)
     total = sum(p.flops for p in plan.runs)
     for line in plan.left_out:
         out.print(f"left out: {line}", highlight=False)

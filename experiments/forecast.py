@@ -1,0 +1,91 @@
+"""What was predicted of a sweep when it first started, kept beside its runs and held against what they took.
+
+WORKDIR/forecast.json    {"runs": {id: {"train", "evaluate", "setup"}} in seconds, "source", "sittings": [{"runs", "workers", "predicted",
+                         "seconds"}]}: a sitting is one command that trained something, predicted and actual on the clock
+"""
+
+import os
+import statistics
+
+from experiments.plan import Plan
+from launch import record
+
+FILE = "forecast.json"
+
+
+def keep(workdir: str, plan: Plan) -> None:
+    """Writes the forecast; one that stands is kept, with new runs added."""
+    path = os.path.join(workdir, FILE)
+    old = record.read_json(path, "forecast") if os.path.exists(path) else {"runs": {}, "source": "", "sittings": []}
+    runs, seen = dict(old["runs"]), set()
+    for p in plan.runs:
+        if p.seconds is not None and p.id not in runs:
+            setup = 0.0 if p.shape in seen else p.speed.setup
+            runs[p.id] = {"train": p.seconds, "evaluate": p.speed.evaluate, "setup": setup}
+        seen.add(p.shape)
+    source = old["source"] or "; ".join(dict.fromkeys(p.speed.source for p in plan.runs))
+    if runs != old["runs"]:
+        record.write_json(path, {**old, "runs": runs, "source": source})
+
+
+def sat(workdir: str, runs: int, workers: int, predicted: float | None, seconds: float) -> None:
+    """Adds a sitting in which `runs` were trained."""
+    path = os.path.join(workdir, FILE)
+    if runs and os.path.exists(path):
+        old = record.read_json(path, "forecast")
+        one = {"runs": runs, "workers": workers, "predicted": predicted, "seconds": seconds}
+        record.write_json(path, {**old, "sittings": [*old["sittings"], one]})
+
+
+def _number(v) -> bool:
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0
+
+
+def compare(workdir: str, results: list[dict]) -> dict | None:
+    """Predicted against actual, JSON-ready; None where nothing was predicted. `ratio` is predicted over actual."""
+    path = os.path.join(workdir, FILE)
+    if not os.path.exists(path):
+        return None
+    kept = record.read_json(path, "forecast")
+    rows, total = [], {"predicted": 0.0, "actual": 0.0}
+    for r in results:
+        f, seconds = kept.get("runs", {}).get(r["id"]), r.get("seconds", {})
+        if not isinstance(f, dict) or not _number(f.get("train")) or not _number(seconds.get("train")):
+            continue
+        row = {"id": r["id"], "family": r["family"], "size": r["tags"].get("size")}
+        rows.append({**row, "predicted": f["train"], "actual": seconds["train"], "ratio": f["train"] / seconds["train"]})
+        total["predicted"] += f["train"] + f["evaluate"] + f["setup"]
+        total["actual"] += seconds["total"]
+    if not rows:
+        return None
+    sittings = [s for s in kept.get("sittings", []) if _number(s.get("seconds"))]
+    return {
+        "source": kept.get("source", ""),
+        "runs": rows,
+        "total": {**total, "ratio": total["predicted"] / total["actual"]},
+        "median_ratio": statistics.median(r["ratio"] for r in rows),
+        "sittings": sittings,
+        "energy": _energy(results),
+    }
+
+
+def _energy(results: list[dict]) -> dict | None:
+    """Measured energy of the runs that have it."""
+    found = [r["energy"] for r in results if isinstance(r.get("energy"), dict) and _number(r["energy"].get("joules"))]
+    if not found:
+        return None
+    source = "; ".join(dict.fromkeys(str(e["source"]) for e in found))
+    return {"runs": len(found), "kwh": sum(e["joules"] for e in found) / 3.6e6, "source": source}
+
+
+def text(c: dict | None) -> list[str]:
+    """In a line or two."""
+    if c is None:
+        return []
+    t = c["total"]
+    lines = [
+        f"predicted / actual: {t['predicted']:.0f} s / {t['actual']:.0f} s of workers ({t['ratio']:.2f}), median run {c['median_ratio']:.2f}"
+        + "".join(f", on the clock {s['predicted']:.0f} s / {s['seconds']:.0f} s" for s in c["sittings"][-1:] if s["predicted"])
+    ]
+    e = c["energy"]
+    return lines + ([f"energy, {e['source']}: {e['kwh']:.4g} kWh in {e['runs']} runs"] if e else [])
