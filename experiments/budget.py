@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from experiments import ladder
 from experiments.plan import Plan, Sweep, SweepJob
-from launch.config import ConfigError
+from launch.config import ConfigError, Run
 from model import account
 
 BRACKET = (0.5, 1.0, 2.0)  # of the ladder's rate, wherever the rule was not checked
@@ -38,38 +38,51 @@ def _sizes(s: Sweep, ratio: float) -> dict[int, int]:
     return out
 
 
-def scaled(job: SweepJob, factor: float, pinned: set[str] = frozenset()) -> Scaled:
-    """`job` with `factor` times its budgets. `pinned`: fields that `--set` has set, which stay."""
-    s, notes = job.sweep, []
+def scaled(job: SweepJob, factor: float, pinned: set[str] = frozenset(), run: Run | None = None) -> Scaled:
+    """`job` with `factor` times its budgets. `pinned`: fields that `--set` has set, which stay. `run`: what the members start from there,
+    instead of the job's own (another context, another source)."""
+    s, old, new = job.sweep, job.run, run or job.run
     middle = _middle(s, job)
-    ratio = ladder.best(job.run.model, middle * factor) / ladder.best(job.run.model, middle)
-    sizes = {d: d for d in (*s.sizes, s.replicate_size)} if "sweep.sizes" in pinned or ratio == 1 else {**_sizes(s, ratio), 0: 0}
-    grown = 2 ** round(math.log2(max(1.0, factor) ** ladder.BATCH_POWER))
-    batch = job.run.batch if "batch" in pinned else job.run.batch * grown
-    new_sizes = tuple(sizes[d] for d in s.sizes)
-    per_token = lambda d: account.flops_per_token(ladder.shape(job.run.model, d, "dense"))["matmul"]
-    mid = len(s.sizes) // 2
-    by_tokens = factor * per_token(sorted(s.sizes)[mid]) / per_token(sorted(new_sizes)[mid])
+    centre = ladder.best(new.model, middle * factor)
+    ratio = centre / ladder.best(old.model, middle)
+    keep = "sweep.sizes" in pinned or ratio == 1
+    sizes = {d: d for d in (*s.sizes, s.replicate_size)} if keep else {**_sizes(s, ratio), 0: 0}
+    grown = max(1.0, factor) ** ladder.BATCH_POWER * old.batch * old.model.seq_len / new.model.seq_len
+    batch = new.batch if "batch" in pinned or factor <= 1 else max(1, 2 ** round(math.log2(grown)))
+    per_token = lambda model, d: account.flops_per_token(ladder.shape(model, d, "dense"))["matmul"]
+    mid, ordered = len(s.sizes) // 2, sorted(s.sizes)
+    by_tokens = factor * per_token(old.model, ordered[mid]) / per_token(new.model, sizes[ordered[mid]])
     sweep = dataclasses.replace(
         s,
-        sizes=new_sizes,
+        sizes=tuple(sizes[d] for d in s.sizes),
         budgets=tuple(b * factor for b in s.budgets),
         tokens=tuple(round(t * by_tokens) for t in s.tokens),
-        replicate_size=sizes[s.replicate_size] if s.replicate_size else 0,
+        replicate_size=sizes[s.replicate_size],
         replicate_budget=s.replicate_budget * factor,
     )
-    if new_sizes != s.sizes:
-        notes.append(
-            f"sizes: the recipe's x {ratio:.3g} on the ladder's rungs; its middle budget {middle * factor:.3g} is best spent near d_model "
-            f"{ladder.best(job.run.model, middle * factor)} ({ladder.TOKENS_PER_PARAMETER} tokens per parameter, Hoffmann et al. 2022)"
-        )
-    if batch != job.run.batch:
-        notes.append(f"batch: {job.run.batch} x {grown} sequences, growing as C^{ladder.BATCH_POWER} (Bi et al. 2024)")
-    unchecked = batch != job.run.batch or any(d not in ladder.LR_CHECKED for d in new_sizes)
-    if unchecked and len(s.lr_multipliers) == 1 and "sweep.lr_multipliers" not in pinned:
+    unchecked = batch != old.batch or any(d not in ladder.LR_CHECKED for d in sweep.sizes)
+    bracket = unchecked and len(s.lr_multipliers) == 1 and "sweep.lr_multipliers" not in pinned
+    if bracket:
         sweep = dataclasses.replace(sweep, lr_multipliers=BRACKET)
-        notes.append(f"learning rates: the ladder's rule was never checked here, so each run is a bracket {BRACKET} for every family")
-    return Scaled(dataclasses.replace(job, sweep=sweep, run=dataclasses.replace(job.run, batch=batch)), notes)
+    fresh = dataclasses.replace(job, sweep=sweep, run=dataclasses.replace(new, batch=batch))
+    return Scaled(fresh, _notes(job, fresh, ratio, middle * factor, centre, bracket))
+
+
+def _notes(job: SweepJob, fresh: SweepJob, ratio: float, middle: float, centre: int, bracket: bool) -> list[str]:
+    """What the ladder chose, and by which rule."""
+    out = []
+    if fresh.sweep.sizes != job.sweep.sizes:
+        out.append(
+            f"sizes: the recipe's x {ratio:.3g} on the ladder's rungs; its middle budget {middle:.3g} is best spent near d_model "
+            f"{centre} ({ladder.TOKENS_PER_PARAMETER} tokens per parameter, Hoffmann et al. 2022)"
+        )
+    if fresh.run.batch != job.run.batch:
+        out.append(
+            f"batch: {fresh.run.batch} sequences instead of {job.run.batch}; its tokens grow as C^{ladder.BATCH_POWER} (Bi et al. 2024)"
+        )
+    if bracket:
+        out.append(f"learning rates: the ladder's rule was never checked here, so each run is a bracket {BRACKET} for every family")
+    return out
 
 
 def solve(

@@ -22,7 +22,7 @@ from data import pipeline
 from launch import config, divergence, energy, hardware, record
 from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
-from launch.meter import Meter
+from launch.meter import Clock, Meter
 from launch.session import Session
 from model import account, optim, params, step
 from model.config import Execution
@@ -201,7 +201,7 @@ def train(
     what a user can mend, Preempted after SIGTERM; SIGTERM while compiling, restoring or evaluating ends the process with status 75.
     """
     run = resolve(run, jax.default_backend())
-    started, total = time.perf_counter(), config.steps(run)
+    clock, total = Clock(), config.steps(run)
     identity, leader = config.run_id(run), jax.process_index() == 0
     finished = record.result(folder)
     if finished and finished["id"] == identity:
@@ -218,7 +218,7 @@ def train(
         session = held.enter_context(Session(run, where, folder, total, where.scan, say))
         session.phase("compile")
         p = program(run, where)
-        compiled_s = time.perf_counter() - started
+        clock.lap("setup")
         held.enter_context(jax.set_mesh(p.mesh))
         session.phase("restore")
         state, meta = session.restore(p.abstract, p.shardings) or (_initial(p, run, where), {})
@@ -229,14 +229,15 @@ def train(
         )
         meter = Meter(run, where, total, out, watch, meta.get("meter"))
         session.phase("step")
+        clock.lap("restore")
         gauge = energy.Gauge(jax.local_device_count(), meta.get("joules", None if meta else 0.0))
         state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta, gauge)
         used = gauge.record()
+        clock.lap("train")
         session.phase("evaluate")
-        evaluating = time.perf_counter()
         evaluation = evaluate(p, step.variables(state), dataset)
-        now = time.perf_counter()
-        times = {"train": seconds, "setup": compiled_s, "evaluate": now - evaluating, "total": now - started}
+        clock.lap("evaluate")
+        times = clock.record(seconds)
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
         result["energy"] = used
         if leader:

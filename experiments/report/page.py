@@ -4,9 +4,29 @@ can put markup into the page, and the page has no script."""
 import json
 import os
 
-from experiments.report import figures, sections
+from experiments.report import arms, checklist, figures, sections, spent
 from experiments.report.elements import CSS, card, esc, span
 from launch import record
+
+
+# in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an entry here
+SECTIONS = (
+    arms.section,
+    sections.known_entropy,
+    sections.isoflop,
+    sections.optima,
+    sections.compute,
+    sections.dense_against_moe,
+    sections.leverage,
+    spent.equal,
+    sections.expert_load,
+    sections.parametric,
+    sections.rates,
+    spent.forecast,
+    checklist.section,
+    sections.runs,
+    sections.excluded,
+)
 
 
 def read_curves(paths: list[str]) -> dict[str, list[dict]]:
@@ -72,7 +92,7 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     """The whole page as HTML text."""
     a = record.finite(analysis)
     results = sorted(results, key=_order)
-    parts = [_intro(name, results, a), _cards(a), *[part(results, curves, a) for part in sections.SECTIONS]]
+    parts = [_intro(name, results, a), _cards(a), *[part(results, curves, a) for part in SECTIONS]]
     versions = dict(results[0]["versions"])
     foot = [f"isoflop {versions.pop('isoflop', None)}", f"commit {results[0]['commit']}", *[f"{k} {v}" for k, v in versions.items()]]
     return (

@@ -328,20 +328,3 @@ def excluded(results, curves, a) -> str:
     rows += [[f"used, but flagged: {e['what']}", e["why"]] for e in a["flagged"]]
     body = table(["what", "why"], rows, 2) if rows else "<p>Nothing was excluded.</p>"
     return f"<section><h2>Excluded, and why</h2>{body}</section>"
-
-
-# in the order of the page; a new section is a function and an entry here
-SECTIONS = (
-    known_entropy,
-    isoflop,
-    optima,
-    compute,
-    dense_against_moe,
-    leverage,
-    expert_load,
-    parametric,
-    rates,
-    checklist.section,
-    runs,
-    excluded,
-)
