@@ -42,12 +42,13 @@ def _number(v) -> bool:
 
 
 def compare(workdir: str, results: list[dict]) -> dict | None:
-    """Predicted against actual, JSON-ready; None where nothing was predicted. `ratio` is predicted over actual."""
+    """Predicted against actual, JSON-ready; None where nothing was predicted. `ratio` is predicted over actual; `cpu` the CPU-seconds that
+    runs on CPU took, which others on the machine do not lengthen."""
     path = os.path.join(workdir, FILE)
     if not os.path.exists(path):
         return None
     kept = record.read_json(path, "forecast")
-    rows, total = [], {"predicted": 0.0, "actual": 0.0}
+    rows, cpu, total = [], [], {"predicted": 0.0, "actual": 0.0}
     for r in results:
         f, seconds = kept.get("runs", {}).get(r["id"]), r.get("seconds", {})
         if not isinstance(f, dict) or not _number(f.get("train")) or not _number(seconds.get("train")):
@@ -56,13 +57,14 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
         rows.append({**row, "predicted": f["train"], "actual": seconds["train"], "ratio": f["train"] / seconds["train"]})
         total["predicted"] += f["train"] + f["evaluate"] + f["setup"]
         total["actual"] += seconds["total"]
+        cpu.append(sum(seconds["cpu"].values()) if r["device"]["platform"] == "cpu" and isinstance(seconds.get("cpu"), dict) else None)
     if not rows:
         return None
     sittings = [s for s in kept.get("sittings", []) if _number(s.get("seconds"))]
     return {
         "source": kept.get("source", ""),
         "runs": rows,
-        "total": {**total, "ratio": total["predicted"] / total["actual"]},
+        "total": {**total, "ratio": total["predicted"] / total["actual"], "cpu": None if None in cpu else sum(cpu)},
         "median_ratio": statistics.median(r["ratio"] for r in rows),
         "sittings": sittings,
         "energy": _energy(results),

@@ -4,7 +4,9 @@ The rules for d_model <= 64 were set by sweeps on this codebase (LOG.md, 2026-11
 bracket recipe `learning_rate`, run with the same trials for both families before they were compared.
 """
 
+import bisect
 import dataclasses
+import functools
 import math
 
 from launch.config import ConfigError, Run
@@ -52,15 +54,18 @@ def rung(d_model: float, above: int = 0) -> int:
     return min((d for d in RUNGS if d > above), key=lambda d: abs(math.log(d / d_model)), default=RUNGS[-1])
 
 
+@functools.lru_cache(maxsize=1024)
 def best(base: Model, budget: float) -> int:
     """The rung whose dense model a budget of FLOPs trains on the nearest to TOKENS_PER_PARAMETER tokens per parameter."""
 
-    def off(d_model: int) -> float:
+    def above(d_model: int) -> float:
+        """Logarithm of what it gets over what it should get: falls with the size."""
         model = shape(base, d_model, "dense")
         tokens = budget / account.flops_per_token(model)["matmul"]
-        return abs(math.log(tokens / account.parameters(model)["multiplied"] / TOKENS_PER_PARAMETER))
+        return math.log(tokens / account.parameters(model)["multiplied"] / TOKENS_PER_PARAMETER)
 
-    return min(RUNGS, key=off)
+    after = bisect.bisect(RUNGS, 0, key=lambda d: -above(d))
+    return min(RUNGS[max(0, after - 1) : after + 1], key=lambda d: abs(above(d)))
 
 
 def layers(d_model: int) -> int:

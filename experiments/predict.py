@@ -2,6 +2,7 @@
 table at a stated utilisation, else "unknown"."""
 
 import dataclasses
+import functools
 import math
 import os
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from launch import config, devices, hardware, mesh
 from launch.config import Run, Where
 from launch.devices import Device, Figure
 from model import account
+from model.config import Model
 
 # Model FLOPs (`matmul`) over the bf16 peak where nothing was measured: what others reach on H100s (docs/planning.md)
 UTILISATION = {
@@ -114,11 +116,16 @@ class Fit(NamedTuple):
 def held(run: Run, where: Where, platform: str) -> int:
     """Bytes of training on one device of the mesh (docs/counting.md): weights and their state split by fsdp, expert and tensor, rows by
     data, fsdp and expert; activations also by tensor."""
+    dtype = hardware.choice(platform).dtype if run.dtype == "auto" else run.dtype
+    return _held(run.model, run.batch, dtype, where, platform)
+
+
+@functools.lru_cache(maxsize=4096)  # seeds and learning rates of a shape hold the same
+def _held(model: Model, batch: int, dtype: str, where: Where, platform: str) -> int:
     sizes = mesh.resolve(mesh.parse(where.mesh), 1)
     rows = mesh.rows(sizes)
-    dtype = hardware.choice(platform).dtype if run.dtype == "auto" else run.dtype
-    ex = hardware.execution(run.model, where, dtype, platform, 1, run.batch // rows * run.model.seq_len)
-    m = account.memory(run.model, ex, run.batch // rows)
+    ex = hardware.execution(model, where, dtype, platform, 1, batch // rows * model.seq_len)
+    m = account.memory(model, ex, batch // rows)
     weights = m["parameters"] + m["gradients"] + m["optimizer_state"] + m["buffers"]
     return int(weights / (sizes["fsdp"] * sizes["expert"] * sizes["tensor"]) + m["batch"] + m["activations"] / sizes["tensor"])
 

@@ -47,6 +47,16 @@ def forecast(results, curves, a) -> str:
         ],
         ["the median run, training alone", "", "", _verdict(c["median_ratio"])],
     ]
+    if t["cpu"]:
+        rows.insert(
+            1,
+            [
+                "the same in CPU-seconds: less, where others used the machine too",
+                f"{t['predicted']:.0f}",
+                f"{t['cpu']:.0f}",
+                _verdict(t["predicted"] / t["cpu"]),
+            ],
+        )
     for s in c["sittings"]:
         predicted, ratio = ("unknown", "") if not s["predicted"] else (f"{s['predicted']:.0f}", _verdict(s["predicted"] / s["seconds"]))
         rows.append([f"on the clock, {s['runs']} runs on {s['workers']} workers", predicted, f"{s['seconds']:.0f}", ratio])
