@@ -400,23 +400,29 @@ def test_arms_by_hand():
 
 
 def test_equal_wall_clock_and_memory_are_read_off_the_curves(monkeypatch):
-    """Dense minima on loss = 2 x^-0.1 in seconds; the MoE minimum between them is 0.3 above or below that line."""
-    parabola = lambda budget, n, loss: {"budget": budget, "n_opt": n, "loss_opt": loss, "interior": True}
-    families = {
-        "dense": {"parabolas": [parabola(1, 10, 2 * 10**-0.1), parabola(2, 100, 2 * 100**-0.1)]},
-        "moe": {"parabolas": [parabola(1, 10, 1.0)]},
-    }
+    """Dense minima on loss = 2 x^-0.1 in seconds, the MoE minimum between them. Bytes: dense as 7 n, MoE as 21 n."""
+
+    def fitted(budget, n, loss):
+        lowest = isoflop.parabola([n / 2, n, n * 2], [1, 1, 1], [loss + 0.1, loss, loss + 0.1], 1.0)
+        return {"budget": budget, **lowest._asdict()}, lowest
+
+    minima = {"dense": [(1, 10, 2 * 10**-0.1), (2, 100, 2 * 100**-0.1)], "moe": [(1, 10, 1.0)]}
+    families = {f: {"parabolas": [fitted(*m)[0] for m in rows]} for f, rows in minima.items()}
+    draws = {f: [([fitted(*m)[1] for m in rows], None)] * 3 for f, rows in minima.items()}
     run = lambda i, n: {"id": i, "n": n}
-    groups = {"dense": {1: [run("a", 5), run("b", 20)], 2: [run("c", 50), run("d", 200)]}, "moe": {1: [run("e", 5), run("f", 20)]}}
-    seconds = {"a": 5, "b": 20, "c": 50, "d": 200, "e": 15, "f": 60}  # dense: as n; MoE: three times
-    monkeypatch.setattr(equal, "spent", lambda r: {"seconds": seconds[r["id"]], "bytes": 7.0 * seconds[r["id"]]})
-    draw = lambda v: isoflop.parabola([1, 2, 4], [4, 2, 1], [v + 0.1, v, v + 0.1], 1.0)
-    draws = {f: [([draw(q["loss_opt"]) for q in d["parabolas"]], None)] * 3 for f, d in families.items()}
-    rows = equal.equal(families, draws, groups, [{"id": i} for i in seconds])
-    assert [r["field"] for r in rows] == ["seconds", "bytes"]
-    for r, scale in zip(rows, (1, 7)):
-        assert r["at"] == pytest.approx(30 * scale) and r["dense"] == pytest.approx(2 * 30**-0.1) and not r["extrapolated"]
-        assert r["difference"] == pytest.approx(1 - 2 * 30**-0.1)
+    groups = {"dense": {1: [run("a", 5), run("b", 20)], 2: [run("c", 50), run("d", 200)]}, "moe": {1: [run("e", 2), run("f", 20)]}}
+    sizes = {"a": 5, "b": 20, "c": 50, "d": 200, "e": 2, "f": 20}
+    slow = lambda i: 3 if i in "ef" else 1
+    monkeypatch.setattr(
+        equal, "spent", lambda r: {"seconds": sizes[r["id"]] * slow(r["id"]), "bytes": 7.0 * sizes[r["id"]] * slow(r["id"])}
+    )
+    clock, tight, roomy = equal.equal(families, draws, groups, [{"id": i} for i in sizes])
+    assert clock["field"] == "seconds" and clock["at"] == pytest.approx(30) and not clock["extrapolated"]
+    assert clock["difference"] == pytest.approx(1 - 2 * 30**-0.1) == pytest.approx(clock["interval"][0])
+    # 70 bytes hold the dense minimum of size 10, and an MoE of size 10/3: (log 3 / log 2)^2 tenths above its minimum
+    assert tight["at"] == pytest.approx(70) and tight["dense"] == pytest.approx(2 * 10**-0.1)
+    assert tight["moe"] == pytest.approx(1 + 0.1 * (math.log(3) / math.log(2)) ** 2) and not tight["extrapolated"]
+    assert roomy["at"] == pytest.approx(210) and (roomy["dense"], roomy["moe"]) == (pytest.approx(2 * 10**-0.1), pytest.approx(1.0))
     assert equal.equal({"dense": families["dense"]}, draws, groups, []) == []
 
 

@@ -79,7 +79,7 @@ def forecast(results, curves, a) -> str:
 
 UNITS = {
     "seconds": ("seconds of training", lambda v: f"{v:.3g} s"),
-    "bytes": ("bytes of training, as counted", lambda v: f"{v / 1e6:.4g} MB"),
+    "bytes": ("bytes of training", lambda v: f"{v / 1e6:.4g} MB"),
 }
 
 
@@ -96,14 +96,15 @@ def equal(results, curves, a) -> str:
             f4(r["moe"]),
             f"{r['difference']:+.4f}",
             span(r["interval"]),
-            "beyond the dense minima" if r["extrapolated"] else "",
+            "extrapolated: beyond the runs" if r["extrapolated"] else "",
         ]
         for r in rows
     ]
     reading = (
-        "Read off the fitted curves, as no run was made for it: the best MoE loss at a budget against the dense loss at the same seconds of training, and at the "
-        "same bytes. The dense loss lies on the straight line in log loss against log seconds (or bytes) through the dense minima; 95% intervals. Seconds are this "
-        "machine's and this implementation's."
+        "Read off the fitted curves, as no run was made for it. Seconds: the best MoE loss at a budget against the dense loss at the same seconds of training, on the "
+        "straight line in log loss against log seconds through the dense minima; they are this machine's and this implementation's. Bytes (of training, as "
+        "counted): each family at its best size that needs no more, at the same budget; first with what the dense minimum needs, then with what the MoE "
+        "minimum needs. 95% intervals."
     )
-    columns = ["equal", "MoE's budget", "at", "dense", "MoE", "MoE − dense", "95%", "note"]
+    columns = ["equal", "budget", "at", "dense", "MoE", "MoE − dense", "95%", "note"]
     return f"<section><h2>Dense against MoE at equal wall clock and equal memory</h2><p class=read>{esc(reading)}</p>{table(columns, data)}</section>"
