@@ -1,6 +1,5 @@
 """The mesh, and RULES: the one table from logical axes to mesh axes. To shard differently, change a line of it."""
 
-import contextlib
 import math
 
 import jax
@@ -111,16 +110,6 @@ def shardings(mesh, boxed):
 def put(tree, layout):
     """Host arrays, the same in every process, as global arrays laid out by a matching tree of shardings."""
     return jax.tree.map(lambda a, s: jax.make_array_from_callback(np.shape(a), s, lambda index, a=a: np.asarray(a)[index]), tree, layout)
-
-
-def join(coordinator: str, processes: int, process: int, sizes: dict[str, int]) -> None:
-    """Makes this process one of `processes` that train together, through jax.distributed. Before jax is first used."""
-    if math.prod(sizes.values()) % processes:
-        raise ConfigError(f"the mesh of {math.prod(sizes.values())} devices is not divided by {processes} processes: give another --mesh")
-    if sizes:
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", math.prod(sizes.values()) // processes)
-    jax.distributed.initialize(coordinator, processes, process)
 
 
 def batch_sharding(mesh, leading: int = 0) -> NamedSharding:

@@ -12,21 +12,21 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from data import pipeline
 from launch import config, divergence, energy, hardware, record
+from launch import layout as layouts
 from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
+from launch.layout import Layout
 from launch.meter import Clock, Meter
 from launch.session import Session
 from model import account, optim, params, step
 from model.config import Execution
-from model.lm import LM, abstract
 
 EVAL_BATCH = 32
 
@@ -34,12 +34,7 @@ EVAL_BATCH = 32
 class Program(NamedTuple):
     """Compiled functions for one shape, and how their arguments are laid out."""
 
-    lm: LM
-    mesh: Any
-    boxed: Any
-    abstract: Any
-    shardings: Any
-    rows: Any
+    layout: Layout
     train: Callable
     evaluate: Callable
     dispatch: int
@@ -73,40 +68,12 @@ def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
 @functools.cache
 def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispatch: int) -> Program:
     started = time.perf_counter()
-    mesh = meshes.make(meshes.parse(mesh_text))
-    lm, boxed = LM(model, ex), abstract(model, ex)
-    with jax.set_mesh(mesh), nn.logical_axis_rules(meshes.RULES):
-        abstract_state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
-        param_sh = meshes.shardings(mesh, boxed)
-        whole = meshes.replicated(mesh)
-        sh = step.State(param_sh, _like_params(abstract_state.opt, param_sh, whole), jax.tree.map(lambda _: whole, abstract_state.buffers))
-        rows = meshes.batch_sharding(mesh, 1)
-        rows_of = meshes.rows(mesh.shape) * (model.routing_group if model.moe_layers else 1)
-        eval_batch = -(-EVAL_BATCH // rows_of) * rows_of
-        spec = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
-        state_spec = jax.tree.map(spec, abstract_state, sh)
-        tokens = jax.ShapeDtypeStruct((dispatch, batch, model.seq_len + 1), np.int32, sharding=rows)
-        hyper = {k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole) for k in ("lr", "embed_lr", "weight_decay")}
-        count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-        train = jax.jit(
-            functools.partial(step.train_steps, lm, optimizer),
-            in_shardings=(sh, rows, whole, whole),
-            out_shardings=(sh, whole),
-            donate_argnums=0,
-        )
-        held = jax.ShapeDtypeStruct((eval_batch, model.seq_len + 1), np.int32, sharding=meshes.batch_sharding(mesh))
-        layouts = (step.variables(sh), meshes.batch_sharding(mesh))
-        evaluate = jax.jit(functools.partial(step.eval_step, lm), in_shardings=layouts, out_shardings=whole)
-        train = train.lower(state_spec, tokens, hyper, count).compile()
-        evaluate = evaluate.lower(step.variables(state_spec), held).compile()
-    return Program(lm, mesh, boxed, abstract_state, sh, rows, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
-
-
-def _like_params(opt, param_sh, whole):
-    """Shardings of an optimizer state: those of the parameters for every copy of their tree, replicated for the rest."""
-    structure = jax.tree.structure(param_sh)
-    same = lambda x: jax.tree.structure(x) == structure
-    return jax.tree.map(lambda x: param_sh if same(x) else whole, opt, is_leaf=same)
+    layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)))
+    rows = meshes.rows(layout.mesh.shape) * (model.routing_group if model.moe_layers else 1)
+    eval_batch = -(-EVAL_BATCH // rows) * rows
+    train = layouts.lower_train(layout, batch, dispatch).compile()
+    evaluate = layouts.lower_evaluate(layout, eval_batch).compile()
+    return Program(layout, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
 
 
 def program(run: Run, where: Where) -> Program:
@@ -166,7 +133,7 @@ def evaluate(p: Program, variables, dataset) -> Evaluation:
     for i in range(0, len(windows), p.eval_batch):
         rows = windows[i : i + p.eval_batch]
         full = np.concatenate([rows, np.repeat(rows[-1:], p.eval_batch - len(rows), 0)])
-        nll, s = p.evaluate(variables, meshes.put(full, meshes.batch_sharding(p.mesh)))
+        nll, s = p.evaluate(variables, meshes.put(full, meshes.batch_sharding(p.layout.mesh)))
         out.append(np.asarray(nll, np.float64)[: len(rows)])
         if len(rows) == p.eval_batch or not stats:
             stats.append(s)
@@ -219,9 +186,9 @@ def train(
         session.phase("compile")
         p = program(run, where)
         clock.lap("setup")
-        held.enter_context(jax.set_mesh(p.mesh))
+        held.enter_context(jax.set_mesh(p.layout.mesh))
         session.phase("restore")
-        state, meta = session.restore(p.abstract, p.shardings) or (_initial(p, run, where), {})
+        state, meta = session.restore(p.layout.state, p.layout.shardings) or (_initial(p, run, where), {})
         session.done = meta.get("step", 0)
         watch = divergence.Watch(total, run.max_bad_steps, meta.get("watch"))
         out = held.enter_context(
@@ -249,13 +216,13 @@ def train(
 def _initial(p: Program, run: Run, where: Where):
     """The state before the first step: drawn from the seed, or imported."""
     if not run.init:
-        return meshes.put(step.create(p.lm, run.optimizer, params.initial(p.boxed, run.seed)), p.shardings)
+        return layouts.initial(p.layout, run.seed)
     from launch.huggingface import folder
 
     _, held = folder.load(where.init_from, run.model)
     layers = params.scanned if where.scan else dict
-    state = step.create(p.lm, run.optimizer, layers(held["params"]))
-    return meshes.put(state._replace(buffers=layers(held["buffers"])), p.shardings)
+    put = lambda name: meshes.put(layers(held[name]), getattr(p.layout.shardings, name))
+    return layouts.started(p.layout, put("params"), put("buffers"))
 
 
 def _check_init(run: Run, where: Where) -> None:
@@ -282,7 +249,9 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
         read = [dataset.counted_batch(done + i, run.batch) for i in range(count)]
         rows, text_bytes = np.stack([tokens for tokens, _ in read]), np.array([sizes.sum() for _, sizes in read])
         padded = np.concatenate([rows, np.zeros((p.dispatch - count, *rows.shape[1:]), np.int32)])
-        state, metrics = p.train(state, meshes.put(padded, p.rows), _hyper(run, done, count, total, p.dispatch), np.int32(count))
+        state, metrics = p.train(
+            state, meshes.put(padded, meshes.batch_sharding(p.layout.mesh, 1)), _hyper(run, done, count, total, p.dispatch), np.int32(count)
+        )
         if pending:
             meter.add(*pending)
         pending = (done, text_bytes, metrics)
@@ -330,14 +299,14 @@ def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, 
         "bytes": counted_bytes,
         "flops": {k: n * tokens for k, n in per_token.items()},
         "flops_per_token": per_token,
-        "executed_flops": total * account.executed_flops(run.model, p.lm.ex, run.batch),
+        "executed_flops": total * account.executed_flops(run.model, p.layout.lm.ex, run.batch),
         "train_loss": record.finite(train_loss),
         "validation": v,
         "moe": e.statistics,
         "seconds": times,
         "tokens_per_s": tokens / times["train"],
-        "mfu_matmul": hardware.mfu(run.model, tokens / times["train"], kind, p.mesh.size),
-        "device": {"platform": jax.default_backend(), "kind": kind, "count": p.mesh.size, "processes": jax.process_count()},
+        "mfu_matmul": hardware.mfu(run.model, tokens / times["train"], kind, p.layout.mesh.size),
+        "device": {"platform": jax.default_backend(), "kind": kind, "count": p.layout.mesh.size, "processes": jax.process_count()},
         "versions": record.versions(),
         "commit": record.commit(),
         "corpus": dataset.corpus,

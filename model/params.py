@@ -60,30 +60,35 @@ class Einsum(nn.Module):
         return y + b.astype(self.dtype)
 
 
-def _is_parameter(x):
+def is_parameter(x):
     return isinstance(x, Parameter)
 
 
-def _leaf(path, box, seed):
+def draws(path, box, seed: int):
+    """Yields (None, the leaf) or, for a leaf of scanned layers, (layer, its slice) one after the other, as float32 numpy arrays."""
     parts = [str(p.key) for p in path if hasattr(p, "key")]
     shape, scanned = box.value.shape, parts[0] == "groups"
-    copies = shape[0] if scanned else 1
     first = 0
     if parts[0].startswith("group_"):
         first = int(parts[0].removeprefix("group_"))
     name = zlib.crc32("/".join(["group", *parts[1:]] if scanned or parts[0].startswith("group_") else parts).encode())
-    if not box.std:
-        return np.full(shape, box.mean, np.float32)
-    draws = []
-    for i in range(copies):
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, name, first + i])))
-        draws.append(rng.standard_normal(shape[1:] if scanned else shape, np.float32))
-    return box.mean + np.float32(box.std) * (np.stack(draws) if scanned else draws[0])
+    for i in range(shape[0] if scanned else 1):
+        if box.std:
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, name, first + i])))
+            drawn = box.mean + np.float32(box.std) * rng.standard_normal(shape[1:] if scanned else shape, np.float32)
+        else:
+            drawn = np.full(shape[1:] if scanned else shape, box.mean, np.float32)
+        yield (i if scanned else None), drawn
 
 
 def initial(boxed, seed: int):
     """Initial values of a tree of abstract `Parameter`s (from ``jax.eval_shape(module.init, ...)``), as numpy arrays."""
-    return jax.tree_util.tree_map_with_path(lambda p, b: _leaf(p, b, seed), boxed, is_leaf=_is_parameter)
+
+    def leaf(path, box):
+        drawn = list(draws(path, box, seed))
+        return drawn[0][1] if drawn[0][0] is None else np.stack([a for _, a in drawn])
+
+    return jax.tree_util.tree_map_with_path(leaf, boxed, is_leaf=is_parameter)
 
 
 def unrolled(tree: dict) -> dict:

@@ -120,12 +120,10 @@ def test_layouts_agree_with_one_device(layout, name, single, tmp_path):
 
 def test_parameters_are_sharded_by_the_rules():
     p = train.program(dataclasses.replace(BASE, model=MOE, dtype="float32"), dataclasses.replace(ALONE, mesh="fsdp=2,tensor=2,expert=2"))
-    layer = p.shardings.params["group_0"]["layer_0"]
-    assert tuple(layer["mlp"]["in"].spec) == ("expert", "fsdp", "tensor") and tuple(layer["mixer"]["q"]["kernel"].spec)[:2] == (
-        "fsdp",
-        "tensor",
-    )
-    assert jax.tree.leaves(p.shardings.opt[1].mu)[0].spec == jax.tree.leaves(p.shardings.params)[0].spec
+    layer = p.layout.shardings.params["group_0"]["layer_0"]
+    assert tuple(layer["mlp"]["in"].spec) == ("expert", "fsdp", "tensor")
+    assert tuple(layer["mixer"]["q"]["kernel"].spec)[:2] == (("fsdp", "expert"), "tensor")
+    assert jax.tree.leaves(p.layout.shardings.opt[1].mu)[0].spec == jax.tree.leaves(p.layout.shardings.params)[0].spec
 
 
 def test_record_is_complete_and_counted(single, tmp_path):

@@ -206,8 +206,8 @@ def test_elsewhere(layouts, tmp_path):
         where = dataclasses.replace(WHERE, mesh=layout, log_every=1)
         if i:
             p = train.program(train.resolve(run, "cpu"), where)
-            with jax.set_mesh(p.mesh), checkpoint.Checkpoints(folder, "") as c:
-                state, meta = c.restore(4 * i, p.abstract, p.shardings)
+            with jax.set_mesh(p.layout.mesh), checkpoint.Checkpoints(folder, "") as c:
+                state, meta = c.restore(4 * i, p.layout.state, p.layout.shardings)
             found = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
             saved = arrays(folder, 4 * i)
             assert meta["step"] == 4 * i and len(found) == len(saved)

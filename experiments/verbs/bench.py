@@ -2,6 +2,7 @@
 
 isoflop bench checkpoint                 what saving in the background costs at 10M parameters (about five minutes on two cores)
 OPENBLAS_NUM_THREADS=1 isoflop bench laws    the vectorised fit against a scipy loop and the full grid of starts (ten minutes)
+isoflop bench layouts                    the same training on every layout of the devices here against one of them (five minutes on two cores)
 isoflop bench checkpoint --scale=toy     the same in seconds, to see that it runs
 """
 

@@ -45,30 +45,46 @@ def _imported(job: Job, hf_dir: str) -> Job:
     return dataclasses.replace(job, run=run, where=dataclasses.replace(job.where, init_from=hf_dir))
 
 
-def _body(fv) -> int:
+def _prepared(fv) -> tuple[Job, dict]:
+    """The job, and the sizes of its mesh, before jax is used."""
+    from launch import mesh
+
     change = (lambda job: _imported(job, fv.init_from)) if fv.init_from else None
     job = common.load(fv, Job, change)
     if not fv.workdir:
         raise UserError("--workdir is missing: name the folder of the run, such as --workdir=runs/first")
-    from launch import mesh, train
+    return job, mesh.parse(job.where.mesh)
 
-    sizes = mesh.parse(job.where.mesh)
-    if fv.coordinator:
-        if not 0 <= fv.process_id < fv.processes:
-            raise UserError(f"--process_id={fv.process_id} must lie in 0 .. {fv.processes - 1}: --processes says how many there are")
-        mesh.join(fv.coordinator, fv.processes, fv.process_id, sizes)
-    else:
-        mesh.simulate(sizes)
+
+def _checked(job: Job) -> tuple[Job, dict]:
+    """The job as it will run, and what must be equal in all processes that run it."""
+    from launch import train
+
     run = train.resolve(job.run, hardware.probe()[0])
     train.check(run, job.where)
-    folder = os.path.abspath(fv.workdir)
+    where = {k: v for k, v in config.to_dict(job.where).items() if k not in ("cache", "init_from", "tensorboard")}
+    same = {"the run": config.run_id(run), **{f"where.{k}": v for k, v in where.items()}}
+    return dataclasses.replace(job, run=run), {**same, "the commit": record.commit(), "the version of jax": record.versions()["jax"]}
+
+
+def _body(fv) -> int:
+    from launch import cluster, mesh, train
+
+    place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
+    if place:
+        job = cluster.together(place, lambda: _prepared(fv), _checked)
+    else:
+        job, sizes = _prepared(fv)
+        mesh.simulate(sizes)
+        job, _ = _checked(job)
+    run, folder = job.run, os.path.abspath(fv.workdir)
     done = record.result(folder)
     with common.stdout_to_stderr(fv.format == "json"):
         if done and done["id"] == config.run_id(run):
             print(f"{fv.workdir} holds this run, finished; nothing to do")
         train.use_cache(job.where)
         result = _train(run, job.where, folder)
-    if fv.coordinator and fv.process_id:
+    if place and place.process:
         return 0  # process 0 speaks for all
     print(json.dumps(result) if fv.format == "json" else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}")
     if result["status"] != "finished":

@@ -46,6 +46,7 @@ class MoE(nn.Module):
         w, bias_E = self._weights(), self._selection_bias()
         logits_BTE = jnp.einsum("btd,de->bte", precise(x_BTD), router_DE)
         r = routing.route(c, logits_BTE, bias_E, dropless=decoding)
+        self.sow("intermediates", "expert", r.expert_BTS)  # for whoever asks which experts were chosen
         if c.selection_bias and self.is_mutable_collection("load"):
             load_E = jax.nn.one_hot(r.expert_BTS, c.n_experts, dtype=jnp.float32).sum((0, 1, 2))
             self.variable("load", "selection_bias", jnp.zeros, (c.n_experts,), jnp.float32).value = load_E

@@ -1,0 +1,173 @@
+"""The same training on every layout of this machine's devices against one of them: what each changes in loss, gradients and routing.
+
+Differences are relative: of the loss, and of each leaf of the gradient, |g - g_1| / |g_1|, the largest leaf taken. Parameters are drawn
+without zeros, so that every leaf has a gradient in the first step; the optimizer keeps no momentum, so that its first moment is the
+gradient of the last step.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from launch import layout as layouts
+from launch import mesh as meshes
+from model import params
+from model.config import Execution, Model
+from model.lm import LM
+from model.optim import Optimizer
+
+STEPS, BATCH = 20, 32
+OPTIMIZER = Optimizer(b1=0.0, clip=1e9)
+DENSE = Model(vocab_size=1040, seq_len=16, d_model=32, n_layers=2, n_heads=4, d_ff=64, activation="swiglu")
+MOE = dataclasses.replace(DENSE, vocab_size=128, n_experts=8, top_k=2, pattern=("attention/moe",), n_shared=1)
+MODELS = {
+    "dense": (DENSE, "block"),
+    "moe block": (MOE, "block"),
+    "moe ragged": (MOE, "ragged"),
+    "moe capacity": (dataclasses.replace(MOE, capacity_factor=1.25, routing_group=2), "capacity"),
+}
+# mesh -> how it is executed besides
+LAYOUTS = {
+    "data=1": {"accumulate": 4},
+    "data=8": {},
+    "fsdp=8": {"scan": True},
+    "data=2,tensor=4": {},
+    "data=2,fsdp=2,tensor=2": {"accumulate": 4},
+    "fsdp=4,tensor=2": {"remat": True},
+    "data=2,fsdp=4": {"accumulate": 2, "scan": True, "remat": True},
+    "expert=8": {},
+    "data=2,expert=4": {"accumulate": 2},
+    "fsdp=2,expert=4": {"remat": True},
+    "tensor=2,expert=4": {"accumulate": 4, "scan": True},
+    "fsdp=2,tensor=2,expert=2": {},
+}
+
+
+class Trajectory(NamedTuple):
+    """loss of every step; gradients of the first step and of the last, leaf by name; the parameters after it, as a tree."""
+
+    loss: np.ndarray
+    first: dict
+    last: dict
+    params: Any
+
+
+def fits(model: Model, sizes: dict[str, int]) -> bool:
+    return bool(model.moe_layers) or sizes["expert"] == 1
+
+
+def tokens(c: Model) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, c.vocab_size, (STEPS, BATCH, c.seq_len + 1)).astype(np.int32)
+
+
+def whole(tree):
+    """A tree of global arrays on this host, in any number of processes."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)
+
+
+def follow(model: Model, moe: str, mesh: str = "data=1", dtype: str = "float32", **how) -> Trajectory:
+    """Trains for STEPS steps. float64 needs jax.enable_x64."""
+    sizes = meshes.parse(mesh)
+    ex = Execution(dtype=dtype, moe=moe, moe_groups=meshes.rows(sizes), moe_rows=8, **how)
+    l = layouts.lay(model, OPTIMIZER, ex, meshes.make(sizes))
+    spread = lambda box: box.replace(std=box.std or 0.05)
+    l = l._replace(boxed=jax.tree.map(spread, l.boxed, is_leaf=params.is_parameter))
+    program = layouts.lower_train(l, BATCH, STEPS).compile()
+    state, read = layouts.initial(l, 0), tokens(model)
+    hyper = {"lr": 3e-3, "embed_lr": 3e-3, "weight_decay": 0.1}
+    put = lambda rows: meshes.put(rows, meshes.batch_sharding(l.mesh, 1))
+    one = meshes.put({k: np.full(STEPS, v, np.float32) for k, v in hyper.items()}, dict.fromkeys(hyper, meshes.replicated(l.mesh)))
+    state, metrics = program(state, put(read), one, np.int32(1))
+    loss, first = [np.asarray(metrics["loss"])[:1]], whole(state.opt[1].mu)
+    state, metrics = program(state, put(np.roll(read, -1, 0)), one, np.int32(STEPS - 1))
+    loss.append(np.asarray(metrics["loss"])[: STEPS - 1])
+    return Trajectory(np.concatenate(loss), flat(first), flat(whole(state.opt[1].mu)), params.unrolled(whole(state.params)))
+
+
+def flat(tree) -> dict:
+    """Leaves by name, of unrolled layers whatever the layout."""
+    return {jax.tree_util.keystr(path): a for path, a in jax.tree_util.tree_leaves_with_path(params.unrolled(tree))}
+
+
+def apart(got: dict, want: dict) -> tuple[float, str]:
+    """(largest relative difference of a leaf, its name)."""
+    assert set(got) == set(want)
+    norm = np.linalg.norm
+    return max((float(norm(got[k] - want[k]) / norm(want[k])), k) for k in want)
+
+
+def rerouted(model: Model, moe: str, a: dict, b: dict) -> tuple[int, int]:
+    """(choices of an expert that differ between two sets of parameters on one batch, choices)."""
+    lm = LM(model, Execution(moe=moe))
+    apply = jax.jit(lambda p: lm.apply({"params": p}, tokens(model)[0, :, :-1], mutable=["intermediates"])[1])
+    chosen = [np.concatenate([np.sort(x, -1).ravel() for x in jax.tree.leaves(apply(tree))]) for tree in (a, b)]
+    return int((chosen[0] != chosen[1]).sum()), chosen[0].size
+
+
+class Difference(NamedTuple):
+    """Of one layout from one device. loss: relative, of the first step and the largest of all; gradient: (largest of a leaf, its name) in
+    the first and in the last step; rerouted: choices of experts that differ after the last step, of how many."""
+
+    first_loss: float
+    loss: float
+    first_gradient: tuple[float, str]
+    last_gradient: tuple[float, str]
+    rerouted: tuple[int, int]
+
+
+# what a layout may differ by, by dtype: first_loss, loss, first_gradient, last_gradient
+LIMITS = {"float64": (1e-9, 1e-9, 1e-8, 1e-8), "float32": (1e-6, 1e-3, 1e-4, float("inf"))}
+
+
+def excess(d: Difference, dtype: str) -> list[str]:
+    """The names of what is above its limit; not a number is."""
+    got = d.first_loss, d.loss, d.first_gradient[0], d.last_gradient[0]
+    return [name for name, g, limit in zip(Difference._fields, got, LIMITS[dtype]) if not g <= limit]
+
+
+def compare(name: str, mesh: str, dtype: str, reference: Trajectory, got: Trajectory) -> Difference:
+    model, moe = MODELS[name]
+    off = np.abs(got.loss / reference.loss - 1)
+    counted = rerouted(model, moe, got.params, reference.params) if model.moe_layers and dtype == "float32" else (0, 0)
+    gradients = apart(got.first, reference.first), apart(got.last, reference.last)
+    return Difference(float(off[0]), float(off.max()), *gradients, counted)
+
+
+def measure(scale: str, rounds: int) -> dict:
+    """Differences of every model and layout that this process has the devices for; `toy`: of a few."""
+    meshes.simulate({"data": 8})
+    found, devices = [], jax.device_count()
+    for dtype in ("float64", "float32") if jax.default_backend() != "tpu" else ("float32",):
+        with jax.enable_x64(dtype == "float64"):
+            for name, (model, moe) in list(MODELS.items())[:: 1 if scale == "full" else 3]:
+                reference = follow(model, moe, dtype=dtype)
+                for mesh, how in list(LAYOUTS.items())[:: 1 if scale == "full" else 6]:
+                    sizes = meshes.parse(mesh)
+                    if fits(model, sizes) and math.prod(sizes.values()) <= devices:
+                        d = compare(name, mesh, dtype, reference, follow(model, moe, mesh, dtype, **how))
+                        row = {"model": name, "mesh": mesh, "how": how, "dtype": dtype, **d._asdict()}
+                        found.append({**row, "within": not excess(d, dtype)})
+    return {"steps": STEPS, "devices": devices, "device": jax.devices()[0].device_kind, "limits": LIMITS, "layouts": found}
+
+
+def text(answer: dict) -> str:
+    lines = [
+        f"{answer['steps']} steps on {answer['devices']} {answer['device']} devices against one; relative differences, of the gradient by its largest leaf",
+        f"{'model':13} {'dtype':8} {'mesh':25} {'besides':31} {'loss: first':>11} {'largest':>8} {'gradient: first':>15} {'last':>8}  rerouted",
+    ]
+    for r in answer["layouts"]:
+        how = " ".join(k if v is True else f"{k}={v}" for k, v in r["how"].items())
+        moved = f"{r['rerouted'][0]} of {r['rerouted'][1]}" if r["rerouted"][1] else ""
+        lines.append(
+            f"{r['model']:13} {r['dtype']:8} {r['mesh']:25} {how:31} {r['first_loss']:11.1e} {r['loss']:8.1e} "
+            f"{r['first_gradient'][0]:15.1e} {r['last_gradient'][0]:8.1e}  {moved}{'' if r['within'] else '  ABOVE ITS LIMIT'}"
+        )
+    bad = sum(not r["within"] for r in answer["layouts"])
+    return "\n".join([*lines, f"{len(answer['layouts'])} layouts, {bad} above their limit"])
