@@ -152,10 +152,11 @@ def _doubts(runs: list[dict], target: predict.Target) -> list[str]:
     small = [r for r in by_table if r["parameters"]["active"] < REACHED]
     if not small:
         return []
-    return [
+    why = (
         f"{len(small)} of {len(runs)} runs have fewer than {REACHED / 1e6:.0f}M active parameters, where the default utilisation was reached: "
         "launching kernels takes its time there, so expect more hours; --calibrate on the device, or set --utilisation"
-    ]
+    )
+    return [why]
 
 
 def _figures(target: predict.Target) -> list[tuple[str, Figure | None]]:

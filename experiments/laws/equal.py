@@ -98,8 +98,8 @@ def _memory(families, draws, groups, known, inside) -> list[dict]:
             room = float(np.interp(math.log(best[f]["n_opt"]), *curves[f]))
             n = {g: math.exp(_inverse(curves[g], room)) for g in FAMILIES}
             loss = {g: _bounded(best[g], n[g]) for g in FAMILIES}
-            drawn = lambda g, d, n=n: _bounded(d[0][index[g]]._asdict(), n[g])
-            many = [drawn("moe", m) - drawn("dense", d) for d, m in zip(draws["dense"], draws["moe"])]
+            drawn = {g: [_bounded(d[0][index[g]]._asdict(), n[g]) for d in draws[g]] for g in FAMILIES}
+            many = [m - d for d, m in zip(drawn["dense"], drawn["moe"])]
             beyond = any(math.log(n[g]) < curves[g][0][0] and best[g]["n_opt"] > n[g] for g in FAMILIES)
             rows.append(_row("bytes", budget, math.exp(room), loss["dense"], loss["moe"], many, beyond))
     return rows

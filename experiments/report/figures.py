@@ -11,18 +11,12 @@ import numpy as np
 
 from experiments.laws.published import ALLOCATIONS
 
-COLOUR = {
-    "dense": "#3b6fb6",
-    "moe": "#d1602a",
-    **{"sinusoidal": "#3b6fb6", "learned": "#d1602a", "rope": "#2b8a57"},
-    **{"moe_8_1": "#3b6fb6", "moe_32_4": "#d1602a", "moe_64_8": "#2b8a57"},
-}
+BLUE, ORANGE, GREEN = "#3b6fb6", "#d1602a", "#2b8a57"
+COLOUR = {"dense": BLUE, "moe": ORANGE, "sinusoidal": BLUE, "learned": ORANGE, "rope": GREEN}
+COLOUR |= {"moe_8_1": BLUE, "moe_32_4": ORANGE, "moe_64_8": GREEN}
 SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
-LABEL = {
-    "dense": "dense",
-    "moe": "mixture of experts",
-    **{"moe_8_1": "8 experts, top-1", "moe_32_4": "32 experts, top-4", "moe_64_8": "64 experts, top-8"},
-}
+LABEL = {"dense": "dense", "moe": "mixture of experts"}
+LABEL |= {"moe_8_1": "8 experts, top-1", "moe_32_4": "32 experts, top-4", "moe_64_8": "64 experts, top-8"}
 MARK = {"moe": "s", "learned": "s", "rope": "D", "moe_32_4": "s", "moe_64_8": "D"}
 STYLE = {
     "svg.fonttype": "none",

@@ -98,7 +98,7 @@ def _budgets(fv) -> tuple[float, ...]:
 
 def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
     """The recipe at the budget, the dollars or the hours of the flags. Raises UserError or ConfigError."""
-    pinned = {text.partition("=")[0].strip() for text in getattr(fv, "set")}
+    pinned = {text.partition("=")[0].strip() for text in fv["set"].value}
     if fv.isoflop_budgets:
         if not job.sweep.budgets:
             raise UserError(f"recipe {fv.config} is a grid of tokens and has no isoFLOP budgets: use --budget, --money or --hours")
@@ -141,7 +141,7 @@ def _recipe(fv) -> dict:
         if fv.calibrate or any(fv[n].value not in (None, [], "") for n in INPUTS):
             raise UserError(f"recipe {fv.config} is a single run: its horizon is its budget, set it with --set horizon.flops=1e15")
         job, plan = _single(job, target)
-        asked = outlook.Asked(fv.config, "train", job, list(getattr(fv, "set")), fv.power_cap)
+        asked = outlook.Asked(fv.config, "train", job, list(fv["set"].value), fv.power_cap)
         return outlook.describe(asked, job, plan, target, rates, [])
     if fv.calibrate:
         plans.check(job.sweep)
@@ -149,7 +149,7 @@ def _recipe(fv) -> dict:
         target = target._replace(calibrated=calibration.load(job.where))
     make = lambda j: plans.make(j, target.platform, target)
     sized = _sized(fv, job, make, target, rates)
-    asked = outlook.Asked(fv.config, "sweep", job, list(getattr(fv, "set")), fv.power_cap)
+    asked = outlook.Asked(fv.config, "sweep", job, list(fv["set"].value), fv.power_cap)
     return outlook.describe(asked, sized.job, make(sized.job), target, rates, sized.notes)
 
 
