@@ -1,9 +1,12 @@
 """A plan as one JSON-ready dict: what each run and the whole will take, with the source of every figure. `None` stands for unknown, and
 the source then says so."""
 
+import contextlib
 import dataclasses
 from typing import NamedTuple
 
+from data import pipeline
+from data.config import DataError
 from experiments import cost, predict
 from experiments.plan import Plan, Planned, SweepJob
 from launch import config
@@ -137,10 +140,32 @@ def describe(asked: Asked, job: SweepJob, plan: Plan, target: predict.Target, ra
         "runs": found,
         "total": total(found, target.count, rates, target.calibrated.startup() if calibrated else 0.0),
         "sources": _sources(found, target, rates, fits[0].source),
-        "notes": notes + _doubts(found, target),
+        "notes": notes + _epochs(found, job) + _doubts(found, target),
         "left_out": plan.left_out,
         "command": _command(asked.verb, asked.name, asked.job, job, asked.settings, fits),
     }
+
+
+AT_HAND = ("python_source", "tokens", "synthetic")  # sources whose size is known without preparing a corpus of unknown size
+FRESH = 4.0  # epochs up to which repeated text is about as good as fresh: Muennighoff et al. 2023, arXiv 2305.16264
+
+
+def _epochs(found: list[dict], job: SweepJob) -> list[str]:
+    """Adds `epochs` to the runs, None where the source is not at hand; a note where text is read too often."""
+    dataset = None
+    if job.run.data.source.partition(":")[0] in AT_HAND:
+        with contextlib.suppress(DataError):
+            dataset = pipeline.load(job.run.data, job.run.model.seq_len, job.where.cache)
+    for r in found:
+        r["epochs"] = None if dataset is None else dataset.epochs(r["steps"] * r["batch"])
+    often = [r["epochs"] for r in found if (r["epochs"] or 0) > FRESH]
+    if not often:
+        return []
+    why = (
+        f"{len(often)} of {len(found)} runs read their text more than {FRESH:g} times, up to {max(often):.0f} times (up to {FRESH:g} it is about as good as "
+        "fresh: Muennighoff et al. 2023): give a larger source, --set data.source=text --set data.path=..."
+    )
+    return [why]
 
 
 REACHED = 50e6  # parameters of the model whose utilisation is the default
