@@ -4,6 +4,7 @@ can put markup into the page, and the page has no script."""
 import json
 import os
 
+from experiments import ladder
 from experiments.report import arms, checklist, figures, sections, spent
 from experiments.report.elements import CSS, card, esc, span
 from launch import record
@@ -74,6 +75,13 @@ def _cards(a: dict) -> str:
     return f'<div class="cards">{"".join(out)}</div>'
 
 
+def _arms(results) -> str:
+    """dense against mixture of experts, or whatever the arms are."""
+    order = list(ladder.FAMILIES)
+    families = sorted({r["family"] for r in results}, key=lambda f: (order.index(f) if f in order else len(order), f))
+    return ", ".join(map(str, families)) if len(families) > 2 else " against ".join(figures.LABEL.get(f, str(f)) for f in families)
+
+
 def _intro(name, results, a) -> str:
     kinds = sorted({f"{r['device']['kind']} ({r['dtype'] if 'dtype' in r else r['run']['dtype']})" for r in results})
     corpora = sorted({f"{r['corpus']} {r['fingerprints']['corpus']}" for r in results})
@@ -83,7 +91,7 @@ def _intro(name, results, a) -> str:
         if f["noise"]
     )
     return (
-        f"<h1>{esc(name)}: dense against mixture of experts</h1><p class=sub>{len(results)} runs · N: {esc(a['n_means'])} · C: {esc(a['c_convention'])} FLOPs · "
+        f"<h1>{esc(name)}: {esc(_arms(results))}</h1><p class=sub>{len(results)} runs · N: {esc(a['n_means'])} · C: {esc(a['c_convention'])} FLOPs · "
         f"text: {esc(', '.join(corpora))} · on {esc(', '.join(kinds))}" + (f" · noise of one run: {esc(sigma)}" if sigma else "") + "</p>"
     )
 
