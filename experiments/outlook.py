@@ -8,6 +8,7 @@ from typing import NamedTuple
 from data import pipeline
 from data.config import DataError
 from experiments import cost, predict
+from experiments.matched import matched
 from experiments.plan import Plan, Planned, SweepJob
 from launch import config
 from launch.devices import Figure
@@ -81,7 +82,8 @@ def total(runs: list[dict], count: int, rates: cost.Rates, startup: float = 0.0)
 def _sources(runs: list[dict], target, rates: cost.Rates, memory: str) -> dict:
     steps = "; ".join(dict.fromkeys(r["step_seconds_source"] for r in runs))
     unknown = any(r["step_seconds"] is None for r in runs)
-    hours = f"{UNKNOWN}: the step time is" if unknown else f"steps x step time, evaluation and compilation, over {target.count} devices"
+    compiling = "and compilation" if any(r["compile_seconds"] for r in runs) else "without compilation, which was not measured there,"
+    hours = f"{UNKNOWN}: the step time is" if unknown else f"steps x step time, evaluation {compiling} over {target.count} devices"
     spent = cost.sources(rates)
     if unknown:
         spent = {k: v if v.startswith(UNKNOWN) else f"{UNKNOWN}: the step time is" for k, v in spent.items()}
@@ -107,6 +109,19 @@ def _command(verb: str, name: str, asked: SweepJob, job: SweepJob, settings: lis
     words += [f"{k}={v}" for k, v in needed.items() if v != own[k]]
     folder = name.replace(":", "-").removesuffix(".py").rpartition("/")[2]
     return " ".join([f"isoflop {verb} --config={name} --workdir=runs/{folder}", *(f"--set {w}" for w in words)])
+
+
+def _pairs(plan: Plan, by: str) -> list[dict] | str | None:
+    """What dense and MoE have in common, by size: ratios MoE over dense. In words why not, where they are no matched pair."""
+    cells = {}
+    for p in plan.runs:
+        if p.family in ("dense", "moe"):
+            cells.setdefault((p.size, p.run.batch), {}).setdefault(p.family, p.run)
+    try:
+        pairs = [(size, matched(c["dense"], c["moe"], by)) for (size, _), c in sorted(cells.items()) if len(c) == 2]
+    except config.ConfigError as e:
+        return str(e)
+    return [{"size": size, "by": m.by, "active_ratio": m.active_ratio, "flops_ratio": m.flops_ratio} for size, m in pairs] or None
 
 
 class Asked(NamedTuple):
@@ -140,6 +155,7 @@ def describe(asked: Asked, job: SweepJob, plan: Plan, target: predict.Target, ra
         "runs": found,
         "total": total(found, target.count, rates, target.calibrated.startup() if calibrated else 0.0),
         "sources": _sources(found, target, rates, fits[0].source),
+        "matched": _pairs(plan, job.sweep.match),
         "notes": notes + _epochs(found, job) + _doubts(found, target),
         "left_out": plan.left_out,
         "command": _command(asked.verb, asked.name, asked.job, job, asked.settings, fits),

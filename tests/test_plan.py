@@ -57,6 +57,8 @@ def test_a_budget_becomes_runs(capsys):
     for r in runs:
         cells.setdefault((r["size"], r["budget"], r["seed"]), []).append((r["lr_multiplier"], r["tokens"]))
     assert all(len(c) == 6 and len({t for _, t in c}) == 1 for c in cells.values())
+    assert [m["size"] for m in a["matched"]] == sorted({r["size"] for r in runs})
+    assert all(m["by"] == "active_params" and 1 < m["active_ratio"] < 1.01 and 1 < m["flops_ratio"] < 1.02 for m in a["matched"])
     # what it says to type is that plan
     words = a["command"].split(" --set ")
     job = recipes.load("quickstart")

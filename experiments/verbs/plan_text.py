@@ -24,7 +24,7 @@ def duration(hours: float | None) -> str:
     for size, unit in ((24 * 3, "days"), (3.0, "h"), (1 / 20, "min")):
         if hours >= size:
             return f"{hours / {'days': 24, 'h': 1, 'min': 1 / 60}[unit]:.1f} {unit}"
-    return f"{hours * 3600:.1f} s"
+    return f"{hours * 3600:.3g} s"
 
 
 def money(v: float | None) -> str:
@@ -89,6 +89,15 @@ def _totals(answer: dict) -> list[str]:
     ]
 
 
+def _matched(answer: dict) -> list[str]:
+    pairs = answer["matched"]
+    if not pairs or isinstance(pairs, str):
+        return [f"{'matched':<9} no: {pairs}"] if pairs else []
+    spread = lambda k: "{:.4f} to {:.4f}".format(*(f(p[k] for p in pairs) for f in (min, max)))
+    text = f"active parameters {spread('active_ratio')}, FLOPs {spread('flops_ratio')} (MoE over dense; same tokens' order, batch, seeds and trials)"
+    return [_line("matched", pairs[0]["by"], text)]
+
+
 def _cap(answer: dict) -> list[str]:
     cap = answer["assumed"]["power_cap"]
     return [_line("power cap", f"{cap['value']:g} W", f"effect on speed: {cap['effect_on_speed']}")] if cap["value"] else []
@@ -108,7 +117,7 @@ def _recipe(answer: dict) -> None:
     print(_line("step", "", answer["sources"]["step_seconds"]))
     fits = "unknown" if None in memory else "all fit" if all(memory) else f"{memory.count(False)} do not fit"
     print(_line("memory", fits, answer["sources"]["memory"]))
-    for line in _cap(answer):
+    for line in (*_matched(answer), *_cap(answer)):
         print(line)
     for note in answer["notes"]:
         print(textwrap.fill(f"note      {note}", 130, subsequent_indent=" " * 10))
