@@ -4,6 +4,7 @@ WORKDIR/forecast.json    {"runs": {id: {"train", "evaluate", "setup"}} in second
                          "seconds"}]}: a sitting is one command that trained something, predicted and actual on the clock
 """
 
+import math
 import os
 import statistics
 
@@ -13,10 +14,28 @@ from launch import record
 FILE = "forecast.json"
 
 
+def _number(v) -> bool:
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and v >= 0
+
+
+def _read(workdir: str) -> dict | None:
+    """The forecast of a folder, whoever wrote it: what is not of its form is left out. None if there is none. Raises RecordError."""
+    path = os.path.join(workdir, FILE)
+    if not os.path.exists(path):
+        return None
+    kept = record.read_json(path, "forecast")
+    rows = lambda name, kind: kept.get(name) if isinstance(kept.get(name), kind) else kind()
+    whole = lambda row, fields: isinstance(row, dict) and all(_number(row.get(k)) for k in fields)
+    return {
+        "runs": {k: v for k, v in rows("runs", dict).items() if whole(v, ("train", "evaluate", "setup"))},
+        "source": str(kept.get("source", "")),
+        "sittings": [s for s in rows("sittings", list) if whole(s, ("runs", "workers", "seconds")) and s["seconds"] > 0],
+    }
+
+
 def keep(workdir: str, plan: Plan) -> None:
     """Writes the forecast; one that stands is kept, with new runs added."""
-    path = os.path.join(workdir, FILE)
-    old = record.read_json(path, "forecast") if os.path.exists(path) else {"runs": {}, "source": "", "sittings": []}
+    old = _read(workdir) or {"runs": {}, "source": "", "sittings": []}
     runs, seen = dict(old["runs"]), set()
     for p in plan.runs:
         if p.seconds is not None and p.id not in runs:
@@ -25,48 +44,42 @@ def keep(workdir: str, plan: Plan) -> None:
         seen.add(p.shape)
     source = old["source"] or "; ".join(dict.fromkeys(p.speed.source for p in plan.runs))
     if runs != old["runs"]:
-        record.write_json(path, {**old, "runs": runs, "source": source})
+        record.write_json(os.path.join(workdir, FILE), {**old, "runs": runs, "source": source})
 
 
 def sat(workdir: str, runs: int, workers: int, predicted: float | None, seconds: float) -> None:
     """Adds a sitting in which `runs` were trained."""
-    path = os.path.join(workdir, FILE)
-    if runs and os.path.exists(path):
-        old = record.read_json(path, "forecast")
+    old = _read(workdir)
+    if runs and old:
         one = {"runs": runs, "workers": workers, "predicted": predicted, "seconds": seconds}
-        record.write_json(path, {**old, "sittings": [*old["sittings"], one]})
-
-
-def _number(v) -> bool:
-    return isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0
+        record.write_json(os.path.join(workdir, FILE), {**old, "sittings": [*old["sittings"], one]})
 
 
 def compare(workdir: str, results: list[dict]) -> dict | None:
     """Predicted against actual, JSON-ready; None where nothing was predicted. `ratio` is predicted over actual; `cpu` the CPU-seconds that
     runs on CPU took, which others on the machine do not lengthen."""
-    path = os.path.join(workdir, FILE)
-    if not os.path.exists(path):
+    kept = _read(workdir)
+    if kept is None:
         return None
-    kept = record.read_json(path, "forecast")
     rows, cpu, total = [], [], {"predicted": 0.0, "actual": 0.0}
     for r in results:
-        f, seconds = kept.get("runs", {}).get(r["id"]), r.get("seconds", {})
-        if not isinstance(f, dict) or not _number(f.get("train")) or not _number(seconds.get("train")):
+        f, seconds = kept["runs"].get(r["id"]), r.get("seconds", {})
+        if f is None or not (f["train"] and _number(seconds.get("train")) and seconds["train"]):
             continue
         row = {"id": r["id"], "family": r["family"], "size": r["tags"].get("size")}
         rows.append({**row, "predicted": f["train"], "actual": seconds["train"], "ratio": f["train"] / seconds["train"]})
         total["predicted"] += f["train"] + f["evaluate"] + f["setup"]
         total["actual"] += seconds["total"]
-        cpu.append(sum(seconds["cpu"].values()) if r["device"]["platform"] == "cpu" and isinstance(seconds.get("cpu"), dict) else None)
+        own = seconds.get("cpu")
+        cpu.append(sum(own.values()) if r["device"].get("platform") == "cpu" and isinstance(own, dict) else None)
     if not rows:
         return None
-    sittings = [s for s in kept.get("sittings", []) if _number(s.get("seconds"))]
     return {
-        "source": kept.get("source", ""),
+        "source": kept["source"],
         "runs": rows,
         "total": {**total, "ratio": total["predicted"] / total["actual"], "cpu": None if None in cpu else sum(cpu)},
         "median_ratio": statistics.median(r["ratio"] for r in rows),
-        "sittings": sittings,
+        "sittings": kept["sittings"],
         "energy": _energy(results),
     }
 
@@ -87,7 +100,9 @@ def text(c: dict | None) -> list[str]:
     t = c["total"]
     lines = [
         f"predicted / actual: {t['predicted']:.0f} s / {t['actual']:.0f} s of workers ({t['ratio']:.2f}), median run {c['median_ratio']:.2f}"
-        + "".join(f", on the clock {s['predicted']:.0f} s / {s['seconds']:.0f} s" for s in c["sittings"][-1:] if s["predicted"])
+        + "".join(
+            f", on the clock {s['predicted']:.0f} s / {s['seconds']:.0f} s" for s in c["sittings"][-1:] if _number(s.get("predicted"))
+        )
     ]
     e = c["energy"]
     return lines + ([f"energy, {e['source']}: {e['kwh']:.4g} kWh in {e['runs']} runs"] if e else [])

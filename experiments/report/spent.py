@@ -58,7 +58,8 @@ def forecast(results, curves, a) -> str:
             ],
         )
     for s in c["sittings"]:
-        predicted, ratio = ("unknown", "") if not s["predicted"] else (f"{s['predicted']:.0f}", _verdict(s["predicted"] / s["seconds"]))
+        known = isinstance(s.get("predicted"), (int, float))
+        predicted, ratio = ("unknown", "") if not known else (f"{s['predicted']:.0f}", _verdict(s["predicted"] / s["seconds"]))
         rows.append([f"on the clock, {s['runs']} runs on {s['workers']} workers", predicted, f"{s['seconds']:.0f}", ratio])
     if c["energy"]:
         e = c["energy"]
