@@ -49,7 +49,7 @@ def test_the_text_says_what_the_records_say(name, capsys):
         elif isinstance(v, float):
             values.update({f"{v:.3f}", f"{v:+.3f}"})
 
-    collect([a["arms"], a["learning_rates"], a["gaps"]])
+    collect([a["arms"], a["brackets"], a["gaps"]])
     text = pathlib.Path(ROOT, "examples", name, "README.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and re.search(r"\d\.\d{3}", line)]
     quoted = re.findall(r"[+-]?\d\.\d{3}\b", "\n".join(rows))

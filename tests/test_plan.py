@@ -8,7 +8,7 @@ import time
 import pytest
 
 from experiments import budget, calibration, cli, cost, forecast, ladder, matched, plan, predict, recipes
-from experiments.laws import arms, bootstrap, equal, isoflop
+from experiments.laws import arms, bootstrap, equal, isoflop, rates
 from experiments.recipes import scales
 from launch import config, devices, hardware, record
 from launch.devices import Figure
@@ -402,6 +402,16 @@ def test_arms_by_hand():
     assert [r["family"] for r in rows] == ["sinusoidal", "rope"] and rows[0]["gap"] is None
     assert rows[1]["gap"] == pytest.approx(-0.45) and rows[1]["gap_interval"] == pytest.approx(bootstrap.student([-0.5, -0.4])[1])
     assert arms.compare(points[:2], {p["id"]: 7 for p in points}) == []
+
+
+def test_brackets_over_seeds_by_hand():
+    losses = {0: {"0.5": 2.0, "1": 1.5, "2": 1.4}, 1: {"0.5": 2.2, "1": 1.6, "2": 1.8}}
+    verdicts = [{"family": "dense", "size": 8, "budget": 1e9, "seed": s, "losses": v} for s, v in losses.items()]
+    half, one, two = rates.brackets(verdicts)
+    assert [r["multiplier"] for r in (half, one, two)] == [0.5, 1.0, 2.0] and [r["best"] for r in (half, one, two)] == [False, True, False]
+    assert half["gap"] == pytest.approx(0.55) and half["gap_interval"] == pytest.approx(bootstrap.student([0.5, 0.6])[1])
+    assert one["loss"] == pytest.approx(1.55) and two["loss"] == pytest.approx(1.6) and one["gap"] == 0 and one["seeds"] == 2
+    assert half["interval"] == pytest.approx(bootstrap.student([2.0, 2.2])[1])
 
 
 def test_equal_wall_clock_and_memory_are_read_off_the_curves(monkeypatch):

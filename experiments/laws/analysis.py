@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from experiments.laws import answers, arms, bootstrap, equal, fit, isoflop, known, verdicts
+from experiments.laws import answers, arms, bootstrap, equal, fit, isoflop, known, rates, verdicts
 from experiments.laws.points import N_CONVENTIONS, tuned, usable
 from experiments.laws.solve import Objective
 
@@ -299,6 +299,7 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         "arms": arms.compare(kept, {r["id"]: r["parameters"]["total"] for r in results}),
         "leverage": leverage(families, draws),
         "learning_rates": verdicts,
+        "brackets": rates.brackets(verdicts),
         "known_entropy": known.excess(results),
         "floors": known.floors(results, families),
         "excluded": excluded,

@@ -5,7 +5,7 @@ import json
 import os
 
 from experiments import ladder
-from experiments.report import arms, checklist, figures, sections, spent
+from experiments.report import arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span
 from launch import record
 
@@ -22,7 +22,7 @@ SECTIONS = (
     spent.equal,
     sections.expert_load,
     sections.parametric,
-    sections.rates,
+    rates.section,
     spent.forecast,
     checklist.section,
     sections.runs,

@@ -250,28 +250,6 @@ def leverage(results, curves, a) -> str:
     )
 
 
-def rates(results, curves, a) -> str:
-    rows = [
-        [
-            v["family"],
-            v["size"],
-            f"{v['budget'] or 0:.3g}",
-            v["seed"],
-            v["trials"],
-            f"x{v['best_multiplier']:g}",
-            "EDGE" if v["edge"] else "inside",
-            "  ".join(f"{k}: {x:.4f}" for k, x in v["losses"].items()),
-        ]
-        for v in a["learning_rates"]
-    ]
-    brackets = table(["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows) if rows else ""
-    return (
-        "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
-        "one may lie outside), or comes from the ladder's rule (experiments/ladder.py), which was fitted to brackets with the same number of trials for both families before they were "
-        f"compared (recipe <code>learning_rate</code>; LOG.md).</p>{table(['family', 'd_model', 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"
-    )
-
-
 def runs(results, curves, a) -> str:
     columns = [
         "run",
