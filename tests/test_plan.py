@@ -342,7 +342,7 @@ def test_forecast_against_actual(tmp_path):
     assert c["total"]["predicted"] == pytest.approx(sum(q.seconds + q.speed.evaluate for q in short.runs) + sum(setups.values()))
     assert c["energy"]["kwh"] == pytest.approx(2.0) and "measured" in forecast.text(c)[1] and "30 s / 20 s" in forecast.text(c)[0]
     assert forecast.compare(str(tmp_path / "nothing"), rows) is None
-    for odd in ('{"runs": [1]}', '{"runs": {"%s": {"train": "x"}}, "sittings": 7}' % rows[0]["id"], '{"source": ["<b>"]}'):
+    for odd in ('{"runs": [1]}', '{"runs": {"' + rows[0]["id"] + '": {"train": "x"}}, "sittings": 7}', '{"source": ["<b>"]}'):
         (tmp_path / forecast.FILE).write_text(odd)  # from whoever: nothing of it is used
         assert forecast.compare(str(tmp_path), rows) is None
 

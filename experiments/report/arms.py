@@ -54,9 +54,17 @@ def _verdicts(rows) -> str:
     return "; ".join(out)
 
 
+def _same(rows) -> str:
+    """What the arms of a cell have in common: their tokens, or where those differ, their FLOPs."""
+    cells = {}
+    for r in rows:
+        cells.setdefault((r["size"], r["budget"], r["tokens"] if not r["budget"] else None), set()).add(r["tokens"])
+    return "the same tokens" if all(len(c) == 1 for c in cells.values()) else "tokens for the same FLOPs,"
+
+
 def section(results, curves, a) -> str:
     rows = a.get("arms") or []
-    if not {r["family"] for r in rows} - {"dense", "moe"}:
+    if not rows or a["gaps"] and not {r["family"] for r in rows} - {"dense", "moe"}:  # which have sections of their own
         return ""
     columns = ["arm", "d_model", "budget", "D (tokens)", "N total", "seeds", "loss", "95%", "difference", "95%"]
     data = [
@@ -77,6 +85,6 @@ def section(results, curves, a) -> str:
     base = rows[0]["reference"]
     reading = (
         f"Means over seeds; bars and brackets are 95% Student intervals over them. Differences are taken seed by seed against {esc(LABEL.get(base, base))}: "
-        f"the same tokens in the same order, the same initial values wherever parameters agree. {_verdicts(rows)}."
+        f"{_same(rows)} in the same order, the same initial values wherever parameters agree. {_verdicts(rows)}."
     )
     return elements.section("Arms against each other", reading, draw(rows), table(columns, data), opened=True)

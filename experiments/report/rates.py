@@ -57,7 +57,7 @@ def _brackets(rows: list[dict]) -> str:
         for r in rows
     ]
     columns = ["family", "d_model", "budget", "rate", "seeds", "loss", "95%", "minus x1", "95%"]
-    return f"<p class=read>{esc(text)}</p>{_draw(rows)}<details><summary>the data of this figure</summary>{table(columns, data)}</details>"
+    return f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows)}<details><summary>the data of this figure</summary>{table(columns, data)}</details>'
 
 
 def _seeds(a) -> str:

@@ -1,7 +1,7 @@
 """The sections of the report: functions of (results, curves, analysis) that return HTML, or nothing where there is nothing to show."""
 
 from experiments.laws import published
-from experiments.report import checklist, figures, law_figures
+from experiments.report import figures, law_figures
 from experiments.report.elements import count_span, esc, f4, g4, section, span, table
 
 
