@@ -117,6 +117,8 @@ def _memory(d: dict) -> list[str]:
 
 def _compiler(d: dict) -> list[str]:
     k, tokens = d["compiler"], d["assumed"]["batch"] * d["context"]
+    if "mesh" in k:
+        return _over(d)
     lines = [f"the compiler's own figures ({k['compiler']}, {k['device']}), not counts of this account"]
     for name, text in (("forward_backward", "forward and backward pass"), ("step", "whole training step")):
         b = k[name]
@@ -130,6 +132,27 @@ def _compiler(d: dict) -> list[str]:
             f"  FLOPs per token {k['flops'] / tokens:,.0f}, elementwise work included: {ratio:.3f} of those executed by this account"
         )
     return lines
+
+
+def _over(d: dict) -> list[str]:
+    """What the step holds and sends on each device of a mesh."""
+    k, batch = d["compiler"], d["assumed"]["batch"]
+    axes = ", ".join(f"{name} {n}" for name, n in k["mesh"].items() if n > 1) or "one device"
+    even = k["state_bytes"] / k["state_bytes_if_even"]
+    b = k["step"]
+    lines = [
+        f"compiled for {k['devices']} x {k['device']} ({axes}) in {k['compile_s']:.1f} s ({k['compiler']}); per device, of a step on {batch} sequences",
+        f"  {'state':<30}{k['state_bytes']:>22,}   {size(k['state_bytes'])}, {even:.3f} of the whole over fsdp x tensor x expert",
+        f"  {'the step in all':<30}{b['total']:>22,}   {size(b['total'])}: state, batch, temporaries {size(b['temporaries'])}",
+        f"  {'axis':<14}{'collective':<20}{'times':>7}{'bytes sent':>19}",
+    ]
+    lines += [f"  {r['axes']:<14}{r['op']:<20}{r['count']:>7,}{r['bytes']:>19,}   {size(r['bytes'])}" for r in k["collectives"]]
+    sent, done = sum(r["bytes"] for r in k["collectives"]), d["executed_flops_per_token"]["training"] * batch * d["context"] / k["devices"]
+    return [
+        *lines,
+        f"  FLOPs of a device per byte that it sends: {done / sent:,.0f}" if sent else "  Nothing is sent.",
+        f"  Involuntary rematerialisations in the compiler's log: {k['involuntary_rematerialisations']}",
+    ]
 
 
 def _elsewhere(d: dict) -> list[str]:

@@ -77,6 +77,17 @@ def lower_train(l: Layout, batch: int, dispatch: int):
         return program.lower(_arguments(l), tokens, hyper, count)
 
 
+def lower_step(l: Layout, batch: int):
+    """One `step.train_step` on `batch` sequences, lowered; the state is donated. What a step costs is read off it."""
+    rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
+    tokens = jax.ShapeDtypeStruct((batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
+    hyper = {k: jax.ShapeDtypeStruct((), np.float32, sharding=whole) for k in ("lr", "embed_lr", "weight_decay")}
+    with ambient(l.mesh):
+        step_of = functools.partial(step.train_step, l.lm, l.optimizer)
+        program = jax.jit(step_of, in_shardings=(l.shardings, rows, whole), out_shardings=(l.shardings, whole), donate_argnums=0)
+        return program.lower(_arguments(l), tokens, hyper)
+
+
 def lower_evaluate(l: Layout, batch: int):
     """`step.eval_step` on `batch` sequences, lowered."""
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)

@@ -96,10 +96,11 @@ def simulate(sizes: dict[str, int]) -> None:
             pass
 
 
-def make(sizes: dict[str, int]) -> jax.sharding.Mesh:
-    """The mesh over all devices, or over the first ones if `sizes` names fewer; `check` has seen that there are enough."""
-    sizes = resolve(sizes, jax.device_count())
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[: math.prod(sizes.values())])
+def make(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
+    """The mesh over `devices` (jax's own if None), or over the first ones if `sizes` names fewer; `check` has seen that there are enough."""
+    devices = jax.devices() if devices is None else devices
+    sizes = resolve(sizes, len(devices))
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 4, devices=devices[: math.prod(sizes.values())])
 
 
 def shardings(mesh, boxed):

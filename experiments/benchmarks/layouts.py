@@ -7,11 +7,17 @@ gradient of the last step.
 
 import dataclasses
 import math
+import os
+import socket
+import subprocess
+import sys
+import tempfile
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from launch import cluster
 from launch import layout as layouts
 from launch import mesh as meshes
 from model import params
@@ -132,28 +138,71 @@ def excess(d: Difference, dtype: str) -> list[str]:
     return [name for name, g, limit in zip(Difference._fields, got, LIMITS[dtype]) if not g <= limit]
 
 
-def compare(name: str, mesh: str, dtype: str, reference: Trajectory, got: Trajectory) -> Difference:
+def compare(name: str, dtype: str, reference: Trajectory, got: Trajectory) -> Difference:
     model, moe = MODELS[name]
     off = np.abs(got.loss / reference.loss - 1)
-    counted = rerouted(model, moe, got.params, reference.params) if model.moe_layers and dtype == "float32" else (0, 0)
+    counted = (0, 0)
+    if model.moe_layers and got.params and dtype == "float32":
+        counted = rerouted(model, moe, got.params, reference.params)
     gradients = apart(got.first, reference.first), apart(got.last, reference.last)
     return Difference(float(off[0]), float(off.max()), *gradients, counted)
+
+
+PAIR = {"dense": "data=2,fsdp=2,tensor=2", "moe": "fsdp=2,tensor=2,expert=2"}  # of two processes with four devices each
+
+
+def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
+    """(mesh, trajectory) of models by name, each followed by two processes that share the devices of a simulated mesh."""
+    with socket.socket() as s, tempfile.TemporaryDirectory() as folder:
+        s.bind(("127.0.0.1", 0))
+        address, out = f"127.0.0.1:{s.getsockname()[1]}", os.path.join(folder, "out.npz")
+        s.close()
+        flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(dtype == "float64")}
+        call = f"import sys; from {__package__} import layouts; layouts._one_of_two(*sys.argv[1:])"
+        command = [sys.executable, "-c", call, address, dtype, out, ",".join(names)]
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        both = [subprocess.Popen([*command, str(i)], env=environment, cwd=root, stdout=subprocess.DEVNULL) for i in range(2)]
+        if any([p.wait() for p in both]):
+            raise RuntimeError("a process of two failed; its words are above")
+        kept = np.load(out)
+        read = lambda name, part: {k.split("|")[2]: kept[k] for k in kept if k.startswith(f"{name}|{part}|")}
+        return {n: (kept[f"{n}|mesh"].item(), Trajectory(kept[f"{n}|loss"], read(n, "first"), read(n, "last"), {})) for n in names}
+
+
+def _one_of_two(address: str, dtype: str, out: str, names: str, process: str) -> None:
+    cluster.join(cluster.Place(address, 2, int(process), None, "flags"), {})
+    kept = {}
+    for name in names.split(","):
+        model, moe = MODELS[name]
+        mesh = PAIR[name.split()[0]]
+        t = follow(model, moe, mesh, dtype)
+        kept |= {f"{name}|mesh": mesh, f"{name}|loss": t.loss}
+        kept |= {f"{name}|{part}|{k}": a for part in ("first", "last") for k, a in getattr(t, part).items()}
+    if not int(process):
+        np.savez(out, **kept)
 
 
 def measure(scale: str, rounds: int) -> dict:
     """Differences of every model and layout that this process has the devices for; `toy`: of a few."""
     meshes.simulate({"data": 8})
-    found, devices = [], jax.device_count()
-    for dtype in ("float64", "float32") if jax.default_backend() != "tpu" else ("float32",):
+    found, devices, platform = [], jax.device_count(), jax.default_backend()
+    models = dict(list(MODELS.items())[:: 1 if scale == "full" else 3])
+    for dtype in ("float64", "float32") if platform != "tpu" else ("float32",):
+
+        def row(name, mesh, how, reference, got, dtype=dtype):
+            d = compare(name, dtype, reference, got)
+            found.append({"model": name, "mesh": mesh, "how": how, "dtype": dtype, **d._asdict(), "within": not excess(d, dtype)})
+
         with jax.enable_x64(dtype == "float64"):
-            for name, (model, moe) in list(MODELS.items())[:: 1 if scale == "full" else 3]:
-                reference = follow(model, moe, dtype=dtype)
+            references = {name: follow(model, moe, dtype=dtype) for name, (model, moe) in models.items()}
+            for name, (model, moe) in models.items():
                 for mesh, how in list(LAYOUTS.items())[:: 1 if scale == "full" else 6]:
-                    sizes = meshes.parse(mesh)
-                    if fits(model, sizes) and math.prod(sizes.values()) <= devices:
-                        d = compare(name, mesh, dtype, reference, follow(model, moe, mesh, dtype, **how))
-                        row = {"model": name, "mesh": mesh, "how": how, "dtype": dtype, **d._asdict()}
-                        found.append({**row, "within": not excess(d, dtype)})
+                    if fits(model, meshes.parse(mesh)) and math.prod(meshes.parse(mesh).values()) <= devices:
+                        row(name, mesh, how, references[name], follow(model, moe, mesh, dtype, **how))
+            if platform == "cpu" and scale == "full":
+                for name, (mesh, got) in in_two_processes(list(models), dtype).items():
+                    row(name, mesh, {"processes": 2}, references[name], got)
     return {"steps": STEPS, "devices": devices, "device": jax.devices()[0].device_kind, "limits": LIMITS, "layouts": found}
 
 

@@ -6,10 +6,13 @@ isoflop count --config=quickstart        every shape of a sweep
 isoflop count --hf_dir=DIR --context=8192 --set batch=8 --set dtype=bfloat16        a config.json in Hugging Face's format is enough
 isoflop count --hf_dir=DIR --elsewhere   how other codebases and papers count the same model
 isoflop count --config=tiny_moe --compile
+isoflop count --config=tiny_moe --mesh=data=2,expert=4 --set batch=8 --compile           what each device holds and sends; on CPU simulated
+isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile --topology=v5e:4x4    the same for chips that are not here
 """
 
 import dataclasses
 import json
+import math
 import sys
 
 from absl import flags
@@ -19,16 +22,18 @@ from experiments.cli import UserError
 from experiments.plan import SweepJob
 from experiments.verbs import common
 from launch import config, hardware
+from launch import mesh as meshes
 from launch.config import Job, Run
 from model import account
 from model.config import Execution, Model
 
 
-def execution(run: Run, where) -> Execution:
-    """How the run would be executed here, on one device."""
-    platform = hardware.probe()[0]
+def execution(run: Run, where, platform: str = "") -> Execution:
+    """How the run would be executed on `platform`, that of this machine if empty: on one device, or on the mesh of `where`."""
+    platform = platform or hardware.probe()[0]
     dtype = hardware.choice(platform).dtype if run.dtype == "auto" else run.dtype
-    return hardware.execution(run.model, where, dtype, platform, 1, run.batch * run.model.seq_len)
+    groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), 1))
+    return hardware.execution(run.model, where, dtype, platform, groups, run.batch * run.model.seq_len)
 
 
 def describe(c: Model, ex: Execution, batch: int) -> dict:
@@ -85,9 +90,29 @@ def _load(fv) -> tuple[Job | SweepJob, dict]:
     return dataclasses.replace(job, run=dataclasses.replace(job.run, model=model)), said
 
 
+def _compiled(run: Run, where, ex: Execution, topology: str) -> dict:
+    """The compiler's figures: of one device, or of the mesh of `where`, over devices of this process or of a described topology."""
+    from launch import compiled
+
+    sizes = meshes.parse(where.mesh)
+    if topology:
+        return compiled.over(run.model, ex, run.batch, compiled.described(topology, sizes))
+    if not sizes:
+        return compiled.figures(run.model, ex, run.batch)
+    meshes.simulate(sizes)
+    import jax
+
+    meshes.check(sizes, run.model, run.batch, jax.device_count(), where.accumulate)
+    return compiled.over(run.model, ex, run.batch, meshes.make(sizes))
+
+
 def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
-    run = _checked(job).run
-    ex = execution(run, job.where)
+    run, sizes = _checked(job).run, meshes.parse(job.where.mesh)
+    if sizes:
+        meshes.check(sizes, run.model, run.batch, math.prod(sizes.values()), job.where.accumulate)
+    if fv.topology and not (sizes and fv.compile):
+        raise UserError(f"--topology={fv.topology} is compiled for: give --compile, and --mesh for how its chips are used")
+    ex = execution(run, job.where, "tpu" if fv.topology else "")
     answer = {**said, **describe(run.model, ex, run.batch)}
     horizon = run.horizon
     if horizon.steps or horizon.tokens or horizon.flops:
@@ -97,9 +122,7 @@ def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
     if fv.elsewhere:
         answer["elsewhere"] = elsewhere.compare(run.model)
     if fv.compile:
-        from launch import compiled
-
-        answer["compiler"] = compiled.figures(run.model, ex, run.batch)
+        answer["compiler"] = _compiled(run, job.where, ex, fv.topology)
     return answer, explain.text(run.model, answer)
 
 
@@ -128,12 +151,13 @@ def _body(fv) -> int:
 
 
 def main(argv=None) -> int:
-    fv = cli.flag_values("config", "set")
+    fv = cli.flag_values("config", "set", "mesh")
     flags.DEFINE_string("hf_dir", "", "folder in Hugging Face's format, of which config.json is read", flag_values=fv)
     flags.DEFINE_integer("context", None, "tokens of a sequence, instead of the model's own", flag_values=fv)
     flags.DEFINE_bool(
         "compile", False, "also compile the training step for this machine's device and print the compiler's figures", flag_values=fv
     )
+    flags.DEFINE_string("topology", "", "TPU slice to compile for, such as v5e:4x4 or v5p:2x2x4; needs isoflop[tpu]", flag_values=fv)
     flags.DEFINE_bool("elsewhere", False, "also how other codebases and papers count the same model", flag_values=fv)
     return cli.run("count", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from model.config import Model
 
@@ -35,10 +36,10 @@ def route(c: Model, logits_BTE, bias_E, dropless: bool) -> Routing:
         scores_BTE = jax.nn.sigmoid(logits_BTE)
         probs_BTE = scores_BTE / (scores_BTE.sum(-1, keepdims=True) + 1e-20)
     if bias_E is None and c.expert_groups == 1:
-        gate_BTS, expert_BTS = jax.lax.top_k(scores_BTE, c.top_k)
+        gate_BTS, expert_BTS = _top_k(scores_BTE, c.top_k)
     else:
         choice_BTE = jax.lax.stop_gradient(scores_BTE) + (0 if bias_E is None else bias_E)
-        _, expert_BTS = jax.lax.top_k(_limited(c, choice_BTE), c.top_k)
+        _, expert_BTS = _top_k(_limited(c, choice_BTE), c.top_k)
         gate_BTS = jnp.take_along_axis(scores_BTE, expert_BTS, -1)
     if c.renormalise:
         gate_BTS = gate_BTS / (gate_BTS.sum(-1, keepdims=True) + 1e-20)
@@ -51,14 +52,23 @@ def route(c: Model, logits_BTE, bias_E, dropless: bool) -> Routing:
     return Routing(expert_BTS, jnp.where(kept_BTS, gate_BTS, 0), kept_BTS, probs_BTE)
 
 
+def _top_k(scores_BTn, k: int):
+    """jax.lax.top_k on each device's own sequences: left to the partitioner, the scores of all devices are gathered."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return jax.lax.top_k(scores_BTn, k)
+    spec = nn.logical_to_mesh_axes(("batch", *[None] * (scores_BTn.ndim - 1)))
+    return jax.shard_map(lambda s: tuple(jax.lax.top_k(s, k)), in_specs=spec, out_specs=(spec, spec))(scores_BTn)
+
+
 def _limited(c: Model, choice_BTE):
     """The scores of the experts in a token's best groups, the others' at minus infinity. A group is as good as its best two experts
     together (DeepSeek-V3, section 2.1.2)."""
     if c.expert_groups == 1:
         return choice_BTE
     grouped = choice_BTE.reshape(*choice_BTE.shape[:-1], c.expert_groups, -1)
-    best = jax.lax.top_k(grouped, min(2, grouped.shape[-1]))[0].sum(-1)
-    chosen = jax.lax.top_k(best, c.top_groups)[1]
+    best = _top_k(grouped, min(2, grouped.shape[-1]))[0].sum(-1)
+    chosen = _top_k(best, c.top_groups)[1]
     allowed = jax.nn.one_hot(chosen, c.expert_groups, dtype=bool).any(-2)
     return jnp.where(allowed[..., None], grouped, -jnp.inf).reshape(choice_BTE.shape)
 

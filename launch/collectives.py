@@ -1,0 +1,122 @@
+"""What a compiled program sends between devices: read from its HLO, by mesh axis.
+
+A row is {"axes", "op", "count", "bytes"}: per device and run of the program, bodies of loops times their trip count. `bytes` are those that a
+device sends over a ring of the n devices of a group: (n-1)/n of what is gathered, scattered or exchanged, twice that of what is
+reduced for all.
+"""
+
+import math
+import re
+
+import numpy as np
+
+OPS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+SENT = {
+    "all-gather": lambda size, n: size * (n - 1) / n,
+    "reduce-scatter": lambda size, n: size * (n - 1),  # its result is one share
+    "all-reduce": lambda size, n: 2 * size * (n - 1) / n,
+    "all-to-all": lambda size, n: size * (n - 1) / n,
+    "ragged-all-to-all": lambda size, n: size * (n - 1) / n,
+    "collective-permute": lambda size, n: size,
+}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(OPS)})(-start)?\(")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)")
+_SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
+_TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
+
+
+def _bits(dtype: str) -> int:
+    return 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype.replace("fn", "")) or 0)
+
+
+def _size(result: str, op: str, started: bool) -> float:
+    """Bytes of an operation's result; of an asynchronous one, which carries its operands in front, of the results alone."""
+    sizes = [math.prod(map(int, filter(None, dims.split(",")))) * _bits(dtype) / 8 for dtype, dims in _SHAPE.findall(result)]
+    if started and op == "collective-permute":
+        return sizes[1]
+    if started and op != "all-reduce":
+        sizes = sizes[len(sizes) // 2 :]
+    return sum(sizes)
+
+
+def _iota(text: str) -> np.ndarray:
+    """[4,2]<=[2,2,2]T(1,0,2) or [2,4]T(1,0): device ids reshaped, transposed, and reshaped."""
+    shape, _, source = text.rpartition("<=")
+    dims, _, order = source.partition("T")
+    numbers = lambda t: [int(n) for n in re.findall(r"\d+", t)]
+    ids = np.arange(math.prod(numbers(dims))).reshape(numbers(dims))
+    ids = ids.transpose(numbers(order)) if order else ids
+    return ids.reshape(numbers(shape)) if shape else ids
+
+
+def _mesh_group(text: str) -> np.ndarray:
+    """mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b', 'a':(1)2}: the ids that the named axes, or parts of them, run through."""
+    axes = re.search(r"mesh\[(.*?)\]", text)[1]
+    sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", axes)}
+    order = re.search(r"device_ids=\((\S*)\) ", text)
+    ids = (_iota(order[1]) if order else np.arange(math.prod(sizes.values()))).reshape(*sizes.values())
+    steps = {name: [0] for name in sizes}
+    for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", re.search(r"\{('.*?)\}", text)[1]):
+        count = int(size or sizes[name])
+        steps[name] = np.arange(count) * (sizes[name] // (int(before or 1) * count))
+    return ids[np.ix_(*steps.values())].ravel()
+
+
+def _group(line: str, devices: int) -> np.ndarray:
+    """The devices of one group of a collective; of pairs, all that are paired with another."""
+    if "source_target_pairs=" in line:
+        pairs = re.findall(r"\{(\d+),(\d+)\}", re.search(r"source_target_pairs=\{(.*?\})\}", line)[1])
+        return np.array(pairs, int)
+    text = re.search(r"replica_groups=(.*)", line)[1]
+    if text.startswith("mesh"):
+        return _mesh_group(text)
+    if text.startswith("["):
+        return _iota(re.match(r"\S+?(?=,? |,$|$)", text)[0].rstrip(","))[0]
+    first = re.match(r"\{+([\d,]*)", text)[1]
+    return np.array([int(n) for n in first.split(",")]) if first else np.arange(devices)
+
+
+def _axes(group: np.ndarray, sizes: dict[str, int]) -> str:
+    """The mesh axes along which the members of a group, or the two ends of pairs, differ."""
+    places = np.array(np.unravel_index(group, tuple(sizes.values())))
+    differ = (places != places[..., :1]).reshape(len(sizes), -1).any(1)
+    return "+".join(name for name, d in zip(sizes, differ) if d) or "none"
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """(lines of every computation by name, the name of the entry)."""
+    found, entry, name = {}, "", None
+    for line in text.splitlines():
+        if start := _COMPUTATION.match(line):
+            name = start[2]
+            found[name] = []
+            entry = name if start[1] else entry
+        elif name:
+            found[name].append(line)
+    return found, entry
+
+
+def table(text: str, sizes: dict[str, int]) -> list[dict]:
+    """Rows of a compiled program's HLO; `sizes` are those of the mesh axes, in order. Raises ValueError on a loop of unknown length that
+    holds a collective."""
+    computations, entry = _computations(text)
+    rows: dict[tuple[str, str], list[float]] = {}
+
+    def visit(name: str, times: int | None) -> None:
+        for line in computations.get(name, ()):
+            if found := _COLLECTIVE.search(line):
+                if times is None:
+                    raise ValueError("a collective in a loop whose length the compiler does not know")
+                group = _group(line, math.prod(sizes.values()))
+                sent = SENT[found[2]](_size(found[1], found[2], bool(found[3])), len(group))
+                row = rows.setdefault((_axes(group, sizes), found[2]), [0, 0.0])
+                row[0], row[1] = row[0] + times, row[1] + times * sent
+            trips = _TRIPS.search(line)
+            inner = times if " while(" not in line else times * int(trips[1]) if trips and times else None
+            for called in _CALLED.findall(line):
+                for other in re.findall(r"%([\w.\-]+)", called):
+                    visit(other, inner)
+
+    visit(entry, 1)
+    return [{"axes": axes, "op": op, "count": int(n), "bytes": round(b)} for (axes, op), (n, b) in sorted(rows.items()) if b]
