@@ -179,7 +179,7 @@ def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> 
 
         try:
             with _alarm(limit):
-                local.run(todo, where, root, report, local.count(where, platform, count, len(todo)), platform)
+                local.submit(todo, where, root, report)
         except _Late:
             say(f"calibration: stopped after {limit:.0f} s; what is done is kept")
         results = [(t, record.result(t.folder)) for t in todo]

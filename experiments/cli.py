@@ -1,5 +1,6 @@
 """`isoflop VERB --flags`: a dispatcher over programs that also run as `python -m experiments.verbs.VERB`."""
 
+import errno
 import importlib
 import sys
 import textwrap
@@ -18,6 +19,7 @@ VERBS = {
     "train": "train one model and record its three numbers",
     "plan": "what a sweep will cost: hours, memory, money, energy, carbon",
     "sweep": "plan, train, fit and report an isoFLOP sweep; typed again, it goes on",
+    "status": "where the runs of a sweep stand: done, running, waiting, failed, diverged, time left",
     "fit": "fit scaling laws to the runs of a sweep, or to any table of runs",
     "reproduce": "repeat a published fit from its authors' runs",
     "report": "write the HTML report of a sweep",
@@ -76,6 +78,17 @@ def _help(verb: str, doc: str, fv: flags.FlagValues) -> str:
     return "\n".join(lines) + "\n"
 
 
+def printable(text, longest: int = 2000) -> str:
+    """One line that no terminal takes for a command: whatever names and records hold."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def plain(text: str) -> str:
+    """`text`, lines and blanks kept, without what a terminal takes for a command."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callable) -> int:
     """Parses `argv` and calls `body(fv)`. Returns the exit status: 2 and one line on stderr for bad input."""
     try:
@@ -87,8 +100,12 @@ def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callab
             raise UserError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
         return body(fv) or 0
     except (UserError, ConfigError, DataError, RecordError, FitError, flags.Error) as e:
-        message = " ".join(str(e).split()).replace("flags::", "")
-        print(f"isoflop {verb}: {message}", file=sys.stderr)
+        print(f"isoflop {verb}: {printable(e).replace('flags::', '')}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"isoflop {verb}: no space left on the disk ({printable(e)}): make room, and the same command goes on", file=sys.stderr)
         return 2
     except Preempted as e:
         print(f"isoflop {verb}: {e}", file=sys.stderr)

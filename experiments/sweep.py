@@ -11,10 +11,19 @@ from collections.abc import Callable
 from data import pipeline
 from experiments import plan as plans
 from experiments.plan import Plan, Planned, SweepJob
-from launch import config, hardware, record, train
-from launch.engines import local
+from launch import config, engines, ledger, record, train
 
-SWEEP, RUNS, ANALYSIS, REPORT = "sweep.json", "runs", "analysis.json", "report.html"
+SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = engines.SWEEP, engines.RUNS, "analysis.json", "report.html", "forecast.json"
+OWN = {
+    SWEEP,
+    RUNS,
+    ANALYSIS,
+    REPORT,
+    "forecast.json",
+    "slurm",
+    "skypilot",
+    ".lock",
+}  # what a sweep's folder may hold, besides workers' logs
 
 
 def describe(job: SweepJob) -> dict:
@@ -22,27 +31,39 @@ def describe(job: SweepJob) -> dict:
     return {"sweep": config.to_dict(job.sweep), "run": config.brief(job.run)}
 
 
-def check(job: SweepJob, plan: Plan) -> None:
-    """Every run is checked before the first one compiles. Raises ConfigError or DataError."""
+def check(job: SweepJob, plan: Plan) -> engines.Place:
+    """Every run is checked before the first one compiles, and the engine too. Returns where they will train. Raises ConfigError or DataError."""
+    place = engines.get(job.where).place(job.where, len(plan.runs))
     dataset = pipeline.load(job.run.data, job.run.model.seq_len, job.where.cache)
-    platform, devices = hardware.probe()
-    each = local.devices_each(job.where, platform, devices, local.count(job.where, platform, devices, len(plan.runs)))
     for shape in {p.shape: p for p in plan.runs}.values():
-        train.check(shape.run, job.where, dataset, each)
+        train.check(shape.run, job.where, dataset, place.devices)
+    return place
 
 
 def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
-    """Makes the folder, or recognises it. Raises RecordError if it belongs to something else."""
+    """Makes the folder, or recognises it, or adds to it: a plan that holds every run of the folder's sweep is the same sweep, grown.
+    Raises RecordError if the folder belongs to something else."""
     path, mine = os.path.join(workdir, SWEEP), plans.identity(job, plan)
-    if os.path.exists(path):
-        other = record.read_json(path, "sweep")
-        if other.get("id") != mine:
-            raise record.RecordError(f"{workdir} belongs to another sweep ({_difference(other, describe(job))}): give another --workdir")
-        return
+    about = {"id": mine, **describe(job), "runs": [_entry(p) for p in plan.runs]}
     record.writable(workdir)
-    if record.contents(workdir):
-        raise record.RecordError(f"{workdir} is not empty and holds no sweep: give another --workdir")
-    record.write_json(path, {"id": mine, **describe(job)})
+    names = record.contents(workdir)
+    if SWEEP not in names:
+        if any(n not in OWN and not n.startswith("worker-") for n in names):
+            raise record.RecordError(f"{workdir} is not empty and holds no sweep: give another --workdir")
+        return record.write_json(path, about)
+    other = record.read_json(path, "sweep")
+    if other.get("id") == mine and "runs" in other:
+        return None
+    before = {r.get("id") for r in other.get("runs", []) if isinstance(r, dict)}
+    grown = before and before <= {p.id for p in plan.runs} and other.get("sweep", {}).get("name") == job.sweep.name
+    if other.get("id") != mine and not grown:
+        raise record.RecordError(f"{workdir} belongs to another sweep ({_difference(other, describe(job))}): give another --workdir")
+    return record.write_json(path, about)
+
+
+def _entry(p: Planned) -> dict:
+    """What `isoflop status` says of a run that nobody has started."""
+    return {"id": p.id, "family": p.family, "size": p.size, "tokens": p.tokens, "flops": p.flops, "seconds": p.seconds}
 
 
 def _difference(other: dict, mine: dict) -> str:
@@ -62,14 +83,10 @@ def _difference(other: dict, mine: dict) -> str:
     return "made by another version"
 
 
-def folder(workdir: str, p: Planned) -> str:
-    return os.path.join(workdir, RUNS, p.id)
-
-
 def results(workdir: str, plan: Plan | None = None) -> list[dict]:
     """Results in the folder, in the plan's order (or by folder name). Raises RecordError if one is damaged."""
     root = os.path.join(workdir, RUNS)
-    names = [p.id for p in plan.runs] if plan else sorted(os.listdir(root)) if os.path.isdir(root) else []
+    names = [p.id for p in plan.runs] if plan else ledger.identities(root)
     found = []
     for name in names:
         r = record.result(os.path.join(root, name))
@@ -80,16 +97,11 @@ def results(workdir: str, plan: Plan | None = None) -> list[dict]:
     return found
 
 
-def execute(workdir: str, job: SweepJob, plan: Plan, report: Callable[..., None], lock_fd: int) -> list[str]:
-    """Trains what is missing. Returns one line per run that failed."""
-    platform, devices = hardware.probe()
-    done = {r["id"] for r in results(workdir, plan)}
-    tasks = [
-        local.Task(p.run, folder(workdir, p), dict(p.tags, sweep=job.sweep.name), p.shape, p.seconds or p.flops)
-        for p in plan.runs
-        if p.id not in done
-    ]
-    if not tasks:
-        return []
-    workers = local.count(job.where, platform, devices, len(tasks))
-    return local.run(tasks, job.where, workdir, report, workers, platform, keep=(lock_fd,))
+def execute(workdir: str, job: SweepJob, plan: Plan, report: Callable[..., None] = lambda *a: None) -> list[str]:
+    """Trains what is missing, on the engine of `job.where`. Returns one line per run that failed."""
+    return engines.submit(tasks(workdir, job, plan), job.where, workdir, report)
+
+
+def tasks(workdir: str, job: SweepJob, plan: Plan) -> list[engines.Task]:
+    tags = lambda p: dict(p.tags, sweep=job.sweep.name)
+    return [engines.Task(p.run, engines.folder(workdir, p.id), tags(p), p.shape, p.seconds or p.flops) for p in plan.runs]

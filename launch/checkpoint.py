@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from launch import record
+from launch.config import Where
 from launch.record import RecordError
 
 VERSION, FOLDER, MARK, ASIDE = 2, "checkpoints", "complete.json", "damaged"
@@ -99,21 +100,22 @@ def _aside(root: str, name: str) -> None:
 
 
 class Checkpoints:
-    """``with Checkpoints(...) as c``: `restore` a step, `save` in the background. Only process 0 marks and removes."""
+    """``with Checkpoints(...) as c``: `restore` a step, `save` in the background. Only process 0 marks and removes, and marks
+    nothing once `guard` raises RecordError: the run has another holder."""
 
-    def __init__(self, folder: str, identity: str, scan: bool = False, keep: int = 2, named: tuple[int, ...] = ()):
+    def __init__(self, folder: str, identity: str, where: Where, guard: Callable[[], None] = lambda: None):
         import orbax.checkpoint as ocp  # a second of import time, paid only by runs that checkpoint
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-        self._ocp, self._about = ocp, {"version": VERSION, "run": identity, "scan": scan}
+        self._ocp, self._about, self._guard = ocp, {"version": VERSION, "run": identity, "scan": where.scan}, guard
         self._root = os.path.abspath(os.path.join(folder, FOLDER))
         for name in ("asyncio", "absl"):  # what goes wrong in a write is raised by `wait`, once
             logging.getLogger(name).setLevel(logging.CRITICAL)
         score = lambda m: -m["loss"]
         kept = [
-            policies.LatestN(max(2, keep)),  # of two, one is complete at any moment
+            policies.LatestN(max(2, where.keep)),  # of two, one is complete at any moment
             policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
-            policies.CustomSteps(list(named)),
+            policies.CustomSteps(list(where.keep_steps)),
         ]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(kept), best_fn=score, enable_async_checkpointing=True
@@ -163,8 +165,11 @@ class Checkpoints:
             self._manager.wait_until_finished()
             path = os.path.join(self._root, str(step))
             if jax.process_index() == 0:
+                self._guard()
                 record.write_json(os.path.join(path, MARK), {**self._about, "files": _files(path)})
             self.last = step
+        except RecordError as e:  # the run was taken over
+            self._error = e
         except Exception as e:
             self._error = self._failed(step, e)
 

@@ -49,6 +49,33 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Slurm:
+    """What sbatch is told of a job; one job of the array trains one run."""
+
+    partition: str = ""  # empty: the cluster's default
+    account: str = ""
+    nodes: int = 1  # of one run; several train it together through jax.distributed
+    tasks_per_node: int = 1  # processes of one run on a node
+    cpus_per_task: int = 1
+    gpus_per_node: int = 0
+    minutes: int = 60  # a job that runs into its limit saves, ends with status 75 and is submitted again
+    extra: str = ""  # more options of sbatch: qos=high,constraint=h200
+
+
+@dataclasses.dataclass(frozen=True)
+class Sky:
+    """What SkyPilot is told of a task; its nodes share the runs, or train each together."""
+
+    accelerators: str = "H100:1"  # of a node: H100:8, tpu-v5litepod-16; empty: CPUs
+    nodes: int = 1
+    together: bool = False  # all nodes train each run together, through jax.distributed; else each trains runs of its own
+    infra: str = ""  # aws, gcp/us-central1, k8s, slurm/mycluster; empty: the cheapest that is enabled
+    spot: bool = True  # preempted ones are recovered
+    bucket: str = ""  # URI of the bucket that holds the workdirs: s3://mine, gs://mine
+    launch: bool = True  # call `sky jobs launch`; false: write the task and say the command
+
+
+@dataclasses.dataclass(frozen=True)
 class Where:
     """How a run is executed. Nothing here changes the result beyond rounding."""
 
@@ -65,7 +92,11 @@ class Where:
     keep_steps: tuple[int, ...] = ()  # ... and these steps, saved and never removed
     init_from: str = ""  # folder in Hugging Face's format whose weights Run.init names
     tensorboard: bool = True
-    workers: int = 0  # processes of a sweep; 0: one per CPU core, or one per GPU
+    engine: str = "local"  # what runs a sweep: local | slurm | skypilot (launch/engines/)
+    workers: int = 0  # runs of a sweep that train at once; 0: one per CPU core or per GPU, on a cluster as many as it starts
+    lease: float = 60.0  # seconds without a sign of life after which another worker takes a run over
+    slurm: Slurm = Slurm()
+    sky: Sky = Sky()
     cache: str = ""  # token files and compiled programs; empty: $ISOFLOP_CACHE or ~/.cache/isoflop
 
 

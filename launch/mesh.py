@@ -42,6 +42,11 @@ def parse(text: str) -> dict[str, int]:
     return {a: sizes.get(a, 1) for a in AXES} if sizes else {}
 
 
+def devices(text: str) -> int:
+    """Devices that a mesh wants; 0 for an empty one, which takes what is there."""
+    return math.prod(parse(text).values()) if text else 0
+
+
 def resolve(sizes: dict[str, int], devices: int) -> dict[str, int]:
     """No sizes mean all devices on `data`."""
     return sizes or {a: devices if a == "data" else 1 for a in AXES}

@@ -4,23 +4,24 @@ Result fields are listed in docs/records.md. Nothing here is ever unpickled or e
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import math
 import os
 import platform
+import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 
 import jax
 
-from launch import config
+from launch import config, valid
 
 RESULT, METRICS, RUN, STATUS = "result.json", "metrics.jsonl", "run.json", "status.json"
-LOCK = ".lock"
+FAILURE = "failure.json"  # why the last attempt ended without a result
+OWN = {RESULT, METRICS, RUN, STATUS, FAILURE, ".lease", ".lock", "checkpoints", "events"}  # what a run's folder may hold
+LARGEST = 64 * 2**20  # bytes: no record of ours comes near
 UNFINISHED = ".tmp-"  # how a file begins its name until it is whole
 VERSION = 1
 
@@ -53,8 +54,7 @@ def write_text(path: str, text: str, durable: bool = True) -> None:
 def read_json(path: str, what: str) -> dict:
     """A JSON object. Raises RecordError with the file's name and what to do."""
     try:
-        with open(path) as f:
-            value = json.load(f)
+        value = json.loads(read_text(path), parse_constant=_refuse)
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
         return value
@@ -62,16 +62,78 @@ def read_json(path: str, what: str) -> dict:
         raise RecordError(f"{what} {path} is damaged ({str(e)[:80]}): move it away, and the same command makes it again") from None
 
 
+def _refuse(name: str):
+    raise ValueError(f"{name} is not JSON")
+
+
+def ordinary(path: str):
+    """Opens an ordinary file of reasonable size for reading bytes: a pipe would block, a device would never end. Raises OSError or ValueError."""
+    f = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    about = os.fstat(f.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST:
+        return f
+    f.close()
+    raise ValueError("not a file" if not stat.S_ISREG(about.st_mode) else f"{about.st_size:,} bytes are no record")
+
+
+def read_text(path: str) -> str:
+    with ordinary(path) as f:
+        return f.read(LARGEST).decode()
+
+
+def write_once(path: str, text: str) -> bool:
+    """Like write_text, but never replaces a file: False if one stands there. Of several processes one wins.
+
+    link(2) is the rename that does not replace; where a mounted bucket has no links, looking first must do."""
+    if os.path.exists(path):
+        return False
+    fresh = f"{os.path.join(os.path.dirname(path), UNFINISHED)}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"
+    write_text(fresh, text)
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        if os.path.exists(path):
+            return False
+        os.replace(fresh, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(fresh)
+    return True
+
+
 def result(folder: str) -> dict | None:
     """The result of a finished run, None if it is not finished. Raises RecordError if the file is damaged."""
     path = os.path.join(folder, RESULT)
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         return None
     r = read_json(path, "result")
-    missing = [k for k in ("id", "run", "parameters", "training_tokens", "flops", "validation") if k not in r]
-    if missing:
-        raise RecordError(f"result {path} is damaged (no {', '.join(missing)}): move it away, and the same command makes it again")
+    if wrong := valid.flaw(r):
+        raise RecordError(f"result {path} is damaged ({wrong}): move it away, and the same command makes it again")
     return r
+
+
+def finish(folder: str, value: dict) -> dict:
+    """Puts the result, last of all files, and returns the one that stands: of two workers that overlap the first one's."""
+    mine = write_once(os.path.join(folder, RESULT), json.dumps(value, indent=1, allow_nan=False) + "\n")
+    for name in (STATUS, FAILURE):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, name))
+    return value if mine else result(folder) or value
+
+
+def fail(folder: str, why: str) -> None:
+    """Notes why an attempt ended without a result; the next one that finishes removes the note."""
+    write_json(os.path.join(folder, FAILURE), {"why": why, "host": platform.node(), "pid": os.getpid(), "time": time.time()})
+
+
+def failure(folder: str) -> str | None:
+    """Why the last attempt failed; None if none has."""
+    try:
+        return str(read_json(os.path.join(folder, FAILURE), "failure").get("why"))
+    except RecordError:
+        return None
 
 
 def writable(folder: str, what: str = "--workdir") -> None:
@@ -87,51 +149,22 @@ def writable(folder: str, what: str = "--workdir") -> None:
 
 
 def contents(folder: str) -> set[str]:
-    """Names in `folder`, less the lock and the half-written files that a killed process left."""
-    return {n for n in os.listdir(folder) if not n.startswith(UNFINISHED) and n != LOCK}
+    """Names in `folder`, less the half-written files that a killed process left."""
+    return {n for n in os.listdir(folder) if not n.startswith(UNFINISHED)}
 
 
 def claim(folder: str, run: config.Run) -> None:
     """Makes the folder of `run`, or recognises it. Raises RecordError if it belongs to something else."""
     writable(folder)
-    path, identity = os.path.join(folder, RUN), config.run_id(run)
-    if os.path.exists(path):
-        other = read_json(path, "run").get("id")
+    names, identity = contents(folder), config.run_id(run)
+    if RUN in names:
+        other = read_json(os.path.join(folder, RUN), "run").get("id")
         if other != identity:
             raise RecordError(f"{folder} belongs to run {other}, not to {identity}: give another --workdir")
-    elif contents(folder):
+    elif names - OWN:
         raise RecordError(f"{folder} is not empty and holds no run: give another --workdir")
     else:
-        write_json(path, {"id": identity, "run": config.brief(run)})
-
-
-@contextlib.contextmanager
-def lock(folder: str, patience: float = 0.0, say: Callable[[str], None] = lambda text: None):
-    """Holds FOLDER/.lock and yields its file descriptor; whoever inherits that holds the lock too. Raises RecordError if another
-    process still has it after `patience` seconds, naming the holder."""
-    with open(os.path.join(folder, LOCK), "a+") as f:
-        started, told = time.monotonic(), False
-        while True:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                f.seek(0)
-                holder = f.read(200).strip() or "another process"
-                if time.monotonic() - started >= patience:
-                    raise RecordError(f"{folder} is in use by {holder}: wait for it, or stop it") from None
-                if not told:
-                    say(f"{folder} is in use by {holder}: waiting for it to end")
-                    told = True
-                time.sleep(0.2)
-        f.truncate(0)
-        f.write(f"process {os.getpid()} on {platform.node()}")
-        f.flush()
-        for name in os.listdir(folder):
-            if name.startswith(UNFINISHED):
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(os.path.join(folder, name))
-        yield f.fileno()
+        write_json(os.path.join(folder, RUN), {"id": identity, "run": config.brief(run)})
 
 
 def _step(line: str) -> float:
@@ -140,6 +173,19 @@ def _step(line: str) -> float:
         return json.loads(line)["step"] if line.endswith("\n") else math.inf
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def lines(path: str) -> list[dict]:
+    """The whole lines of a metrics.jsonl that hold numbers, or lists of them, by name; none of a file that is missing or no file."""
+    out = []
+    try:
+        for t in read_text(path).split("\n"):
+            line = json.loads(t, parse_constant=_refuse) if t.endswith("}") else None
+            if isinstance(line, dict) and valid.number(line.get("step")) and valid.numbers(line):
+                out.append(line)
+    except (OSError, ValueError, RecursionError):
+        pass
+    return out
 
 
 class Metrics:

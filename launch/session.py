@@ -1,5 +1,6 @@
-"""What surrounds the loop of a run: its phase, its checkpoints, and being told to stop."""
+"""What surrounds the loop of a run: who holds it, its phase, its checkpoints, and being told to stop."""
 
+import contextlib
 import json
 import os
 import platform
@@ -10,13 +11,35 @@ import numpy as np
 
 from launch import checkpoint, config, preempt, record
 from launch.config import Run, Where
+from launch.lease import Held, Lease, Nothing
+
+
+@contextlib.contextmanager
+def hold(run: Run, where: Where, folder: str):
+    """The lease of the run's folder, None if its result stands. Process 0 decides for all. Raises RecordError."""
+    with contextlib.ExitStack() as held:
+        mine, error, verdict = Nothing(), None, 0
+        if jax.process_index() == 0:
+            try:
+                record.claim(folder, run)
+                mine = held.enter_context(Lease(folder, where.lease))
+                verdict = 1 if record.result(folder) is None else 2
+            except (OSError, record.RecordError) as e:
+                error = e
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            verdict = int(multihost_utils.broadcast_one_to_all(np.int32(verdict)))
+        if verdict == 0:
+            raise error or Held(f"{folder}: process 0 cannot have it, and says why")
+        yield None if verdict == 2 else mine
 
 
 class Session:
     """A run that trains: its phase, its checkpoints, and whether it was told to stop."""
 
-    def __init__(self, run: Run, where: Where, folder: str, total: int, scan: bool, say):
-        self._where, self._folder, self._total, self._scan, self._say = where, folder, total, scan, say
+    def __init__(self, run: Run, where: Where, folder: str, total: int, lease, say):
+        self._where, self._folder, self._total, self._lease, self._say = where, folder, total, lease, say
         self._identity, self.leader, self.done = config.run_id(run), jax.process_index() == 0, 0
         self.watcher, self._saver = preempt.Watcher(self._leave), None
         self.every = where.checkpoint_every
@@ -47,12 +70,12 @@ class Session:
     @property
     def saver(self) -> checkpoint.Checkpoints:
         if self._saver is None:
-            self._saver = checkpoint.Checkpoints(self._folder, self._identity, self._scan, self._where.keep, self._where.keep_steps)
+            self._saver = checkpoint.Checkpoints(self._folder, self._identity, self._where, self._lease.check)
         return self._saver
 
     def restore(self, like, shardings):
         """(state, meta) of the newest whole checkpoint; None if there is none."""
-        step = checkpoint.newest(self._folder, self._identity, self._scan, self._say) if self.leader else None
+        step = checkpoint.newest(self._folder, self._identity, self._where.scan, self._say) if self.leader else None
         if not self._alone:
             from jax.experimental import multihost_utils
 
@@ -79,11 +102,18 @@ class Session:
         return self.done in self._where.keep_steps or bool(self.every) and self.done % self.every == 0
 
     def save(self, state, meta: dict, loss: float) -> None:
+        self._lease.check()
         self.phase("save")
         self.saver.save(self.done, state, meta, loss)
         self.phase("step")
 
+    def settle(self) -> None:
+        """Until the last save is on the disk and marked: the result comes after everything it stands for."""
+        if self._saver:
+            self._saver.wait()
+
     def check(self) -> None:
+        self._lease.watch()
         if self._saver:
             self._saver.check()
 
@@ -95,6 +125,7 @@ class Session:
     def _leave(self, phase: str) -> str:
         if self._saver:
             self._saver.wait()
+        self._lease.give_back()
         found = checkpoint.steps(self._folder)
         safe = f"the newest checkpoint is step {found[-1]} of {self._total}" if found else "no step was saved yet"
         return f"isoflop: told to stop in phase {phase}; {safe}: the same command goes on from there"

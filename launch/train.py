@@ -24,7 +24,7 @@ from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
 from launch.layout import Layout
 from launch.meter import Clock, Meter
-from launch.session import Session
+from launch.session import Session, hold
 from model import account, optim, params, step
 from model.config import Execution
 
@@ -90,12 +90,19 @@ def program(run: Run, where: Where) -> Program:
     return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
 
 
+def forget() -> None:
+    """Drops the programs that this process has compiled, and what they hold on the device."""
+    _program.cache_clear()
+
+
 def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> None:
     """Raises ConfigError or DataError for anything that would stop the run, before anything compiles or is written.
 
     devices: how many the process that trains will see; those of this process if None."""
     config.check(run)
     config.check_moe(run.model, where)
+    if not 1 <= where.lease <= 86400:
+        raise ConfigError(f"where.lease={where.lease:g} must lie in 1 .. 86400 seconds")
     for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
@@ -170,19 +177,16 @@ def train(
     run = resolve(run, jax.default_backend())
     clock, total = Clock(), config.steps(run)
     identity, leader = config.run_id(run), jax.process_index() == 0
-    finished = record.result(folder)
+    finished = record.result(folder) if jax.process_count() == 1 else None
     if finished and finished["id"] == identity:
         return finished
     dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
     check(run, where, dataset)
-    if leader:
-        record.claim(folder, run)
     with contextlib.ExitStack() as held:
-        if leader:
-            held.enter_context(record.lock(folder))
-            if finished := record.result(folder):
-                return finished
-        session = held.enter_context(Session(run, where, folder, total, where.scan, say))
+        lease = held.enter_context(hold(run, where, folder))
+        if lease is None:
+            return record.result(folder)
+        session = held.enter_context(Session(run, where, folder, total, lease, say))
         session.phase("compile")
         p = program(run, where)
         clock.lap("setup")
@@ -207,9 +211,11 @@ def train(
         times = clock.record(seconds)
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
         result["energy"] = used
+        session.settle()
+        out.close()
         if leader:
-            record.write_json(os.path.join(folder, record.RESULT), result)
-            os.remove(os.path.join(folder, record.STATUS))
+            lease.check()
+            return record.finish(folder, result)
     return result
 
 

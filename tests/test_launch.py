@@ -13,6 +13,7 @@ import pytest
 from data.config import Data
 from launch import config, hardware, mesh, record, train
 from launch.config import ConfigError, Horizon, Job, Run, Where
+from launch import engines
 from launch.engines import local
 from launch.record import RecordError
 from model.config import Model
@@ -227,7 +228,7 @@ def test_devices_are_known_or_said_to_be_unknown():
 
 
 def test_engine_keeps_shapes_together():
-    task = lambda shape, cost: local.Task(BASE, "", {}, shape, cost)
+    task = lambda shape, cost: engines.Task(BASE, "", {}, shape, cost)
     todo = [task("a", 1), task("a", 3), task("b", 5), task("c", 2), task("c", 2), task("c", 2)]
     assert local.choose(todo, {"a"}, {"b"}) == todo[1]  # its own shape first, the costliest
     assert local.choose(todo, set(), {"a"}).shape == "c"  # of new shapes the one with most work

@@ -283,7 +283,7 @@ def test_calibration_shapes_are_not_in_the_sweep(taken):
 def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
     job = dataclasses.replace(recipes.load("quickstart"), where=config.Where(cache=str(tmp_path)))
 
-    def slow(tasks, where, folder, report, workers, platform, keep=()):
+    def slow(tasks, where, folder, report):
         t = tasks[0]
         seconds = {"train": 1.0, "setup": 3.0, "evaluate": 0.2, "total": 4.2, "cpu": {"train": 0.5, "setup": 2.0, "evaluate": 0.1}}
         made = {"id": "x", "run": {}, "parameters": {}, "training_tokens": 1, "validation": {}, "device": {"platform": "cpu"}}
@@ -292,7 +292,7 @@ def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
         report("finished", 0, t, {"seconds": 4.2})
         time.sleep(30)
 
-    monkeypatch.setattr(local, "run", slow)
+    monkeypatch.setattr(local, "submit", slow)
     lines, started = [], time.monotonic()
     target = predict.here(job.where, "cpu")
     points = calibration.calibrate(job, target, lines.append, limit=0.5)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.laws import analysis
-from launch import checkpoint, divergence, record, train
+from launch import checkpoint, config, divergence, lease, record, train
 from launch.record import RecordError
 from launch.session import Session
 from model import step
@@ -185,7 +185,7 @@ def test_foreign_checkpoints_are_refused(field, value, words, cut, tmp_path):
 def test_last_best_and_named_are_kept(tmp_path):
     """Losses are lowest at step 2; 3 is named; 5 and 6 are the last."""
     state = {"a": np.arange(4.0)}
-    with checkpoint.Checkpoints(str(tmp_path), "id", named=(3,)) as c:
+    with checkpoint.Checkpoints(str(tmp_path), "id", config.Where(keep_steps=(3,))) as c:
         for number, loss in enumerate((5.0, 1.0, 3.0, 2.0, 4.0, 4.5), 1):
             c.save(number, state, {"step": number}, loss)
     assert checkpoint.steps(str(tmp_path)) == [2, 3, 5, 6]
@@ -206,7 +206,7 @@ def test_elsewhere(layouts, tmp_path):
         where = dataclasses.replace(WHERE, mesh=layout, log_every=1)
         if i:
             p = train.program(train.resolve(run, "cpu"), where)
-            with jax.set_mesh(p.layout.mesh), checkpoint.Checkpoints(folder, "") as c:
+            with jax.set_mesh(p.layout.mesh), checkpoint.Checkpoints(folder, "", config.Where()) as c:
                 state, meta = c.restore(4 * i, p.layout.state, p.layout.shardings)
             found = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
             saved = arrays(folder, 4 * i)
@@ -227,7 +227,7 @@ def test_elsewhere(layouts, tmp_path):
 
 def test_two_processes_in_one_folder(tmp_path):
     (tmp_path / "r").mkdir()
-    with record.lock(str(tmp_path / "r")), pytest.raises(RecordError, match=f"in use by process {os.getpid()} on"):
+    with lease.Lease(str(tmp_path / "r"), 60), pytest.raises(RecordError, match=f"in use by process {os.getpid()} on"):
         train.train(RUN, WHERE, str(tmp_path / "r"))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from experiments import cli, plan, recipes
 from experiments.report import page
-from launch import checkpoint, config, record
+from launch import checkpoint, config, lease, record
 from tests.conftest import ROOT
 
 SMALL = [
@@ -221,12 +221,6 @@ def test_damaged_result_is_named_and_kept(sweep, capsys, tmp_path):
     assert victim in err and "move it away" in err and err.count("\n") == 1 and pathlib.Path(path).read_text() == "{"
 
 
-def test_two_sweeps_at_once(sweep):
-    with record.lock(sweep[0]), pytest.raises(record.RecordError, match=f"in use by process {os.getpid()} on"):
-        with record.lock(sweep[0], 0.3):
-            pass
-
-
 def test_quickstart_plan_is_fair():
     job = recipes.load("quickstart")
     runs = plan.make(job, "cpu").runs
@@ -276,8 +270,8 @@ def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):
     run = plan.make(recipes.load("quickstart"), "cpu").runs[0].run
     (tmp_path / f"{record.UNFINISHED}x").write_text("{")
     record.claim(str(tmp_path), run)
-    with record.lock(str(tmp_path)):
-        assert sorted(os.listdir(tmp_path)) == [record.LOCK, record.RUN]
+    with lease.Lease(str(tmp_path), 60):
+        assert sorted(os.listdir(tmp_path)) == [lease.FOLDER, record.RUN]
     (tmp_path / record.RUN).unlink()
     (tmp_path / "thesis.tex").write_text("kept")
     with pytest.raises(record.RecordError, match="is not empty"):

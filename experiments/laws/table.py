@@ -5,7 +5,6 @@ Common columns: run_id, family, n_params, n_active_params, n_experts, tokens, fl
 
 import csv
 import difflib
-import json
 import math
 import os
 import re
@@ -16,7 +15,7 @@ from experiments import sweep
 from experiments.laws.forms import Form
 from experiments.laws.isoflop import FitError
 from experiments.laws.points import N_CONVENTIONS
-from launch import record
+from launch import ledger, record
 
 Table = dict[str, np.ndarray]
 INPUT = {
@@ -109,9 +108,7 @@ def read_curves(path: str, n: str = "multiplied", c: str = "matmul") -> Table:
         name = os.path.join(path, sweep.RUNS, r["id"], record.METRICS)
         if r["status"] != "finished" or not os.path.exists(name):
             continue
-        with open(name, errors="replace") as f:
-            lines = [json.loads(t) for t in f if t.endswith("}\n")]
-        lines = [t for t in lines if t.get("loss") is not None and t.get("tokens")]
+        lines = [t for t in record.lines(name) if t.get("loss") is not None and t.get("tokens")]
         smooth = np.convolve([t["loss"] for t in lines], np.ones(5) / 5, "valid") if len(lines) >= 5 else []
         per_token = r["flops"][c] / r["training_tokens"]
         rows += [run_row(r, n, c) | {"tokens": t["tokens"], "flops": t["tokens"] * per_token, "loss": v} for t, v in zip(lines[4:], smooth)]
@@ -242,11 +239,11 @@ def describe(paths: list[str]) -> list[dict]:
         files = (
             [path]
             if os.path.isfile(path)
-            else sorted(os.path.join(path, sweep.RUNS, d, record.RESULT) for d in os.listdir(os.path.join(path, sweep.RUNS)))
+            else [os.path.join(path, sweep.RUNS, d, record.RESULT) for d in ledger.identities(os.path.join(path, sweep.RUNS))]
         )
         for name in files:
             if os.path.exists(name):
-                with open(name, "rb") as f:
+                with open(name, "rb") as f:  # an ordinary file: it has been read
                     h.update(f.read())
         out.append({"path": path, "sha256": h.hexdigest()})
     return out

@@ -1,7 +1,6 @@
 """The report: figures, the data table under each, and what was excluded. Everything from records is escaped: nothing in a workdir
 can put markup into the page, and the page has no script."""
 
-import json
 import os
 
 from experiments import ladder
@@ -32,14 +31,8 @@ SECTIONS = (
 
 def read_curves(paths: list[str]) -> dict[str, list[dict]]:
     """metrics.jsonl files by the name of their folder; a missing or damaged file is no curve."""
-    out = {}
-    for path in paths:
-        try:
-            with open(path) as f:
-                out[os.path.basename(os.path.dirname(path))] = [json.loads(line) for line in f]
-        except (OSError, ValueError):
-            continue
-    return out
+    found = {os.path.basename(os.path.dirname(path)): record.lines(path) for path in paths}
+    return {name: lines for name, lines in found.items() if lines}
 
 
 def save(path: str, text: str) -> None:

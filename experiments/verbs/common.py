@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from experiments import ladder, recipes
@@ -10,6 +12,7 @@ from experiments.cli import UserError
 from experiments.plan import SweepJob
 from launch import config
 from launch.config import ConfigError, Job
+from launch.record import RecordError
 
 
 def load(fv, want: type | None = None, change: Callable | None = None) -> Job | SweepJob:
@@ -74,4 +77,16 @@ def stdout_to_stderr(active: bool):
         yield
 
 
-__all__ = ["load", "number", "spread", "stdout_to_stderr"]
+@contextlib.contextmanager
+def complete():
+    """Records that lack what is asked of them, or say together what no sweep says, as one line with the place in the code."""
+    try:
+        yield
+    except (KeyError, TypeError, ZeroDivisionError, OverflowError) as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        what = f"lacks {e}" if isinstance(e, KeyError) else f"does not add up ({type(e).__name__}: {e})"
+        place = f"{os.path.basename(at.filename)}:{at.lineno}"
+        raise RecordError(f"a result.json {what}, at {place}: it was written by another version, or is damaged") from e
+
+
+__all__ = ["complete", "load", "number", "spread", "stdout_to_stderr"]

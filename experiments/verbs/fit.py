@@ -142,11 +142,14 @@ def _body(fv) -> int:
     if fv.runs or fv.law:
         if not fv.runs and not fv.workdir:
             raise UserError("--runs is missing: name a CSV file, or the folder of a sweep")
-        a = _law(fv)
-        print(json.dumps(a) if fv.format == "json" else law_text.text(a))
+        with common.complete():
+            a = _law(fv)
+        print(json.dumps(a) if fv.format == "json" else cli.plain(law_text.text(a)))
         return 0
-    a = analyse(load(fv), fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
-    print(json.dumps(a) if fv.format == "json" else text(a))
+    results = load(fv)
+    with common.complete():
+        a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+    print(json.dumps(a) if fv.format == "json" else cli.plain(text(a)))
     return 0
 
 

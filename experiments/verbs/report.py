@@ -10,7 +10,7 @@ import os
 import sys
 
 from experiments import cli, forecast, sweep
-from experiments.verbs import fit
+from experiments.verbs import common, fit
 from launch import record
 
 
@@ -27,12 +27,15 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
 
 def _body(fv) -> int:
     results = fit.load(fv)
-    analysis = fit.analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
-    analysis["forecast"] = forecast.compare(fv.workdir, results)
+    with common.complete():
+        analysis = fit.analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+        analysis["forecast"] = forecast.compare(fv.workdir, results)
     path = os.path.join(fv.workdir, sweep.SWEEP)
-    name = record.read_json(path, "sweep").get("sweep", {}).get("name", "sweep") if os.path.exists(path) else "sweep"
+    about = record.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
+    name = about.get("name", "sweep") if isinstance(about, dict) else "sweep"
     record.writable(fv.workdir)
-    report = write(fv.workdir, results, analysis, str(name))
+    with common.complete():
+        report = write(fv.workdir, results, analysis, str(name))
     print(json.dumps({"report": report, "runs": len(results)}) if fv.format == "json" else f"{len(results)} runs\nreport: {report}")
     return 0
 

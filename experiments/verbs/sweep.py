@@ -3,6 +3,7 @@
 isoflop sweep --config=quickstart --workdir=runs/quickstart
 isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set sweep.budgets=1e11,2e11,4e11
 isoflop sweep --config=quickstart --workdir=runs/plan --plan_only      the table of runs, nothing trained
+isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm --set where.slurm.partition=gpu --set where.slurm.gpus_per_node=1
 """
 
 import dataclasses
@@ -17,8 +18,7 @@ from experiments import calibration, cli, forecast, plan as plans, sweep
 from experiments.cli import UserError
 from experiments.plan import Plan, SweepJob
 from experiments.verbs import common, fit as fit_verb, report as report_verb
-from launch import config, hardware, preempt, record, train
-from launch.engines import local
+from launch import config, engines, preempt, train
 from model import account
 
 
@@ -100,12 +100,15 @@ class _Progress:
         identity = config.run_id(task.run)
         if kind == "progress":
             self._part[worker] = self._cost[identity] * message["done"] / message["total"]
+        elif kind == "again":  # its worker died, or another command has it
+            self._part.pop(worker, None)
         elif kind in ("finished", "failed"):
             self._part.pop(worker, None)
             self._finished += self._cost[identity]
             self._done += kind == "finished"
             if not self._console.is_terminal:
-                what = f"{message['seconds']:.1f} s" if kind == "finished" else message["error"]
+                seconds = message.get("seconds")
+                what = message.get("error") or ("elsewhere" if seconds is None else f"{seconds:.1f} s")
                 self._console.print(
                     f"[{time.monotonic() - self._started:6.1f} s] {self._label()}  {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}: {what}",
                     soft_wrap=True,
@@ -134,45 +137,58 @@ def _body(fv) -> int:
     job = common.load(fv, SweepJob)
     if not fv.workdir and not fv.plan_only:
         raise UserError("--workdir is missing: name the folder of the sweep, such as --workdir=runs/quickstart")
-    platform, devices = hardware.probe()
+    if fv.engine:
+        job = dataclasses.replace(job, where=dataclasses.replace(job.where, engine=fv.engine))
+    platform = engines.get(job.where).place(job.where, 1).platform
     job = dataclasses.replace(job, run=train.resolve(job.run, platform))
     plan = plans.make(job, platform)
-    sweep.check(job, plan)
+    place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None
-    err = Console(stderr=True)
     out = Console(stderr=fv.format == "json", width=wide)
     if fv.plan_only:
         out.print(plan_table(plan, set()))
-        _announce(out, plan, set(), local.count(job.where, platform, devices, len(plan.runs)))
+        _announce(out, plan, set(), place)
         return 0
     workdir = os.path.abspath(fv.workdir)
     sweep.claim(workdir, job, plan)
-    with record.lock(workdir, 30.0, err.print) as lock_fd:
-        done = {r["id"] for r in sweep.results(workdir, plan)}
-        out.print(plan_table(plan, done))
-        workers = local.count(job.where, platform, devices, max(1, len(plan.runs) - len(done)))
-        wall = _announce(out, plan, done, workers, calibration.load(job.where).startup())
-        forecast.keep(workdir, plan)
-        started = time.monotonic()
-        with preempt.raised(), _Progress(err, plan, done, wall) as progress:
-            failures = sweep.execute(workdir, job, plan, progress, lock_fd)
-        for line in failures:
-            print(f"isoflop sweep: {line}", file=sys.stderr)
-        results = sweep.results(workdir, plan)
-        forecast.sat(workdir, len(results) - len(done), workers, wall, time.monotonic() - started)
-        analysis = fit_verb.analyse(results, fv.bootstrap)
-        analysis["left_out"] = plan.left_out + failures
-        analysis["forecast"] = forecast.compare(workdir, results)
-        path = report_verb.write(workdir, results, analysis, job.sweep.name)
+    done = {r["id"] for r in sweep.results(workdir, plan)}
+    out.print(plan_table(plan, done))
+    wall = _announce(out, plan, done, place, calibration.load(job.where).startup())
+    forecast.keep(workdir, plan)
+    started = time.monotonic()
+    with preempt.raised(), _Progress(Console(stderr=True), plan, done, wall) as progress:
+        failures = sweep.execute(workdir, job, plan, progress)
+    trained = len(sweep.results(workdir, plan)) - len(done)
+    forecast.sat(workdir, trained, place.workers, wall, time.monotonic() - started)
+    for line in failures:
+        print(f"isoflop sweep: {line}", file=sys.stderr)
+    return _finish(fv, workdir, job, plan, failures)
+
+
+def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) -> int:
+    """Fits and reports what the folder holds. Runs that train elsewhere are not waited for."""
+    results = sweep.results(workdir, plan)
+    open_runs = len(plan.runs) - len(results) - len(failures)
+    if open_runs:
+        if fv.format == "json":
+            print(json.dumps({"report": None, "runs": len(results), "failed": failures, "open": open_runs}))
+            return 1 if failures else 0
+        print(f"{len(results)} of {len(plan.runs)} runs are done, {open_runs} are handed over: isoflop status {os.path.relpath(workdir)}")
+        return 1 if failures else 0
+    analysis = fit_verb.analyse(results, fv.bootstrap)
+    analysis["left_out"] = plan.left_out + failures
+    analysis["forecast"] = forecast.compare(workdir, results)
+    path = report_verb.write(workdir, results, analysis, job.sweep.name)
     if fv.format == "json":
         print(json.dumps({"report": path, "runs": len(results), "failed": failures, "analysis": analysis}))
     else:
-        print("\n".join([fit_verb.text(analysis), *forecast.text(analysis["forecast"])]))
+        print(cli.plain("\n".join([fit_verb.text(analysis), *forecast.text(analysis["forecast"])])))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
 
 
-def _announce(out, plan: Plan, done: set[str], workers: int, startup: float = 0.0) -> float | None:
+def _announce(out, plan: Plan, done: set[str], place: engines.Place, startup: float = 0.0) -> float | None:
+    workers = max(1, min(place.workers, len(plan.runs) - len(done)))
     wall = plans.predicted_wall(plan, workers, done, startup)
     total = sum(p.flops for p in plan.runs)
     for line in plan.left_out:
@@ -187,6 +203,7 @@ def _announce(out, plan: Plan, done: set[str], workers: int, startup: float = 0.
 
 def main(argv=None) -> int:
     fv = cli.flag_values("config", "workdir", "set", "mesh")
+    flags.DEFINE_string("engine", "", f"{' | '.join(engines.ENGINES)}; default: the recipe's, local", flag_values=fv)
     flags.DEFINE_bool("plan_only", False, "print the plan and stop", flag_values=fv)
     flags.DEFINE_integer("bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv)
     return cli.run("sweep", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)

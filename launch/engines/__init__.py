@@ -1,1 +1,73 @@
-"""Engines take a list of tasks to results. An entry: run(tasks, where, folder, report) -> None."""
+"""Engines take runs to results; nothing else imports them. One file and one line here each.
+
+An engine module has
+
+    place(where, runs) -> Place               what `runs` runs will train on; raises ConfigError for what is missing here
+    submit(tasks, where, workdir, report)     trains them, or hands them to what does
+
+What is finished is the folder's to say, never the engine's: WORKDIR/runs/ID/result.json, written once and last. Every engine skips
+what is finished, takes over what died, halves the micro-batch once where memory ran out (launch/engines/worker.py), and submits again
+what ended with status 75.
+"""
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from launch import config, record
+from launch.config import ConfigError, Where
+
+ENGINES = {
+    "local": "launch.engines.local",
+    "slurm": "launch.engines.slurm",
+    "skypilot": "launch.engines.skypilot",
+}
+SWEEP, RUNS = "sweep.json", "runs"
+DEATHS = 3  # times that a run's process may die, without having said why, before the run counts as failed
+
+
+class Task(NamedTuple):
+    """One run to train in `folder`. `shape`: tasks of equal shape share a compiled program. `cost`: relative, for the order."""
+
+    run: config.Run
+    folder: str
+    tags: dict
+    shape: Any
+    cost: float
+
+    @property
+    def id(self) -> str:
+        return config.run_id(self.run)
+
+
+class Place(NamedTuple):
+    """What runs train on: cpu | gpu | tpu, the devices that one run sees, and how many runs train at once."""
+
+    platform: str
+    devices: int
+    workers: int
+
+
+def get(where: Where):
+    """The module of `where.engine`. Raises ConfigError."""
+    if where.engine not in ENGINES:
+        raise ConfigError(f"where.engine={where.engine!r}: choose from {', '.join(ENGINES)}")
+    return importlib.import_module(ENGINES[where.engine])
+
+
+def folder(workdir: str, identity: str) -> str:
+    return os.path.join(workdir, RUNS, identity)
+
+
+def submit(runs: list[Task], where: Where, workdir: str, report: Callable[..., None] = lambda *a: None) -> list[str]:
+    """Takes `runs` to results in `workdir` on `where.engine`; what has one is left alone. Returns a line per run that failed.
+
+    report(kind, worker, task, message): started | progress | again | finished | failed."""
+    todo = [t for t in runs if record.result(t.folder) is None]
+    if not todo:
+        return []
+    engine = get(where)
+    engine.place(where, len(todo))
+    engine.submit(todo, where, workdir, report)
+    return [f"run {t.id}: {why}" for t in todo if record.result(t.folder) is None and (why := record.failure(t.folder))]

@@ -1,7 +1,7 @@
 """The default engine: a pool of worker processes on this machine, one per CPU core or GPU, each serving many runs.
 
 Each shape is compiled by one worker and kept there; a worker that runs out takes over the rest of another's shape, whose
-program it finds in the persistent compilation cache.
+program it finds in the persistent compilation cache. Several commands may serve one folder: a run that another holds is left to it.
 """
 
 import contextlib
@@ -12,23 +12,21 @@ import selectors
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-from launch import config, hardware, mesh, preempt
+from launch import hardware, lease, mesh, preempt, record
 from launch.config import Where
+from launch.engines import DEATHS, Place, Task, worker
 
 GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
+LOOK = 1.0  # seconds between looks at runs that others hold
 
 
-class Task(NamedTuple):
-    """One run to train. `shape`: tasks of equal shape share a compiled program. `cost`: relative, for the order."""
-
-    run: config.Run
-    folder: str
-    tags: dict
-    shape: Any
-    cost: float
+def place(where: Where, runs: int) -> Place:
+    platform, devices = hardware.probe()
+    workers = count(where, platform, devices, runs)
+    return Place(platform, devices_each(where, platform, devices, workers), workers)
 
 
 def count(where: Where, platform: str, devices: int, tasks: int) -> int:
@@ -64,9 +62,9 @@ def _environment(index: int, workers: int, platform: str) -> dict:
 
 
 class _Worker:
-    """A process, the task it trains, and the shapes it has compiled."""
+    """A process, the task it trains, the shapes it has compiled, and when it was last heard."""
 
-    def __init__(self, index: int, workers: int, platform: str, folder: str, keep: tuple[int, ...]):
+    def __init__(self, index: int, workers: int, platform: str, folder: str):
         cores = hardware.cores()
         pin = None
         if platform == "cpu" and workers > 1 and hasattr(os, "sched_setaffinity"):
@@ -81,32 +79,39 @@ class _Worker:
                 bufsize=0,
                 env=_environment(index, workers, platform),
                 preexec_fn=pin,
-                pass_fds=keep,
             )
-        self.index, self.task, self.shapes, self._rest = index, None, set(), b""
+        self.index, self.task, self.shapes, self._rest, self.heard = index, None, set(), b"", time.monotonic()
 
     def give(self, task: Task, where: Where) -> None:
         self.task = task
         self.shapes.add(task.shape)
-        order = {"run": config.to_dict(task.run), "where": config.to_dict(where), "folder": task.folder, "tags": task.tags}
-        try:
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-        except BrokenPipeError:  # it has died: its closed stdout says so next
-            pass
+        with contextlib.suppress(BrokenPipeError):  # it has died: its closed stdout says so next
+            self.process.stdin.write(json.dumps(worker.order(task, where)).encode() + b"\n")
 
     def answers(self) -> list[dict] | None:
         """Messages that have arrived; None when the process has ended. Called when its stdout is readable."""
         chunk = os.read(self.process.stdout.fileno(), 65536)
         if not chunk:
             return None
+        self.heard = time.monotonic()
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def close(self) -> None:
-        self.process.wait()
-        self.process.stdout.close()
+    def close(self) -> int:
+        """Waits for its end and returns its status."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
+        try:
+            status = self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:  # stopped, or stuck
+            self.process.kill()
+            status = self.process.wait()
+        self.process.stdout.close()
+        return status
+
+    @property
+    def closed(self) -> bool:
+        return self.process.stdout.closed
 
 
 def choose(todo: list[Task], mine: set, others: set) -> Task:
@@ -126,71 +131,113 @@ def choose(todo: list[Task], mine: set, others: set) -> Task:
     raise ValueError("no task left")
 
 
-def run(
-    tasks: list[Task], where: Where, folder: str, report: Callable[..., None], workers: int, platform: str, keep: tuple[int, ...] = ()
-) -> list[str]:
-    """Trains all tasks. report(kind, worker, task, message) for kind started | progress | finished | failed.
+class _Pool:
+    """Workers, what is to do, and what other commands are doing."""
 
-    `keep`: file descriptors that workers inherit (a lock that lives as long as any of them). Returns one line per task that
-    failed. A worker that dies is replaced once per task; its task then counts as failed.
-    """
-    todo, failures = list(tasks), []
-    pool = [_Worker(i, workers, platform, folder, keep) for i in range(min(workers, len(todo)))]
-    selector = selectors.DefaultSelector()
+    def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
+        self._where, self._workdir, self._report = where, workdir, report
+        self._todo, self._elsewhere, self._deaths, self._looked = list(tasks), [], Counter(), 0.0
+        self._platform, _, self._count = place(where, len(tasks))
+        self._selector, self.workers = selectors.DefaultSelector(), []
+        for i in range(self._count):
+            self.workers.append(self._start(i))
 
-    def next_task(w: _Worker):
+    def _start(self, index: int) -> _Worker:
+        w = _Worker(index, self._count, self._platform, self._workdir)
+        self._selector.register(w.process.stdout, selectors.EVENT_READ, w)
+        return w
+
+    def run(self) -> None:
+        while self._todo or self._elsewhere or any(w.task for w in self.workers):
+            for w in self.workers:
+                if self._todo and not w.task:
+                    self._give(w)
+            for key, _ in self._selector.select(LOOK):
+                self._listen(key.data)
+            for w in self.workers:  # one that hangs is stopped from outside (SIGSTOP, a dead disk); killed, it counts as dead
+                if not w.closed and time.monotonic() - w.heard > max(self._where.lease, 10 * worker.HEARTBEAT):
+                    w.process.kill()
+            self._look()
+
+    def _give(self, w: _Worker) -> None:
+        if w.closed:
+            w = self.workers[w.index] = self._start(w.index)
+        others = set().union(*(o.shapes for o in self.workers if o is not w))
+        task = choose(self._todo, w.shapes, others)
+        self._todo.remove(task)
+        w.give(task, self._where)
+        self._report("started", w.index, task, {})
+
+    def _listen(self, w: _Worker) -> None:
+        messages = w.answers()
+        if messages is None:
+            return self._died(w)
+        for message in messages:
+            kind, task = message.pop("kind"), w.task
+            if kind == "alive":
+                continue
+            if kind != "progress":
+                w.task = None
+            if kind == "elsewhere":
+                self._elsewhere.append(task)
+                kind = "again"
+            self._report(kind, w.index, task, message)
+
+    def _died(self, w: _Worker) -> None:
+        self._selector.unregister(w.process.stdout)
+        status, task = w.close(), w.task
         w.task = None
-        if todo:
-            others = set().union(*(o.shapes for o in pool if o is not w))
-            task = choose(todo, w.shapes, others)
-            todo.remove(task)
-            w.give(task, where)
-            report("started", w.index, task, {})
-        else:
-            w.process.stdin.close()
+        if not task:
+            return None
+        self._deaths[task.id] += status != preempt.STATUS  # told to stop, by someone else than us: it has saved
+        if self._deaths[task.id] < DEATHS:
+            self._todo.append(task)
+            return self._report("again", w.index, task, {})
+        why = f"its worker ended {DEATHS} times with status {status} (log in {w.log})"
+        with contextlib.suppress(OSError):
+            record.fail(task.folder, why)
+        self._report("failed", w.index, task, {"error": why})
 
-    try:
-        for w in pool:
-            selector.register(w.process.stdout, selectors.EVENT_READ, w)
-            next_task(w)
-        while any(w.task for w in pool):
-            for key, _ in selector.select():
-                w = key.data
-                messages = w.answers()
-                if messages is not None:
-                    for message in messages:
-                        kind = message.pop("kind")
-                        report(kind, w.index, w.task, message)
-                        if kind == "failed":
-                            failures.append(f"run {config.run_id(w.task.run)}: {message['error']} (trace in {w.log})")
-                        if kind != "progress":
-                            next_task(w)
-                    continue
-                selector.unregister(w.process.stdout)
-                if w.task:  # it died
-                    failures.append(
-                        f"run {config.run_id(w.task.run)}: worker {w.index} ended with status {w.process.wait()} (log in {w.log})"
-                    )
-                    report("failed", w.index, w.task, {"error": failures[-1]})
-                    w.task = None
-                    w.close()
-                    if todo:
-                        fresh = _Worker(w.index, workers, platform, folder, keep)
-                        pool[w.index] = fresh
-                        selector.register(fresh.process.stdout, selectors.EVENT_READ, fresh)
-                        next_task(fresh)
-    except preempt.Preempted:  # every worker saves what it has, and ends
-        for w in pool:
-            w.process.terminate()
+    def _look(self) -> None:
+        """Runs that other commands hold: done by now, or free again?"""
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        for task in list(self._elsewhere):
+            if os.path.exists(os.path.join(task.folder, record.RESULT)):
+                self._report("finished", -1, task, {"seconds": None})
+            elif (found := lease.holder(task.folder)) and found.living(time.time()):
+                continue
+            else:
+                self._todo.append(task)
+            self._elsewhere.remove(task)
+
+    def stop(self) -> None:
+        """Every worker saves what it has, and ends."""
+        for w in self.workers:
+            if not w.closed:
+                w.process.terminate()
         deadline = time.monotonic() + GRACE
-        while any(w.process.poll() is None for w in pool) and time.monotonic() < deadline:
+        while any(w.process.poll() is None for w in self.workers) and time.monotonic() < deadline:
             time.sleep(0.05)
-        raise
-    finally:
-        for w in pool:
+
+    def close(self) -> None:
+        for w in self.workers:
             if w.task and w.process.poll() is None:
                 w.process.kill()
-        for w in pool:
-            w.close()
-        selector.close()
-    return failures
+        for w in self.workers:
+            if not w.closed:
+                w.close()
+        self._selector.close()
+
+
+def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> None:
+    """Trains all tasks. A worker that dies is replaced and its run tried again, DEATHS times in all."""
+    pool = _Pool(tasks, where, workdir, report)
+    try:
+        pool.run()
+    except preempt.Preempted:
+        pool.stop()
+        raise
+    finally:
+        pool.close()

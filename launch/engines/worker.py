@@ -1,14 +1,103 @@
-"""A worker process: trains the tasks it reads from stdin, one JSON line each, and answers on a private copy of stdout.
+"""Where runs are trained, whatever the engine: one order at a time, its end said by the run's folder and to who asked.
 
-Started by launch/engines/local.py as `python -m launch.engines.worker`; never by hand.
+python -m launch.engines.worker                    orders from stdin, one JSON line each, answered on stdout (engine local)
+python -m launch.engines.worker ORDERS.json WORKDIR all orders of a file that are not finished or held by others (skypilot)
 """
 
+import contextlib
+import dataclasses
+import errno
+import gc
 import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable
+
+HEARTBEAT = 1.0  # seconds
+
+
+def order(task, where) -> dict:
+    """A task and how to execute it, ready for JSON."""
+    from launch import config
+
+    return {"run": config.to_dict(task.run), "where": config.to_dict(where), "folder": task.folder, "tags": task.tags}
+
+
+def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, total: None) -> dict:
+    """Trains one order; where memory runs out, once more with twice the micro-batches, each half as large. Returns {"kind": finished |
+    elsewhere | failed, ...}; a failure is also written beside the run, for whoever looks later. Raises Preempted."""
+    from launch import config, lease, record, train
+
+    run, where = config.from_dict(config.Run, order["run"]), config.from_dict(config.Where, order["where"])
+    folder, tags, halved = order["folder"], order["tags"], False
+    while True:
+        try:
+            result = train.train(run, where, folder, progress, tags)
+            return {"kind": "finished", "id": result["id"], "status": result["status"], "seconds": result["seconds"]["total"]}
+        except lease.Held as e:
+            return {"kind": "elsewhere", "error": str(e)}
+        except Exception as e:  # the whole trace goes to the worker's log
+            traceback.print_exc()
+            if isinstance(e, lease.Lost) or _held_by_another(folder):  # whatever went wrong came of the overlap
+                return {"kind": "elsewhere", "error": str(e)}
+            error, smaller = f"{type(e).__name__}: {str(e).splitlines()[0][:300] if str(e) else ''}", None
+            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+                error = f"no space left on the disk of {folder}: make room, and the same command goes on"
+            if out_of_memory(e):
+                smaller = None if halved else _halved(run, where)
+                error = f"out of memory, {'at half the micro-batch too' if halved else 'and the micro-batch cannot be halved'} ({error})"
+        if smaller is None:
+            with contextlib.suppress(OSError):
+                record.fail(folder, error)
+            return {"kind": "failed", "error": error}
+        where, halved = smaller, True
+        print(f"isoflop: out of memory: again with where.accumulate={where.accumulate}", file=sys.stderr)
+        _forget()  # outside the except: the error held the arrays
+
+
+def _halved(run, where):
+    """`where` with twice the micro-batches a step; None if they cannot be divided so."""
+    from launch import train
+    from launch.config import ConfigError
+
+    smaller = dataclasses.replace(where, accumulate=2 * where.accumulate)
+    try:
+        train.check(run, smaller)
+    except ConfigError:
+        return None
+    return smaller
+
+
+def _held_by_another(folder: str) -> bool:
+    from launch import lease
+
+    found = lease.holder(folder)
+    return found is not None and found.living(time.time()) and (found.pid, found.host) != (os.getpid(), os.uname().nodename)
+
+
+def out_of_memory(e: BaseException) -> bool:
+    """Whether the device or the host had no room for the arrays. A full disk says RESOURCE_EXHAUSTED too, but as an OSError or RecordError."""
+    from launch.record import RecordError
+
+    if isinstance(e, (OSError, RecordError)):
+        return False
+    text = str(e)
+    return isinstance(e, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+
+
+def _forget() -> None:
+    """Frees what the failed attempt compiled and held."""
+    import jax
+
+    from launch import train
+
+    train.forget()
+    jax.clear_caches()
+    gc.collect()
 
 
 def _die_with_parent() -> None:
@@ -21,43 +110,74 @@ def _die_with_parent() -> None:
         sys.exit(1)
 
 
-def main() -> int:
+def begin(where, several: bool = False) -> None:
+    """Devices and caches, before jax is first used. `several`: joins the processes that a cluster has started beside this one."""
+    from launch import cluster, mesh, train
+
+    sizes, place = mesh.parse(where.mesh), cluster.detect(os.environ) if several else None
+    if place:
+        cluster.join(place, sizes)
+    else:
+        mesh.simulate(sizes)
+    train.use_cache(where)
+
+
+def serve_one(order: dict) -> dict:
+    """One order on a cluster: waits while another trains it, for it may die. Returns the last message; exits with status 75 if told to stop."""
+    from launch import lease, preempt
+
+    try:
+        while (message := attempt(order))["kind"] == "elsewhere":
+            while (found := lease.holder(order["folder"])) and found.living(time.time()):
+                time.sleep(1.0)
+        return message
+    except preempt.Preempted as e:
+        print(f"isoflop: {e}", file=sys.stderr, flush=True)
+        sys.exit(preempt.STATUS)
+
+
+def serve_stdin() -> int:
     parent = os.getppid()
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever libraries print goes to the log
-    send = lambda **message: answers.write(json.dumps(message) + "\n")
-    from launch import config, mesh, preempt, train
+    turn = threading.Lock()
+
+    def send(**message):
+        with turn:
+            answers.write(json.dumps(message) + "\n")
+
+    def beat():
+        while True:
+            time.sleep(HEARTBEAT)
+            if os.getppid() != parent:
+                os._exit(1)
+            send(kind="alive")
+
+    threading.Thread(target=beat, daemon=True).start()
+    from launch import config, preempt
 
     last = 0.0
 
     def progress(done, total):
         nonlocal last
-        if os.getppid() != parent:
-            os._exit(1)
         if time.monotonic() - last > 0.2 or done == total:
             last = time.monotonic()
             send(kind="progress", done=done, total=total)
 
     first = True
     for line in sys.stdin:
-        task = json.loads(line)
+        todo = json.loads(line)
+        if first:
+            begin(config.from_dict(config.Where, todo["where"]))
+            first = False
         try:
-            run, where = config.from_dict(config.Run, task["run"]), config.from_dict(config.Where, task["where"])
-            if first:
-                mesh.simulate(mesh.parse(where.mesh))
-                train.use_cache(where)
-                first = False
-            result = train.train(run, where, task["folder"], progress, task["tags"])
-            send(kind="finished", id=result["id"], status=result["status"], seconds=result["seconds"]["total"])
+            send(**attempt(todo, progress))
         except preempt.Preempted as e:
             print(f"isoflop: {e}", file=sys.stderr)
             return preempt.STATUS
-        except Exception as e:  # the driver decides; the whole trace goes to the worker's log
-            traceback.print_exc()
-            send(kind="failed", error=f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_stdin())

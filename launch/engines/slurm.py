@@ -1,0 +1,196 @@
+"""Runs as the jobs of a Slurm array, through submitit: at most `where.workers` at once, each on `where.slurm.nodes` nodes.
+
+Where a run stands is read off its folder, and off squeue for the jobs that wait; never off submitit or sacct, which knows nothing without
+accounting. Jobs are found again by the name of their array, drawn anew for each submission: a controller that lost its memory gives job ids
+out again. The command may be stopped and typed again; the jobs go on, and none is submitted twice.
+
+    WORKDIR/slurm/TOKEN/orders.json    what the jobs named isoflop-TOKEN train, by array index; submitit's files and logs beside it
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+
+from launch import checkpoint, config, ledger, mesh, preempt, record
+from launch.config import ConfigError, Where
+from launch.engines import DEATHS, Place, Task, worker
+
+ORDERS = "orders.json"
+NOTICE = 90  # seconds before its time limit at which a job is told to save
+
+
+def place(where: Where, runs: int) -> Place:
+    """Raises ConfigError if this machine submits no jobs, or `where.slurm` asks for none that can be."""
+    for command in ("sbatch", "squeue", "srun"):
+        if not shutil.which(command):
+            raise ConfigError(f"where.engine=slurm: no {command} on this machine; submit from a login node, or use --engine=local")
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise ConfigError('where.engine=slurm wants submitit: pip install -e ".[slurm]"') from None
+    s = where.slurm
+    for name in ("nodes", "tasks_per_node", "cpus_per_task", "minutes"):
+        if getattr(s, name) < 1:
+            raise ConfigError(f"where.slurm.{name}={getattr(s, name)} must be at least 1")
+    if s.gpus_per_node < 0:
+        raise ConfigError(f"where.slurm.gpus_per_node={s.gpus_per_node} cannot be negative")
+    _extra(s.extra)
+    devices = s.nodes * s.gpus_per_node or mesh.devices(where.mesh) or s.nodes * s.tasks_per_node
+    return Place("gpu" if s.gpus_per_node else "cpu", devices, where.workers or runs)
+
+
+def _extra(text: str) -> dict[str, str]:
+    pairs = [p.partition("=") for p in text.split(",") if p.strip()]
+    if any(not equals or not key.strip() for key, equals, _ in pairs):
+        raise ConfigError(f"where.slurm.extra={text}: write options of sbatch as qos=high,constraint=h200")
+    return {k.strip().lstrip("-"): v.strip() for k, _, v in pairs}
+
+
+def _root(workdir: str) -> str:
+    return os.path.join(workdir, "slurm")
+
+
+def send(tasks: list[Task], where: Where, workdir: str) -> str:
+    """Submits one array with a job for each task. Returns the array's job id. Raises RecordError with sbatch's own words."""
+    import submitit
+
+    token, s = uuid.uuid4().hex[:10], where.slurm
+    folder = os.path.join(_root(workdir), token)
+    os.makedirs(folder)
+    path = os.path.join(folder, ORDERS)
+    record.write_json(path, {"ids": [t.id for t in tasks], "orders": [worker.order(t, where) for t in tasks]})
+    code = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
+    executor.update_parameters(
+        name=f"isoflop-{token}",
+        nodes=s.nodes,
+        tasks_per_node=s.tasks_per_node,
+        cpus_per_task=s.cpus_per_task,
+        timeout_min=s.minutes,
+        slurm_array_parallelism=min(where.workers or len(tasks), len(tasks)),
+        slurm_signal_delay_s=min(NOTICE, 30 * s.minutes),
+        slurm_setup=[f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONUNBUFFERED=1"],
+        slurm_srun_args=["--kill-on-bad-exit=1"],  # of several processes one that ends leaves no others waiting for it
+        slurm_additional_parameters=_extra(s.extra),
+        **({"gpus_per_node": s.gpus_per_node} if s.gpus_per_node else {}),
+        **({"slurm_partition": s.partition} if s.partition else {}),
+        **({"slurm_account": s.account} if s.account else {}),
+    )
+    try:
+        jobs = executor.map_array(serve, [path] * len(tasks), range(len(tasks)))
+    except submitit.core.utils.FailedJobError as e:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise record.RecordError(f"sbatch refused the jobs: {' '.join(str(e).split())[-300:]}") from None
+    return jobs[0].job_id.partition("_")[0]
+
+
+def queued(workdir: str) -> set[str] | None:
+    """Ids of the runs whose jobs squeue knows of, waiting or running; None if squeue does not answer."""
+    tokens = os.listdir(_root(workdir)) if os.path.isdir(_root(workdir)) else []
+    if not tokens:
+        return set()
+    argv = ["squeue", "--noheader", "--array", "--me", "--format=%j %K %T"]
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        return None
+    out = set()
+    for line in answer.stdout.splitlines():
+        name, index, state = (*line.split(), "", "", "")[:3]
+        token = name.removeprefix("isoflop-")
+        if (
+            token in tokens
+            and index.isdigit()
+            and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+        ):
+            with contextlib.suppress(record.RecordError, KeyError, IndexError):
+                out.add(record.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"][int(index)])
+    return out
+
+
+def serve(path: str, index: int) -> None:
+    """What a job runs: one order of the file at `path`. Ends with status 75 where it was told to stop and has saved."""
+    signal.signal(signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the time limit is near
+    order = record.read_json(path, "orders")["orders"][index]
+    worker.begin(config.from_dict(Where, order["where"]), several=True)
+    message = worker.serve_one(order)
+    print(json.dumps(message), flush=True)
+
+
+class _Watch:
+    """Follows the runs until each has a result or has failed; what ended without either is submitted again."""
+
+    def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
+        self._where, self._workdir, self._report = where, workdir, report
+        self._open = {t.id: t for t in tasks}
+        self._deaths, self._reached, self._sent = Counter(), {}, set()
+
+    def run(self) -> None:
+        pause, told = 1.0, False
+        while self._open:
+            waiting = queued(self._workdir)
+            if waiting is None:
+                if not told:
+                    print("isoflop: squeue does not answer; asking again", file=sys.stderr)
+                told = True
+            else:
+                again = self._look(waiting)
+                if again:
+                    number = send(again, self._where, self._workdir)
+                    self._sent |= {t.id for t in again}
+                    print(f"isoflop: slurm: {len(again)} of {len(self._open)} open runs submitted as job {number}", file=sys.stderr)
+                    pause = 1.0
+            if self._open:
+                time.sleep(pause)
+                pause = min(1.2 * pause, 15.0)
+
+    def _look(self, waiting: set[str]) -> list[Task]:
+        """Tells what has changed. Returns the runs to submit: not finished, not failed, held by nobody, known to no queue."""
+        again = []
+        for identity, task in list(self._open.items()):
+            s = ledger.standing(task.folder)
+            if s.state in ("done", "diverged"):
+                self._end("finished", task, {"seconds": s.seconds})
+            elif identity in waiting or s.state == "running":
+                if s.step and s.of:
+                    self._report("progress", identity, task, {"done": s.step, "total": s.of})
+            elif s.state == "failed" and identity in self._sent:
+                self._end("failed", task, {"error": s.why})
+            elif identity in self._sent and self._died(task):
+                why = f"its job ended {DEATHS} times without a word and without progress (logs in {_root(self._workdir)})"
+                record.fail(task.folder, why)
+                self._end("failed", task, {"error": why})
+            else:
+                again.append(task)
+        return again
+
+    def _died(self, task: Task) -> bool:
+        """Counts a job that is gone. Whether it was the last one that this run gets: one that saved further than before does not count."""
+        reached = (checkpoint.steps(task.folder) or [0])[-1]
+        if reached > self._reached.get(task.id, 0):
+            self._deaths[task.id] = 0
+        self._reached[task.id] = reached
+        self._deaths[task.id] += 1
+        self._report("again", task.id, task, {})
+        return self._deaths[task.id] >= DEATHS
+
+    def _end(self, kind: str, task: Task, message: dict) -> None:
+        del self._open[task.id]
+        self._report(kind, task.id, task, message)
+
+
+def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> None:
+    """Submits what no queue knows of, and follows all of it. Stopped, it leaves the jobs alone."""
+    try:
+        for t in tasks:
+            os.makedirs(t.folder, exist_ok=True)
+        _Watch(tasks, where, workdir, report).run()
+    except preempt.Preempted:
+        raise preempt.Preempted("told to stop; the jobs go on, and the same command follows them again") from None

@@ -1,0 +1,127 @@
+"""Whether a result.json says what one says: a folder may come from anybody, and what reads it counts on numbers where numbers belong."""
+
+import dataclasses
+import re
+import typing
+
+from launch import config
+
+
+def number(v) -> bool:
+    """Finite, and of a size that arithmetic bears. NaN compares false."""
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e60
+
+
+def positive(v) -> bool:
+    return number(v) and v > 0
+
+
+def text(v) -> bool:
+    return isinstance(v, str) and len(v) < 10_000
+
+
+def name(v) -> bool:
+    """A plain word or two: figures read dollars as mathematics."""
+    return isinstance(v, str) and re.fullmatch(r"[\w .:+/-]{1,80}", v) is not None
+
+
+def optional(kind):
+    return lambda v: v is None or kind(v)
+
+
+def each(kind):
+    """An object whose values are all of a kind."""
+    return lambda v: isinstance(v, dict) and all(text(k) and kind(x) for k, x in v.items())
+
+
+def numbers(v) -> bool:
+    """A number, or a list or object of them (of lists)."""
+    if isinstance(v, (list, dict)):
+        return all(numbers(x) for x in (v.values() if isinstance(v, dict) else v))
+    return v is None or number(v)
+
+
+def parameters(v) -> bool:
+    """By group and in total; what is an N must be positive."""
+    return isinstance(v, dict) and numbers(v) and all(positive(v.get(k, 1)) for k in ("total", "active", "non_embedding", "multiplied"))
+
+
+RESULT = {  # a field with ? may be missing
+    "id": text,
+    "family": name,
+    "status": lambda v: v in ("finished", "diverged"),
+    "why?": optional(text),
+    "tags": {
+        "size?": optional(positive),
+        "budget?": optional(positive),
+        "role?": optional(name),
+        "lr_multiplier?": optional(positive),
+        "sweep?": optional(text),
+    },
+    "run": lambda v: isinstance(v, dict) and typed(config.Run, v) is None,
+    "steps?": number,
+    "skipped?": optional(number),
+    "parameters": parameters,
+    "training_tokens": positive,
+    "dataset_tokens?": optional(positive),
+    "epochs?": optional(number),
+    "bytes?": optional(number),
+    "flops": each(positive),
+    "flops_per_token?": each(positive),
+    "executed_flops?": optional(number),
+    "train_loss?": optional(number),
+    "validation": {"loss": optional(number), "se?": optional(number), "excess?": optional(number), "excess_se?": optional(number)},
+    "moe?": numbers,
+    "seconds?": each(optional(number)),
+    "tokens_per_s?": optional(number),
+    "mfu_matmul?": optional(number),
+    "device?": {"kind": text},
+    "versions?": each(optional(text)),
+    "commit?": optional(text),
+    "corpus?": text,
+    "fingerprints?": each(text),
+}
+
+
+def flaw(value, shape=None, path: str = "") -> str | None:
+    """What is wrong with a result, as `validation.loss is 'low'`; None if nothing is."""
+    shape = RESULT if shape is None else shape
+    if not isinstance(value, dict):
+        return f"{path or 'it'} is no object"
+    for field, kind in shape.items():
+        key = field.rstrip("?")
+        where = f"{path}.{key}".lstrip(".")
+        if key not in value:
+            if field == key:
+                return f"no {where}"
+        elif isinstance(kind, dict):
+            if inner := flaw(value[key], kind, where):
+                return inner
+        elif not kind(value[key]):
+            inner = typed(config.Run, value[key], "run") if key == "run" and isinstance(value[key], dict) else None
+            return inner or f"{where} is {_shown(value[key])}"
+    return None
+
+
+def _shown(v) -> str:
+    return repr(v)[:40] if isinstance(v, (str, int, float, bool, type(None))) else f"of type {type(v).__name__}"
+
+
+def typed(cls, d: dict, path: str = "") -> str | None:
+    """The first field of `d` that is not of the type that dataclass `cls` gives it; fields that `cls` lacks are another version's."""
+    for field, kind in typing.get_type_hints(cls).items():
+        if field not in d:
+            continue
+        v, where = d[field], f"{path}.{field}".lstrip(".")
+        if dataclasses.is_dataclass(kind):
+            wrong = typed(kind, v, where) if isinstance(v, dict) else f"{where} is {_shown(v)}"
+            if wrong:
+                return wrong
+            continue
+        good = {int: number, float: number, str: text, bool: lambda v: isinstance(v, bool)}.get(kind)
+        if good is None:  # tuple[int, ...]
+            item = {int: number, float: number, str: text}[typing.get_args(kind)[0]]
+            good = lambda v, item=item: isinstance(v, list) and all(item(x) for x in v)
+        if not good(v):
+            return f"{where} is {_shown(v)}"
+    return None
