@@ -206,7 +206,7 @@ def train(
         clock.lap("evaluate")
         times = clock.record(seconds)
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
-        result["energy"] = used
+        result |= {"cpu_seconds": clock.cpu, "energy": used}
         if leader:
             record.write_json(os.path.join(folder, record.RESULT), result)
             os.remove(os.path.join(folder, record.STATUS))
