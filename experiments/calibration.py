@@ -192,7 +192,7 @@ def _point(task: local.Task, r: dict, job, startup: float) -> dict:
     mine, flops = here(job.where), r["flops"]["matmul"] / r["steps"]
     # a worker with a core of its own: its CPU-seconds are what an idle machine takes; of one with a pool of threads they are no time at all
     own_core = r["device"]["platform"] == "cpu" and mine["workers"] > 1
-    seconds = r["seconds"]["cpu"] if own_core else r["seconds"]
+    seconds = r["cpu_seconds"] if own_core else r["seconds"]
     return {
         **mine,
         "date": datetime.date.today().isoformat(),

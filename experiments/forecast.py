@@ -70,7 +70,7 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
         rows.append({**row, "predicted": f["train"], "actual": seconds["train"], "ratio": f["train"] / seconds["train"]})
         total["predicted"] += f["train"] + f["evaluate"] + f["setup"]
         total["actual"] += seconds["total"]
-        own = seconds.get("cpu")
+        own = r.get("cpu_seconds")
         cpu.append(sum(own.values()) if r["device"].get("platform") == "cpu" and isinstance(own, dict) else None)
     if not rows:
         return None

@@ -83,5 +83,4 @@ class Clock:
 
     def record(self, train: float) -> dict:
         """The `seconds` of a result: `train` from every sitting of the run, the others of the last."""
-        phases = {"train": train, "setup": self.wall["setup"], "evaluate": self.wall["evaluate"], "total": sum(self.wall.values())}
-        return {**phases, "cpu": self.cpu}
+        return {"train": train, "setup": self.wall["setup"], "evaluate": self.wall["evaluate"], "total": sum(self.wall.values())}

@@ -210,7 +210,7 @@ def train(
         clock.lap("evaluate")
         times = clock.record(seconds)
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
-        result["energy"] = used
+        result |= {"cpu_seconds": clock.cpu, "energy": used}
         session.settle()
         out.close()
         if leader:

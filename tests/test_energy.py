@@ -72,4 +72,4 @@ def test_a_result_says_what_was_measured(works, nvml, tmp_path):
     assert (r["energy"] is None) != works
     if works:
         assert r["energy"]["joules"] > 0 and r["energy"]["source"].startswith("measured by NVML")
-    assert 0 < r["seconds"]["cpu"]["train"] and set(r["seconds"]["cpu"]) == {"setup", "restore", "train", "evaluate"}
+    assert 0 < r["cpu_seconds"]["train"] and set(r["cpu_seconds"]) == {"setup", "restore", "train", "evaluate"}

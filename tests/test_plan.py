@@ -285,10 +285,22 @@ def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
 
     def slow(tasks, where, folder, report):
         t = tasks[0]
-        seconds = {"train": 1.0, "setup": 3.0, "evaluate": 0.2, "total": 4.2, "cpu": {"train": 0.5, "setup": 2.0, "evaluate": 0.1}}
-        made = {"id": "x", "run": {}, "parameters": {}, "training_tokens": 1, "validation": {}, "device": {"platform": "cpu"}}
+        seconds = {"train": 1.0, "setup": 3.0, "evaluate": 0.2, "total": 4.2}
+        cpu = {"train": 0.5, "setup": 2.0, "evaluate": 0.1}
+        made = {
+            "id": "x",
+            "family": "moe",
+            "status": "finished",
+            "run": {},
+            "parameters": {},
+            "training_tokens": 1,
+            "validation": {"loss": 1.0},
+            "device": {"kind": "cpu", "platform": "cpu"},
+        }
         record.writable(t.folder)
-        record.write_json(f"{t.folder}/result.json", {**made, "flops": {"matmul": 1e9}, "steps": 100, "seconds": seconds})
+        record.write_json(
+            f"{t.folder}/result.json", {**made, "flops": {"matmul": 1e9}, "steps": 100, "seconds": seconds, "cpu_seconds": cpu}
+        )
         report("finished", 0, t, {"seconds": 4.2})
         time.sleep(30)
 
@@ -331,7 +343,8 @@ def test_forecast_against_actual(tmp_path):
             "family": q.family,
             "tags": q.tags,
             "device": {"platform": "cpu"},
-            "seconds": {"train": q.seconds / k, "total": 10.0, "cpu": {"train": 4.0}},
+            "seconds": {"train": q.seconds / k, "total": 10.0},
+            "cpu_seconds": {"train": 4.0},
             "energy": {"joules": 1.8e6, "source": "measured"},
         }
         for q, k in zip(short.runs, (0.5, 1.1, 1.2, 4.0))
