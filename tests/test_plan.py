@@ -291,6 +291,7 @@ def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
             "id": "x",
             "family": "moe",
             "status": "finished",
+            "tags": {},
             "run": {},
             "parameters": {},
             "training_tokens": 1,

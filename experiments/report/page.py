@@ -93,7 +93,7 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     """The whole page as HTML text."""
     a = record.finite(analysis)
     results = sorted(results, key=_order)
-    parts = [_intro(name, results, a), _cards(a), *[part(results, curves, a) for part in SECTIONS]]
+    parts = [_intro(name, results, a), _cards(a), *[part(results, curves, a) for part in _sections(a)]]
     versions = dict(results[0]["versions"])
     foot = [f"isoflop {versions.pop('isoflop', None)}", f"commit {results[0]['commit']}", *[f"{k} {v}" for k, v in versions.items()]]
     return (
@@ -101,6 +101,12 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
         f"<title>{esc(name)}: isoflop report</title><style>{CSS}</style></head>"
         f"<body><main>{''.join(parts)}<footer>{esc(' · '.join(foot))}</footer></main></body></html>\n"
     )
+
+
+def _sections(a) -> list:
+    """A sweep that is a bracket of learning rates, and finds no exponent, shows the bracket first."""
+    bracket = bool(a.get("brackets")) and all(f["n_exponent"] is None for f in a["families"].values())
+    return sorted(SECTIONS, key=lambda s: not (bracket and s is rates.section))
 
 
 def _order(r: dict) -> tuple:

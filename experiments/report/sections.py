@@ -121,7 +121,9 @@ def optima(results, curves, a) -> str:
         "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals. Grey: published exponents, drawn through the middle of "
         "these minima for their slope alone; their N and C are counted by the papers' conventions, and each carries its mark of verification."
     )
-    return section("Compute-optimal size and tokens", reading, figures.optima(a), _parabolas(a), opened=True)
+    inside = any(q["interior"] for f in a["families"].values() for q in f["parabolas"])
+    drawn = figures.optima(a) if inside else "<p class=read>No budget has a minimum inside its sizes.</p>"
+    return section("Compute-optimal size and tokens", reading, drawn, _parabolas(a), opened=True)
 
 
 def compute(results, curves, a) -> str:
