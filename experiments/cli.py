@@ -46,7 +46,7 @@ class UserError(ValueError):
 
 
 _SHARED = {
-    "config": (flags.DEFINE_string, "", "NAME of a recipe, or FILE.py that defines recipe()"),
+    "config": (flags.DEFINE_string, "", "NAME of a recipe, or FILE.py that defines recipe(); of a sweep also NAME:SCALE (tiny, h200, pod)"),
     "workdir": (flags.DEFINE_string, "", "folder of the run or sweep"),
     "set": (flags.DEFINE_multi_string, [], "field=value; repeatable, such as --set model.d_model=128 --set where.remat=true"),
     "mesh": (

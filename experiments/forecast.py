@@ -61,7 +61,7 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
     kept = _read(workdir)
     if kept is None:
         return None
-    rows, cpu, total = [], [], {"predicted": 0.0, "actual": 0.0}
+    rows, cpu, train, total = [], [], [], {"predicted": 0.0, "actual": 0.0}
     for r in results:
         f, seconds = kept["runs"].get(r["id"]), r.get("seconds", {})
         if f is None or not (f["train"] and _number(seconds.get("train")) and seconds["train"]):
@@ -71,14 +71,17 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
         total["predicted"] += f["train"] + f["evaluate"] + f["setup"]
         total["actual"] += seconds["total"]
         own = r.get("cpu_seconds")
-        cpu.append(sum(own.values()) if r["device"].get("platform") == "cpu" and isinstance(own, dict) else None)
+        own = own if r["device"].get("platform") == "cpu" and isinstance(own, dict) else {}
+        cpu.append(sum(own.values()))
+        train.append(f["train"] / own["train"] if own.get("train") else None)
     if not rows:
         return None
     return {
         "source": kept["source"],
         "runs": rows,
-        "total": {**total, "ratio": total["predicted"] / total["actual"], "cpu": None if None in cpu else sum(cpu)},
+        "total": {**total, "ratio": total["predicted"] / total["actual"], "cpu": sum(cpu) if all(cpu) else None},
         "median_ratio": statistics.median(r["ratio"] for r in rows),
+        "median_cpu_ratio": None if None in train else statistics.median(train),
         "sittings": kept["sittings"],
         "energy": _energy(results),
     }

@@ -97,23 +97,46 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     return found, entry
 
 
+def _first(line: str, chains: set) -> bool:
+    """Whether this is not one more piece of a collective that was met: a TPU compiler spreads one over its start, the computations beside
+    which it runs, and its end, with the same channel and chain."""
+    chain = re.search(r'channel_id=(\d+).*chain_id="(\d+)"', line)
+    if not chain:
+        return True
+    new = chain.groups() not in chains
+    chains.add(chain.groups())
+    return new
+
+
+def _trips(line: str, computations) -> int | None:
+    """How often a loop runs: as the compiler notes it, else the bound of its condition, counted from 0 (TPU); None if neither is there."""
+    if noted := _TRIPS.search(line):
+        return int(noted[1])
+    condition = computations.get(re.search(r"condition=%?([\w.\-]+)", line)[1], [])
+    bounds = [int(n) for l in condition for n in re.findall(r" = [su]\d+\[\]\S* constant\((\d+)\)", l)]
+    return bounds[0] if len(bounds) == 1 and any("direction=LT" in l for l in condition) else None
+
+
 def table(text: str, sizes: dict[str, int]) -> list[dict]:
     """Rows of a compiled program's HLO; `sizes` are those of the mesh axes, in order. Raises ValueError on a loop of unknown length that
     holds a collective."""
     computations, entry = _computations(text)
     rows: dict[tuple[str, str], list[float]] = {}
+    chains: set[tuple[str, str]] = set()
 
     def visit(name: str, times: int | None) -> None:
         for line in computations.get(name, ()):
-            if found := _COLLECTIVE.search(line):
+            if (found := _COLLECTIVE.search(line)) and _first(line, chains):
                 if times is None:
                     raise ValueError("a collective in a loop whose length the compiler does not know")
                 group = _group(line, math.prod(sizes.values()))
                 sent = SENT[found[2]](_size(found[1], found[2], bool(found[3])), len(group))
                 row = rows.setdefault((_axes(group, sizes), found[2]), [0, 0.0])
                 row[0], row[1] = row[0] + times, row[1] + times * sent
-            trips = _TRIPS.search(line)
-            inner = times if " while(" not in line else times * int(trips[1]) if trips and times else None
+            inner = times
+            if " while(" in line:
+                trips = _trips(line, computations)
+                inner = times * trips if trips and times else None
             for called in _CALLED.findall(line):
                 for other in re.findall(r"%([\w.\-]+)", called):
                     visit(other, inner)

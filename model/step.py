@@ -49,7 +49,9 @@ def accumulated(lm: LM, state: State, tokens_BT1):
     tokens_ABT1 = split.reshape(parts, -1, tokens_BT1.shape[1])
 
     def add(total, tokens_BT1):
-        return jax.tree.map(jnp.add, total, gradients(lm, state, tokens_BT1)), None
+        # without the barrier XLA gathers all sharded weights once, before the loop, and keeps them whole
+        held, tokens_BT1 = jax.lax.optimization_barrier((state, tokens_BT1))
+        return jax.tree.map(jnp.add, total, gradients(lm, held, tokens_BT1)), None
 
     shapes = jax.eval_shape(lambda s, t: gradients(lm, s, t), state, tokens_ABT1[0])
     total, _ = jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), tokens_ABT1)

@@ -106,9 +106,11 @@ WIDE = Model(vocab_size=1040, seq_len=32, d_model=128, n_layers=2, n_heads=4, d_
 ROUTED = dataclasses.replace(WIDE, pattern=("attention/moe",), capacity_factor=1.25)
 
 
-def test_what_is_compiled():
-    """Capacity exchanges tokens over the experts' axis and nothing but gradients over data; nothing is rematerialised involuntarily."""
-    sizes = meshes.parse("data=2,fsdp=2,expert=2")
+def test_what_is_compiled(monkeypatch):
+    """Capacity exchanges tokens over the experts' axis and nothing but gradients over data; nothing is rematerialised involuntarily; what
+    a loop over micro-batches carries of gradients is sharded as the parameters are."""
+    sizes, texts, table = meshes.parse("data=2,fsdp=2,expert=2"), [], collectives.table
+    monkeypatch.setattr(collectives, "table", lambda text, sizes: texts.append(text) or table(text, sizes))
     d = compiled.over(ROUTED, Execution(moe="capacity", moe_groups=8, accumulate=2), 16, meshes.make(sizes))
     assert d["involuntary_rematerialisations"] == 0
     rows = {(r["axes"], r["op"]): r for r in d["collectives"]}
@@ -118,6 +120,8 @@ def test_what_is_compiled():
     assert rows["expert", "all-to-all"]["bytes"] == 16 * held / 2
     over_data = {op for axes, op in rows if "data" in axes}
     assert over_data == {"all-reduce"}
+    carried = [line.split(" while(")[0] for line in texts[0].splitlines() if " while(" in line and "f32[4,64,128]" in line]
+    assert carried and not any("f32[8,128,128]" in c or "f32[1040,128]" in c or "f32[128,1040]" in c for c in carried)
 
 
 def test_state_is_spread_evenly():
@@ -149,6 +153,10 @@ def test_the_first_state_is_born_in_shards(scan, monkeypatch):
 
 
 HLO = """
+%piece (p: f32[]) -> f32[] {
+  %a = f32[4]{0} all-gather(%x), channel_id=9, replica_groups=[4,2]<=[4,2], frontend_attributes={chain_id="6"}
+}
+
 %body (p: f32[]) -> f32[] {
   %g = f32[8,16]{1,0} all-gather(%x), replica_groups=[4,2]<=[4,2], dimensions={0}
   %s = (f32[4,16]{1,0}, f32[8,16]{1,0}) all-gather-start(%x), replica_groups={{0,4},{1,5},{2,6},{3,7}}, dimensions={0}
@@ -161,6 +169,8 @@ ENTRY %main (p: f32[]) -> f32[] {
   %t = f32[10]{0} all-to-all(%a), replica_groups=mesh['a'=2,'b'=4] {'a', 'b':(2)2}, dimensions={0}
   %p = f32[3]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0},{2,3},{3,2}}
   %z = f32[3]{0} all-reduce(%a), replica_groups={}, to_apply=%add
+  %f = f32[3]{0} fusion(%a), kind=kCustom, calls=%piece
+  %f.2 = f32[4]{0} all-gather(%x), channel_id=9, replica_groups=[4,2]<=[4,2], frontend_attributes={chain_id="6"}
 }
 """
 
@@ -169,7 +179,7 @@ def test_collectives_are_read_by_axis():
     sizes = {"data": 2, "fsdp": 2, "tensor": 2}
     rows = {(r["axes"], r["op"]): (r["count"], r["bytes"]) for r in collectives.table(HLO, sizes)}
     assert rows == {
-        ("tensor", "all-gather"): (3, 3 * 8 * 16 * 4 // 2),
+        ("tensor", "all-gather"): (3 + 1, 3 * 8 * 16 * 4 // 2 + 4 * 4 // 2),
         ("data", "all-gather"): (3, 3 * 8 * 16 * 4 // 2),
         ("data+tensor", "all-reduce"): (1, 2 * (16 + 8) * 3 // 4),
         ("fsdp", "reduce-scatter"): (1, 24),
@@ -177,8 +187,11 @@ def test_collectives_are_read_by_axis():
         ("tensor", "collective-permute"): (1, 12),
         ("data+fsdp+tensor", "all-reduce"): (1, 21),
     }
+    unknown = HLO.replace("known_trip_count", "unknown")
     with pytest.raises(ValueError, match="does not know"):
-        collectives.table(HLO.replace("known_trip_count", "unknown"), sizes)
+        collectives.table(unknown, sizes)
+    condition = "%c (p: s32[]) -> pred[] {\n  %k = s32[]{:T(128)} constant(3)\n  ROOT %l = pred[] compare(%i, %k), direction=LT\n}\n"
+    assert collectives.table(condition + unknown, sizes) == collectives.table(HLO, sizes)
 
 
 def test_accumulation_is_one_batch(tmp_path):

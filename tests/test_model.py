@@ -37,6 +37,10 @@ CHANGES = (
 SHAPES = [dataclasses.replace(TINY, **change) for change in CHANGES]
 NAMES = [",".join(f"{k}={'+'.join(v) if isinstance(v, tuple) else v}" for k, v in change.items()) for change in CHANGES]
 every_shape = pytest.mark.parametrize("c", SHAPES, ids=NAMES)
+# what is costly to compile: pairs of mixer and MLP, and what changes the tree, in the fast lane; all shapes in the slow one
+_CORE = [set(change) == {"pattern"} or bool({"first_layers", "post_norm", "window"} & set(change)) for change in CHANGES]
+_SPLIT = [pytest.param(c, id=n, marks=() if core else pytest.mark.slow) for c, n, core in zip(SHAPES, NAMES, _CORE)]
+core_shapes = pytest.mark.parametrize("c", _SPLIT)
 
 
 def test_every_registered_part_is_under_contract():
@@ -123,7 +127,7 @@ def test_cached_equals_full(c):
         np.testing.assert_allclose(a[n:], b[: len(row)], rtol=1e-4, atol=1e-4)
 
 
-@every_shape
+@core_shapes
 def test_bfloat16_is_close(c):
     held, t = variables(c), tokens(c, 3)[:, :-1]
     want, got = forward(c, Execution(), held, t), forward(c, Execution(dtype="bfloat16"), held, t)
@@ -132,7 +136,7 @@ def test_bfloat16_is_close(c):
     assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
 
 
-@every_shape
+@core_shapes
 def test_scan_and_remat_agree(c):
     """Loss, gradient norm and statistics of a training step: one compiled body for all layers, recomputed, against unrolled layers."""
     lm, o, t = LM(c), optim.Optimizer(), tokens(c, 2)

@@ -352,6 +352,9 @@ def test_forecast_against_actual(tmp_path):
     ]
     c = forecast.compare(str(tmp_path), rows)
     assert c["median_ratio"] == pytest.approx(1.15) and c["total"]["actual"] == 40.0 and c["total"]["cpu"] == 16.0
+    assert c["median_cpu_ratio"] == pytest.approx(
+        sorted(q.seconds / 4.0 for q in short.runs)[1] / 2 + sorted(q.seconds / 4.0 for q in short.runs)[2] / 2
+    )
     setups = {q.shape: q.speed.setup for q in short.runs}
     assert c["total"]["predicted"] == pytest.approx(sum(q.seconds + q.speed.evaluate for q in short.runs) + sum(setups.values()))
     assert c["energy"]["kwh"] == pytest.approx(2.0) and "measured" in forecast.text(c)[1] and "30 s / 20 s" in forecast.text(c)[0]

@@ -47,6 +47,8 @@ def forecast(results, curves, a) -> str:
         ],
         ["the median run, training alone", "", "", _verdict(c["median_ratio"])],
     ]
+    if c["median_cpu_ratio"]:
+        rows.append(["the median run in CPU-seconds", "", "", _verdict(c["median_cpu_ratio"])])
     if t["cpu"]:
         rows.insert(
             1,
