@@ -108,13 +108,29 @@ def _first(line: str, chains: set) -> bool:
     return new
 
 
+def _operands(line: str) -> list[str]:
+    """Names of an instruction's operands, in order."""
+    inside = re.search(r" [\w\-]+\((%.*?)\)(?:,|$)", re.sub(r"/\*.*?\*/", "", line))
+    return re.findall(r"%([\w.\-]+)", inside[1]) if inside else []
+
+
 def _trips(line: str, computations) -> int | None:
-    """How often a loop runs: as the compiler notes it, else the bound of its condition, counted from 0 (TPU); None if neither is there."""
+    """How often a loop runs: as the compiler notes it; else (TPU) from `counter < bound` of its condition and `counter + step` of its body, for
+    a counter from 0. None if neither is there."""
     if noted := _TRIPS.search(line):
         return int(noted[1])
-    condition = computations.get(re.search(r"condition=%?([\w.\-]+)", line)[1], [])
-    bounds = [int(n) for l in condition for n in re.findall(r" = [su]\d+\[\]\S* constant\((\d+)\)", l)]
-    return bounds[0] if len(bounds) == 1 and any("direction=LT" in l for l in condition) else None
+    inside = lambda key: computations.get(re.search(rf"{key}=%?([\w.\-]+)", line)[1], [])
+    defined = {re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", l)[1]: l for key in ("condition", "body") for l in inside(key) if " = " in l}
+    value = lambda name: next(iter(re.findall(r" constant\((\d+)\)", defined.get(name, ""))), None)
+    less = next((l for l in inside("condition") if "ROOT" in l and "direction=LT" in l), "")
+    root = next((l for l in inside("body") if "ROOT" in l and " tuple(" in l), "")
+    try:
+        counter, bound = _operands(less)
+        place = int(re.search(r"index=(\d+)", defined[counter])[1])
+        steps = [value(name) for name in _operands(defined[_operands(root)[place]]) if value(name)]
+        return -(-int(value(bound)) // int(steps[0]))
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def table(text: str, sizes: dict[str, int]) -> list[dict]:

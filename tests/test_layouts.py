@@ -190,8 +190,18 @@ def test_collectives_are_read_by_axis():
     unknown = HLO.replace("known_trip_count", "unknown")
     with pytest.raises(ValueError, match="does not know"):
         collectives.table(unknown, sizes)
-    condition = "%c (p: s32[]) -> pred[] {\n  %k = s32[]{:T(128)} constant(3)\n  ROOT %l = pred[] compare(%i, %k), direction=LT\n}\n"
-    assert collectives.table(condition + unknown, sizes) == collectives.table(HLO, sizes)
+    loop = """
+%c (p: s32[]) -> pred[] {
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %k = u32[]{:T(128)} constant(6)
+  ROOT %l = pred[] compare(%i, %k), direction=LT
+}
+"""
+    counted = unknown.replace(
+        "%body (p: f32[]) -> f32[] {",
+        "%body (p: f32[]) -> f32[] {\n  %two = u32[] constant(2)\n  %n = u32[] add(%i, %two)\n  ROOT %o = (f32[], u32[]) tuple(%x, /*index=1*/%n)",
+    )
+    assert collectives.table(loop + counted, sizes) == collectives.table(HLO, sizes)
 
 
 def test_accumulation_is_one_batch(tmp_path):
