@@ -11,7 +11,7 @@ from typing import NamedTuple
 from launch import lease, record
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
-IDENTITY = re.compile(r"[0-9a-f]{12}")
+IDENTITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # of a run: no path, no option, nothing that a shell or a terminal reads
 
 
 class Standing(NamedTuple):

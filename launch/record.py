@@ -85,8 +85,6 @@ def write_once(path: str, text: str) -> bool:
     """Like write_text, but never replaces a file: False if one stands there. Of several processes one wins.
 
     link(2) is the rename that does not replace; where a mounted bucket has no links, looking first must do."""
-    if os.path.exists(path):
-        return False
     fresh = f"{os.path.join(os.path.dirname(path), UNFINISHED)}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"
     write_text(fresh, text)
     try:
@@ -123,9 +121,11 @@ def finish(folder: str, value: dict) -> dict:
     return value if mine else result(folder) or value
 
 
-def fail(folder: str, why: str) -> None:
-    """Notes why an attempt ended without a result; the next one that finishes removes the note."""
-    write_json(os.path.join(folder, FAILURE), {"why": why, "host": platform.node(), "pid": os.getpid(), "time": time.time()})
+def fail(folder: str, why: str, halve: bool = False) -> None:
+    """Notes why an attempt ended without a result; the next one that finishes removes the note. halve: the next attempt is to take half the
+    micro-batch, for memory ran out in one of several processes."""
+    about = {"why": why, "halve": halve, "host": platform.node(), "pid": os.getpid(), "time": time.time()}
+    write_json(os.path.join(folder, FAILURE), about)
 
 
 def failure(folder: str) -> str | None:
@@ -134,6 +134,13 @@ def failure(folder: str) -> str | None:
         return str(read_json(os.path.join(folder, FAILURE), "failure").get("why"))
     except RecordError:
         return None
+
+
+def to_be_halved(folder: str) -> bool:
+    try:
+        return read_json(os.path.join(folder, FAILURE), "failure").get("halve") is True
+    except RecordError:
+        return False
 
 
 def writable(folder: str, what: str = "--workdir") -> None:

@@ -52,7 +52,7 @@ RESULT = {  # a field with ? may be missing
     "status": lambda v: v in ("finished", "diverged"),
     "why?": optional(text),
     "tags": {
-        "size?": optional(positive),
+        "size?": optional(number),
         "budget?": optional(positive),
         "role?": optional(name),
         "lr_multiplier?": optional(positive),
@@ -70,7 +70,13 @@ RESULT = {  # a field with ? may be missing
     "flops_per_token?": each(positive),
     "executed_flops?": optional(number),
     "train_loss?": optional(number),
-    "validation": {"loss": optional(number), "se?": optional(number), "excess?": optional(number), "excess_se?": optional(number)},
+    "validation": {
+        "loss": optional(number),
+        "se?": optional(number),
+        "bits_per_byte?": optional(number),
+        "excess?": optional(number),
+        "excess_se?": optional(number),
+    },
     "moe?": numbers,
     "seconds?": each(optional(number)),
     "cpu_seconds?": each(number),

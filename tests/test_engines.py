@@ -88,6 +88,8 @@ def test_two_results_may_not(links, tmp_path, monkeypatch):
     """With links, and on a mount that has none."""
     if not links:
         monkeypatch.setattr(os, "link", lambda *a: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
+    else:  # another's appears between the look and the end
+        monkeypatch.setattr(os.path, "exists", lambda path: False)
     path = str(tmp_path / "x.json")
     assert record.write_once(path, "a") and not record.write_once(path, "b")
     assert pathlib.Path(path).read_text() == "a" and os.listdir(tmp_path) == ["x.json"]
@@ -107,7 +109,17 @@ def test_who_lost_the_run_writes_neither_checkpoint_nor_result(tmp_path):
 
     with pytest.raises(lease.Lost):
         train.train(BASE, SMALL, str(tmp_path / "r"), progress)
-    assert checkpoint.steps(str(tmp_path / "r")) == [4] and record.result(str(tmp_path / "r")) is None
+    assert os.listdir(tmp_path / "r" / checkpoint.FOLDER) == ["4"] and record.result(str(tmp_path / "r")) is None
+
+
+def test_who_lost_the_run_after_its_last_save_puts_no_result(tmp_path):
+    def progress(done, total):
+        if done == total:
+            forged(tmp_path / "r", 5)
+
+    with pytest.raises(lease.Lost):
+        train.train(BASE, dataclasses.replace(SMALL, checkpoint_every=0, keep_final=False), str(tmp_path / "r"), progress)
+    assert record.result(str(tmp_path / "r")) is None
 
 
 def test_the_first_of_two_results_stands(tmp_path):
@@ -165,6 +177,16 @@ def test_out_of_memory_halves_the_micro_batch_once(tmp_path, monkeypatch):
     assert message["kind"] == "failed" and seen == [1]
 
 
+def test_out_of_memory_in_one_of_several_processes(tmp_path, monkeypatch):
+    """All of them start anew, each reading in the folder that the micro-batch is half; that is done once."""
+    run = dataclasses.replace(BASE, batch=8)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    message, seen = attempt(tmp_path, monkeypatch, [FULL], run)
+    assert message["kind"] == "halve" and seen == [1] and record.to_be_halved(str(tmp_path))
+    message, seen = attempt(tmp_path, monkeypatch, [FULL], run)
+    assert message["kind"] == "failed" and seen == [2] and not record.to_be_halved(str(tmp_path))
+
+
 def test_what_another_holds_is_no_failure(tmp_path, monkeypatch):
     message, _ = attempt(tmp_path, monkeypatch, [lease.Held("in use")])
     assert message["kind"] == "elsewhere" and record.failure(str(tmp_path)) is None
@@ -174,6 +196,14 @@ def test_what_another_holds_is_no_failure(tmp_path, monkeypatch):
 
 
 # ---- the engines
+
+
+def test_patience_ends_with_three_deaths_without_progress(tmp_path):
+    task, patience = engines.Task(BASE, str(tmp_path), {}, 0, 1), engines.Patience()
+    assert [patience.ends(task) for _ in range(2)] == [False, False]
+    (tmp_path / checkpoint.FOLDER / "8").mkdir(parents=True)
+    (tmp_path / checkpoint.FOLDER / "8" / checkpoint.MARK).write_text("{}")
+    assert [patience.ends(task) for _ in range(3)] == [False, False, True]
 
 
 @pytest.mark.parametrize("name", list(engines.ENGINES))
@@ -234,9 +264,11 @@ def test_squeue_finds_jobs_by_the_name_of_their_array(tmp_path, monkeypatch):
     """Job ids are used again by a controller that lost its memory; other people's jobs and ended ones do not count."""
     (tmp_path / "slurm" / "tok").mkdir(parents=True)
     record.write_json(str(tmp_path / "slurm" / "tok" / slurm.ORDERS), {"ids": ["a", "b", "c"], "orders": []})
-    text = "isoflop-tok 0 RUNNING\nisoflop-tok 2 PENDING\nisoflop-tok 1 FAILED\nisoflop-other 1 RUNNING\nbash N/A RUNNING\n\n"
+    (tmp_path / "slurm" / "one").mkdir()
+    record.write_json(str(tmp_path / "slurm" / "one" / slurm.ORDERS), {"ids": ["d"], "orders": []})
+    text = "isoflop-one N/A RUNNING\nisoflop-tok 0 RUNNING\nisoflop-tok 2 PENDING\nisoflop-tok 1 FAILED\nisoflop-other 1 RUNNING\nbash N/A RUNNING\n\n"
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, stdout=text))
-    assert slurm.queued(str(tmp_path)) == {"a", "c"}
+    assert slurm.queued(str(tmp_path)) == {"a", "c", "d"}
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, stdout=""))
     assert slurm.queued(str(tmp_path)) is None and slurm.queued(str(tmp_path / "new")) == set()
 

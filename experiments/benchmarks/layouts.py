@@ -165,7 +165,7 @@ def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
         both = [subprocess.Popen([*command, str(i)], env=environment, cwd=root, stdout=subprocess.DEVNULL) for i in range(2)]
         if any([p.wait() for p in both]):
             raise RuntimeError("a process of two failed; its words are above")
-        kept = np.load(out)
+        kept = np.load(out, allow_pickle=False)
         read = lambda name, part: {k.split("|")[2]: kept[k] for k in kept if k.startswith(f"{name}|{part}|")}
         return {n: (kept[f"{n}|mesh"].item(), Trajectory(kept[f"{n}|loss"], read(n, "first"), read(n, "last"), {})) for n in names}
 

@@ -12,10 +12,11 @@ what ended with status 75.
 
 import importlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from launch import config, record
+from launch import checkpoint, config, record
 from launch.config import ConfigError, Where
 
 ENGINES = {
@@ -24,7 +25,7 @@ ENGINES = {
     "skypilot": "launch.engines.skypilot",
 }
 SWEEP, RUNS = "sweep.json", "runs"
-DEATHS = 3  # times that a run's process may die, without having said why, before the run counts as failed
+DEATHS = 3  # times in a row that a run's process may die, without a word and without progress, before the run counts as failed
 
 
 class Task(NamedTuple):
@@ -39,6 +40,22 @@ class Task(NamedTuple):
     @property
     def id(self) -> str:
         return config.run_id(self.run)
+
+
+class Patience:
+    """With processes that die without a word: DEATHS times in a row for a run that gets no further than its last checkpoint."""
+
+    def __init__(self):
+        self._deaths, self._reached = Counter(), {}
+
+    def ends(self, task: Task) -> bool:
+        """Counts one more death of the run. Whether it was the last."""
+        reached = (checkpoint.steps(task.folder) or [0])[-1]
+        if reached > self._reached.get(task.id, 0):
+            self._deaths[task.id] = 0
+        self._reached[task.id] = reached
+        self._deaths[task.id] += 1
+        return self._deaths[task.id] >= DEATHS
 
 
 class Place(NamedTuple):

@@ -12,12 +12,11 @@ import selectors
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from launch import hardware, lease, mesh, preempt, record
 from launch.config import Where
-from launch.engines import DEATHS, Place, Task, worker
+from launch.engines import DEATHS, Patience, Place, Task, worker
 
 GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
 LOOK = 1.0  # seconds between looks at runs that others hold
@@ -136,7 +135,7 @@ class _Pool:
 
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
-        self._todo, self._elsewhere, self._deaths, self._looked = list(tasks), [], Counter(), 0.0
+        self._todo, self._elsewhere, self._patience, self._looked = list(tasks), [], Patience(), 0.0
         self._platform, _, self._count = place(where, len(tasks))
         self._selector, self.workers = selectors.DefaultSelector(), []
         for i in range(self._count):
@@ -189,11 +188,10 @@ class _Pool:
         w.task = None
         if not task:
             return None
-        self._deaths[task.id] += status != preempt.STATUS  # told to stop, by someone else than us: it has saved
-        if self._deaths[task.id] < DEATHS:
+        if status == preempt.STATUS or not self._patience.ends(task):  # 75: told to stop, by someone else than us; it has saved
             self._todo.append(task)
             return self._report("again", w.index, task, {})
-        why = f"its worker ended {DEATHS} times with status {status} (log in {w.log})"
+        why = f"its worker ended {DEATHS} times in a row, at last with status {status}, and got no further (log in {w.log})"
         with contextlib.suppress(OSError):
             record.fail(task.folder, why)
         self._report("failed", w.index, task, {"error": why})

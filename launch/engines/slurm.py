@@ -16,14 +16,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
 
-from launch import checkpoint, config, ledger, mesh, preempt, record
+from launch import config, ledger, mesh, preempt, record
 from launch.config import ConfigError, Where
-from launch.engines import DEATHS, Place, Task, worker
+from launch.engines import DEATHS, Patience, Place, Task, worker
 
 ORDERS = "orders.json"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 NOTICE = 90  # seconds before its time limit at which a job is told to save
 
 
@@ -105,13 +105,10 @@ def queued(workdir: str) -> set[str] | None:
     for line in answer.stdout.splitlines():
         name, index, state = (*line.split(), "", "", "")[:3]
         token = name.removeprefix("isoflop-")
-        if (
-            token in tokens
-            and index.isdigit()
-            and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-        ):
+        if token in tokens and state not in ENDED:
             with contextlib.suppress(record.RecordError, KeyError, IndexError):
-                out.add(record.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"][int(index)])
+                ids = record.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"]
+                out.add(ids[int(index) if index.isdigit() else 0])  # a single job is no array
     return out
 
 
@@ -130,7 +127,7 @@ class _Watch:
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
         self._open = {t.id: t for t in tasks}
-        self._deaths, self._reached, self._sent = Counter(), {}, set()
+        self._patience, self._sent, self._halved = Patience(), set(), set()
 
     def run(self) -> None:
         pause, told = 1.0, False
@@ -161,10 +158,13 @@ class _Watch:
             elif identity in waiting or s.state == "running":
                 if s.step and s.of:
                     self._report("progress", identity, task, {"done": s.step, "total": s.of})
+            elif record.to_be_halved(task.folder) and identity not in self._halved:
+                self._halved.add(identity)
+                again.append(task)
             elif s.state == "failed" and identity in self._sent:
                 self._end("failed", task, {"error": s.why})
             elif identity in self._sent and self._died(task):
-                why = f"its job ended {DEATHS} times without a word and without progress (logs in {_root(self._workdir)})"
+                why = f"its job ended {DEATHS} times in a row without a word and without progress (logs in {_root(self._workdir)})"
                 record.fail(task.folder, why)
                 self._end("failed", task, {"error": why})
             else:
@@ -172,14 +172,9 @@ class _Watch:
         return again
 
     def _died(self, task: Task) -> bool:
-        """Counts a job that is gone. Whether it was the last one that this run gets: one that saved further than before does not count."""
-        reached = (checkpoint.steps(task.folder) or [0])[-1]
-        if reached > self._reached.get(task.id, 0):
-            self._deaths[task.id] = 0
-        self._reached[task.id] = reached
-        self._deaths[task.id] += 1
+        """Counts a job that is gone. Whether it was the last one that this run gets."""
         self._report("again", task.id, task, {})
-        return self._deaths[task.id] >= DEATHS
+        return self._patience.ends(task)
 
     def _end(self, kind: str, task: Task, message: dict) -> None:
         del self._open[task.id]

@@ -29,11 +29,17 @@ def order(task, where) -> dict:
 
 def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, total: None) -> dict:
     """Trains one order; where memory runs out, once more with twice the micro-batches, each half as large. Returns {"kind": finished |
-    elsewhere | failed, ...}; a failure is also written beside the run, for whoever looks later. Raises Preempted."""
+    elsewhere | failed | halve, ...}; a failure is also written beside the run, for whoever looks later. Raises Preempted.
+
+    halve: one of several processes ran out; all of them must start anew, and will read in the folder that they take half."""
+    import jax
+
     from launch import config, lease, record, train
 
     run, where = config.from_dict(config.Run, order["run"]), config.from_dict(config.Where, order["where"])
     folder, tags, halved = order["folder"], order["tags"], False
+    if record.to_be_halved(folder):
+        where, halved = _halved(run, where) or where, True
     while True:
         try:
             result = train.train(run, where, folder, progress, tags)
@@ -54,6 +60,9 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
             with contextlib.suppress(OSError):
                 record.fail(folder, error)
             return {"kind": "failed", "error": error}
+        if jax.process_count() > 1:
+            record.fail(folder, error, halve=True)
+            return {"kind": "halve", "error": error}
         where, halved = smaller, True
         print(f"isoflop: out of memory: again with where.accumulate={where.accumulate}", file=sys.stderr)
         _forget()  # outside the except: the error held the arrays
@@ -123,13 +132,18 @@ def begin(where, several: bool = False) -> None:
 
 
 def serve_one(order: dict) -> dict:
-    """One order on a cluster: waits while another trains it, for it may die. Returns the last message; exits with status 75 if told to stop."""
+    """One order on a cluster: waits while another trains it, for it may die. Returns the last message; exits with status 75 if told to stop or
+    if all processes must start anew, with 1 where a failure would leave the other processes waiting."""
+    import jax
+
     from launch import lease, preempt
 
     try:
         while (message := attempt(order))["kind"] == "elsewhere":
             while (found := lease.holder(order["folder"])) and found.living(time.time()):
                 time.sleep(1.0)
+        if message["kind"] == "halve" or message["kind"] == "failed" and jax.process_count() > 1:
+            os._exit(preempt.STATUS if message["kind"] == "halve" else 1)  # no goodbye: the others wait in a collective
         return message
     except preempt.Preempted as e:
         print(f"isoflop: {e}", file=sys.stderr, flush=True)
