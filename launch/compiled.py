@@ -75,6 +75,7 @@ def described(topology: str, sizes: dict[str, int]):
     # libtpu looks for these where there is a TPU, and complains at length where they are not set
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology)
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run: several may compile
     try:
         with _log([]):
             found = topologies.get_topology_desc(topology, "tpu")
