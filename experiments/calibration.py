@@ -24,7 +24,7 @@ from launch.config import Run, Where
 from launch.engines import local
 from model import account
 
-FILE, LIMIT = "calibration.json", 55.0  # seconds, so that a calibration with its start and end stays below a minute
+FILE, LIMIT = "calibration.json", 50.0  # seconds, so that a calibration with its start and end stays below a minute
 SECONDS = 2.0  # of training for one shape
 ALL = 3  # shapes of a family, of fewer where many families have to share the minute
 
