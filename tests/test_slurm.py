@@ -69,11 +69,12 @@ def test_six_runs_and_a_kill(cluster, tmp_path):
 
 def test_two_tasks_train_one_run(cluster, tmp_path):
     """srun starts two processes, which find each other through Slurm's environment."""
-    more = ["--set=sweep.families=dense", "--set=sweep.budgets=3e9", "--mesh=data=2", "--set=where.slurm.tasks_per_node=2"]
+    more = ["--set=sweep.families=dense", "--set=sweep.budgets=4e8", "--mesh=data=2", "--set=where.slurm.tasks_per_node=2"]
     process = start(tmp_path / "w", *more)
     out, err = process.communicate(timeout=240)
     logs = "".join(p.read_text()[-1500:] for p in (tmp_path / "w" / "slurm").glob("*/*.err"))
-    assert process.returncode == 0, err + logs
-    (path,) = (tmp_path / "w" / "runs").glob(f"*/{record.RESULT}")
-    r = record.result(str(path.parent))
-    assert r["device"]["processes"] == 2 and r["device"]["count"] == 2
+    found = list((tmp_path / "w" / "runs").glob(f"*/{record.RESULT}"))
+    assert len(found) == 1 and submitted(err) == [1], err + logs
+    r = record.result(str(found[0].parent))
+    # too short a run to learn anything of context, which is not asked here
+    assert r["device"]["processes"] == 2 and r["device"]["count"] == 2 and r["steps"] == 85 and r["train_loss"] < 5.5
