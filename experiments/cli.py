@@ -17,6 +17,7 @@ from launch.record import RecordError
 
 VERBS = {
     "train": "train one model and record its three numbers",
+    "plan": "what a sweep will cost: hours, memory, money, energy, carbon",
     "sweep": "plan, train, fit and report an isoFLOP sweep; typed again, it goes on",
     "status": "where the runs of a sweep stand: done, running, waiting, failed, diverged, time left",
     "fit": "fit scaling laws to the runs of a sweep, or to any table of runs",
@@ -45,7 +46,7 @@ class UserError(ValueError):
 
 
 _SHARED = {
-    "config": (flags.DEFINE_string, "", "NAME of a recipe, or FILE.py that defines recipe()"),
+    "config": (flags.DEFINE_string, "", "NAME of a recipe, or FILE.py that defines recipe(); of a sweep also NAME:SCALE (tiny, h200, pod)"),
     "workdir": (flags.DEFINE_string, "", "folder of the run or sweep"),
     "set": (flags.DEFINE_multi_string, [], "field=value; repeatable, such as --set model.d_model=128 --set where.remat=true"),
     "mesh": (

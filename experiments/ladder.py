@@ -4,9 +4,13 @@ The rules for d_model <= 64 were set by sweeps on this codebase (LOG.md, 2026-11
 bracket recipe `learning_rate`, run with the same trials for both families before they were compared.
 """
 
+import bisect
 import dataclasses
+import functools
+import math
 
 from launch.config import ConfigError, Run
+from model import account
 from model.config import Model
 from model.optim import Optimizer
 
@@ -18,7 +22,50 @@ LR_EMBED = 0.02
 # Sizes at which the rule was checked against a bracket; elsewhere it is extrapolated
 LR_CHECKED = (16, 24, 32, 48, 64)
 
-FAMILIES = {"dense": ("attention/dense",), "moe": ("attention/moe",)}
+# The arms that a sweep compares, as fields of the model that differ from its base. A new arm is one line here.
+DENSE, MOE = {"pattern": ("attention/dense",)}, {"pattern": ("attention/moe",)}
+FAMILIES = {
+    "dense": DENSE,
+    "moe": MOE,
+    "sinusoidal": {**DENSE, "positions": "sinusoidal"},
+    "learned": {**DENSE, "positions": "learned"},
+    "rope": {**DENSE, "positions": "rope"},
+    # experts / chosen, each 1 / chosen as wide as the dense MLP: equal active and equal total parameters but for the router
+    "moe_8_1": {**MOE, "n_experts": 8, "top_k": 1},
+    "moe_32_4": {**MOE, "n_experts": 32, "top_k": 4},
+    "moe_64_8": {**MOE, "n_experts": 64, "top_k": 8},
+}
+
+# Training tokens per parameter (`multiplied`) of the compute-optimal size: Hoffmann et al. 2022 (arXiv 2203.15556), about 20
+TOKENS_PER_PARAMETER = 20
+# The batch grows from the recipe's as C^0.3271: Bi et al. 2024 (DeepSeek LLM, arXiv 2401.02954), eq 1, the exponent alone
+BATCH_POWER = 0.3271
+# Sizes that a plan may choose: wide enough apart to bend a curve, and divided by their heads
+RUNGS = (8, 16, 24, 32, 48, 64, 80, 96, *range(128, 512, 64), *range(512, 2048, 128), *range(2048, 16385, 512))
+
+
+def kind(family: str) -> str:
+    """`moe` if any of the family's layers has experts, else `dense`."""
+    return "moe" if any(entry.endswith("/moe") for entry in FAMILIES[family]["pattern"]) else "dense"
+
+
+def rung(d_model: float, above: int = 0) -> int:
+    """The nearest of RUNGS (by ratio) that is larger than `above`."""
+    return min((d for d in RUNGS if d > above), key=lambda d: abs(math.log(d / d_model)), default=RUNGS[-1])
+
+
+@functools.lru_cache(maxsize=1024)
+def best(base: Model, budget: float) -> int:
+    """The rung whose dense model a budget of FLOPs trains on the nearest to TOKENS_PER_PARAMETER tokens per parameter."""
+
+    def above(d_model: int) -> float:
+        """Logarithm of what it gets over what it should get: falls with the size."""
+        model = shape(base, d_model, "dense")
+        tokens = budget / account.flops_per_token(model)["matmul"]
+        return math.log(tokens / account.parameters(model)["multiplied"] / TOKENS_PER_PARAMETER)
+
+    after = bisect.bisect(RUNGS, 0, key=lambda d: -above(d))
+    return min(RUNGS[max(0, after - 1) : after + 1], key=lambda d: abs(above(d)))
 
 
 def layers(d_model: int) -> int:
@@ -33,7 +80,7 @@ def heads(d_model: int) -> int:
 
 def learning_rate(d_model: int, family: str) -> float:
     """Peak learning rate of the matrices."""
-    return LR_32[family] * (32 / d_model) ** LR_POWER
+    return LR_32[kind(family)] * (32 / d_model) ** LR_POWER
 
 
 def shape(base: Model, d_model: int, family: str) -> Model:
@@ -49,7 +96,7 @@ def shape(base: Model, d_model: int, family: str) -> Model:
         raise ConfigError(
             f"size {d_model} is not on the ladder: its {n_heads} heads need an even width each; the nearest that fits is {near}"
         )
-    return dataclasses.replace(base, d_model=d_model, n_layers=layers(d_model), n_heads=n_heads, d_ff=4 * d_model, pattern=FAMILIES[family])
+    return dataclasses.replace(base, d_model=d_model, n_layers=layers(d_model), n_heads=n_heads, d_ff=4 * d_model, **FAMILIES[family])
 
 
 def at(base: Run, d_model: int, family: str, lr_multiplier: float = 1.0) -> Run:

@@ -5,8 +5,8 @@ import hashlib
 import json
 from typing import NamedTuple
 
-from experiments import ladder
-from launch import config, hardware
+from experiments import ladder, matched, predict
+from launch import config
 from launch.config import ConfigError, Run
 from model import account
 
@@ -24,6 +24,7 @@ class Sweep:
     tokens: tuple[int, ...] = ()  # every size on so many training tokens: the grid that a parametric law wants
     families: tuple[str, ...] = ("dense", "moe")
     seeds: tuple[int, ...] = (0,)
+    match: str = "active_params"  # what is equal between families besides their order of data: active_params (and tokens) | flops
     lr_multipliers: tuple[float, ...] = (1.0,)  # of the ladder's learning rate: a bracket when there are several
     replicate_size: int = 0  # one more (size, budget) ...
     replicate_budget: float = 0.0
@@ -48,7 +49,7 @@ class Planned(NamedTuple):
     budget: float | None
     role: str  # grid | tokens | replicate
     lr_multiplier: float
-    seconds: float | None  # predicted, training alone, one worker
+    speed: predict.Speed  # predicted, on one device
 
     @property
     def id(self) -> str:
@@ -63,13 +64,19 @@ class Planned(NamedTuple):
         return self.tokens * account.flops_per_token(self.run.model)["matmul"]
 
     @property
+    def seconds(self) -> float | None:
+        """Predicted, of training alone."""
+        return None if self.speed.step is None else config.steps(self.run) * self.speed.step
+
+    @property
     def shape(self) -> tuple:
         """Runs of equal shape share a compiled program."""
         return (self.run.model, self.run.batch, self.run.dtype)
 
     @property
     def tags(self) -> dict:
-        return {"size": self.size, "budget": self.budget, "role": self.role, "lr_multiplier": self.lr_multiplier}
+        named = {"family": self.family, "size": self.size, "budget": self.budget}
+        return {**named, "role": self.role, "lr_multiplier": self.lr_multiplier}
 
 
 class Plan(NamedTuple):
@@ -92,6 +99,8 @@ def check(s: Sweep) -> None:
     for family in s.families:
         if family not in ladder.FAMILIES:
             raise ConfigError(f"unknown family {family!r} in sweep.families: choose from {', '.join(ladder.FAMILIES)}")
+    if s.match not in matched.BY:
+        raise ConfigError(f"sweep.match={s.match!r}: choose from {', '.join(matched.BY)}")
     if bool(s.replicate_seeds) != bool(s.replicate_size) or bool(s.replicate_seeds) != bool(s.replicate_budget):
         raise ConfigError("set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds together, or none of them")
 
@@ -101,42 +110,57 @@ def _tokens(base: Run, size: int, budget: float) -> float:
     return budget / account.flops_per_token(ladder.shape(base.model, size, "dense"))["matmul"]
 
 
-def make(job: SweepJob, platform: str) -> Plan:
-    """The plan of a sweep, in a fixed order. Raises ConfigError."""
+class _Cell(NamedTuple):
+    size: int
+    budget: float | None
+    tokens: float
+    seed: int
+    role: str
+
+
+def _cells(s: Sweep, base: Run) -> list[_Cell]:
+    """What every family is trained on, in a fixed order."""
+    cells = [_Cell(size, budget, _tokens(base, size, budget), seed, "grid") for budget in s.budgets for size in s.sizes for seed in s.seeds]
+    cells += [_Cell(size, None, float(tokens), seed, "tokens") for tokens in s.tokens for size in s.sizes for seed in s.seeds]
+    size, budget = s.replicate_size, s.replicate_budget
+    return cells + [_Cell(size, budget, _tokens(base, size, budget), seed, "replicate") for seed in s.replicate_seeds]
+
+
+def _members(job: SweepJob, cell: _Cell, steps: int, target: predict.Target) -> list[Planned]:
+    """The runs of one cell: every family, every learning rate."""
+    s, base, out = job.sweep, job.run, []
+    dense = ladder.shape(base.model, cell.size, "dense")
+    for family in s.families:
+        for multiplier in s.lr_multipliers:
+            run = ladder.at(base, cell.size, family, multiplier)
+            horizon = config.Horizon(steps=matched.steps(steps, dense, run.model, s.match))
+            run = dataclasses.replace(run, seed=cell.seed, data=dataclasses.replace(base.data, seed=cell.seed), horizon=horizon)
+            out.append(Planned(run, family, cell.size, cell.budget, cell.role, multiplier, predict.speed(run, family, target)))
+    return out
+
+
+def make(job: SweepJob, platform: str, target: predict.Target | None = None) -> Plan:
+    """The plan of a sweep, in a fixed order, predicted for `target` or this machine. Raises ConfigError."""
     s, base = job.sweep, job.run
     check(s)
-    runs, left_out, seen = [], [], set()
-    cells = [(size, budget, _tokens(base, size, budget), seed, "grid") for budget in s.budgets for size in s.sizes for seed in s.seeds]
-    cells += [(size, None, float(tokens), seed, "tokens") for tokens in s.tokens for size in s.sizes for seed in s.seeds]
-    cells += [
-        (s.replicate_size, s.replicate_budget, _tokens(base, s.replicate_size, s.replicate_budget), seed, "replicate")
-        for seed in s.replicate_seeds
-    ]
+    target = target or predict.here(job.where, platform)
+    runs, left_out = {}, []
     per_step = base.batch * base.model.seq_len
-    for size, budget, tokens, seed, role in cells:
-        steps = round(tokens / per_step)
+    for cell in _cells(s, base):
+        steps = round(cell.tokens / per_step)
         if steps < MIN_STEPS:
-            what = f"{budget:.3g} FLOPs" if budget else f"{tokens:.0f} tokens"
-            left_out.append(f"size {size} at {what}: {steps} steps of {per_step} tokens, fewer than {MIN_STEPS}")
+            what = f"{cell.budget:.3g} FLOPs" if cell.budget else f"{cell.tokens:.0f} tokens"
+            left_out.append(f"size {cell.size} at {what}: {steps} steps of {per_step} tokens, fewer than {MIN_STEPS}")
             continue
-        for family in s.families:
-            for multiplier in s.lr_multipliers:
-                run = ladder.at(base, size, family, multiplier)
-                run = dataclasses.replace(
-                    run, seed=seed, data=dataclasses.replace(run.data, seed=seed), horizon=config.Horizon(steps=steps)
-                )
-                p = Planned(run, family, size, budget, role, multiplier, None)
-                p = p._replace(seconds=hardware.predicted_seconds(run.model, family, p.flops, platform))
-                if p.id not in seen:
-                    seen.add(p.id)
-                    runs.append(p)
-    if not any(p.role != "replicate" for p in runs):
+        for p in _members(job, cell, steps, target):
+            runs.setdefault(p.id, p)
+    if not any(p.role != "replicate" for p in runs.values()):
         smallest = ladder.shape(base.model, min(s.sizes), "dense")
         need = MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
         raise ConfigError(
             f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
         )
-    return Plan(runs, left_out)
+    return Plan(list(runs.values()), left_out)
 
 
 def identity(job: SweepJob, plan: Plan) -> str:
@@ -144,11 +168,9 @@ def identity(job: SweepJob, plan: Plan) -> str:
     return hashlib.sha256(json.dumps([job.sweep.name, sorted(p.id for p in plan.runs)]).encode()).hexdigest()[:12]
 
 
-def predicted_wall(plan: Plan, workers: int, done: set[str] = frozenset()) -> float | None:
-    """Seconds until the missing runs are done, compilation of each shape included; None where no speed is known."""
+def predicted_wall(plan: Plan, workers: int, done: set[str] = frozenset(), startup: float = 0.0) -> float | None:
+    """Seconds until the missing runs are done, evaluation and compilation of each shape included; None where no speed is known."""
     todo = [p for p in plan.runs if p.id not in done]
     if any(p.seconds is None for p in todo):
         return None
-    compile_s = sum(hardware.CPU_COMPILE[f] for f, _ in {(p.family, p.shape) for p in todo})
-    longest = max((p.seconds for p in todo), default=0.0)
-    return max((sum(p.seconds for p in todo) + compile_s) / workers, longest)
+    return (startup if todo else 0.0) + predict.wall([(p.seconds + p.speed.evaluate, p.shape, p.speed.setup) for p in todo], workers)

@@ -13,7 +13,7 @@ from experiments import plan as plans
 from experiments.plan import Plan, Planned, SweepJob
 from launch import config, engines, ledger, record, train
 
-SWEEP, RUNS, ANALYSIS, REPORT = engines.SWEEP, engines.RUNS, "analysis.json", "report.html"
+SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = engines.SWEEP, engines.RUNS, "analysis.json", "report.html", "forecast.json"
 OWN = {
     SWEEP,
     RUNS,

@@ -6,40 +6,9 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from launch.devices import TWO_CORES, device
 from model import account
 from model.config import Execution, Model
-
-
-class Device(NamedTuple):
-    """Dense bf16 peak in FLOP/s (never the sparse figure), HBM in bytes, board power in watts; None where no figure is known."""
-
-    peak: float
-    memory: float
-    watts: float | None
-    source: str
-
-
-# by a substring of jax's device_kind, most specific first
-DEVICES = {
-    "A100-SXM4-80GB": Device(312e12, 80e9, 400, "NVIDIA A100 datasheet r4"),
-    "A100": Device(312e12, 40e9, 400, "NVIDIA A100 datasheet r4"),
-    "H100 NVL": Device(835e12, 94e9, None, "torchtitan, nanochat"),
-    "H100": Device(989e12, 80e9, 700, "NVIDIA H100 datasheet; torchtitan"),
-    "H200": Device(989e12, 141e9, 700, "torchtitan; MLCommons system description"),
-    "B200": Device(2250e12, 180e9, 1000, "torchtitan; Vultr docs for the usable memory"),
-    "L4": Device(121e12, 24e9, 72, "nanochat"),
-    "MI300X": Device(1307.4e12, 192e9, 750, "nanochat"),
-    "TPU v4": Device(275e12, 32 * 2**30, 192, "cloud.google.com/tpu/docs/v4"),
-    "TPU v5 lite": Device(197e12, 16e9, None, "docs.cloud.google.com/tpu/docs/v5e"),
-    "TPU v5e": Device(197e12, 16e9, None, "docs.cloud.google.com/tpu/docs/v5e"),
-    "TPU v5": Device(459e12, 95e9, None, "cloud.google.com/tpu/docs/v5p-training"),
-    "TPU v6": Device(918e12, 32e9, None, "docs.cloud.google.com/tpu/docs/v6e"),
-}
-
-
-def device(kind: str) -> Device | None:
-    """The table's entry for jax's `device_kind`; None if it is not known."""
-    return next((d for name, d in DEVICES.items() if name.lower() in kind.lower()), None)
 
 
 class Choice(NamedTuple):
@@ -113,10 +82,20 @@ def probe() -> tuple[str, int]:
     signs = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
     if not any(os.path.exists(s) for s in signs) and "TPU_NAME" not in os.environ:
         return "cpu", 1
-    code = "import jax; print(jax.default_backend(), jax.local_device_count())"
+    return _asked()[:2]
+
+
+@functools.lru_cache(maxsize=1)
+def _asked() -> tuple[str, int, str]:
+    code = "import jax; print(jax.default_backend(), jax.local_device_count(), jax.devices()[0].device_kind, sep='\\n')"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    lines = answer.stdout.split()
-    return (lines[-2], int(lines[-1])) if answer.returncode == 0 and len(lines) >= 2 else ("cpu", 1)
+    lines = answer.stdout.strip().splitlines()
+    return (lines[-3], int(lines[-2]), lines[-1]) if answer.returncode == 0 and len(lines) >= 3 else ("cpu", 1, "cpu")
+
+
+def kind() -> str:
+    """jax's name of the devices here; `cpu` where there is none."""
+    return "cpu" if probe()[0] == "cpu" else _asked()[2]
 
 
 def cores() -> list[int]:
@@ -124,22 +103,25 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
+def cpu_name() -> str:
+    """The processor as the system calls it."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next((line.partition(":")[2].strip() for line in f if line.startswith("model name")), "cpu")
+    except OSError:
+        return "cpu"
+
+
 # GFLOP/s (matmul convention) of one pinned core of two by d_model, and seconds to trace and compile one shape; measured on 2 AMD
 # EPYC vCPUs on 2026-11-24 (docs/benchmarks.md)
 CPU_RATE = {"dense": {16: 13, 24: 17, 32: 24, 48: 29, 64: 32}, "moe": {16: 10.5, 24: 15, 32: 18, 48: 20, 64: 23}}
 CPU_COMPILE = {"dense": 4.0, "moe": 6.5}
-
-
-def predicted_seconds(model: Model, family: str, flops: float, platform: str) -> float | None:
-    """Training seconds of one run on one worker, compilation left out; None where no speed has been measured."""
-    if platform != "cpu":
-        return None
-    table = CPU_RATE[family]
-    near = min(table, key=lambda d: abs(d - model.d_model))
-    return flops / (table[near] * 1e9)
+CPU_SOURCE = "table: measured on 2 AMD EPYC vCPUs, one core a worker, 2026-11-24; another CPU differs (--calibrate measures this one)"
 
 
 def mfu(model: Model, tokens_per_s: float, kind: str, devices: int, convention: str = "matmul") -> float | None:
     """Model FLOP/s by `convention` over the bf16 peak of the devices; None where the peak is unknown."""
     d = device(kind)
-    return account.flops_per_token(model)[convention] * tokens_per_s / (d.peak * devices) if d else None
+    if d is None or d.peak is None:
+        return None
+    return account.flops_per_token(model)[convention] * tokens_per_s / (d.peak * devices / (1 + (d.name in TWO_CORES)))

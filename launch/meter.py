@@ -67,3 +67,20 @@ class Meter:
             }
         )
         self._kept, self._bytes, self._mark, self._since = [], 0, now, 0
+
+
+class Clock:
+    """Seconds of the phases of a run, on the clock and of this process's CPU, which does not count what others take of a busy core."""
+
+    def __init__(self):
+        self._last, self.wall, self.cpu = (time.perf_counter(), time.process_time()), {}, {}
+
+    def lap(self, phase: str) -> None:
+        """`phase` ends here; it began where the last one ended."""
+        now = (time.perf_counter(), time.process_time())
+        self.wall[phase], self.cpu[phase] = (a - b for a, b in zip(now, self._last))
+        self._last = now
+
+    def record(self, train: float) -> dict:
+        """The `seconds` of a result: `train` from every sitting of the run, the others of the last."""
+        return {"train": train, "setup": self.wall["setup"], "evaluate": self.wall["evaluate"], "total": sum(self.wall.values())}

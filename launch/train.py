@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from data import pipeline
-from launch import config, divergence, hardware, record
+from launch import config, divergence, energy, hardware, record
 from launch import layout as layouts
 from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
 from launch.layout import Layout
-from launch.meter import Meter
+from launch.meter import Clock, Meter
 from launch.session import Session, hold
 from model import account, optim, params, step
 from model.config import Execution
@@ -175,7 +175,7 @@ def train(
     what a user can mend, Preempted after SIGTERM; SIGTERM while compiling, restoring or evaluating ends the process with status 75.
     """
     run = resolve(run, jax.default_backend())
-    started, total = time.perf_counter(), config.steps(run)
+    clock, total = Clock(), config.steps(run)
     identity, leader = config.run_id(run), jax.process_index() == 0
     finished = record.result(folder) if jax.process_count() == 1 else None
     if finished and finished["id"] == identity:
@@ -189,7 +189,7 @@ def train(
         session = held.enter_context(Session(run, where, folder, total, lease, say))
         session.phase("compile")
         p = program(run, where)
-        compiled_s = time.perf_counter() - started
+        clock.lap("setup")
         held.enter_context(jax.set_mesh(p.layout.mesh))
         session.phase("restore")
         state, meta = session.restore(p.layout.state, p.layout.shardings) or (_initial(p, run, where), {})
@@ -200,13 +200,17 @@ def train(
         )
         meter = Meter(run, where, total, out, watch, meta.get("meter"))
         session.phase("step")
-        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta)
+        clock.lap("restore")
+        gauge = energy.Gauge(jax.local_device_count(), meta.get("joules", None if meta else 0.0))
+        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta, gauge)
+        used = gauge.record()
+        clock.lap("train")
         session.phase("evaluate")
-        evaluating = time.perf_counter()
         evaluation = evaluate(p, step.variables(state), dataset)
-        now = time.perf_counter()
-        times = {"train": seconds, "setup": compiled_s, "evaluate": now - evaluating, "total": now - started}
+        clock.lap("evaluate")
+        times = clock.record(seconds)
         result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
+        result |= {"cpu_seconds": clock.cpu, "energy": used}
         session.settle()
         out.close()
         if leader:
@@ -241,7 +245,7 @@ def _check_init(run: Run, where: Where) -> None:
     folder.load(where.init_from, run.model)
 
 
-def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta):
+def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta, gauge):
     """From step `session.done` to `total`, or to a verdict. Batches are read while the device computes; metrics are read one
     dispatch late. Returns (state, bytes, seconds)."""
     counted_bytes, before, started = meta.get("bytes", 0), meta.get("seconds", 0.0), time.perf_counter()
@@ -265,7 +269,8 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
             meter.add(*pending)
             pending = None
             seconds = before + time.perf_counter() - started
-            kept = {"step": session.done, "bytes": counted_bytes, "seconds": seconds, "meter": meter.state(), "watch": watch.state()}
+            spent = {"seconds": seconds, "joules": gauge.total()}
+            kept = {"step": session.done, "bytes": counted_bytes, **spent, "meter": meter.state(), "watch": watch.state()}
             session.save(state, kept, min(watch.last, 1e9))
         if told:
             session.stop()
@@ -284,7 +289,7 @@ def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, 
     return {
         "version": record.VERSION,
         "id": config.run_id(run),
-        "family": config.family(run.model),
+        "family": tags.get("family") or config.family(run.model),  # a sweep names its arms
         "tags": tags,
         "status": "diverged" if why else "finished",
         "why": why,

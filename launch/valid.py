@@ -79,6 +79,8 @@ RESULT = {  # a field with ? may be missing
     },
     "moe?": numbers,
     "seconds?": each(optional(number)),
+    "cpu_seconds?": each(number),
+    "energy?": optional(lambda v: isinstance(v, dict) and positive(v.get("joules")) and text(v.get("source"))),
     "tokens_per_s?": optional(number),
     "mfu_matmul?": optional(number),
     "device?": {"kind": text},

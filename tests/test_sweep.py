@@ -133,7 +133,9 @@ def parsed(path):
 
 def test_report_is_offline_and_complete(sweep):
     p = parsed(os.path.join(sweep[0], "report.html"))
-    assert p.tags.count("svg") in (6, 7) and p.tags.count("table") >= 8 and "script" not in p.tags and "img" not in p.tags and not p.links
+    assert (
+        p.tags.count("svg") in (6, 7, 8) and p.tags.count("table") >= 8 and "script" not in p.tags and "img" not in p.tags and not p.links
+    )
     text = " ".join(p.text)
     for words in (
         "IsoFLOP curves",
@@ -147,6 +149,7 @@ def test_report_is_offline_and_complete(sweep):
         "Data fingerprint",
         "(unverified)",
         "Learning rates",
+        "Predicted against actual",
         "Runs",
         "Excluded, and why",
         "validation loss (nats/token)",

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from experiments.laws import answers, bootstrap, fit, isoflop, known, verdicts
+from experiments.laws import answers, arms, bootstrap, equal, fit, isoflop, known, rates, verdicts
 from experiments.laws.points import N_CONVENTIONS, tuned, usable
 from experiments.laws.solve import Objective
 
@@ -266,7 +266,7 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
     if not points:
         raise fit.FitError("no finished run of a sweep to fit" + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else ""))
     kept, verdicts = tuned(points)
-    families, draws = {}, {}
+    families, draws, groups = {}, {}, {}
     for family in sorted({p["family"] for p in kept}):
         own = [p for p in kept if p["family"] == family]
         stream = zlib.crc32(f"{seed}/{family}".encode())  # the families' noise is drawn independently
@@ -278,6 +278,7 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         ]
         grid = [p for p in own if p["role"] == "grid"]
         families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
+        groups[family] = {b: [p for p in grid if p["budget"] == b] for b in {p["budget"] for p in grid}}
         families[family]["parametric"] = _parametric(
             [p for p in own if p["role"] != "replicate"], families[family]["noise"], resamples, stream
         )
@@ -294,8 +295,11 @@ def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resam
         "pairs": pairs,
         "gaps": _gaps(pairs),
         "equal_flops": _equal_flops(families, draws),
+        "equal_spent": equal.equal(families, draws, groups, results),
+        "arms": arms.compare(kept, {r["id"]: r["parameters"]["total"] for r in results}),
         "leverage": leverage(families, draws),
         "learning_rates": verdicts,
+        "brackets": rates.brackets(verdicts),
         "known_entropy": known.excess(results),
         "floors": known.floors(results, families),
         "excluded": excluded,

@@ -1,10 +1,14 @@
-"""Recipes: each file's `recipe()` returns a Job (one run) or a SweepJob. A new question is one file and one line here."""
+"""Recipes: each file's `recipe()` returns a Job (one run) or a SweepJob. A new question is one file and one line here.
+
+NAME:SCALE is the same sweep at another scale (experiments/recipes/scales.py): tiny, as it is written, h200 or pod.
+"""
 
 import importlib
 import importlib.util
 import os
 
 from experiments.plan import SweepJob
+from experiments.recipes import scales
 from launch.config import ConfigError, Job
 from model.config import choose
 
@@ -12,6 +16,10 @@ RECIPES = {
     "tiny_dense": "experiments.recipes.tiny_dense",
     "tiny_moe": "experiments.recipes.tiny_moe",
     "quickstart": "experiments.recipes.quickstart",
+    "isoflop": "experiments.recipes.isoflop",
+    "dense_vs_moe": "experiments.recipes.dense_vs_moe",
+    "positions": "experiments.recipes.positions",
+    "granularity": "experiments.recipes.granularity",
     "learning_rate": "experiments.recipes.learning_rate",
     "known_entropy": "experiments.recipes.known_entropy",
     "known_truth": "experiments.recipes.known_truth",
@@ -19,7 +27,14 @@ RECIPES = {
 
 
 def load(name: str) -> Job | SweepJob:
-    """The recipe NAME, or that of a file NAME.py. Raises ConfigError. A recipe is Python and runs with your rights."""
+    """The recipe NAME, or that of a file NAME.py, each also as NAME:SCALE. Raises ConfigError. A recipe is Python and runs with your
+    rights."""
+    name, colon, scale = name.rpartition(":") if ":" in os.path.basename(name) else (name, "", "")
+    job = _load(name)
+    return scales.at(job, scale, name) if colon else job
+
+
+def _load(name: str) -> Job | SweepJob:
     if name.endswith(".py"):
         if not os.path.isfile(name):
             raise ConfigError(f"--config={name} is not a file")

@@ -21,10 +21,11 @@ def rates(results, a) -> list[list]:
             verdict = f"bracketed here, {seen[0]['trials']} rates: best inside in {len(seen) - edges} of {len(seen)} brackets" + (
                 "; EDGE: a better rate may lie outside" if edges else ""
             )
-        elif size in ladder.LR_CHECKED:
+        elif size in ladder.LR_CHECKED and family in ladder.LR_32:
             verdict = "the ladder's rule, not bracketed in this sweep; checked at this size by recipe learning_rate, on quickstart's text and batch"
         else:
-            verdict = "the ladder's rule, extrapolated: never bracketed at this size"
+            what = "at this size" if size not in ladder.LR_CHECKED else "for this arm (it was for dense and MoE with rope)"
+            verdict = f"the ladder's rule, extrapolated: never bracketed {what}"
         rows.append([family, size or "", ", ".join(f"{v:.4g}" for v in rate[:5]), verdict])
     return rows
 

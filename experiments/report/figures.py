@@ -11,10 +11,13 @@ import numpy as np
 
 from experiments.laws.published import ALLOCATIONS
 
-COLOUR = {"dense": "#3b6fb6", "moe": "#d1602a"}
+BLUE, ORANGE, GREEN = "#3b6fb6", "#d1602a", "#2b8a57"
+COLOUR = {"dense": BLUE, "moe": ORANGE, "sinusoidal": BLUE, "learned": ORANGE, "rope": GREEN}
+COLOUR |= {"moe_8_1": BLUE, "moe_32_4": ORANGE, "moe_64_8": GREEN}
 SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
 LABEL = {"dense": "dense", "moe": "mixture of experts"}
-MARK = {"dense": "o", "moe": "s"}
+LABEL |= {"moe_8_1": "8 experts, top-1", "moe_32_4": "32 experts, top-4", "moe_64_8": "64 experts, top-8"}
+MARK = {"moe": "s", "learned": "s", "rope": "D", "moe_32_4": "s", "moe_64_8": "D"}
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -231,12 +234,14 @@ def compute(analysis, results, curves) -> str:
 def gaps(analysis) -> str:
     """MoE minus dense: at equal active parameters and tokens by size, and between the best of each at equal FLOPs."""
     with plt.rc_context(STYLE):
-        fig, axes = canvas(2, gridspec_kw={"width_ratios": [1.6, 1]})
+        rows = analysis["equal_flops"]
+        fig, axes = canvas(2, gridspec_kw={"width_ratios": [1.6, 1]}) if rows else canvas(1, squeeze=False)
+        axes = axes if rows else axes[0]
         ax, budgets = axes[0], sorted({g["budget"] for g in analysis["gaps"] if g["budget"]})
         for budget, colour in zip(budgets, shades("moe", len(budgets))):
-            rows = [g for g in analysis["gaps"] if g["budget"] == budget]
-            ax.plot([g["size"] for g in rows], [g["gap"] for g in rows], "o-", color=colour, lw=1.4, ms=5, label=f"{budget:.3g} FLOPs")
-            for g in rows:
+            own = [g for g in analysis["gaps"] if g["budget"] == budget]
+            ax.plot([g["size"] for g in own], [g["gap"] for g in own], "o-", color=colour, lw=1.4, ms=5, label=f"{budget:.3g} FLOPs")
+            for g in own:
                 if g["interval"]:
                     ax.errorbar(
                         g["size"],
@@ -253,8 +258,9 @@ def gaps(analysis) -> str:
         ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         ax.set_xticks(sizes, [str(s) for s in sizes])
         ax.legend(fontsize=9)
+        if not rows:
+            return svg(fig)
         ax = axes[1]
-        rows = analysis["equal_flops"]
         for i, e in enumerate(rows):
             error = [[e["difference"] - e["interval"][0]], [e["interval"][1] - e["difference"]]] if e["interval"] else None
             ax.errorbar(i, e["difference"], error, fmt="D", color=COLOUR["moe"], capsize=4, ms=6)

@@ -3,9 +3,30 @@ can put markup into the page, and the page has no script."""
 
 import os
 
-from experiments.report import figures, sections
+from experiments import ladder
+from experiments.report import arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span
 from launch import record
+
+
+# in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an entry here
+SECTIONS = (
+    arms.section,
+    sections.known_entropy,
+    sections.isoflop,
+    sections.optima,
+    sections.compute,
+    sections.dense_against_moe,
+    sections.leverage,
+    spent.equal,
+    sections.expert_load,
+    sections.parametric,
+    rates.section,
+    spent.forecast,
+    checklist.section,
+    sections.runs,
+    sections.excluded,
+)
 
 
 def read_curves(paths: list[str]) -> dict[str, list[dict]]:
@@ -47,6 +68,13 @@ def _cards(a: dict) -> str:
     return f'<div class="cards">{"".join(out)}</div>'
 
 
+def _arms(results) -> str:
+    """dense against mixture of experts, or whatever the arms are."""
+    order = list(ladder.FAMILIES)
+    families = sorted({r["family"] for r in results}, key=lambda f: (order.index(f) if f in order else len(order), f))
+    return ", ".join(map(str, families)) if len(families) > 2 else " against ".join(figures.LABEL.get(f, str(f)) for f in families)
+
+
 def _intro(name, results, a) -> str:
     kinds = sorted({f"{r['device']['kind']} ({r['dtype'] if 'dtype' in r else r['run']['dtype']})" for r in results})
     corpora = sorted({f"{r['corpus']} {r['fingerprints']['corpus']}" for r in results})
@@ -56,7 +84,7 @@ def _intro(name, results, a) -> str:
         if f["noise"]
     )
     return (
-        f"<h1>{esc(name)}: dense against mixture of experts</h1><p class=sub>{len(results)} runs · N: {esc(a['n_means'])} · C: {esc(a['c_convention'])} FLOPs · "
+        f"<h1>{esc(name)}: {esc(_arms(results))}</h1><p class=sub>{len(results)} runs · N: {esc(a['n_means'])} · C: {esc(a['c_convention'])} FLOPs · "
         f"text: {esc(', '.join(corpora))} · on {esc(', '.join(kinds))}" + (f" · noise of one run: {esc(sigma)}" if sigma else "") + "</p>"
     )
 
@@ -65,7 +93,7 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     """The whole page as HTML text."""
     a = record.finite(analysis)
     results = sorted(results, key=_order)
-    parts = [_intro(name, results, a), _cards(a), *[part(results, curves, a) for part in sections.SECTIONS]]
+    parts = [_intro(name, results, a), _cards(a), *[part(results, curves, a) for part in _sections(a)]]
     versions = dict(results[0]["versions"])
     foot = [f"isoflop {versions.pop('isoflop', None)}", f"commit {results[0]['commit']}", *[f"{k} {v}" for k, v in versions.items()]]
     return (
@@ -73,6 +101,12 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
         f"<title>{esc(name)}: isoflop report</title><style>{CSS}</style></head>"
         f"<body><main>{''.join(parts)}<footer>{esc(' · '.join(foot))}</footer></main></body></html>\n"
     )
+
+
+def _sections(a) -> list:
+    """A sweep that is a bracket of learning rates, and finds no exponent, shows the bracket first."""
+    bracket = bool(a.get("brackets")) and all(f["n_exponent"] is None for f in a["families"].values())
+    return sorted(SECTIONS, key=lambda s: not (bracket and s is rates.section))
 
 
 def _order(r: dict) -> tuple:

@@ -1,7 +1,7 @@
 """The sections of the report: functions of (results, curves, analysis) that return HTML, or nothing where there is nothing to show."""
 
 from experiments.laws import published
-from experiments.report import checklist, figures, law_figures
+from experiments.report import figures, law_figures
 from experiments.report.elements import count_span, esc, f4, g4, section, span, table
 
 
@@ -121,7 +121,9 @@ def optima(results, curves, a) -> str:
         "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals. Grey: published exponents, drawn through the middle of "
         "these minima for their slope alone; their N and C are counted by the papers' conventions, and each carries its mark of verification."
     )
-    return section("Compute-optimal size and tokens", reading, figures.optima(a), _parabolas(a), opened=True)
+    inside = any(q["interior"] for f in a["families"].values() for q in f["parabolas"])
+    drawn = figures.optima(a) if inside else "<p class=read>No budget has a minimum inside its sizes.</p>"
+    return section("Compute-optimal size and tokens", reading, drawn, _parabolas(a), opened=True)
 
 
 def compute(results, curves, a) -> str:
@@ -250,28 +252,6 @@ def leverage(results, curves, a) -> str:
     )
 
 
-def rates(results, curves, a) -> str:
-    rows = [
-        [
-            v["family"],
-            v["size"],
-            f"{v['budget'] or 0:.3g}",
-            v["seed"],
-            v["trials"],
-            f"x{v['best_multiplier']:g}",
-            "EDGE" if v["edge"] else "inside",
-            "  ".join(f"{k}: {x:.4f}" for k, x in v["losses"].items()),
-        ]
-        for v in a["learning_rates"]
-    ]
-    brackets = table(["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows) if rows else ""
-    return (
-        "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
-        "one may lie outside), or comes from the ladder's rule (experiments/ladder.py), which was fitted to brackets with the same number of trials for both families before they were "
-        f"compared (recipe <code>learning_rate</code>; LOG.md).</p>{table(['family', 'd_model', 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"
-    )
-
-
 def runs(results, curves, a) -> str:
     columns = [
         "run",
@@ -328,20 +308,3 @@ def excluded(results, curves, a) -> str:
     rows += [[f"used, but flagged: {e['what']}", e["why"]] for e in a["flagged"]]
     body = table(["what", "why"], rows, 2) if rows else "<p>Nothing was excluded.</p>"
     return f"<section><h2>Excluded, and why</h2>{body}</section>"
-
-
-# in the order of the page; a new section is a function and an entry here
-SECTIONS = (
-    known_entropy,
-    isoflop,
-    optima,
-    compute,
-    dense_against_moe,
-    leverage,
-    expert_load,
-    parametric,
-    rates,
-    checklist.section,
-    runs,
-    excluded,
-)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from experiments import cli, sweep
+from experiments import cli, forecast, sweep
 from experiments.verbs import common, fit
 from launch import record
 
@@ -29,6 +29,7 @@ def _body(fv) -> int:
     results = fit.load(fv)
     with common.complete():
         analysis = fit.analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+        analysis["forecast"] = forecast.compare(fv.workdir, results)
     path = os.path.join(fv.workdir, sweep.SWEEP)
     about = record.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
     name = about.get("name", "sweep") if isinstance(about, dict) else "sweep"

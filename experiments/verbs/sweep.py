@@ -14,7 +14,7 @@ import time
 
 from absl import flags
 
-from experiments import cli, plan as plans, sweep
+from experiments import calibration, cli, forecast, plan as plans, sweep
 from experiments.cli import UserError
 from experiments.plan import Plan, SweepJob
 from experiments.verbs import common, fit as fit_verb, report as report_verb
@@ -153,9 +153,13 @@ def _body(fv) -> int:
     sweep.claim(workdir, job, plan)
     done = {r["id"] for r in sweep.results(workdir, plan)}
     out.print(plan_table(plan, done))
-    wall = _announce(out, plan, done, place)
+    wall = _announce(out, plan, done, place, calibration.load(job.where).startup())
+    forecast.keep(workdir, plan)
+    started = time.monotonic()
     with preempt.raised(), _Progress(Console(stderr=True), plan, done, wall) as progress:
         failures = sweep.execute(workdir, job, plan, progress)
+    trained = len(sweep.results(workdir, plan)) - len(done)
+    forecast.sat(workdir, trained, place.workers, wall, time.monotonic() - started)
     for line in failures:
         print(f"isoflop sweep: {line}", file=sys.stderr)
     return _finish(fv, workdir, job, plan, failures)
@@ -173,18 +177,19 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
         return 1 if failures else 0
     analysis = fit_verb.analyse(results, fv.bootstrap)
     analysis["left_out"] = plan.left_out + failures
+    analysis["forecast"] = forecast.compare(workdir, results)
     path = report_verb.write(workdir, results, analysis, job.sweep.name)
     if fv.format == "json":
         print(json.dumps({"report": path, "runs": len(results), "failed": failures, "analysis": analysis}))
     else:
-        print(cli.plain(fit_verb.text(analysis)))
+        print(cli.plain("\n".join([fit_verb.text(analysis), *forecast.text(analysis["forecast"])])))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
 
 
-def _announce(out, plan: Plan, done: set[str], place: engines.Place) -> float | None:
+def _announce(out, plan: Plan, done: set[str], place: engines.Place, startup: float = 0.0) -> float | None:
     workers = max(1, min(place.workers, len(plan.runs) - len(done)))
-    wall = plans.predicted_wall(plan, workers, done)
+    wall = plans.predicted_wall(plan, workers, done, startup)
     total = sum(p.flops for p in plan.runs)
     for line in plan.left_out:
         out.print(f"left out: {line}", highlight=False)

@@ -1,0 +1,88 @@
+"""The section on learning rates: the verdict of every size, and where the sweep has brackets, loss against rate."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.report import checklist, figures
+from experiments.report.elements import esc, f4, span, table
+from experiments.report.figures import LABEL, STYLE
+
+
+def _draw(rows: list[dict]) -> str:
+    """One panel for each family: mean loss over seeds against the multiple of the ladder's rate, a line for each size."""
+    families = list(dict.fromkeys(r["family"] for r in rows))
+    with plt.rc_context(STYLE):
+        fig, axes = figures.canvas(len(families), sharey=True, squeeze=False, height=4.2)
+        for ax, family in zip(axes[0], families):
+            cells = sorted({(r["budget"] or 0, r["size"]) for r in rows if r["family"] == family})
+            many = len({b for b, _ in cells}) > 1
+            for (budget, size), colour in zip(cells, figures.shades(family, len(cells))):
+                own = [r for r in rows if (r["family"], r["budget"] or 0, r["size"]) == (family, budget, size)]
+                x, y = ([r[k] for r in own] for k in ("multiplier", "loss"))
+                spans = np.array([r["interval"] or (r["loss"], r["loss"]) for r in own]).T
+                label = f"d_model {size}" + (f", {budget:.3g} FLOPs" if many else "")
+                ax.errorbar(x, y, np.abs(spans - y), fmt="o-", color=colour, lw=1.4, ms=5, capsize=3, label=label)
+                best = next(r for r in own if r["best"])
+                ax.plot(best["multiplier"], best["loss"], "*", color=colour, ms=14, mec="white", mew=0.8, zorder=5)
+            ticks = sorted({r["multiplier"] for r in rows})
+            ax.set(xscale="log", title=LABEL.get(family, family), xlabel="learning rate over the ladder's")
+            ax.set_xticks(ticks, [f"x{t:g}" for t in ticks])
+            ax.minorticks_off()
+            ax.legend(fontsize=9)
+        axes[0][0].set_ylabel("validation loss (nats/token)")
+        return figures.svg(fig)
+
+
+def _brackets(rows: list[dict]) -> str:
+    """Means over seeds, and by how much another rate beats the rule."""
+    better = [r for r in rows if r["gap_interval"] and r["gap_interval"][1] < 0]
+    cells = {(r["family"], r["size"], r["budget"]) for r in rows}
+    kept = [r for r in rows if r["best"] and r["multiplier"] == 1]
+    text = (
+        f"Means over seeds with 95% Student intervals; a star is the best mean. The rule (x1) is the best mean in {len(kept)} of {len(cells)} brackets; another rate is better than it, seed by "
+        f"seed and beyond the interval, in {len({(r['family'], r['size'], r['budget']) for r in better})}."
+    )
+    data = [
+        [
+            LABEL.get(r["family"], r["family"]),
+            r["size"],
+            f"{r['budget'] or 0:.3g}",
+            f"x{r['multiplier']:g}" + (" best" if r["best"] else ""),
+            r["seeds"],
+            f4(r["loss"]),
+            span(r["interval"]),
+            "" if r["gap"] is None or r["multiplier"] == 1 else f"{r['gap']:+.4f}",
+            "" if r["multiplier"] == 1 else span(r["gap_interval"]),
+        ]
+        for r in rows
+    ]
+    columns = ["family", "d_model", "budget", "rate", "seeds", "loss", "95%", "minus x1", "95%"]
+    return f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows)}<details><summary>the data of this figure</summary>{table(columns, data)}</details>'
+
+
+def _seeds(a) -> str:
+    """Every bracket by itself."""
+    rows = [
+        [
+            v["family"],
+            v["size"],
+            f"{v['budget'] or 0:.3g}",
+            v["seed"],
+            v["trials"],
+            f"x{v['best_multiplier']:g}",
+            "EDGE" if v["edge"] else "inside",
+            "  ".join(f"{k}: {x:.4f}" for k, x in v["losses"].items()),
+        ]
+        for v in a["learning_rates"]
+    ]
+    data = table(["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows)
+    return f"<details><summary>every bracket by itself</summary>{data}</details>"
+
+
+def section(results, curves, a) -> str:
+    brackets = _brackets(a["brackets"]) + _seeds(a) if a.get("brackets") else ""
+    return (
+        "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
+        "one may lie outside), or comes from the ladder's rule (experiments/ladder.py), which was fitted to brackets with the same number of trials for both families before they were "
+        f"compared (LOG.md).</p>{table(['family', 'd_model', 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"
+    )

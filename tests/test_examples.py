@@ -1,0 +1,56 @@
+"""The studies that are kept: records of today's recipes, small, and without a trace of the machine they ran on."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+
+import pytest
+
+from experiments import cli, plan, recipes, sweep
+from launch import train
+from tests.conftest import ROOT
+
+STUDIES = sorted(p.name for p in pathlib.Path(ROOT, "examples").iterdir() if p.is_dir())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_records_are_those_of_the_recipe(name):
+    job = recipes.load(name)
+    job = dataclasses.replace(job, run=train.resolve(job.run, "cpu"))
+    folder = os.path.join(ROOT, "examples", name)
+    found = sweep.results(folder)
+    assert {r["id"] for r in found} == {p.id for p in plan.make(job, "cpu").runs}
+    assert all(r["status"] == "finished" and not r["commit"].endswith("+") for r in found)
+    assert sum(p.stat().st_size for p in pathlib.Path(folder).rglob("*") if p.is_file()) < 1_000_000
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_path_of_a_machine(name):
+    for p in pathlib.Path(ROOT, "examples", name).rglob("*"):
+        if p.is_file():
+            assert not re.search(r"(?<![\w.])/(tmp|home|root|work|usr|mnt|Users)\b", p.read_text()), p
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_text_says_what_the_records_say(name, capsys):
+    """Every loss and interval in the study's README comes out of its records."""
+    assert cli.main(["fit", f"--workdir={os.path.join(ROOT, 'examples', name)}", "--bootstrap=20", "--format=json"]) == 0
+    a = json.loads(capsys.readouterr().out)
+    values = set()
+
+    def collect(v):
+        if isinstance(v, dict):
+            v = list(v.values())
+        if isinstance(v, list):
+            for x in v:
+                collect(x)
+        elif isinstance(v, float):
+            values.update({f"{v:.3f}", f"{v:+.3f}"})
+
+    collect([a["arms"], a["brackets"], a["gaps"]])
+    text = pathlib.Path(ROOT, "examples", name, "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and re.search(r"\d\.\d{3}", line)]
+    quoted = re.findall(r"[+-]?\d\.\d{3}\b", "\n".join(rows))
+    assert len(quoted) >= 9 and not [q for q in quoted if q not in values and q.lstrip("+") not in values]
