@@ -36,7 +36,7 @@ SWEEP = [
     "--set=where.lease=3",
     "--bootstrap=20",
 ]
-CLOCKS = ("seconds", "tokens_per_s", "mfu_matmul", "where", "device", "commit")
+CLOCKS = ("seconds", "cpu_seconds", "energy", "tokens_per_s", "mfu_matmul", "where", "device", "commit")
 
 
 def start(workdir, *more):

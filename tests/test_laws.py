@@ -52,7 +52,7 @@ def record(family, size, budget, n, d, loss, seed=0, role="grid", lr=1.0, status
         "status": status,
         "tags": {"size": size, "budget": budget, "role": role, "lr_multiplier": lr},
         "run": {"seed": seed},
-        "parameters": {"multiplied": n},
+        "parameters": {"multiplied": n, "total": n},
         "training_tokens": d,
         "flops": {"matmul": flops},
         "validation": {"loss": loss},

@@ -95,7 +95,7 @@ def hugging_face(folder, experts):
 class Trainer:
     def __init__(self, a):
         torch.set_num_threads(a.threads or torch.get_num_threads())
-        self.batches = np.load(a.batches, mmap_mode="r")
+        self.batches = np.load(a.batches, mmap_mode="r", allow_pickle=False)
         self.context, self.done = a.context or self.batches.shape[2] - 1, 0
         model = gpt(a.weights) if a.kind == "gpt" else hugging_face(a.weights, a.experts)
         self.model = model.train()
@@ -135,7 +135,7 @@ def decode(model, tokens, count):
 
 def answer_decoding(a, say):
     model = hugging_face(a.weights, a.experts).held.eval()
-    tokens = torch.from_numpy(np.load(a.batches)[0].astype(np.int64))
+    tokens = torch.from_numpy(np.load(a.batches, allow_pickle=False)[0].astype(np.int64))
     decode(model, tokens, 2)
     say({"ready": True})
     for _ in sys.stdin:

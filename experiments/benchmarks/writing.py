@@ -67,7 +67,7 @@ def main() -> int:
     with open(os.path.join(place, "spec.json")) as f:
         run = config.from_dict(Run, json.load(f)["run"])
     _, held = folder.load(os.path.join(place, "weights"), run.model)
-    tokens = list(np.load(prompts)[0])
+    tokens = list(np.load(prompts, allow_pickle=False)[0])
     session = generate.Session(run, held, tokens, int(count), Sampling(0.0))
     session.generate()
     answers.write(json.dumps({"ready": True}) + "\n")
