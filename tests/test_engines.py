@@ -434,6 +434,21 @@ def test_runs_are_added_to_a_sweep_and_none_is_taken_away(tmp_path):
         sweep.claim(str(tmp_path), more, grown)
 
 
+def test_a_result_taken_away_while_others_train_is_made_again(tmp_path):
+    runs = [dataclasses.replace(BASE, seed=seed) for seed in (0, 1)]
+    tasks = [engines.Task(r, engines.folder(str(tmp_path), config.run_id(r)), {}, 0, 1) for r in runs]
+    told = []
+
+    def report(kind, _, task, message):
+        told.append((kind, task.id))
+        if told.count(("finished", tasks[0].id)) == 1 and (kind, task.id) == ("finished", tasks[0].id):
+            os.unlink(os.path.join(task.folder, record.RESULT))
+
+    local.submit(tasks, dataclasses.replace(ALONE, workers=1), str(tmp_path), report)
+    assert all(record.result(t.folder) for t in tasks), told
+    assert told.count(("finished", tasks[0].id)) == 2 and told.count(("finished", tasks[1].id)) == 1
+
+
 def test_submit_leaves_alone_what_is_finished(tmp_path, monkeypatch):
     job, p, ids = planned(tmp_path)
     asked = []

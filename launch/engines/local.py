@@ -137,7 +137,7 @@ class _Pool:
         self._where, self._workdir, self._report = where, workdir, report
         self._todo, self._elsewhere, self._patience, self._looked = list(tasks), [], Patience(), 0.0
         self._platform, _, self._count = place(where, len(tasks))
-        self._selector, self.workers = selectors.DefaultSelector(), []
+        self._selector, self.workers, self.failed = selectors.DefaultSelector(), [], set()
         for i in range(self._count):
             self.workers.append(self._start(i))
 
@@ -177,6 +177,8 @@ class _Pool:
                 continue
             if kind != "progress":
                 w.task = None
+            if kind == "failed":
+                self.failed.add(task.id)
             if kind == "elsewhere":
                 self._elsewhere.append(task)
                 kind = "again"
@@ -194,6 +196,7 @@ class _Pool:
         why = f"its worker ended {DEATHS} times in a row, at last with status {status}, and got no further (log in {w.log})"
         with contextlib.suppress(OSError):
             record.fail(task.folder, why)
+        self.failed.add(task.id)
         self._report("failed", w.index, task, {"error": why})
 
     def _look(self) -> None:
@@ -230,12 +233,15 @@ class _Pool:
 
 
 def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> None:
-    """Trains all tasks. A worker that dies is replaced and its run tried again, DEATHS times in all."""
-    pool = _Pool(tasks, where, workdir, report)
-    try:
-        pool.run()
-    except preempt.Preempted:
-        pool.stop()
-        raise
-    finally:
-        pool.close()
+    """Trains all tasks. A worker that dies is replaced and its run tried again, DEATHS times in all; a run whose result is taken away
+    meanwhile is trained again."""
+    while tasks:
+        pool = _Pool(tasks, where, workdir, report)
+        try:
+            pool.run()
+        except preempt.Preempted:
+            pool.stop()
+            raise
+        finally:
+            pool.close()
+        tasks = [t for t in tasks if t.id not in pool.failed and not os.path.exists(os.path.join(t.folder, record.RESULT))]
