@@ -19,12 +19,13 @@ class Choice(NamedTuple):
     steps_per_dispatch: int  # at most
     attention: tuple[int, int]  # from so many queries on, chunks of so many; 0: the whole map
     loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
+    loop: int = 0  # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device holds all; 0: never
 
 
 # cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
 # (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
 CHOICES = {
-    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256)),
+    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), loop=2**15),
     "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
 }
@@ -37,12 +38,15 @@ def choice(platform: str) -> Choice:
 def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
     """The Execution that a Where asks for, with `auto` resolved. `groups` divides the micro-batch; `tokens` are those of a batch."""
     here = choice(platform)
-    best = "capacity" if model.capacity_factor else here.moe
+    wide = here.loop and groups == 1 and model.d_model * model.f_expert >= here.loop
+    best = "capacity" if model.capacity_factor else "loop" if wide else here.moe
     name = best if where.moe == "auto" else where.moe
     local = max(1, tokens // where.accumulate // groups)
     per_expert = max(1, local * model.top_k // model.n_experts)
-    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide
-    rows = min(256, max(16, 2 ** ((per_expert // 4).bit_length() - 1) if per_expert >= 4 else 1))
+    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide; in a loop, which copies no
+    # weights for a block, half of that
+    part, most = (8, 128) if name == "loop" else (4, 256)
+    rows = min(most, max(16, 2 ** max(0, (per_expert // part).bit_length() - 1)))
     chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,

@@ -13,7 +13,7 @@ import pytest
 
 from experiments import cli, plan, recipes, sweep
 from experiments.verbs import status
-from launch import checkpoint, config, engines, ledger, lease, record, train
+from launch import checkpoint, config, engines, hardware, ledger, lease, record, train
 from launch.config import ConfigError, Where
 from launch.engines import local, skypilot, slurm, worker
 from tests.conftest import ROOT
@@ -447,6 +447,29 @@ def test_a_result_taken_away_while_others_train_is_made_again(tmp_path):
     local.submit(tasks, dataclasses.replace(ALONE, workers=1), str(tmp_path), report)
     assert all(record.result(t.folder) for t in tasks), told
     assert told.count(("finished", tasks[0].id)) == 2 and told.count(("finished", tasks[1].id)) == 1
+
+
+@pytest.mark.parametrize("left", [1, 3])
+def test_the_last_run_gets_the_share_of_the_first(left, tmp_path, monkeypatch):
+    """A core or both is decided by all runs of a sweep: XLA splits sums over its threads, and what is trained last has the bits of what is
+    trained first."""
+    monkeypatch.setattr(hardware, "cores", lambda: [0, 1])
+    runs = [dataclasses.replace(BASE, seed=seed) for seed in range(3)]
+    tasks = [engines.Task(r, engines.folder(str(tmp_path), config.run_id(r)), {}, 0, 1) for r in runs]
+    for t in tasks[left:]:
+        os.makedirs(t.folder)
+        pathlib.Path(t.folder, record.RESULT).write_text(json.dumps(result(0) | {"id": t.id}))
+    started = []
+
+    class Worker:
+        def __init__(self, index, share, platform, folder):
+            started.append((index, "multi_thread_eigen=false" in local._environment(index, share, platform)["XLA_FLAGS"]))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "_Worker", Worker)
+    with pytest.raises(KeyboardInterrupt):
+        engines.submit(tasks, dataclasses.replace(ALONE, mesh=""), str(tmp_path))
+    assert started == [(0, True)]
 
 
 def test_submit_leaves_alone_what_is_finished(tmp_path, monkeypatch):

@@ -288,6 +288,9 @@ def test_fifty_faults_over_24_runs(tmp_path):
         for name, n in sorted(attack.tally.items()):
             print(f"  {n:3d} {name}")
         print(f"  results that were destroyed and made again: {sum(attack.destroyed.values())}; verdict {verdict}")
+        for k, r in results(attack.workdir).items():
+            if changed := [name for name in r if r[name] != expected[k].get(name)]:
+                print(f"  {k} differs in {', '.join(f'{name}: {r[name]!r} for {expected[k].get(name)!r}' for name in changed)}")
         assert verdict == {"lost": 0, "different": 0, "unasked": 0, "twice": 0}
     finally:
         attack.end()

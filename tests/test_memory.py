@@ -46,6 +46,9 @@ PROGRAMS = {
     "moe-all-remat": (MOE, Execution(moe="all", scan=True, remat=True), 6),
     "moe-block": (MOE, Execution(moe="block", moe_rows=32), 6),
     "moe-block-remat": (MOE, Execution(moe="block", moe_rows=32, scan=True, remat=True), 6),
+    "moe-loop": (MOE, Execution(moe="loop", moe_rows=32), 6),
+    "moe-loop-remat": (MOE, Execution(moe="loop", moe_rows=32, scan=True, remat=True), 6),
+    "moe-loop-swiglu": (replace(MOE, activation="swiglu"), Execution(moe="loop", moe_rows=32), 6),
     "moe-capacity": (replace(MOE, capacity_factor=1.5, n_shared=1, top_k=3, d_ff=240), Execution(moe="capacity"), 6),
 }
 

@@ -24,7 +24,9 @@ MOE = dataclasses.replace(TINY, pattern=("attention/moe",), d_ff=24, n_experts=5
 def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed):
     expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
     with jax.disable_jit():
-        block_expert, source, slot = (np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows))
+        blocks, source, slot = (np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows))
+        block_expert = np.asarray(dispatch.owners(jnp.asarray(blocks), dispatch.blocks(assignments, n_experts, rows)))
+    assert blocks.sum() * rows <= source.size and (source[blocks.sum() * rows :] == -1).all()
     assert sorted(source[source >= 0]) == list(range(assignments))
     assert (source[slot] == np.arange(assignments)).all()
     assert (block_expert[slot // rows] == expert).all()

@@ -57,7 +57,11 @@ def differences(a, b) -> list[str]:
     if [drop(m) for m in lines(a)] != [drop(m) for m in lines(b)]:
         out.append("metrics.jsonl")
     x, y = record.result(str(a)), record.result(str(b))
-    out += [k for k in x if k not in ("seconds", "cpu_seconds", "energy", "tokens_per_s", "mfu_matmul", "where", "device", "commit") and x[k] != y[k]]
+    out += [
+        k
+        for k in x
+        if k not in ("seconds", "cpu_seconds", "energy", "tokens_per_s", "mfu_matmul", "where", "device", "commit") and x[k] != y[k]
+    ]
     return out
 
 

@@ -27,9 +27,9 @@ def _ragged(e) -> int:
     return 2 * math.prod(out) * math.prod(a[i] for i in contract)
 
 
-def flops(jaxpr, matrices_only: bool = False) -> int:
-    """2 x multiply-adds of every `dot_general` and `ragged_dot_general`, scan bodies times their length. matrices_only: leaves out weighted
-    sums of vectors, in which one side has no axis of its own."""
+def flops(jaxpr, matrices_only: bool = False, turns=None) -> int:
+    """2 x multiply-adds of every `dot_general` and `ragged_dot_general`, scan bodies times their length, loops of unknown length times
+    `turns`. matrices_only: leaves out weighted sums of vectors, in which one side has no axis of its own."""
     n = 0
     for e in jaxpr.eqns:
         if e.primitive.name == "dot_general":
@@ -37,13 +37,14 @@ def flops(jaxpr, matrices_only: bool = False) -> int:
             n += own if matrices or not matrices_only else 0
         if e.primitive.name == "ragged_dot_general":
             n += _ragged(e)
-        assert e.primitive.name not in ("while", "conv_general_dilated"), "the walk has no rule for it"
-        times = e.params["length"] if e.primitive.name == "scan" else 1
+        known = turns is not None or e.primitive.name != "while"
+        assert known and e.primitive.name != "conv_general_dilated", "the walk has no rule for it"
+        times = {"scan": e.params.get("length"), "while": turns}.get(e.primitive.name, 1)
         for v in e.params.values():
             for s in v if isinstance(v, (tuple, list)) else (v,):
                 inner = getattr(s, "jaxpr", s)
                 if hasattr(inner, "eqns"):
-                    n += times * flops(inner, matrices_only)
+                    n += times * flops(inner, matrices_only, turns)
     return n
 
 

@@ -8,7 +8,7 @@ isoflop bench decode                     prefill and decode; --contender=hf_llam
 isoflop bench startup                    from the start of a process to the first step, cold, cached, and of a second run
 isoflop bench checkpoint                 what saving in the background costs at 10M parameters (about five minutes on two cores)
 OPENBLAS_NUM_THREADS=1 isoflop bench laws    the vectorised fit against a scipy loop and the full grid of starts (ten minutes)
-isoflop bench layouts                    the same training on every layout of the devices here against one of them (five minutes on two cores)
+isoflop bench layouts                    the same training on every layout of the devices here against one of them (a quarter of an hour on two cores)
 isoflop bench train --scale=toy --contender=isoflop    the same in seconds, to see that it runs
 """
 

@@ -10,6 +10,7 @@ what is finished, takes over what died, halves the micro-batch once where memory
 what ended with status 75.
 """
 
+import dataclasses
 import importlib
 import os
 from collections import Counter
@@ -85,6 +86,7 @@ def submit(runs: list[Task], where: Where, workdir: str, report: Callable[..., N
     if not todo:
         return []
     engine = get(where)
-    engine.place(where, len(todo))
+    # of all runs, not of those left: how many share the machine decides the threads of each, and so its last bits
+    where = dataclasses.replace(where, workers=engine.place(where, len(runs)).workers)
     engine.submit(todo, where, workdir, report)
     return [f"run {t.id}: {why}" for t in todo if record.result(t.folder) is None and (why := record.failure(t.folder))]

@@ -136,13 +136,14 @@ class _Pool:
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
         self._todo, self._elsewhere, self._patience, self._looked = list(tasks), [], Patience(), 0.0
-        self._platform, _, self._count = place(where, len(tasks))
+        self._platform, _, count = place(where, len(tasks))
+        self._share = where.workers or count  # of the machine: one part in so many, also where fewer runs are left
         self._selector, self.workers, self.failed = selectors.DefaultSelector(), [], set()
-        for i in range(self._count):
+        for i in range(count):
             self.workers.append(self._start(i))
 
     def _start(self, index: int) -> _Worker:
-        w = _Worker(index, self._count, self._platform, self._workdir)
+        w = _Worker(index, self._share, self._platform, self._workdir)
         self._selector.register(w.process.stdout, selectors.EVENT_READ, w)
         return w
 

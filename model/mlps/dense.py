@@ -23,6 +23,11 @@ ACTIVATIONS = {
 KEPT = {"relu": 2, "gelu": 3, "gelu_exact": 3, "swiglu": 5, "geglu": 5}
 
 
+def hidden(act, before: dict):
+    """The hidden units, of what the matrices "gate" (where there is one) and "in" give."""
+    return act(before["gate"]) * before["in"] if "gate" in before else act(before["in"])
+
+
 def matrices(c: Model) -> int:
     """Matrices of D x F in one MLP or expert."""
     return 3 if ACTIVATIONS[c.activation][1] else 2

@@ -2,12 +2,14 @@
 
     block     assignments are laid out by expert in blocks of `moe_rows` rows; one batched matmul over blocks. Static shapes, nothing is
               dropped; at most E blocks of padding per group. The backward passes of dispatch and combine are gathers, not scatters.
+    loop      the same rows, one expert after the other, over the blocks that it has (loop.py): no block of padding is multiplied and no weight
+              copied. For one device's worth of tokens, and blocks wide enough for a matmul each.
     capacity  an expert has a fixed number of rows per routing group; what does not fit is dropped. For models with a capacity_factor.
     ragged    `jax.lax.ragged_dot` over assignments sorted by expert. (On CPU XLA computes it as all experts, masked.)
     all       every expert on every token, masked. The reference that the others are tested against.
 
 Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex) -> y_nD of one group of tokens. A dropped assignment has gate 0, so
-all four compute the same function; `rank` is its place in the queue of its expert, None in dropless models.
+all of them compute the same function; `rank` is its place in the queue of its expert, None in dropless models.
 """
 
 import functools
@@ -17,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model.mlps import routing
+from model.mlps import loop, routing
+from model.mlps.dense import hidden
 from model.params import product
 
 
@@ -85,7 +88,7 @@ def blocks(assignments: int, n_experts: int, rows: int) -> int:
 
 
 def layout(expert_A, n_experts: int, rows: int):
-    """Where each assignment goes. Returns (expert_N of each block, source per row or -1, slot per assignment)."""
+    """Where each assignment goes. Returns (blocks_E of each expert, one expert after the other; source per row or -1; slot per assignment)."""
     n_blocks = blocks(expert_A.size, n_experts, rows)
     hot_AE = jax.nn.one_hot(expert_A, n_experts, dtype=jnp.int32)
     rank_A = jnp.take_along_axis(jnp.cumsum(hot_AE, 0), expert_A[:, None], 1)[:, 0] - 1
@@ -93,8 +96,12 @@ def layout(expert_A, n_experts: int, rows: int):
     ends_E = jnp.cumsum(blocks_E)
     slot_A = (ends_E - blocks_E)[expert_A] * rows + rank_A
     source = jnp.full((n_blocks * rows,), -1, jnp.int32).at[slot_A].set(jnp.arange(expert_A.size, dtype=jnp.int32))
-    expert_N = jnp.minimum((jnp.arange(n_blocks)[:, None] >= ends_E).sum(1), n_experts - 1)
-    return expert_N, source, slot_A
+    return blocks_E, source, slot_A
+
+
+def owners(blocks_E, n_blocks: int):
+    """The expert of each block; the last one of blocks that nobody has."""
+    return jnp.minimum((jnp.arange(n_blocks)[:, None] >= jnp.cumsum(blocks_E)).sum(1), blocks_E.size - 1)
 
 
 def _mlp(x, w, act, times, spread):
@@ -104,8 +111,7 @@ def _mlp(x, w, act, times, spread):
         y = times(x, w[name])
         return y + spread(w[f"{name}_bias"]) if f"{name}_bias" in w else y
 
-    h = act(linear(x, "gate")) * linear(x, "in") if "gate" in w else act(linear(x, "in"))
-    return linear(h, "out")
+    return linear(hidden(act, {name: linear(x, name) for name in ("gate", "in") if name in w}), "out")
 
 
 def _combine(y_nSD, gate_nS):
@@ -136,11 +142,20 @@ def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
 
 
 def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
-    expert_N, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, ex.moe_rows)
+    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, ex.moe_rows)
     x_NRD = _dispatch(x_nD, source, slot_A, c.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
+    expert_N = owners(blocks_E, x_NRD.shape[0])
     times = lambda x, w_EDF: product("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
     y_NRD = _mlp(x_NRD, w, act, times, lambda b_EF: b_EF[expert_N][:, None])
     return _combine(_collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
+
+
+@_by_group
+def _loop(x_nD, expert_nS, gate_nS, w, act, c, ex):
+    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, ex.moe_rows)
+    x_rD = _dispatch(x_nD, source, slot_A, c.top_k)
+    y_rD = loop.experts(act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w)
+    return _combine(_collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
 def _exchange(x_GECD, there: bool):
@@ -221,16 +236,18 @@ def _all(x_nD, expert_nS, gate_nS, w, act, c, ex):
     return jnp.einsum("ned,ne->nd", y_nED, gate_nE.astype(y_nED.dtype))
 
 
-IMPLEMENTATIONS = {"block": _block, "capacity": _capacity, "ragged": _ragged, "all": _all}
+IMPLEMENTATIONS = {"block": _block, "loop": _loop, "capacity": _capacity, "ragged": _ragged, "all": _all}
 
 
 class Layout(NamedTuple):
-    """Of one implementation on a batch: `rows` that the experts' matrices multiply, padding included; how many experts' outputs are
-    `combined` for a token; `copies` of experts' matrices, whose gradients are summed over copies by a matmul with E."""
+    """Of one implementation on a batch: `rows` that the experts' matrices multiply at most, padding included; how many experts' outputs are
+    `combined` for a token; `copies` of experts' matrices, whose gradients are summed over copies by a matmul with E; whether all is `made` again
+    in the backward pass but what the activation takes."""
 
     rows: int
     combined: int
     copies: int = 0
+    made: bool = False
 
 
 def _block_layout(c, ex, tokens):
@@ -246,6 +263,7 @@ def _capacity_layout(c, ex, tokens):
 # `ragged` is counted by assignments, as it is written: where a backend has no kernel for it, it computes all experts on all rows, masked
 COUNTS = {
     "block": _block_layout,
+    "loop": lambda c, ex, tokens: _block_layout(c, ex, tokens)._replace(copies=0, made=True),
     "capacity": _capacity_layout,
     "ragged": lambda c, ex, tokens: Layout(tokens * c.top_k, c.top_k),
     "all": lambda c, ex, tokens: Layout(tokens * c.n_experts, c.n_experts),

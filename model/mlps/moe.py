@@ -88,7 +88,8 @@ def work(c: Model, ex: Execution, batch: int) -> Work:
     tokens, d, f = batch * c.seq_len, c.d_model, c.f_expert
     layout = dispatch.COUNTS[ex.moe](c, ex, tokens)
     matrix, combine = matrices(c) * d * f, 2 * tokens * layout.combined * d
-    held = layout.rows * (2 * d + KEPT[c.activation] * f) + layout.copies * matrix + tokens * c.top_k * d
+    hidden = matrices(c) - 1 if layout.made else KEPT[c.activation]
+    held = layout.rows * (2 * d + hidden * f) + layout.copies * matrix + tokens * c.top_k * d
     parts = [
         matmuls(2 * tokens * d * c.n_experts, kept=32 * tokens * c.n_experts),
         matmuls(2 * layout.rows * matrix, kept=held * size(ex), spare=layout.rows * f * size(ex)),

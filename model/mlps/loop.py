@@ -1,0 +1,92 @@
+"""Experts one after the other, each over the blocks of rows that it has: a loop whose length the routing decides. Nothing is multiplied for a
+block that holds no row, an expert's weights are read where they stand, and the gradients of its weights are summed where they stay.
+
+Reverse differentiation of a loop of unknown length is not jax's, so both directions are written here. Kept for the backward one: rows and what
+the activation takes.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from model.mlps.dense import hidden
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def experts(act, rows: int, x_rD, first_E, count_E, w):
+    """The experts' MLPs on a layout in blocks of `rows` rows: expert e has the `count_E[e]` blocks from `first_E[e]` on. Rows of blocks that no
+    expert has come back as zeros. `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out)."""
+    return _forward(act, rows, x_rD, first_E, count_E, w)[0]
+
+
+def _names(w) -> tuple[str, ...]:
+    return tuple(name for name in ("gate", "in") if name in w)
+
+
+def _linear(x, w, name):
+    y = jnp.dot(x, w[name])
+    return y + w[f"{name}_bias"] if f"{name}_bias" in w else y
+
+
+def _outer(x, g, total):
+    """total + x^T g, whichever way round XLA on CPU multiplies fast: the narrower side transposed (model/params.py, `product`)."""
+    a, b = (x, g) if x.shape[1] <= g.shape[1] else (g, x)
+    return total + jnp.dot(a.T, b, preferred_element_type=total.dtype)
+
+
+def _upright(total_Eab, w_Eab):
+    return total_Eab if total_Eab.shape == w_Eab.shape else total_Eab.swapaxes(1, 2)
+
+
+def _forward(act, rows, x_rD, first_E, count_E, w):
+    cut = lambda a, i: jax.lax.dynamic_slice_in_dim(a, i * rows, rows)
+    put = lambda a, b, i: jax.lax.dynamic_update_slice_in_dim(a, b, i * rows, 0)
+
+    def expert(made, of):
+        first, count, w = of
+
+        def block(i, made):
+            x = cut(x_rD, i)
+            before = {name: _linear(x, w, name) for name in _names(w)}
+            return jax.tree.map(lambda a, b: put(a, b, i), made, (before, _linear(hidden(act, before), w, "out")))
+
+        return jax.lax.fori_loop(first, first + count, block, made), None
+
+    empty_rF = jnp.zeros((x_rD.shape[0], w["in"].shape[-1]), x_rD.dtype)
+    made = {name: empty_rF for name in _names(w)}, jnp.zeros_like(x_rD)
+    (before, y_rD), _ = jax.lax.scan(expert, made, (first_E, count_E, w))
+    return y_rD, (x_rD, before, first_E, count_E, w)
+
+
+def _backward(act, rows, held, dy_rD):
+    x_rD, before_rF, first_E, count_E, w = held
+    cut = lambda a, i: jax.lax.dynamic_slice_in_dim(a, i * rows, rows)
+
+    def expert(dx_rD, of):
+        first, count, turned, zeros = of
+
+        def block(i, so_far):
+            dx_rD, dw = so_far
+            x, dy = cut(x_rD, i), cut(dy_rD, i)
+            h, pull = jax.vjp(functools.partial(hidden, act), {name: cut(a, i) for name, a in before_rF.items()})
+            of_result = {"out": dy, **pull(jnp.dot(dy, turned["out"]))[0]}
+            of_input = {"out": h, **{name: x for name in before_rF}}
+            dx = sum(jnp.dot(of_result[name], turned[name]) for name in before_rF)
+            new = {name: _outer(of_input[name], g, dw[name]) for name, g in of_result.items()}
+            new |= {b: dw[b] + of_result[b.removesuffix("_bias")].sum(0, dtype=dw[b].dtype) for b in dw if b.endswith("_bias")}
+            return jax.lax.dynamic_update_slice_in_dim(dx_rD, dx, i * rows, 0), new
+
+        return jax.lax.fori_loop(first, first + count, block, (dx_rD, zeros))
+
+    def zeros(name, a):
+        shape = a.shape[1:] if name.endswith("_bias") else sorted(a.shape[1:])
+        return jnp.zeros((a.shape[0], *shape), jnp.promote_types(a.dtype, jnp.float32))
+
+    turned = {name: w[name].swapaxes(1, 2) for name in (*_names(w), "out")}
+    of = first_E, count_E, turned, {name: zeros(name, a) for name, a in w.items()}
+    dx_rD, dw = jax.lax.scan(expert, jnp.zeros_like(x_rD), of)
+    return dx_rD, None, None, {name: (a if a.ndim == 2 else _upright(a, w[name])).astype(w[name].dtype) for name, a in dw.items()}
+
+
+experts.defvjp(_forward, _backward)
