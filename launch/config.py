@@ -82,7 +82,7 @@ class Where:
     mesh: str = ""  # such as data=2,fsdp=2,tensor=2; unnamed axes are 1; empty: all devices on data
     scan: bool = False  # one compiled body for all repetitions of the layer pattern: compiles faster when deep
     remat: bool = False  # recompute activations in the backward pass: less memory, more FLOPs
-    accumulate: int = 1  # micro-batches of a step, one after the other: activations of one at a time
+    accumulate: int = 1  # micro-batches of a step, at least, one after the other: activations of one at a time
     moe: str = "auto"  # auto | block | loop | capacity | ragged | all: see model/mlps/dispatch.py
     steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device
     log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run

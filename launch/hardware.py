@@ -1,5 +1,6 @@
 """What is known of devices: peaks for MFU, the fastest implementation, speed on CPU. What is not known stays unknown."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -19,13 +20,14 @@ class Choice(NamedTuple):
     steps_per_dispatch: int  # at most
     attention: tuple[int, int]  # from so many queries on, chunks of so many; 0: the whole map
     loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
+    micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
     loop: int = 0  # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device holds all; 0: never
 
 
 # cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
 # (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
 CHOICES = {
-    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), loop=2**15),
+    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**29, 2048), loop=2**15),
     "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
 }
@@ -37,6 +39,18 @@ def choice(platform: str) -> Choice:
 
 def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
     """The Execution that a Where asks for, with `auto` resolved. `groups` divides the micro-batch; `tokens` are those of a batch."""
+    asked = _execution(model, where, dtype, platform, groups, tokens)
+    (most, least), sequences = choice(platform).micro, tokens // model.seq_len
+    whole = groups * (model.routing_group if model.moe_layers else 1)  # sequences that no micro-batch may cut
+    while most and account.activations(model, asked, sequences // asked.accumulate // groups) > most:
+        where = dataclasses.replace(where, accumulate=2 * asked.accumulate)
+        if sequences % (where.accumulate * whole) or tokens // where.accumulate // groups < least:
+            break
+        asked = _execution(model, where, dtype, platform, groups, tokens)
+    return asked
+
+
+def _execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
     here = choice(platform)
     wide = here.loop and groups == 1 and model.d_model * model.f_expert >= here.loop
     best = "capacity" if model.capacity_factor else "loop" if wide else here.moe

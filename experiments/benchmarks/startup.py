@@ -35,7 +35,7 @@ def _once(run: Run, where: Where, place: str, name: str) -> dict:
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
     """Medians over `rounds` pairs of a cold and a cached process."""
     run = Run(model=Model(**SHAPES[scale]), data=Data(source="synthetic"), batch=2, horizon=Horizon(steps=1000), dtype="float32")
-    asked = config.set_fields(Job(run, Where(mesh="data=1", keep_final=False)), settings)
+    asked = config.set_fields(Job(run, Where(mesh="data=1", keep_final=False, steps_per_dispatch=1)), settings)
     config.check(asked.run)
     cold, cached = [], []
     for _ in range(rounds):
