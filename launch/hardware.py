@@ -21,13 +21,14 @@ class Choice(NamedTuple):
     attention: tuple[int, int]  # from so many queries on, chunks of so many; 0: the whole map
     loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
+    settle: bool = False  # Execution.settle, on one device and for unrolled layers
     loop: int = 0  # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device holds all; 0: never
 
 
 # cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
 # (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
 CHOICES = {
-    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**29, 2048), loop=2**15),
+    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**29, 2048), settle=True, loop=2**15),
     "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
 }
@@ -57,10 +58,8 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
     name = best if where.moe == "auto" else where.moe
     local = max(1, tokens // where.accumulate // groups)
     per_expert = max(1, local * model.top_k // model.n_experts)
-    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide; in a loop, which copies no
-    # weights for a block, half of that
-    part, most = (8, 128) if name == "loop" else (4, 256)
-    rows = min(most, max(16, 2 ** max(0, (per_expert // part).bit_length() - 1)))
+    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide
+    rows = min(128 if name == "loop" else 256, max(16, 2 ** max(0, (per_expert // 4).bit_length() - 1)))
     chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,
@@ -72,6 +71,7 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
         attention_chunk=here.attention[1] if model.seq_len >= here.attention[0] else 0,
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,
+        settle=here.settle and groups == 1 and not where.scan,
         accumulate=where.accumulate,
     )
 

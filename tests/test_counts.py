@@ -50,11 +50,12 @@ EXECUTIONS = {
     "scan-remat": Execution(scan=True, remat=True),
     **{f"{name}-{remat}": Execution(moe=name, moe_rows=8, remat=remat) for name in dispatch.IMPLEMENTATIONS for remat in (False, True)},
     "grouped": Execution(moe="block", moe_rows=4, moe_groups=2),
+    "settle": Execution(settle=True),
     "chunks": Execution(attention_chunk=6, loss_chunk=4),
     "chunks-remat": Execution(attention_chunk=6, loss_chunk=4, scan=True, remat=True),
 }
 QUICK = {
-    "post-norm-dense": ["remat"],
+    "post-norm-dense": ["remat", "settle"],
     "post-norm": ["remat", "all-True"],
     "latent-queries": ["remat", "chunks"],
     "grouped": ["chunks", "chunks-remat"],  # with a window

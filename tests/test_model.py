@@ -201,6 +201,8 @@ def _losses(c, ex, batch=4):
         Execution(moe="ragged"),
         Execution(moe_rows=8),
         Execution(moe_groups=2),
+        Execution(moe="loop", moe_rows=8, settle=True),
+        Execution(settle=True, remat=True, accumulate=2),
     ],
     ids=str,
 )

@@ -62,17 +62,18 @@ def _forward(act, rows, x_rD, first_E, count_E, w):
 def _backward(act, rows, held, dy_rD):
     x_rD, before_rF, first_E, count_E, w = held
     cut = lambda a, i: jax.lax.dynamic_slice_in_dim(a, i * rows, rows)
+    back = lambda g, w: jnp.einsum("rb,ab->ra", g, w)
 
     def expert(dx_rD, of):
-        first, count, turned, zeros = of
+        first, count, w, zeros = of
 
         def block(i, so_far):
             dx_rD, dw = so_far
             x, dy = cut(x_rD, i), cut(dy_rD, i)
             h, pull = jax.vjp(functools.partial(hidden, act), {name: cut(a, i) for name, a in before_rF.items()})
-            of_result = {"out": dy, **pull(jnp.dot(dy, turned["out"]))[0]}
+            of_result = {"out": dy, **pull(back(dy, w["out"]))[0]}
             of_input = {"out": h, **{name: x for name in before_rF}}
-            dx = sum(jnp.dot(of_result[name], turned[name]) for name in before_rF)
+            dx = sum(back(of_result[name], w[name]) for name in before_rF)
             new = {name: _outer(of_input[name], g, dw[name]) for name, g in of_result.items()}
             new |= {b: dw[b] + of_result[b.removesuffix("_bias")].sum(0, dtype=dw[b].dtype) for b in dw if b.endswith("_bias")}
             return jax.lax.dynamic_update_slice_in_dim(dx_rD, dx, i * rows, 0), new
@@ -83,8 +84,7 @@ def _backward(act, rows, held, dy_rD):
         shape = a.shape[1:] if name.endswith("_bias") else sorted(a.shape[1:])
         return jnp.zeros((a.shape[0], *shape), jnp.promote_types(a.dtype, jnp.float32))
 
-    turned = {name: w[name].swapaxes(1, 2) for name in (*_names(w), "out")}
-    of = first_E, count_E, turned, {name: zeros(name, a) for name, a in w.items()}
+    of = first_E, count_E, w, {name: zeros(name, a) for name, a in w.items()}
     dx_rD, dw = jax.lax.scan(expert, jnp.zeros_like(x_rD), of)
     return dx_rD, None, None, {name: (a if a.ndim == 2 else _upright(a, w[name])).astype(w[name].dtype) for name, a in dw.items()}
 
