@@ -11,7 +11,7 @@ import pytest
 from model import account, lm, mixers, mlps
 from model.config import Execution, Model, check
 from model.mixers import MIXERS
-from model.mlps import ACTIVATIONS, MLPS, dispatch
+from model.mlps import ACTIVATIONS, MLPS, dispatch, loop
 from model.norms import NORMS
 from model.positions import POSITIONS
 from tests import walk
@@ -109,8 +109,10 @@ def test_executed_flops_equal_the_walk(name, how):
     routing wants, the most that it can want."""
     c, ex = model(name), EXECUTIONS[how]
     counted, turns = account.work(c, ex, 4), None
-    if ex.moe == "loop":  # over the blocks of one of E experts
-        turns = Fraction(dispatch.blocks(4 * c.seq_len * c.top_k, c.n_experts, ex.moe_rows), c.n_experts)
+    if ex.moe == "loop":  # one of E experts over wide blocks, then over narrow ones: each as often as makes all rows
+        narrow = loop.narrow(ex.moe_rows)
+        rows = dispatch.blocks(4 * c.seq_len * c.top_k, c.n_experts, narrow) * narrow
+        turns = Fraction(rows, c.n_experts * (ex.moe_rows + narrow))
     assert walk.flops(walk.forward(c, ex, 4), turns=turns) == counted.forward
     assert walk.flops(walk.training(c, ex, 4), turns=turns) == counted.training(ex.remat) == account.executed_flops(c, ex, 4)
 

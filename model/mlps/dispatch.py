@@ -2,7 +2,7 @@
 
     block     assignments are laid out by expert in blocks of `moe_rows` rows; one batched matmul over blocks. Static shapes, nothing is
               dropped; at most E blocks of padding per group. The backward passes of dispatch and combine are gathers, not scatters.
-    loop      the same rows, one expert after the other, over the blocks that it has (loop.py): no block of padding is multiplied and no weight
+    loop      the same rows, one expert after the other, over the blocks that it has (loop.py): little padding is multiplied and no weight
               copied. For one device's worth of tokens, and blocks wide enough for a matmul each.
     capacity  an expert has a fixed number of rows per routing group; what does not fit is dropped. For models with a capacity_factor.
     ragged    `jax.lax.ragged_dot` over assignments sorted by expert. (On CPU XLA computes it as all experts, masked.)
@@ -152,7 +152,7 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
 
 @_by_group
 def _loop(x_nD, expert_nS, gate_nS, w, act, c, ex):
-    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, ex.moe_rows)
+    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, loop.narrow(ex.moe_rows))
     x_rD = _dispatch(x_nD, source, slot_A, c.top_k)
     y_rD = loop.experts(act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w)
     return _combine(_collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
@@ -255,6 +255,12 @@ def _block_layout(c, ex, tokens):
     return Layout(n_blocks * ex.moe_rows, c.top_k, n_blocks)
 
 
+def _loop_layout(c, ex, tokens):
+    rows = loop.narrow(ex.moe_rows)
+    n_blocks = ex.moe_groups * blocks(tokens * c.top_k // ex.moe_groups, c.n_experts, rows)
+    return Layout(n_blocks * rows, c.top_k, made=True)
+
+
 def _capacity_layout(c, ex, tokens):
     group = c.routing_group * c.seq_len
     return Layout(tokens // group * c.n_experts * routing.capacity(c, group), c.top_k)
@@ -263,7 +269,7 @@ def _capacity_layout(c, ex, tokens):
 # `ragged` is counted by assignments, as it is written: where a backend has no kernel for it, it computes all experts on all rows, masked
 COUNTS = {
     "block": _block_layout,
-    "loop": lambda c, ex, tokens: _block_layout(c, ex, tokens)._replace(copies=0, made=True),
+    "loop": _loop_layout,
     "capacity": _capacity_layout,
     "ragged": lambda c, ex, tokens: Layout(tokens * c.top_k, c.top_k),
     "all": lambda c, ex, tokens: Layout(tokens * c.n_experts, c.n_experts),

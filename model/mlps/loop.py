@@ -1,5 +1,6 @@
-"""Experts one after the other, each over the blocks of rows that it has: a loop whose length the routing decides. Nothing is multiplied for a
-block that holds no row, an expert's weights are read where they stand, and the gradients of its weights are summed where they stay.
+"""Experts one after the other, each over the rows that it has, in wide blocks and then in narrow ones: loops whose length the routing decides.
+Padding is less than a narrow block an expert, an expert's weights are read where they stand, and the gradients of its weights are summed where
+they stay.
 
 Reverse differentiation of a loop of unknown length is not jax's, so both directions are written here. Kept for the backward one: rows and what
 the activation takes.
@@ -13,10 +14,35 @@ import jax.numpy as jnp
 from model.mlps.dense import hidden
 
 
+PARTS = 4  # narrow blocks in a wide one
+
+
+def narrow(rows: int) -> int:
+    """Rows of a narrow block beside wide ones of `rows`."""
+    return max(1, rows // PARTS)
+
+
+def _over(rows: int, first, count, block, carry):
+    """`block(at, size, carry)` over `count` narrow blocks from the `first` on: as many of them at once as a wide one holds, then the rest."""
+    unit = narrow(rows)
+    parts = rows // unit
+    wide = count // parts
+    carry = jax.lax.fori_loop(0, wide, lambda i, c: block((first + parts * i) * unit, parts * unit, c), carry)
+    return jax.lax.fori_loop(parts * wide, count, lambda i, c: block((first + i) * unit, unit, c), carry)
+
+
+def _cut(a_r, at, size):
+    return jax.lax.dynamic_slice_in_dim(a_r, at, size)
+
+
+def _put(a_r, part, at):
+    return jax.lax.dynamic_update_slice_in_dim(a_r, part, at, 0)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def experts(act, rows: int, x_rD, first_E, count_E, w):
-    """The experts' MLPs on a layout in blocks of `rows` rows: expert e has the `count_E[e]` blocks from `first_E[e]` on. Rows of blocks that no
-    expert has come back as zeros. `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out)."""
+    """The experts' MLPs on a layout in narrow blocks (`rows` is the width of a wide one): expert e has the `count_E[e]` blocks from `first_E[e]` on.
+    Rows that no expert has come back as zeros. `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out)."""
     return _forward(act, rows, x_rD, first_E, count_E, w)[0]
 
 
@@ -40,18 +66,15 @@ def _upright(total_Eab, w_Eab):
 
 
 def _forward(act, rows, x_rD, first_E, count_E, w):
-    cut = lambda a, i: jax.lax.dynamic_slice_in_dim(a, i * rows, rows)
-    put = lambda a, b, i: jax.lax.dynamic_update_slice_in_dim(a, b, i * rows, 0)
-
     def expert(made, of):
         first, count, w = of
 
-        def block(i, made):
-            x = cut(x_rD, i)
+        def block(at, size, made):
+            x = _cut(x_rD, at, size)
             before = {name: _linear(x, w, name) for name in _names(w)}
-            return jax.tree.map(lambda a, b: put(a, b, i), made, (before, _linear(hidden(act, before), w, "out")))
+            return jax.tree.map(lambda a, b: _put(a, b, at), made, (before, _linear(hidden(act, before), w, "out")))
 
-        return jax.lax.fori_loop(first, first + count, block, made), None
+        return _over(rows, first, count, block, made), None
 
     empty_rF = jnp.zeros((x_rD.shape[0], w["in"].shape[-1]), x_rD.dtype)
     made = {name: empty_rF for name in _names(w)}, jnp.zeros_like(x_rD)
@@ -61,24 +84,23 @@ def _forward(act, rows, x_rD, first_E, count_E, w):
 
 def _backward(act, rows, held, dy_rD):
     x_rD, before_rF, first_E, count_E, w = held
-    cut = lambda a, i: jax.lax.dynamic_slice_in_dim(a, i * rows, rows)
     back = lambda g, w: jnp.einsum("rb,ab->ra", g, w)
 
     def expert(dx_rD, of):
         first, count, w, zeros = of
 
-        def block(i, so_far):
+        def block(at, size, so_far):
             dx_rD, dw = so_far
-            x, dy = cut(x_rD, i), cut(dy_rD, i)
-            h, pull = jax.vjp(functools.partial(hidden, act), {name: cut(a, i) for name, a in before_rF.items()})
+            x, dy = _cut(x_rD, at, size), _cut(dy_rD, at, size)
+            h, pull = jax.vjp(functools.partial(hidden, act), {name: _cut(a, at, size) for name, a in before_rF.items()})
             of_result = {"out": dy, **pull(back(dy, w["out"]))[0]}
             of_input = {"out": h, **{name: x for name in before_rF}}
             dx = sum(back(of_result[name], w[name]) for name in before_rF)
             new = {name: _outer(of_input[name], g, dw[name]) for name, g in of_result.items()}
             new |= {b: dw[b] + of_result[b.removesuffix("_bias")].sum(0, dtype=dw[b].dtype) for b in dw if b.endswith("_bias")}
-            return jax.lax.dynamic_update_slice_in_dim(dx_rD, dx, i * rows, 0), new
+            return _put(dx_rD, dx, at), new
 
-        return jax.lax.fori_loop(first, first + count, block, (dx_rD, zeros))
+        return _over(rows, first, count, block, (dx_rD, zeros))
 
     def zeros(name, a):
         shape = a.shape[1:] if name.endswith("_bias") else sorted(a.shape[1:])
