@@ -28,7 +28,7 @@ class Choice(NamedTuple):
 # cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
 # (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
 CHOICES = {
-    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**29, 2048), settle=True, loop=2**15),
+    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**27, 2048), settle=True, loop=2**15),
     "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
 }

@@ -102,7 +102,7 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
     contest.need_torch([n for n in names if CONTENDERS[n].peer])
     runs = {n: job(n, scale, settings).run for n in names}
     with tempfile.TemporaryDirectory() as place:
-        found = contest.run({n: command(n, scale, settings, place, 3 if scale == "full" else 2) for n in names}, rounds)
+        found = contest.run({n: command(n, scale, settings, place, 6 if scale == "full" else 2) for n in names}, rounds)
     first = runs[names[0]]
     for name, r in runs.items():
         counted = account.parameters(r.model)
