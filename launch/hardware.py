@@ -21,14 +21,14 @@ class Choice(NamedTuple):
     attention: tuple[int, int]  # from so many queries on, chunks of so many; 0: the whole map
     loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
-    settle: bool = False  # Execution.settle, on one device and for unrolled layers
+    settle: int = 0  # a residual stream of so many numbers or more: Execution.settle, on one device and in unrolled layers; 0: never
     loop: int = 0  # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device holds all; 0: never
 
 
 # cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
 # (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
 CHOICES = {
-    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**27, 2048), settle=True, loop=2**15),
+    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**27, 2048), settle=2**17, loop=2**15),
     "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
 }
@@ -71,7 +71,7 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
         attention_chunk=here.attention[1] if model.seq_len >= here.attention[0] else 0,
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,
-        settle=here.settle and groups == 1 and not where.scan,
+        settle=bool(here.settle) and local * model.d_model >= here.settle and groups == 1 and not where.scan,
         accumulate=where.accumulate,
     )
 
