@@ -52,6 +52,7 @@ def test_layouts_agree_with_one_device(name, mesh):
     assert not bench.excess(d, "float64"), d
 
 
+@pytest.mark.slow
 def test_layouts_agree_in_float32(name="moe capacity", mesh="data=2,expert=4"):
     d = differs(name, mesh, "float32", **bench.LAYOUTS[mesh])
     print(f"{name} on {mesh}: {d.rerouted[0]} of {d.rerouted[1]} choices of experts changed")

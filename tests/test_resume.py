@@ -201,7 +201,11 @@ def test_named_steps_are_hit_exactly(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "layouts", [("data=2,fsdp=2,tensor=2", "fsdp=2,tensor=2", "data=1"), ("data=1", "fsdp=4,tensor=2", "expert=2,data=2")]
+    "layouts",
+    [
+        ("data=2,fsdp=2,tensor=2", "fsdp=2,tensor=2", "data=1"),
+        pytest.param(("data=1", "fsdp=4,tensor=2", "expert=2,data=2"), marks=pytest.mark.slow),
+    ],
 )
 def test_elsewhere(layouts, tmp_path):
     """8 -> 4 -> 1 devices and back up: the state that is restored is the one that was saved, and the data goes on in order."""

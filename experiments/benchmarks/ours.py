@@ -53,21 +53,20 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def first_step(run: Run, where: Where, folder: str) -> float:
-    """Seconds from the call of the loop to the end of the first update."""
-    started, last = time.perf_counter(), 0
+def first_step(run: Run, where: Where, folder: str) -> tuple[float, float]:
+    """Seconds from the call of the loop until its first update is under way, and until it is done."""
+    started, marks = time.perf_counter(), []
 
     def progress(done, total):
-        nonlocal last
-        if last:
+        marks.append(time.perf_counter() - started)
+        if len(marks) == 2:
             raise _Done
-        last = done
 
     try:
         train.train(run, where, folder, progress)
     except _Done:
         pass
-    return time.perf_counter() - started
+    return marks[0], marks[1]
 
 
 def main() -> int:
@@ -84,11 +83,12 @@ def main() -> int:
     train.use_cache(where)
     say = lambda answer: answers.write(json.dumps(answer) + "\n")
     if spec.get("again"):  # startup: a second run of equal shape in this process, with another seed and learning rate
-        first = first_step(run, where, os.path.join(spec["folder"], "first"))
+        first_step(run, where, os.path.join(spec["folder"], "first"))
         say({"ready": True, "peak_bytes": peak()})
         other = dataclasses.replace(run, seed=run.seed + 1, optimizer=dataclasses.replace(run.optimizer, lr=2 * run.optimizer.lr))
         if sys.stdin.readline():
-            say({"first_step_s": first, "again_s": first_step(other, where, os.path.join(spec["folder"], "second"))})
+            begun, done = first_step(other, where, os.path.join(spec["folder"], "second"))
+            say({"again_begun_s": begun, "again_s": done})
         return 0
     try:
         turns = Turns(spec["steps"], run.batch * run.model.seq_len, say)
