@@ -46,7 +46,7 @@ def test_decode(capsys):
     assert found["isoflop_llama"]["prefill"][0] > 0
 
 
-@pytest.mark.parametrize("part", [pytest.param(p, marks=pytest.mark.slow) if p in ("dense", "moe") else p for p in gpu.PARTS])
+@pytest.mark.parametrize("part", [pytest.param(p, marks=pytest.mark.slow) if p in ("dense", "moe", "members") else p for p in gpu.PARTS])
 def test_gpu_parts_run_on_a_cpu(part, capsys):
     assert gpu.main([f"--part={part}", "--scale=toy"]) == 0
     first, *figures, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

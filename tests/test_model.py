@@ -196,9 +196,6 @@ def _losses(c, ex, batch=4):
 @pytest.mark.parametrize(
     "ex",
     [
-        Execution(scan=True, remat=True),
-        Execution(moe="all"),
-        Execution(moe="ragged"),
         Execution(moe_rows=8),
         Execution(moe_groups=2),
         Execution(moe="loop", moe_rows=8, settle=True),

@@ -249,6 +249,7 @@ def test_adding_budgets_keeps_run_ids():
     assert config.run_id(plan.make(job, "cpu").runs[0].run) == plan.make(job, "cpu").runs[0].id
 
 
+@pytest.mark.slow
 def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
     """No budget, no parabola, the entropy known: the report still stands."""
     argv = [
