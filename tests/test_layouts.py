@@ -45,7 +45,9 @@ def test_every_axis_is_tried():
         assert sum(meshes.parse(mesh)[axis] > 1 for mesh in bench.LAYOUTS) >= 2
 
 
-@pytest.mark.parametrize("name,mesh", [pytest.param(*q, marks=pytest.mark.slow) if q[0] == "moe ragged" else q for q in QUICK])
+@pytest.mark.parametrize(
+    "name,mesh", [pytest.param(*q, marks=pytest.mark.slow) if q[0] in ("moe ragged", "moe block") else q for q in QUICK]
+)
 def test_layouts_agree_with_one_device(name, mesh):
     """float64: loss to 1e-9 over 20 steps, every leaf of the gradient to 1e-8, router included."""
     d = differs(name, mesh, **bench.LAYOUTS[mesh])
