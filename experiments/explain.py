@@ -90,7 +90,8 @@ def _flops(d: dict) -> list[str]:
     for name, n in d["flops_per_token"].items():
         lines.append(f"  {name:<40}{n['forward']:>34,}{n['training']:>22,}")
     done = d["executed_flops_per_token"]
-    lines.append(f"  {'executed here':<40}{done['forward']:>34,.0f}{done['training']:>22,.0f}")
+    label = "executed here, at most" if d["assumed"].get("moe") == "loop" else "executed here"  # its routing decides
+    lines.append(f"  {label:<40}{done['forward']:>34,.0f}{done['training']:>22,.0f}")
     parts = [f"{d['forward_shares'][k]:.1%} {text}" for k, text in SHARES.items() if d["forward_shares"][k]]
     return [*lines, f"  Of the forward pass (matmul) {', '.join(parts)}."]
 
