@@ -249,8 +249,9 @@ def alone(workdir, *more) -> dict:
     return results(workdir)
 
 
+@pytest.mark.slow
 def test_a_few_faults(tmp_path):
-    """Two drivers on one folder, a worker killed and one told to stop: in the fast lane, and without the sweep to compare with."""
+    """Two drivers on one folder, a worker killed and one told to stop, in half a minute and without the sweep to compare with."""
     more = ["--set=sweep.families=dense", "--set=sweep.budgets=1e10", "--set=sweep.seeds=0,1,2", "--set=where.workers=1"]
     attack = Attack(tmp_path / "w", 0, [*more, "--set=where.checkpoint_every=500"])
     try:

@@ -99,8 +99,8 @@ def command(name: str, scale: str, settings: list[str], place: str, steps: int) 
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
     """The figures of every contender, and the first one's lead over each other."""
     names = names or list(DEFAULT[part])
-    contest.need_torch([n for n in names if CONTENDERS[n].peer])
     runs = {n: job(n, scale, settings).run for n in names}
+    contest.need_torch([n for n in names if CONTENDERS[n].peer])
     with tempfile.TemporaryDirectory() as place:
         found = contest.run({n: command(n, scale, settings, place, 6 if scale == "full" else 2) for n in names}, rounds)
     first = runs[names[0]]

@@ -34,12 +34,12 @@ def _command(name: str, scale: str, settings: list[str], place: str) -> tuple[li
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
     """tokens_per_s of a contender are those of decoding; `prefill_tokens_per_s` stand beside them."""
     names = names or ["isoflop_llama"]
+    c = training.job(names[0], scale, settings).run.model
     contest.need_torch([n for n in names if CONTENDERS[n]])
     rows, given, count = PROMPT[scale]
     with tempfile.TemporaryDirectory() as place:
         found = contest.run({n: _command(n, scale, settings, place) for n in names}, rounds)
     prefill = ", ".join(f"{n} {statistics.median(f['prefill']):,.0f} tokens/s" for n, f in found.items())
-    c = training.job(names[0], scale, settings).run.model
     return {
         "part": part,
         "what": f"decode: {rows} prompts of {given} tokens, {count} tokens after each; d_model {c.d_model}, {c.n_layers} layers, vocabulary {c.vocab_size}",
