@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data import pack, pipeline, tokenizers
@@ -68,11 +68,15 @@ def test_a_token_stands_for_its_own_text(folder, kind):
 
 @settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=80) | st.text(max_size=40).map(lambda s: s.encode("utf-8", "surrogatepass")))
+@example(b"\x00\t\x01")  # the tab is dropped for the character after it, which normalisation takes away
 def test_any_bytes_are_counted_once(folder, raw):
+    """What no token stands for is the end of the text, and nothing once normalised."""
     for kind in KINDS:
-        ids, sizes = tokenizers.load(data(folder, kind)).counted(raw)
+        t = tokenizers.load(data(folder, kind))
+        ids, sizes = t.counted(raw)
         assert ids.size == sizes.size and sizes.sum() <= len(raw) and sizes.max(initial=0) <= len(raw)
-        assert len(raw) - sizes.sum() == 0 or raw.decode("utf-8", "replace").rstrip() != raw.decode("utf-8", "replace") or not ids.size
+        rest = raw[sizes.sum() :].decode("utf-8", "replace")
+        assert not ids.size or not t._model.normalize(rest).strip("▁ "), (kind, rest)
 
 
 def test_bits_per_byte_of_one_code_agree_across_tokenizers(folder):
