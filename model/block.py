@@ -7,22 +7,16 @@ from model import norms
 from model.config import Execution, Model
 from model.mixers import MIXERS
 from model.mlps import MLPS
+from model.params import settled
 
 
 @jax.custom_vjp
 def _settled(x_BTD):
-    """`x_BTD`, whose gradient is one array before anything is made of it. XLA on CPU fuses sums into whoever reads them: in unrolled layers each
-    adds up the gradients of all layers above it anew, two or three times, and barriers are gone by then. A conditional it does not look
-    through; the other branch is for a gradient that is lost already."""
+    """`x_BTD`, whose gradient is settled: in unrolled layers each else adds up the gradients of all layers above it anew, two or three times."""
     return x_BTD
 
 
-def _settle(_, g_BTD):
-    first = g_BTD[0, 0, 0]
-    return (jax.lax.cond(first == first, lambda g: g, lambda g: g + jax.numpy.nan, g_BTD),)
-
-
-_settled.defvjp(lambda x_BTD: (x_BTD, None), _settle)
+_settled.defvjp(lambda x_BTD: (x_BTD, None), lambda _, g_BTD: (settled(g_BTD),))
 
 
 class Block(nn.Module):
@@ -37,10 +31,10 @@ class Block(nn.Module):
         c, (mixer, mlp) = self.c, self.kind
         before = lambda name, x: x if c.post_norm else norms.make(c, name)(x)
         after = lambda name, x: norms.make(c, name)(x) if c.post_norm else x
-        settled = _settled if self.ex.settle else lambda x: x
-        x_BTD = settled(x_BTD)
+        settle = _settled if self.ex.settle else lambda x: x
+        x_BTD = settle(x_BTD)
         y_BTD = MIXERS[mixer].module(c, self.ex, name="mixer")(before("norm_mixer", x_BTD), ctx)
-        x_BTD = settled(after("norm_mixer", x_BTD + y_BTD))
+        x_BTD = settle(after("norm_mixer", x_BTD + y_BTD))
         y_BTD, stats = MLPS[mlp].module(c, self.ex, name="mlp")(before("norm_mlp", x_BTD), ctx)
         x_BTD = after("norm_mlp", x_BTD + y_BTD)
         return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed")), stats

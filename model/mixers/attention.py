@@ -2,14 +2,14 @@
 asked: grouped-query (Ainslie et al. 2023, arXiv 2305.13245), multi-query (Shazeer 2019, arXiv 1911.02150). A window, a soft-cap of the
 scores, and norms of queries and keys are fields of the model."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from model import context, norms, positions
 from model.config import Execution, Model
+from model.mixers import chunked
 from model.params import Einsum, precise
 from model.work import Work, matmuls, size, total
 
@@ -18,7 +18,7 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
     """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in float32.
 
     Without a cache `ex.attention_chunk` queries at a time see the keys between the first and the last that any of them may see, and keep
-    nothing for the backward pass, which makes their part of the map again."""
+    one number a row for the backward pass, which makes their part of the map again."""
     if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
     if ex.attention == "cudnn" and fused(c) and ctx.slot is None:
@@ -26,16 +26,10 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
         return jax.nn.dot_product_attention(
             q_BTHK, k_BJMK, v_BJMK, scale=scale, is_causal=True, local_window_size=window, implementation="cudnn"
         )
-    one = functools.partial(_attend, c, scale=scale, dtype=ex.dtype)
     parts = spans(q_BTHK.shape[1], c.window, ex.attention_chunk)
-    if ctx.slot is not None or len(parts) == 1:
-        return one(ctx, q_BTHK, k_BJMK, v_BJMK)
-    out = []
-    for begin, first, last in parts:
-        part = functools.partial(one, context.Context(ctx.at[first:last], ctx.keys[begin:last]))
-        part = jax.checkpoint(part, prevent_cse=not ex.scan)
-        out.append(part(q_BTHK[:, first:last], k_BJMK[:, begin:last], v_BJMK[:, begin:last]))
-    return jnp.concatenate(out, 1)
+    if len(parts) > 1 and isinstance(ctx.at, np.ndarray):
+        return chunked.attend(c, ex, parts, scale, q_BTHK, k_BJMK, v_BJMK)
+    return _attend(c, ctx, q_BTHK, k_BJMK, v_BJMK, scale, ex.dtype)
 
 
 def fused(c: Model) -> bool:
@@ -43,24 +37,17 @@ def fused(c: Model) -> bool:
     return not c.attention_cap and c.positions != "alibi"
 
 
-def spans(length: int, window: int, chunk: int) -> list[tuple[int, int, int]]:
+def spans(length: int, window: int, chunk: int) -> tuple[tuple[int, int, int], ...]:
     """(first key, first query, end of both) of every chunk of queries; one chunk of everything for a length within `chunk`, or for 0."""
     if not chunk or length <= chunk:
-        return [(0, 0, length)]
+        return ((0, 0, length),)
     ends = [(first, min(first + chunk, length)) for first in range(0, length, chunk)]
-    return [(max(0, first - window + 1) if window else 0, first, last) for first, last in ends]
+    return tuple((max(0, first - window + 1) if window else 0, first, last) for first, last in ends)
 
 
 def _attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
-    scores_BHTJ = precise(jnp.einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK)) * scale
-    if c.attention_cap:
-        scores_BHTJ = c.attention_cap * jnp.tanh(scores_BHTJ / c.attention_cap)
-    bias = positions.POSITIONS[c.positions].bias(c, ctx.at, ctx.keys)
-    if bias is not None:
-        scores_BHTJ += bias
-    seen = context.visible(c, ctx)
-    seen = seen[:, None] if seen.ndim == 3 else seen
-    weights_BHTJ = jax.nn.softmax(jnp.where(seen, scores_BHTJ, -1e30), -1).astype(dtype)
+    raw_BHTJ = precise(jnp.einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK)) * scale
+    weights_BHTJ = jax.nn.softmax(chunked.masked(c, ctx, raw_BHTJ), -1).astype(dtype)
     return jnp.einsum("bhtj,bjhk->bthk", weights_BHTJ, v_BJMK)
 
 
