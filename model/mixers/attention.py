@@ -4,7 +4,6 @@ scores, and norms of queries and keys are fields of the model."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from model import context, norms, positions
@@ -27,7 +26,7 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
             q_BTHK, k_BJMK, v_BJMK, scale=scale, is_causal=True, local_window_size=window, implementation="cudnn"
         )
     parts = spans(q_BTHK.shape[1], c.window, ex.attention_chunk)
-    if len(parts) > 1 and isinstance(ctx.at, np.ndarray):
+    if ctx.slot is None and len(parts) > 1:
         return chunked.attend(c, ex, parts, scale, q_BTHK, k_BJMK, v_BJMK)
     return _attend(c, ctx, q_BTHK, k_BJMK, v_BJMK, scale, ex.dtype)
 

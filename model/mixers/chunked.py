@@ -38,8 +38,8 @@ def _heads(ex: Execution, a_BTHK, axes: str = "BHTK"):
 
 
 def _scores(c, parts, scale, q_BHTK, k_BHKT):
-    """(chunk, its raw scores, what its softmax takes), one by one. Its products have a left side whose last axis is contracted and a right
-    side whose first is, as XLA on CPU wants them (LOG.md, 2026-11-25)."""
+    """Of every chunk: (its queries, its keys, raw scores, what its softmax takes). Their product has a left side whose last axis is
+    contracted and a right side whose first is, as XLA on CPU wants it (LOG.md, 2026-11-25)."""
     for begin, first, last in parts:
         raw_BHTJ = precise(jnp.einsum("bhtk,bhkj->bhtj", q_BHTK[:, :, first:last], k_BHKT[..., begin:last])) * scale
         ctx = context.Context(np.arange(first, last), np.arange(begin, last))
@@ -62,7 +62,7 @@ def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
 
 def _backward(c, ex, parts, scale, kept, g_BTHK):
     q_BTHK, k_BTHK, v_BTHK, out_BTHK, logs_BHT = kept
-    # of each row of the map, its gradient along the row itself
+    # what softmax takes off a row of its gradient: weights times their gradients, summed, which is the output times its own
     along_BHT = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)
     q_BHTK, k_BHTK, g_BHTK = (_heads(ex, a) for a in (q_BTHK, k_BTHK, g_BTHK))
     k_BHKT, v_BHKT = (_heads(ex, a, "BHKT") for a in (k_BTHK, v_BTHK))
