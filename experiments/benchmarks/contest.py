@@ -24,7 +24,7 @@ def need_torch(names) -> None:
     """Raises UserError where a contender wants a package of the extra `bench` that is not installed. Imports none."""
     missing = [m for m in ("torch", "transformers") if importlib.util.find_spec(m) is None]
     if missing and names:
-        raise UserError(f"--contender={names[0]} needs {' and '.join(missing)}: pip install -e '.[bench]', or leave it out")
+        raise UserError(f"contender {names[0]} needs {' and '.join(missing)}: pip install -e '.[bench]', or name others by --contender")
 
 
 class Contender:
