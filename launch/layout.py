@@ -5,6 +5,7 @@ Nothing here needs a device but `initial`: a mesh of a described topology compil
 
 import contextlib
 import functools
+import gc
 from typing import Any, NamedTuple
 
 import jax
@@ -31,9 +32,16 @@ class Layout(NamedTuple):
 
 @contextlib.contextmanager
 def ambient(mesh):
-    """The mesh and the rules that the model's logical axes are read by while it is traced."""
-    with jax.set_mesh(mesh), nn.logical_axis_rules(meshes.RULES):
-        yield
+    """The mesh and the rules that the model's logical axes are read by while it is traced. No garbage is collected meanwhile: tracing makes
+    many objects that stay, and looking through them again and again is a third of its time."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        with jax.set_mesh(mesh), nn.logical_axis_rules(meshes.RULES):
+            yield
+    finally:
+        if collected:
+            gc.enable()
 
 
 def lay(model: Model, optimizer: optim.Optimizer, ex: Execution, mesh) -> Layout:

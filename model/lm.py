@@ -51,9 +51,9 @@ class LM(nn.Module):
             x_BTD, s = scanned(c, ex, name="groups")(x_BTD, ctx)
             stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), s)] if s else []
         else:
-            kept = []
+            kept, traced_once = [], nn.jit(Group)
             for g in range(groups(c)):
-                x_BTD, s = Group(c, ex, name=f"group_{g}")(x_BTD, ctx)
+                x_BTD, s = traced_once(c, ex, name=f"group_{g}")(x_BTD, ctx)
                 kept += [s] if s else []
             stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stack(kept))] if kept else []
         stats = jax.tree.map(lambda *a: jnp.concatenate(a), *stats) if stats else {}

@@ -1,6 +1,7 @@
 """Identity, overrides, layouts, resumes, records, and the local engine's choices."""
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 
 from data.config import Data
-from launch import config, hardware, mesh, record, train
+from launch import config, hardware, layout, mesh, record, train
 from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch import engines
 from launch.engines import local
 from launch.record import RecordError
-from model.config import Model
+from model.config import Execution, Model
 from model.optim import Optimizer
 
 DENSE = Model(vocab_size=320, seq_len=24, d_model=16, n_layers=2, n_heads=2, d_ff=32, n_experts=4)
@@ -163,6 +164,18 @@ def test_learning_rate_reuses_the_program(tmp_path):
         dataclasses.replace(BASE, dtype="float32", horizon=Horizon(steps=99), seed=4, optimizer=Optimizer(lr=0.5, weight_decay=0.1)), ALONE
     )
     assert a is b
+
+
+@pytest.mark.parametrize("model", [DENSE, MOE], ids=["dense", "moe"])
+def test_a_start_traces_a_layer_once(model):
+    """However deep the model is; and garbage is collected again afterwards."""
+
+    def products(depth):
+        c = dataclasses.replace(model, n_layers=depth)
+        l = layout.lay(c, Optimizer(), Execution(), mesh.make(mesh.parse("data=1"), jax.devices()[:1]))
+        return layout.lower_step(l, 2).as_text().count("stablehlo.dot_general")
+
+    assert products(6) == products(2) > 10 and gc.isenabled()
 
 
 def test_text_run_counts_bytes(tmp_path):
