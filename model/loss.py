@@ -67,7 +67,7 @@ def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
         g_BCV = g_BCV.astype(x_BTD.dtype)
         # (D, V): XLA on CPU multiplies that way round half as fast again
         dw_GDV += jnp.einsum("gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype)
-        loss = (lse_BC - jnp.where(hit_BCV, logits_BCV, 0).sum(-1)).sum()
+        loss = (lse_BC - jnp.take_along_axis(logits_BCV, targets_BC[..., None], -1)[..., 0]).sum()
         return dw_GDV, (loss, jnp.einsum("bcv,vd->bcd", g_BCV, w))
 
     zeros_GDV = jnp.zeros((ex.loss_groups, *w_VD.shape[::-1]), w_VD.dtype)

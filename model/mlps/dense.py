@@ -19,13 +19,25 @@ ACTIVATIONS = {
     "swiglu": (jax.nn.silu, True),
     "geglu": (jax.nn.gelu, True),
 }
-# arrays of the hidden width that the backward pass wants: what goes in, what comes out, and between them what XLA does not make again
-KEPT = {"relu": 2, "gelu": 3, "gelu_exact": 3, "swiglu": 5, "geglu": 5}
 
 
 def hidden(act, before: dict):
     """The hidden units, of what the matrices "gate" (where there is one) and "in" give."""
     return act(before["gate"]) * before["in"] if "gate" in before else act(before["in"])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def activated(act, before: dict):
+    """`hidden`, of which the backward pass keeps what goes in, and makes the nonlinearity again."""
+    return hidden(act, before)
+
+
+def _activated_bwd(act, before, g):
+    before = jax.lax.optimization_barrier(before)  # or XLA finds the nonlinearity of the forward pass, and keeps it
+    return jax.vjp(functools.partial(hidden, act), before)[1](g)
+
+
+activated.defvjp(lambda act, before: (hidden(act, before), before), _activated_bwd)
 
 
 def matrices(c: Model) -> int:
@@ -51,7 +63,7 @@ class Dense(nn.Module):
         act, gated = ACTIVATIONS[c.activation]
         make = functools.partial(Einsum, dtype=self.ex.dtype, bias=c.mlp_bias)
         up = lambda name: make("btd,df->btf", (c.d_model, width), ("embed", "mlp"), c.d_model, name=name)(x_BTD)
-        h_BTF = act(up("gate")) * up("in") if gated else act(up("in"))
+        h_BTF = activated(act, {name: up(name) for name in (("gate", "in") if gated else ("in",))})
         down = make("btf,fd->btd", (width, c.d_model), ("mlp", "embed"), width, gain=(2 * c.n_layers) ** -0.5, name="out")
         return down(h_BTF), {}
 
@@ -69,10 +81,11 @@ def multiplied(c: Model) -> int:
 
 
 def work(c: Model, ex: Execution, batch: int, width: int = 0) -> Work:
-    """`width` 0 stands for d_ff. The last matmul ends the layer, unless a norm comes after it."""
+    """`width` 0 stands for d_ff. The last matmul ends the layer, unless a norm comes after it. Kept of the hidden width: what goes into the
+    nonlinearity and what comes out, as many arrays as there are matrices."""
     tokens, width = batch * c.seq_len, width or c.d_ff
     one, hidden = 2 * tokens * c.d_model * width, tokens * width * size(ex)
-    return matmuls(matrices(c) * one, 0 if c.post_norm else one, KEPT[c.activation] * hidden, hidden)
+    return matmuls(matrices(c) * one, 0 if c.post_norm else one, matrices(c) * hidden, hidden)
 
 
 def check(c: Model) -> None:

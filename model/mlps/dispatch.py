@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.mlps import loop, routing
-from model.mlps.dense import hidden
+from model.mlps.dense import activated
 from model.params import product
 
 
@@ -111,7 +111,7 @@ def _mlp(x, w, act, times, spread):
         y = times(x, w[name])
         return y + spread(w[f"{name}_bias"]) if f"{name}_bias" in w else y
 
-    return linear(hidden(act, {name: linear(x, name) for name in ("gate", "in") if name in w}), "out")
+    return linear(activated(act, {name: linear(x, name) for name in ("gate", "in") if name in w}), "out")
 
 
 def _combine(y_nSD, gate_nS):
@@ -242,7 +242,7 @@ IMPLEMENTATIONS = {"block": _block, "loop": _loop, "capacity": _capacity, "ragge
 class Layout(NamedTuple):
     """Of one implementation on a batch: `rows` that the experts' matrices multiply at most, padding included; how many experts' outputs are
     `combined` for a token; `copies` of experts' matrices, whose gradients are summed over copies by a matmul with E; whether all is `made` again
-    in the backward pass but what the activation takes."""
+    in the backward pass but what the nonlinearity takes."""
 
     rows: int
     combined: int

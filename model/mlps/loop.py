@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from model.mlps.dense import hidden
 
 
-PARTS = 4  # narrow blocks in a wide one
+PARTS = 8  # narrow blocks in a wide one
 
 
 def narrow(rows: int) -> int:
@@ -58,7 +58,7 @@ def _linear(x, w, name):
 def _outer(x, g, total):
     """total + x^T g, whichever way round XLA on CPU multiplies fast: the narrower side transposed (model/params.py, `product`)."""
     a, b = (x, g) if x.shape[1] <= g.shape[1] else (g, x)
-    return total + jnp.dot(a.T, b, preferred_element_type=total.dtype)
+    return total + jnp.dot(jax.lax.optimization_barrier(a.T), b, preferred_element_type=total.dtype)
 
 
 def _upright(total_Eab, w_Eab):
@@ -87,7 +87,8 @@ def _backward(act, rows, held, dy_rD):
     back = lambda g, w: jnp.einsum("rb,ab->ra", g, w)
 
     def expert(dx_rD, of):
-        first, count, w, zeros = of
+        first, count, w = of
+        none = {name: zeros(name, a) for name, a in w.items()}
 
         def block(at, size, so_far):
             dx_rD, dw = so_far
@@ -100,14 +101,13 @@ def _backward(act, rows, held, dy_rD):
             new |= {b: dw[b] + of_result[b.removesuffix("_bias")].sum(0, dtype=dw[b].dtype) for b in dw if b.endswith("_bias")}
             return _put(dx_rD, dx, at), new
 
-        return _over(rows, first, count, block, (dx_rD, zeros))
+        return _over(rows, first, count, block, (dx_rD, none))
 
     def zeros(name, a):
-        shape = a.shape[1:] if name.endswith("_bias") else sorted(a.shape[1:])
-        return jnp.zeros((a.shape[0], *shape), jnp.promote_types(a.dtype, jnp.float32))
+        shape = a.shape if name.endswith("_bias") else sorted(a.shape)
+        return jnp.zeros(shape, jnp.promote_types(a.dtype, jnp.float32))
 
-    of = first_E, count_E, w, {name: zeros(name, a) for name, a in w.items()}
-    dx_rD, dw = jax.lax.scan(expert, jnp.zeros_like(x_rD), of)
+    dx_rD, dw = jax.lax.scan(expert, jnp.zeros_like(x_rD), (first_E, count_E, w))
     return dx_rD, None, None, {name: (a if a.ndim == 2 else _upright(a, w[name])).astype(w[name].dtype) for name, a in dw.items()}
 
 

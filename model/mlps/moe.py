@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from model.config import Execution, Model
 from model.mlps import dense, dispatch, routing
-from model.mlps.dense import ACTIVATIONS, KEPT, Dense, biases, matrices
-from model.params import declare, precise
+from model.mlps.dense import ACTIVATIONS, Dense, biases, matrices
+from model.params import declare, precise, product
 from model.work import Work, matmuls, size, total
 
 
@@ -44,7 +44,7 @@ class MoE(nn.Module):
         decoding = ctx is not None and ctx.slot is not None
         router_DE = declare(self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5)
         w, bias_E = self._weights(), self._selection_bias()
-        logits_BTE = jnp.einsum("btd,de->bte", precise(x_BTD), router_DE)
+        logits_BTE = product("btd,de->bte", precise(x_BTD), router_DE)
         r = routing.route(c, logits_BTE, bias_E, dropless=decoding)
         self.sow("intermediates", "expert", r.expert_BTS)  # for whoever asks which experts were chosen
         if c.selection_bias and self.is_mutable_collection("load"):
@@ -88,7 +88,7 @@ def work(c: Model, ex: Execution, batch: int) -> Work:
     tokens, d, f = batch * c.seq_len, c.d_model, c.f_expert
     layout = dispatch.COUNTS[ex.moe](c, ex, tokens)
     matrix, combine = matrices(c) * d * f, 2 * tokens * layout.combined * d
-    hidden = matrices(c) - 1 if layout.made else KEPT[c.activation]
+    hidden = matrices(c) - layout.made
     held = layout.rows * (2 * d + hidden * f) + layout.copies * matrix + tokens * c.top_k * d
     parts = [
         matmuls(2 * tokens * d * c.n_experts, kept=32 * tokens * c.n_experts),
