@@ -131,9 +131,9 @@ def cpu_name() -> str:
 
 
 # GFLOP/s (matmul convention) of one pinned core of two by d_model, and seconds to trace and compile one shape; measured on 2 AMD
-# EPYC vCPUs on 2026-11-24 (docs/benchmarks.md)
+# EPYC vCPUs on 2026-11-24 and 25 (docs/benchmarks.md)
 CPU_RATE = {"dense": {16: 13, 24: 17, 32: 24, 48: 29, 64: 32}, "moe": {16: 10.5, 24: 15, 32: 18, 48: 20, 64: 23}}
-CPU_COMPILE = {"dense": 4.0, "moe": 6.5}
+CPU_COMPILE = {"dense": 3.2, "moe": 5.0}
 CPU_SOURCE = "table: measured on 2 AMD EPYC vCPUs, one core a worker, 2026-11-24; another CPU differs (--calibrate measures this one)"
 
 

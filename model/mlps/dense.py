@@ -45,6 +45,12 @@ def matrices(c: Model) -> int:
     return 3 if ACTIVATIONS[c.activation][1] else 2
 
 
+def kept(c: Model) -> int:
+    """Arrays of the hidden width that the backward pass wants: what goes into the nonlinearity and what comes out, and of a gated one its slope,
+    which XLA on CPU makes again early."""
+    return matrices(c) + ACTIVATIONS[c.activation][1]
+
+
 def biases(c: Model, width: int) -> int:
     """Biases of one MLP or expert of hidden `width`."""
     return ((matrices(c) - 1) * width + c.d_model) * c.mlp_bias
@@ -81,11 +87,10 @@ def multiplied(c: Model) -> int:
 
 
 def work(c: Model, ex: Execution, batch: int, width: int = 0) -> Work:
-    """`width` 0 stands for d_ff. The last matmul ends the layer, unless a norm comes after it. Kept of the hidden width: what goes into the
-    nonlinearity and what comes out, as many arrays as there are matrices."""
+    """`width` 0 stands for d_ff. The last matmul ends the layer, unless a norm comes after it."""
     tokens, width = batch * c.seq_len, width or c.d_ff
     one, hidden = 2 * tokens * c.d_model * width, tokens * width * size(ex)
-    return matmuls(matrices(c) * one, 0 if c.post_norm else one, matrices(c) * hidden, hidden)
+    return matmuls(matrices(c) * one, 0 if c.post_norm else one, kept(c) * hidden, hidden)
 
 
 def check(c: Model) -> None:

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from model.config import Execution, Model
 from model.mlps import dense, dispatch, routing
-from model.mlps.dense import ACTIVATIONS, Dense, biases, matrices
+from model.mlps.dense import ACTIVATIONS, Dense, biases, kept, matrices
 from model.params import declare, precise, product
 from model.work import Work, matmuls, size, total
 
@@ -88,7 +88,7 @@ def work(c: Model, ex: Execution, batch: int) -> Work:
     tokens, d, f = batch * c.seq_len, c.d_model, c.f_expert
     layout = dispatch.COUNTS[ex.moe](c, ex, tokens)
     matrix, combine = matrices(c) * d * f, 2 * tokens * layout.combined * d
-    hidden = matrices(c) - layout.made
+    hidden = matrices(c) - 1 if layout.made else kept(c)
     held = layout.rows * (2 * d + hidden * f) + layout.copies * matrix + tokens * c.top_k * d
     parts = [
         matmuls(2 * tokens * d * c.n_experts, kept=32 * tokens * c.n_experts),
