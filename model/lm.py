@@ -51,6 +51,7 @@ class LM(nn.Module):
             x_BTD, s = scanned(c, ex, name="groups")(x_BTD, ctx)
             stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), s)] if s else []
         else:
+            # anew in every call: what is traced depends on the rules of the logical axes, which jit's cache does not look at
             kept, traced_once = [], nn.jit(Group)
             for g in range(groups(c)):
                 x_BTD, s = traced_once(c, ex, name=f"group_{g}")(x_BTD, ctx)
