@@ -85,13 +85,6 @@ def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:
     return max(n for n in range(1, min(most, model.seq_len) + 1) if model.seq_len % n == 0)
 
 
-def steps_per_dispatch(model: Model, platform: str, tokens: int) -> int:
-    """Updates of one call of the compiled program: as many as hide the time between calls behind tiny steps, one where a step is long, so
-    that metrics, saves and a request to stop wait for no more than a fraction of a second."""
-    step = account.flops_per_token(model)["matmul"] * tokens
-    return max(1, min(choice(platform).steps_per_dispatch, round(1e10 / step)))
-
-
 @functools.lru_cache(maxsize=1)
 def probe() -> tuple[str, int]:
     """(platform, local devices) without taking an accelerator in this process: asked of a child where one may be present."""

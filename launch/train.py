@@ -24,6 +24,7 @@ from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
 from launch.layout import Layout
 from launch.meter import Clock, Meter
+from launch.pace import Pace
 from launch.session import Session, hold
 from model import account, optim, params, step
 from model.config import Execution
@@ -86,7 +87,8 @@ def program(run: Run, where: Where) -> Program:
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
     o = run.optimizer
     static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)
-    dispatch = where.steps_per_dispatch or hardware.steps_per_dispatch(run.model, platform, run.batch * run.model.seq_len)
+    # several processes call in step, and their clocks differ
+    dispatch = where.steps_per_dispatch or (hardware.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1)
     return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
 
 
@@ -202,7 +204,8 @@ def train(
         session.phase("step")
         clock.lap("restore")
         gauge = energy.Gauge(jax.local_device_count(), meta.get("joules", None if meta else 0.0))
-        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta, gauge)
+        pace = Pace(p.dispatch, where.steps_per_dispatch)
+        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta, gauge, pace)
         used = gauge.record()
         clock.lap("train")
         session.phase("evaluate")
@@ -245,13 +248,13 @@ def _check_init(run: Run, where: Where) -> None:
     folder.load(where.init_from, run.model)
 
 
-def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta, gauge):
+def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta, gauge, pace):
     """From step `session.done` to `total`, or to a verdict. Batches are read while the device computes; metrics are read one
     dispatch late. Returns (state, bytes, seconds)."""
     counted_bytes, before, started = meta.get("bytes", 0), meta.get("seconds", 0.0), time.perf_counter()
     pending = None
     while session.done < total and not watch.verdict:
-        done, count = session.done, min(p.dispatch, session.next_stop() - session.done)
+        done, count = session.done, min(pace.count(), session.next_stop() - session.done)
         read = [dataset.counted_batch(done + i, run.batch) for i in range(count)]
         rows, text_bytes = np.stack([tokens for tokens, _ in read]), np.array([sizes.sum() for _, sizes in read])
         padded = np.concatenate([rows, np.zeros((p.dispatch - count, *rows.shape[1:]), np.int32)])
@@ -260,6 +263,7 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
         )
         if pending:
             meter.add(*pending)
+            pace.finished(len(pending[1]))
         pending = (done, text_bytes, metrics)
         counted_bytes, session.done = counted_bytes + int(text_bytes.sum()), done + count
         progress(session.done, total)
@@ -268,6 +272,7 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
         if told or session.due():
             meter.add(*pending)
             pending = None
+            pace.paused()
             seconds = before + time.perf_counter() - started
             spent = {"seconds": seconds, "joules": gauge.total()}
             kept = {"step": session.done, "bytes": counted_bytes, **spent, "meter": meter.state(), "watch": watch.state()}

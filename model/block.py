@@ -19,6 +19,16 @@ def _settled(x_BTD):
 _settled.defvjp(lambda x_BTD: (x_BTD, None), lambda _, g_BTD: (settled(g_BTD),))
 
 
+@jax.custom_vjp
+def _whole(x_BTD):
+    """`x_BTD` settled, its gradient as it comes. The weights' gradients want a norm's output transposed, and XLA else makes the norm again for
+    that, down the columns."""
+    return settled(x_BTD)
+
+
+_whole.defvjp(lambda x_BTD: (settled(x_BTD), None), lambda _, g_BTD: (g_BTD,))
+
+
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)); with post_norm, norm(x + mixer(x)), then norm(x + mlp(x))."""
 
@@ -29,9 +39,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
         c, (mixer, mlp) = self.c, self.kind
-        before = lambda name, x: x if c.post_norm else norms.make(c, name)(x)
+        settle, whole = (_settled, _whole) if self.ex.settle else (lambda x: x,) * 2
+        before = lambda name, x: x if c.post_norm else whole(norms.make(c, name)(x))
         after = lambda name, x: norms.make(c, name)(x) if c.post_norm else x
-        settle = _settled if self.ex.settle else lambda x: x
         x_BTD = settle(x_BTD)
         y_BTD = MIXERS[mixer].module(c, self.ex, name="mixer")(before("norm_mixer", x_BTD), ctx)
         x_BTD = settle(after("norm_mixer", x_BTD + y_BTD))

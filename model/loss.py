@@ -59,15 +59,17 @@ def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
     def one(dw_GDV, part):
         x_BCD, targets_BC = part
         logits_BCV = logits(x_BCD, w, cap)
-        lse_BC = jax.nn.logsumexp(logits_BCV, -1)
+        most_BC1 = logits_BCV.max(-1, keepdims=True)
+        weights_BCV = jnp.exp(logits_BCV - most_BC1)  # once, for the sum and for the gradient
+        sum_BC1 = weights_BCV.sum(-1, keepdims=True)
         hit_BCV = targets_BC[..., None] == jnp.arange(w.shape[0])
-        g_BCV = (jnp.exp(logits_BCV - lse_BC[..., None]) - hit_BCV) / targets_BT.size
+        g_BCV = weights_BCV * (1 / (sum_BC1 * targets_BT.size)) - hit_BCV * (1 / targets_BT.size)
         if cap:
             g_BCV *= 1 - (logits_BCV / cap) ** 2
         g_BCV = g_BCV.astype(x_BTD.dtype)
         # (D, V): XLA on CPU multiplies that way round half as fast again
         dw_GDV += jnp.einsum("gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype)
-        loss = (lse_BC - jnp.take_along_axis(logits_BCV, targets_BC[..., None], -1)[..., 0]).sum()
+        loss = (most_BC1 + jnp.log(sum_BC1) - jnp.take_along_axis(logits_BCV, targets_BC[..., None], -1)).sum()
         return dw_GDV, (loss, jnp.einsum("bcv,vd->bcd", g_BCV, w))
 
     zeros_GDV = jnp.zeros((ex.loss_groups, *w_VD.shape[::-1]), w_VD.dtype)

@@ -16,6 +16,7 @@ from launch import config, hardware, layout, mesh, record, train
 from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch import engines
 from launch.engines import local
+from launch.pace import SECONDS, Pace
 from launch.record import RecordError
 from model.config import Execution, Model
 from model.optim import Optimizer
@@ -176,6 +177,28 @@ def test_a_start_traces_a_layer_once(model):
         return layout.lower_step(l, 2).as_text().count("stablehlo.dot_general")
 
     assert products(6) == products(2) > 10 and gc.isenabled()
+
+
+def test_a_call_holds_as_many_updates_as_the_quickest_would_do_in_time(monkeypatch):
+    clock = iter([100, 103, 104, 104.8, 110, 120, 200, 201])
+    monkeypatch.setattr("launch.pace.time.perf_counter", lambda: next(clock))
+    pace, counts = Pace(most=15), []
+    for updates in (1, 1, 1, 4, 4):  # taking, after the first: 3 s, 1 s, 0.2 s each, 1.3 s each
+        pace.finished(updates)
+        counts.append(pace.count())
+    assert counts == [1, int(SECONDS / 3), int(SECONDS), 15, 15]
+    pace.paused()
+    for updates in (20, 20):  # the second: 80 s of a machine that slept
+        pace.finished(updates)
+    assert pace.count() == 15
+    assert Pace(most=20, always=7).count() == 7 and Pace(most=20).count() == 1
+
+
+def test_the_loop_goes_by_the_clock(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(Pace, "count", lambda self: 1 + len(done) % 3)
+    train.train(dataclasses.replace(BASE, seed=5), ALONE, str(tmp_path / "a"), lambda n, total: done.append(n))
+    assert done == [1, 3, 6, 7, 9, 12]
 
 
 def test_text_run_counts_bytes(tmp_path):

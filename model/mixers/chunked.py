@@ -31,9 +31,9 @@ def attend(c: Model, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, 
     return _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK)[0]
 
 
-def _heads(ex: Execution, a_BTHK, axes: str = "BHTK"):
-    """A copy with the heads first, whole: XLA on CPU else makes every chunk's own, and transposes the same keys once a chunk."""
-    moved = a_BTHK.transpose(["BTHK".index(axis) for axis in axes])
+def _turned(ex: Execution, a, *axes: int):
+    """A transposed copy, whole: XLA on CPU else makes every chunk's own, and transposes the same keys once a chunk."""
+    moved = a.transpose(axes)
     return settled(moved) if ex.settle else moved
 
 
@@ -47,7 +47,7 @@ def _scores(c, parts, scale, q_BHTK, k_BHKT):
 
 
 def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
-    q_BHTK, k_BHKT, v_BHTK = _heads(ex, q_BTHK), _heads(ex, k_BTHK, "BHKT"), _heads(ex, v_BTHK)
+    q_BHTK, k_BHKT, v_BHTK = _turned(ex, q_BTHK, 0, 2, 1, 3), _turned(ex, k_BTHK, 0, 2, 3, 1), _turned(ex, v_BTHK, 0, 2, 1, 3)
     out, logs = [], []
     for _, keys, _, scores_BHTJ in _scores(c, parts, scale, q_BHTK, k_BHKT):
         most_BHT1 = scores_BHTJ.max(-1, keepdims=True)
@@ -57,16 +57,16 @@ def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
         out.append(out_BHTK.astype(ex.dtype).swapaxes(1, 2))
         logs.append((most_BHT1 + jnp.log(sum_BHT1))[..., 0])
     out_BTHK = jnp.concatenate(out, 1)
-    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, jnp.concatenate(logs, 2))
+    return out_BTHK, (q_BHTK, k_BHKT, v_BHTK, out_BTHK, jnp.concatenate(logs, 2))
 
 
 def _backward(c, ex, parts, scale, kept, g_BTHK):
-    q_BTHK, k_BTHK, v_BTHK, out_BTHK, logs_BHT = kept
+    q_BHTK, k_BHKT, v_BHTK, out_BTHK, logs_BHT = kept
     # what softmax takes off a row of its gradient: weights times their gradients, summed, which is the output times its own
     along_BHT = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)
-    q_BHTK, k_BHTK, g_BHTK = (_heads(ex, a) for a in (q_BTHK, k_BTHK, g_BTHK))
-    k_BHKT, v_BHKT = (_heads(ex, a, "BHKT") for a in (k_BTHK, v_BTHK))
-    dq, dk_BHTK, dv_BHTK = [], jnp.zeros_like(k_BHTK), jnp.zeros_like(v_BTHK.swapaxes(1, 2))
+    g_BHTK = _turned(ex, g_BTHK, 0, 2, 1, 3)
+    k_BHTK, v_BHKT = (_turned(ex, a, 0, 1, 3, 2) for a in (k_BHKT, v_BHTK))
+    dq, dk_BHTK, dv_BHTK = [], jnp.zeros_like(k_BHTK), jnp.zeros_like(v_BHTK)
     for at, keys, raw_BHTJ, scores_BHTJ in _scores(c, parts, scale, q_BHTK, k_BHKT):
         weights_BHTJ = jnp.exp(scores_BHTJ - logs_BHT[:, :, at, None])
         dweights_BHTJ = precise(jnp.einsum("bhtk,bhkj->bhtj", g_BHTK[:, :, at], v_BHKT[..., keys]))
