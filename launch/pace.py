@@ -2,7 +2,7 @@
 
 import time
 
-SECONDS = 4.0  # of a call, at most: metrics, saves and a request to stop wait for it
+SECONDS = 5.0  # of a call, at most: metrics, saves and a request to stop wait for it
 
 
 class Pace:

@@ -40,7 +40,8 @@ def _dispatch_fwd(x_nD, source, slot, top_k):
 
 
 def _dispatch_bwd(top_k, slot, g):
-    return _rows(g, slot).reshape(-1, top_k, g.shape[-1]).sum(1), None, None
+    # one gather for each choice, not a sum over an axis of choices: XLA on CPU does it in a pass
+    return sum(_rows(g, slot_n) for slot_n in slot.reshape(-1, top_k).T), None, None
 
 
 _dispatch.defvjp(_dispatch_fwd, _dispatch_bwd)
