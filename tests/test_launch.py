@@ -179,18 +179,27 @@ def test_a_start_traces_a_layer_once(model):
     assert products(6) == products(2) > 10 and gc.isenabled()
 
 
-def test_a_call_holds_as_many_updates_as_the_quickest_would_do_in_time(monkeypatch):
-    clock = iter([100, 103, 104, 104.8, 110, 120, 200, 201])
-    monkeypatch.setattr("launch.pace.time.perf_counter", lambda: next(clock))
-    pace, counts = Pace(most=15), []
-    for updates in (1, 1, 1, 4, 4):  # taking, after the first: 3 s, 1 s, 0.2 s each, 1.3 s each
-        pace.finished(updates)
-        counts.append(pace.count())
-    assert counts == [1, int(SECONDS / 3), int(SECONDS), 15, 15]
+def test_a_call_holds_as_many_updates_as_fit(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("launch.pace.time.perf_counter", lambda: clock[0])
+    pace = Pace(most=15)
+
+    def after(*calls):
+        """Counts after each call, given as (seconds, updates)."""
+        counts = []
+        for seconds, updates in calls:
+            clock[0] += seconds
+            pace.finished(updates)
+            counts.append(pace.count())
+        return counts
+
+    one = SECONDS / 3  # a third of a call
+    assert after((9, 1)) == [1]  # nothing to compare with yet
+    assert after((1.01 * SECONDS, 1), (0.99 * one, 1), (0.99 * one, 1)) == [1, 1, 3]  # medians: 1.01 calls, 2/3 of one, 1/3
+    assert after((100, 3), (3 * 0.99 * one, 3)) == [3, 3]  # a machine that slept
+    assert after((4 * one, 3), (4 * one, 3)) == [2, 2]  # a machine that has become slower
     pace.paused()
-    for updates in (20, 20):  # the second: 80 s of a machine that slept
-        pace.finished(updates)
-    assert pace.count() == 15
+    assert after((1000, 1), (0.2, 20), (0.2, 20)) == [2, 2, 15]
     assert Pace(most=20, always=7).count() == 7 and Pace(most=20).count() == 1
 
 
