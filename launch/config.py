@@ -84,7 +84,7 @@ class Where:
     remat: bool = False  # recompute activations in the backward pass: less memory, more FLOPs
     accumulate: int = 1  # micro-batches of a step, at least, one after the other: activations of one at a time
     moe: str = "auto"  # auto | block | loop | capacity | ragged | all: see model/mlps/dispatch.py
-    steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device
+    steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device and clock (launch/pace.py)
     log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run
     checkpoint_every: int = 0  # steps between checkpoints; 0: only when told to stop
     keep_final: bool = True  # the last step is saved too, for sample, export and further training; sweeps leave it out

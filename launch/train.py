@@ -30,6 +30,7 @@ from model import account, optim, params, step
 from model.config import Execution
 
 EVAL_BATCH = 32
+MOST_STEPS = 1000  # of one call of the compiled program
 
 
 class Program(NamedTuple):
@@ -108,6 +109,8 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
     for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
+    if where.steps_per_dispatch > MOST_STEPS:  # all their batches are handed over at once
+        raise ConfigError(f"where.steps_per_dispatch={where.steps_per_dispatch} is more than {MOST_STEPS}: leave it 0, or give fewer")
     if run.init or where.init_from:
         _check_init(run, where)
     if where.accumulate < 1:

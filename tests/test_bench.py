@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments import cli
-from experiments.benchmarks import PARTS, gpu, training
+from experiments.benchmarks import PARTS, gpu, growth, training
 from launch import config, train
 
 FIGURES = {"tokens_per_s", "tokens_per_cpu_s", "first_step_s", "peak_bytes"}
@@ -32,6 +32,22 @@ def test_train(capsys):
 def test_data(capsys):
     found = bench(capsys, "data")
     assert set(found) == set(PARTS["data"].contenders) and found["memmap"]["tokens_per_s"] > 1e4
+
+
+@pytest.mark.slow
+def test_growth(capsys, tmp_path):
+    assert growth.main(["--rounds=1", "--scale=toy", f"--plot={tmp_path / 'g.png'}"]) == 0
+    rows = json.loads(capsys.readouterr().out)["growth"]
+    assert {k: len(v) for k, v in rows.items()} == {"tokens": 2, "depth": 2, "width": 2, "context": 2}
+    assert all(r["gflop_per_cpu_s"] > 0 for v in rows.values() for r in v) and (tmp_path / "g.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("flag,words", [("--rounds=0", "at least 1"), ("--plot=/no/such/g.png", "no such folder")])
+def test_growth_says_bad_input_first(flag, words, capsys, monkeypatch):
+    monkeypatch.setattr(growth, "measure", None)
+    with pytest.raises(SystemExit, match="2"):
+        growth.main([flag])
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ BAD = [
         "batch=2 is not a multiple of data x fsdp x expert of the mesh = 4: try batch=4",
     ),
     (["train", "--config=tiny_dense", "--workdir={new}", "--set=where.accumulate=0"], "at least 1 micro-batch"),
+    (["train", "--config=tiny_dense", "--workdir={new}", "--set=where.steps_per_dispatch=1000000000"], "is more than 1000"),
     (
         ["train", "--config=tiny_dense", "--workdir={new}", "--set=where.accumulate=3"],
         "not a multiple of where.accumulate = 3: try batch=3",

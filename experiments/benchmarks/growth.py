@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import sys
 import time
 
@@ -110,6 +111,10 @@ def main(argv=None) -> int:
     p.add_argument("--plot", default="")
     p.add_argument("--scale", choices=("full", "toy"), default="full")
     a = p.parse_args(argv)
+    if a.rounds < 1:
+        p.error(f"--rounds={a.rounds} must be at least 1")
+    if a.plot and not os.path.isdir(os.path.dirname(os.path.abspath(a.plot))):
+        p.error(f"--plot={a.plot}: there is no such folder; make it first")
     answer = measure(*((TOY, 2) if a.scale == "toy" else (BASE, BATCH)), a.rounds)
     if a.plot:
         plot(answer, a.plot)
