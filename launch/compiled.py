@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from launch import collectives
+from launch import collectives, hardware
 from launch import layout as layouts
 from launch import mesh as meshes
 from launch.config import ConfigError
@@ -31,8 +31,9 @@ def figures(c: Model, ex: Execution, batch: int) -> dict:
     state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), abstract(c, ex))
     tokens = jax.ShapeDtypeStruct((batch, c.seq_len + 1), np.int32)
     hyper = {k: jax.ShapeDtypeStruct((), np.float32) for k in ("lr", "embed_lr", "weight_decay")}
-    passes = jax.jit(functools.partial(step.gradients, lm)).lower(state, tokens).compile()
-    whole = jax.jit(functools.partial(step.train_step, lm, optimizer), donate_argnums=0).lower(state, tokens, hyper).compile()
+    compiled = functools.partial(hardware.compiled, platform=jax.default_backend())
+    passes = compiled(jax.jit(functools.partial(step.gradients, lm)).lower(state, tokens))
+    whole = compiled(jax.jit(functools.partial(step.train_step, lm, optimizer), donate_argnums=0).lower(state, tokens, hyper))
     return {
         "device": jax.devices()[0].device_kind,
         "compiler": f"XLA of jax {jax.__version__}",
@@ -50,7 +51,7 @@ def over(c: Model, ex: Execution, batch: int, mesh) -> dict:
     said: list[str] = []
     with _log(said):
         layout = layouts.lay(c, optim.Optimizer(), ex, mesh)
-        program = layouts.lower_step(layout, batch).compile()
+        program = hardware.compiled(layouts.lower_step(layout, batch), mesh.devices.flat[0].platform)
     counted = account.memory(c, ex, batch)
     state = counted["parameters"] + counted["optimizer_state"] + counted["buffers"]
     shards = [s.shard_shape(a.shape) for a, s in zip(jax.tree.leaves(layout.state), jax.tree.leaves(layout.shardings))]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import jax
+
 from launch.devices import TWO_CORES, device
 from model import account
 from model.config import Execution, Model
@@ -23,12 +25,23 @@ class Choice(NamedTuple):
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
     settle: int = 0  # a residual stream of so many numbers or more: Execution.settle, on one device and in unrolled layers; 0: never
     loop: int = 0  # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device holds all; 0: never
+    options: tuple[tuple[str, bool | int], ...] = ()  # of XLA
 
 
 # cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
 # (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
 CHOICES = {
-    "cpu": Choice("float32", "block", 20, attention=(256, 64), loss=(2**22, 256), micro=(2**27, 2048), settle=2**17, loop=2**15),
+    "cpu": Choice(
+        "float32",
+        "block",
+        20,
+        attention=(256, 64),
+        loss=(2**22, 256),
+        micro=(2**27, 2048),
+        settle=2**17,
+        loop=2**15,
+        options=(("xla_cpu_copy_insertion_use_region_analysis", True), ("xla_cpu_prefer_vector_width", 512)),
+    ),
     "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
 }
@@ -36,6 +49,20 @@ CHOICES = {
 
 def choice(platform: str) -> Choice:
     return CHOICES.get({"cuda": "gpu", "rocm": "gpu"}.get(platform, platform), CHOICES["gpu"])
+
+
+def compiled(lowered, platform: str):
+    """The program of a lowered function, with the platform's options of XLA; one that this XLA does not know is left out."""
+    options = dict(choice(platform).options)
+    while options:
+        try:
+            return lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            unknown = [name for name in options if f"'{name}'" in str(error)]
+            if "No such compile option" not in str(error) or not unknown:
+                raise
+            options = {name: value for name, value in options.items() if name not in unknown}
+    return lowered.compile()
 
 
 def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:

@@ -73,8 +73,9 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
     layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)))
     rows = meshes.rows(layout.mesh.shape) * (model.routing_group if model.moe_layers else 1)
     eval_batch = -(-EVAL_BATCH // rows) * rows
-    train = layouts.lower_train(layout, batch, dispatch).compile()
-    evaluate = functools.cache(lambda: layouts.lower_evaluate(layout, eval_batch).compile())  # not before it is wanted
+    compiled = functools.partial(hardware.compiled, platform=jax.default_backend())
+    train = compiled(layouts.lower_train(layout, batch, dispatch))
+    evaluate = functools.cache(lambda: compiled(layouts.lower_evaluate(layout, eval_batch)))  # not before it is wanted
     return Program(layout, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
 
 

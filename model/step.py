@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from model import loss, optim
 from model.lm import LM, buffers
-from model.mlps import routing
+from model.mlps import moe, routing
 
 
 class State(NamedTuple):
@@ -30,17 +31,23 @@ def _against(lm: LM, of, tokens_BT1):
     return lambda x_BTD, w_VD: of(x_BTD, w_VD, tokens_BT1[:, 1:], lm.c.logit_cap, lm.ex)
 
 
-def gradients(lm: LM, state: State, tokens_BT1):
-    """(gradients, metrics, loads of the experts by layer)."""
+def gradients(lm: LM, state: State, tokens_BT1, share: float = 1.0, sums=None):
+    """(gradients of the loss times `share`, added to `sums` where given, (metrics, loads of the experts by layer))."""
+    own = moe.summed(lm.ex, sums) if sums else {}
 
     def objective(params):
-        held = {"params": params, "buffers": state.buffers}
+        held = {"params": params, "buffers": state.buffers, **({"sums": own} if own else {})}
         read = _against(lm, loss.mean, tokens_BT1)
         (nll, stats), moved = lm.apply(held, tokens_BT1[:, :-1], read=read, mutable=["load"])
         auxiliary = stats.pop("auxiliary") if stats else 0.0
-        return nll + auxiliary, ({"loss": nll, **stats}, moved.get("load", {}))
+        return share * (nll + auxiliary), ({"loss": nll, **stats}, moved.get("load", {}))
 
-    return jax.grad(objective, has_aux=True)(state.params)
+    grads, seen = jax.grad(objective, has_aux=True)(state.params)
+    if sums is None:
+        return grads, seen
+    done, before = (traverse_util.flatten_dict(tree) for tree in (own, sums))
+    added = {path: g if path in done else before[path] + g for path, g in traverse_util.flatten_dict(grads).items()}
+    return traverse_util.unflatten_dict(added), seen
 
 
 def accumulated(lm: LM, state: State, tokens_BT1):
@@ -53,14 +60,16 @@ def accumulated(lm: LM, state: State, tokens_BT1):
     split = tokens_BT1.reshape(-1, parts, group, tokens_BT1.shape[1]).swapaxes(0, 1)
     tokens_ABT1 = split.reshape(parts, -1, tokens_BT1.shape[1])
 
-    def add(total, tokens_BT1):
+    def add(so_far, tokens_BT1):
+        sums, seen = so_far
         # without the barrier XLA gathers all sharded weights once, before the loop, and keeps them whole
         held, tokens_BT1 = jax.lax.optimization_barrier((state, tokens_BT1))
-        return jax.tree.map(jnp.add, total, gradients(lm, held, tokens_BT1)), None
+        sums, new = gradients(lm, held, tokens_BT1, 1 / parts, sums)  # a share, so that no pass over all gradients divides them
+        return (sums, jax.tree.map(jnp.add, seen, new)), None
 
     shapes = jax.eval_shape(lambda s, t: gradients(lm, s, t), state, tokens_ABT1[0])
-    total, _ = jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), tokens_ABT1)
-    return jax.tree.map(lambda a: a / parts, total)
+    (grads, seen), _ = jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), tokens_ABT1)
+    return grads, jax.tree.map(lambda a: a / parts, seen)
 
 
 def _rebalanced(lm: LM, biases, load):

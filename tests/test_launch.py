@@ -179,6 +179,29 @@ def test_a_start_traces_a_layer_once(model):
     assert products(6) == products(2) > 10 and gc.isenabled()
 
 
+def test_options_that_an_xla_does_not_know_are_left_out(monkeypatch):
+    """The next XLA may have dropped one of ours: the program compiles without it, and with the others."""
+    tried, lowered = [], jax.jit(lambda a: a + 1).lower(1.0)
+
+    class Lowered:
+        def compile(self, compiler_options=None):
+            tried.append(compiler_options)
+            return lowered.compile(compiler_options=compiler_options)
+
+    known = ("xla_cpu_prefer_vector_width", 512)
+    monkeypatch.setitem(hardware.CHOICES, "cpu", hardware.CHOICES["cpu"]._replace(options=(("xla_cpu_of_yesterday", True), known)))
+    assert hardware.compiled(Lowered(), "cpu")(1.0) == 2
+    assert tried == [{"xla_cpu_of_yesterday": True, known[0]: 512}, dict([known])]
+    monkeypatch.setitem(hardware.CHOICES, "cpu", hardware.CHOICES["cpu"]._replace(options=(("xla_cpu_prefer_vector_width", "wide"),)))
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        hardware.compiled(Lowered(), "cpu")
+
+
+def test_the_options_of_this_platform_are_known_here():
+    for option in hardware.choice("cpu").options:
+        jax.jit(lambda a: a + 1).lower(1.0).compile(compiler_options=dict([option]))
+
+
 def test_a_call_holds_as_many_updates_as_fit(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("launch.pace.time.perf_counter", lambda: clock[0])

@@ -46,8 +46,9 @@ def prepared(c: Model, batch: int):
     lm, o = LM(c, ex), optim.Optimizer()
     state = step.create(lm, o, jax.tree.map(jnp.asarray, params.initial(abstract(c, ex), 0)))
     hyper = {"lr": 3e-4, "embed_lr": 3e-4, "weight_decay": 0.1}
-    program = jax.jit(functools.partial(step.train_step, lm, o, hyper=hyper), donate_argnums=0)
     tokens = np.random.default_rng(0).integers(0, c.vocab_size, (batch, c.seq_len + 1)).astype(np.int32)
+    lowered = jax.jit(functools.partial(step.train_step, lm, o, hyper=hyper), donate_argnums=0).lower(state, tokens)
+    program = hardware.compiled(lowered, jax.default_backend())
 
     def one():
         nonlocal state

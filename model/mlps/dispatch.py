@@ -155,7 +155,8 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
 def _loop(x_nD, expert_nS, gate_nS, w, act, c, ex):
     blocks_E, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, loop.narrow(ex.moe_rows))
     x_rD = _dispatch(x_nD, source, slot_A, c.top_k)
-    y_rD = loop.experts(act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w)
+    w, sums = {k: a for k, a in w.items() if k != "sums"}, w.get("sums", {})
+    y_rD = loop.experts(act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w, sums)
     return _combine(_collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 

@@ -1,6 +1,6 @@
 """Experts one after the other, each over the rows that it has, in wide blocks and then in narrow ones: loops whose length the routing decides.
-Padding is less than a narrow block an expert, an expert's weights are read where they stand, and the gradients of its weights are summed where
-they stay.
+Padding is less than a narrow block an expert, and the gradients of an expert's weights are added up where they stay: with those of earlier
+micro-batches, where there are several.
 
 Reverse differentiation of a loop of unknown length is not jax's, so both directions are written here. Kept for the backward one: rows and what
 the activation takes.
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from model.mlps.dense import hidden
+from model.params import settled
 
 
 PARTS = 8  # narrow blocks in a wide one
@@ -40,10 +41,11 @@ def _put(a_r, part, at):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def experts(act, rows: int, x_rD, first_E, count_E, w):
+def experts(act, rows: int, x_rD, first_E, count_E, w, sums):
     """The experts' MLPs on a layout in narrow blocks (`rows` is the width of a wide one): expert e has the `count_E[e]` blocks from `first_E[e]` on.
-    Rows that no expert has come back as zeros. `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out)."""
-    return _forward(act, rows, x_rD, first_E, count_E, w)[0]
+    Rows that no expert has come back as zeros. `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out).
+    `sums`: {}, or what the gradients of `w` are added to, like `w` in float32: the gradient of `w` comes back as these sums."""
+    return _forward(act, rows, x_rD, first_E, count_E, w, sums)[0]
 
 
 def _names(w) -> tuple[str, ...]:
@@ -55,17 +57,12 @@ def _linear(x, w, name):
     return y + w[f"{name}_bias"] if f"{name}_bias" in w else y
 
 
-def _outer(x, g, total):
-    """total + x^T g, whichever way round XLA on CPU multiplies fast: the narrower side transposed (model/params.py, `product`)."""
-    a, b = (x, g) if x.shape[1] <= g.shape[1] else (g, x)
-    return total + jnp.dot(jax.lax.optimization_barrier(a.T), b, preferred_element_type=total.dtype)
+def _outer(x, g, dtype):
+    """x^T g. XLA on CPU has its fast matmul for a left side whose last axis is contracted (model/params.py, `product`)."""
+    return jnp.dot(jax.lax.optimization_barrier(x.T), g, preferred_element_type=dtype)
 
 
-def _upright(total_Eab, w_Eab):
-    return total_Eab if total_Eab.shape == w_Eab.shape else total_Eab.swapaxes(1, 2)
-
-
-def _forward(act, rows, x_rD, first_E, count_E, w):
+def _forward(act, rows, x_rD, first_E, count_E, w, sums):
     def expert(made, of):
         first, count, w = of
 
@@ -79,36 +76,36 @@ def _forward(act, rows, x_rD, first_E, count_E, w):
     empty_rF = jnp.zeros((x_rD.shape[0], w["in"].shape[-1]), x_rD.dtype)
     made = {name: empty_rF for name in _names(w)}, jnp.zeros_like(x_rD)
     (before, y_rD), _ = jax.lax.scan(expert, made, (first_E, count_E, w))
-    return y_rD, (x_rD, before, first_E, count_E, w)
+    return y_rD, (x_rD, before, first_E, count_E, w, sums)
 
 
 def _backward(act, rows, held, dy_rD):
-    x_rD, before_rF, first_E, count_E, w = held
+    x_rD, before_rF, first_E, count_E, w, sums = held
     back = lambda g, w: jnp.einsum("rb,ab->ra", g, w)
 
-    def expert(dx_rD, of):
-        first, count, w = of
-        none = {name: zeros(name, a) for name, a in w.items()}
+    def expert(so_far, of):
+        (dx_rD, dw_E), (e, first, count, w) = so_far, of
 
         def block(at, size, so_far):
             dx_rD, dw = so_far
-            x, dy = _cut(x_rD, at, size), _cut(dy_rD, at, size)
+            # whole before they are turned: XLA on CPU else makes what they come from again, down the columns
+            x, dy = settled(_cut(x_rD, at, size)), _cut(dy_rD, at, size)
             h, pull = jax.vjp(functools.partial(hidden, act), {name: _cut(a, at, size) for name, a in before_rF.items()})
             of_result = {"out": dy, **pull(back(dy, w["out"]))[0]}
-            of_input = {"out": h, **{name: x for name in before_rF}}
+            of_input = {"out": settled(h), **{name: x for name in before_rF}}
             dx = sum(back(of_result[name], w[name]) for name in before_rF)
-            new = {name: _outer(of_input[name], g, dw[name]) for name, g in of_result.items()}
-            new |= {b: dw[b] + of_result[b.removesuffix("_bias")].sum(0, dtype=dw[b].dtype) for b in dw if b.endswith("_bias")}
-            return _put(dx_rD, dx, at), new
+            new = {name: _outer(of_input[name], g, dw[name].dtype) for name, g in of_result.items()}
+            new |= {b: of_result[b.removesuffix("_bias")].sum(0, dtype=dw[b].dtype) for b in dw if b.endswith("_bias")}
+            return _put(dx_rD, dx, at), jax.tree.map(jnp.add, dw, new)
 
-        return _over(rows, first, count, block, (dx_rD, none))
+        of_e = jax.tree.map(lambda a_E: jax.lax.dynamic_index_in_dim(a_E, e, keepdims=False), dw_E)
+        dx_rD, dw = _over(rows, first, count, block, (dx_rD, of_e))
+        return (dx_rD, jax.tree.map(lambda a_E, a: jax.lax.dynamic_update_index_in_dim(a_E, a, e, 0), dw_E, dw)), None
 
-    def zeros(name, a):
-        shape = a.shape if name.endswith("_bias") else sorted(a.shape)
-        return jnp.zeros(shape, jnp.promote_types(a.dtype, jnp.float32))
-
-    dx_rD, dw = jax.lax.scan(expert, jnp.zeros_like(x_rD), (first_E, count_E, w))
-    return dx_rD, None, None, {name: (a if a.ndim == 2 else _upright(a, w[name])).astype(w[name].dtype) for name, a in dw.items()}
+    sums = sums or {name: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)) for name, a in w.items()}
+    each = jnp.arange(first_E.size), first_E, count_E, w
+    (dx_rD, dw_E), _ = jax.lax.scan(expert, (jnp.zeros_like(x_rD), sums), each)
+    return dx_rD, None, None, {name: a.astype(w[name].dtype) for name, a in dw_E.items()}, None
 
 
 experts.defvjp(_forward, _backward)

@@ -8,6 +8,7 @@ The selection bias is a buffer, not a parameter: no gradient reaches it. It move
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
 from model.config import Execution, Model
 from model.mlps import dense, dispatch, routing
@@ -31,7 +32,8 @@ class MoE(nn.Module):
             for name in (*names, "out"):
                 width, axis = (c.d_model, "act_embed") if name == "out" else (c.f_expert, "mlp")
                 w[f"{name}_bias"] = declare(self, f"{name}_bias", (c.n_experts, width), ("experts", axis), 0.0)
-        return {name: a.astype(self.ex.dtype) for name, a in w.items()}
+        cast = {name: a.astype(self.ex.dtype) for name, a in w.items()}
+        return {**cast, "sums": {name: self.get_variable("sums", name) for name in w}} if self.has_variable("sums", "in") else cast
 
     def _selection_bias(self):
         if not self.c.selection_bias:
@@ -63,6 +65,14 @@ class MoE(nn.Module):
         act = ACTIVATIONS[c.activation][0]
         y = dispatch.IMPLEMENTATIONS[ex.moe](split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, c, ex)
         return y.reshape(x_BTD.shape)
+
+
+def summed(ex: Execution, grads: dict) -> dict:
+    """Of a tree of gradients those that the experts add up by themselves, given in the collection "sums" (loop.py); {} where none are."""
+    if ex.moe != "loop" or ex.dtype != "float32" or ex.scan:
+        return {}
+    flat = traverse_util.flatten_dict(grads)
+    return traverse_util.unflatten_dict({p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"})
 
 
 def parameters(c: Model) -> dict[str, int]:
