@@ -202,6 +202,7 @@ def _losses(c, ex, batch=4):
         Execution(moe_rows=8),
         Execution(moe_groups=2),
         Execution(moe="loop", moe_rows=8, settle=True),
+        Execution(moe="loop", moe_rows=512),  # a wide block would hold more rows than there are
         Execution(settle=True, remat=True, accumulate=2),
     ],
     ids=str,

@@ -23,10 +23,11 @@ def narrow(rows: int) -> int:
     return max(1, rows // PARTS)
 
 
-def _over(rows: int, first, count, block, carry):
-    """`block(at, size, carry)` over `count` narrow blocks from the `first` on: as many of them at once as a wide one holds, then the rest."""
+def _over(rows: int, held: int, first, count, block, carry):
+    """`block(at, size, carry)` over `count` narrow blocks from the `first` on, of a layout of `held` rows: as many of them at once as a wide one
+    holds, then the rest."""
     unit = narrow(rows)
-    parts = rows // unit
+    parts = min(rows, held) // unit
     wide = count // parts
     carry = jax.lax.fori_loop(0, wide, lambda i, c: block((first + parts * i) * unit, parts * unit, c), carry)
     return jax.lax.fori_loop(parts * wide, count, lambda i, c: block((first + i) * unit, unit, c), carry)
@@ -71,7 +72,7 @@ def _forward(act, rows, x_rD, first_E, count_E, w, sums):
             before = {name: _linear(x, w, name) for name in _names(w)}
             return jax.tree.map(lambda a, b: _put(a, b, at), made, (before, _linear(hidden(act, before), w, "out")))
 
-        return _over(rows, first, count, block, made), None
+        return _over(rows, x_rD.shape[0], first, count, block, made), None
 
     empty_rF = jnp.zeros((x_rD.shape[0], w["in"].shape[-1]), x_rD.dtype)
     made = {name: empty_rF for name in _names(w)}, jnp.zeros_like(x_rD)
@@ -99,7 +100,7 @@ def _backward(act, rows, held, dy_rD):
             return _put(dx_rD, dx, at), jax.tree.map(jnp.add, dw, new)
 
         of_e = jax.tree.map(lambda a_E: jax.lax.dynamic_index_in_dim(a_E, e, keepdims=False), dw_E)
-        dx_rD, dw = _over(rows, first, count, block, (dx_rD, of_e))
+        dx_rD, dw = _over(rows, x_rD.shape[0], first, count, block, (dx_rD, of_e))
         return (dx_rD, jax.tree.map(lambda a_E, a: jax.lax.dynamic_update_index_in_dim(a_E, a, e, 0), dw_E, dw)), None
 
     sums = sums or {name: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)) for name, a in w.items()}
