@@ -67,12 +67,12 @@ def check(o: Optimizer, s: Schedule) -> None:
 def _clip(most: float) -> optax.GradientTransformation:
     """optax.clip_by_global_norm as one product, which XLA on CPU makes where moments are; its division is a pass over all gradients."""
 
-    def update(updates, state, params=None):
-        norm = optax.tree.norm(updates)
+    def clipped(grads, _):
+        norm = optax.tree.norm(grads)
         factor = jnp.where(norm < most, 1.0, most / norm)
-        return jax.tree.map(lambda g: (g * factor).astype(g.dtype), updates), state
+        return jax.tree.map(lambda g: g * factor, grads)
 
-    return optax.GradientTransformation(optax.clip_by_global_norm(most).init, update)
+    return optax.stateless(clipped)
 
 
 def transform(o: Optimizer) -> optax.GradientTransformation:

@@ -192,8 +192,14 @@ def test_options_that_an_xla_does_not_know_are_left_out(monkeypatch):
     monkeypatch.setitem(hardware.CHOICES, "cpu", hardware.CHOICES["cpu"]._replace(options=(("xla_cpu_of_yesterday", True), known)))
     assert hardware.compiled(Lowered(), "cpu")(1.0) == 2
     assert tried == [{"xla_cpu_of_yesterday": True, known[0]: 512}, dict([known])]
-    monkeypatch.setitem(hardware.CHOICES, "cpu", hardware.CHOICES["cpu"]._replace(options=(("xla_cpu_prefer_vector_width", "wide"),)))
-    with pytest.raises(jax.errors.JaxRuntimeError):
+
+
+def test_a_program_that_does_not_compile_says_so():
+    class Lowered:
+        def compile(self, compiler_options=None):
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
         hardware.compiled(Lowered(), "cpu")
 
 

@@ -234,8 +234,8 @@ def test_micro_batches_add_up_to_the_batch(more, ungated):
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got)):
         size = float(jnp.linalg.norm(a))
         assert size > 0, path
-        if exact:  # by rounding alone a token may be given to another expert
-            assert float(jnp.linalg.norm(a - b)) < 1e-4 * size, path
+        # by rounding alone a token may be given to another expert
+        assert float(jnp.linalg.norm(a - b)) < (1e-4 if exact else 0.5) * size, path
 
 
 @every_shape
