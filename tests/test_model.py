@@ -214,7 +214,7 @@ def test_executions_agree(ex):
         np.testing.assert_allclose(got[name], want[name], rtol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("more", [{}, {"scan": True}, {"dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"scan": True}, {"dtype": "bfloat16"}, {"moe_groups": 2}], ids=str)
 @pytest.mark.parametrize("ungated", [False, True])
 def test_micro_batches_add_up_to_the_batch(more, ungated):
     """Every gradient of three micro-batches is that of the whole batch, also where experts add to the sums of the micro-batches before."""

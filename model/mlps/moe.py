@@ -69,7 +69,7 @@ class MoE(nn.Module):
 
 def summed(ex: Execution, grads: dict) -> dict:
     """Of a tree of gradients those that the experts add up by themselves, given in the collection "sums" (loop.py); {} where none are."""
-    if ex.moe != "loop" or ex.dtype != "float32" or ex.scan:
+    if ex.moe != "loop" or ex.dtype != "float32" or ex.scan or ex.moe_groups > 1:  # each group would add them
         return {}
     flat = traverse_util.flatten_dict(grads)
     return traverse_util.unflatten_dict({p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"})
