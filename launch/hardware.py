@@ -18,7 +18,7 @@ class Choice(NamedTuple):
     dtype: str
     moe: str
     steps_per_dispatch: int  # at most
-    attention: tuple[int, int]  # from so many queries on, chunks of so many; 0: the whole map
+    attention: tuple[int, int, int]  # from so many queries on, chunks of an eighth of them within two bounds; 0: the whole map
     loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
     settle: int = 0  # a residual stream of so many numbers or more: Execution.settle, on one device and in unrolled layers; 0: never
@@ -33,15 +33,15 @@ CHOICES = {
         "float32",
         "block",
         20,
-        attention=(256, 64),
+        attention=(256, 64, 128),
         loss=(2**22, 256),
         micro=(2**27, 2048),
         settle=2**17,
         loop=2**15,
         options=(("xla_cpu_copy_insertion_use_region_analysis", True), ("xla_cpu_prefer_vector_width", 512)),
     ),
-    "gpu": Choice("bfloat16", "block", 1, attention=(0, 0), loss=(2**28, 8192)),
-    "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0), loss=(2**28, 8192)),
+    "gpu": Choice("bfloat16", "block", 1, attention=(0, 0, 0), loss=(2**28, 8192)),
+    "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0, 0), loss=(2**28, 8192)),
 }
 
 
@@ -95,12 +95,17 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
         name,
         rows,
         groups,
-        attention_chunk=here.attention[1] if model.seq_len >= here.attention[0] else 0,
+        attention_chunk=_attention_chunk(here, model.seq_len),
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,
         settle=bool(here.settle) and local * model.d_model >= here.settle and groups == 1 and not where.scan,
         accumulate=where.accumulate,
     )
+
+
+def _attention_chunk(here: Choice, length: int) -> int:
+    least, small, large = here.attention
+    return min(large, max(small, length // 8)) if length >= least else 0
 
 
 def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:

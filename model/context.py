@@ -35,9 +35,11 @@ def on_device(at):
     return jnp.arange(at[0], at[0] + at.size) if isinstance(at, np.ndarray) else at
 
 
-def visible(c: Model, ctx: Context):
-    """Which keys each token may see: bool (T, J) or (B, T, J)."""
+def visible(c: Model, ctx: Context, turned: bool = False):
+    """Which keys each token may see: bool (T, J) or (B, T, J), `turned` (J, T) or (B, J, T)."""
     q, k = on_device(ctx.at)[..., :, None], on_device(ctx.keys)[..., None, :]
+    if turned:
+        q, k = q.swapaxes(-1, -2), k.swapaxes(-1, -2)
     seen = q >= k
     if c.window:
         seen &= q - k < c.window

@@ -122,12 +122,12 @@ def map_work(c: Model, ex: Execution, batch: int, scores: int, values: int) -> W
     """The map of scores, `scores` and `values` numbers wide: the pairs of every chunk, masked ones among them, and of several chunks the
     scores once more in the backward pass. Kept is one number for every pair in every head, as XLA holds it: the softmax in float32 and in the
     dtype of the matmul with the values, twice for a transposed copy. Of several chunks no such copy, but the keys and values of each; XLA on
-    CPU makes their maps again early, so that they are there as if kept."""
+    CPU makes their maps again early, so that they are there as if kept (chunked.py)."""
     parts, several = spans(c.seq_len, c.window, ex.attention_chunk), ex.attention_chunk and c.seq_len > ex.attention_chunk
     rows = batch * c.n_heads
     pairs = rows * sum((last - first) * (last - begin) for begin, first, last in parts)
     copies = rows * (scores + values) * sum(last - begin for begin, _, last in parts) if several else pairs
-    forward, again = 2 * (scores + values) * pairs, 2 * scores * pairs if several else 0
+    forward, again = 2 * (scores + values) * pairs, 2 * scores * pairs if several and (not ex.settle or c.attention_cap) else 0
     held = pairs * (4 + size(ex)) + copies * size(ex)
     return Work(forward, 2 * forward + again, forward, held, pairs * size(ex) if several else held // 3)
 

@@ -1,5 +1,10 @@
-"""Causal attention a chunk of queries at a time, with its own gradient: kept for the backward pass are the output and the logarithm of each
-row's sum, from which the map is made again in one pass (Dao et al. 2022, arXiv 2205.14135, algorithms 1 and 4, without tiles of keys)."""
+"""Causal attention a chunk of queries at a time, with its own gradient: kept for the backward pass are the output and, of each row, the largest
+score and one over the sum, from which the map is made again in one pass (Dao et al. 2022, arXiv 2205.14135, algorithms 1 and 4, without
+tiles of keys). In unrolled layers on one CPU XLA makes maps again as early as it can, so that they would stand all the while; there the map
+itself is kept.
+
+Maps are turned, keys by queries: four of the six products then have many rows on the left and few columns on the right, which XLA's matmul
+on CPU takes up to twice as fast as the other way round (LOG.md, 2026-11-26)."""
 
 import functools
 
@@ -16,13 +21,18 @@ MASKED = -1e30
 
 def masked(c: Model, ctx: context.Context, raw_BHTJ):
     """Scores that a softmax takes: soft-capped, with the bias of the positions, MASKED where nothing may be seen."""
-    if c.attention_cap:
-        raw_BHTJ = c.attention_cap * jnp.tanh(raw_BHTJ / c.attention_cap)
-    bias = positions.POSITIONS[c.positions].bias(c, ctx.at, ctx.keys)
-    if bias is not None:
-        raw_BHTJ += bias
     seen = context.visible(c, ctx)
-    return jnp.where(seen[:, None] if seen.ndim == 3 else seen, raw_BHTJ, MASKED)
+    return jnp.where(seen[:, None] if seen.ndim == 3 else seen, _shaped(c, ctx, raw_BHTJ), MASKED)
+
+
+def _shaped(c, ctx, raw, turned: bool = False):
+    """Soft-capped, with the bias of the positions: scores BHTJ, or BHJT where `turned`."""
+    if c.attention_cap:
+        raw = c.attention_cap * jnp.tanh(raw / c.attention_cap)
+    bias = positions.POSITIONS[c.positions].bias(c, ctx.at, ctx.keys)
+    if bias is None:
+        return raw
+    return raw + (bias.swapaxes(-1, -2) if turned else bias)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
@@ -31,53 +41,81 @@ def attend(c: Model, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, 
     return _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK)[0]
 
 
-def _turned(ex: Execution, a, *axes: int):
-    """A transposed copy, whole: XLA on CPU else makes every chunk's own, and transposes the same keys once a chunk."""
-    moved = a.transpose(axes)
-    return settled(moved) if ex.settle else moved
+def _lanes(ex: Execution, batch: int) -> list[slice]:
+    """Two halves of a batch on one CPU: XLA gives a product of many small matrices one thread, and runs beside it what does not wait for it."""
+    size = batch // 2 if ex.settle and batch % 2 == 0 else batch
+    return [slice(first, first + size) for first in range(0, batch, size)]
 
 
-def _scores(c, parts, scale, q_BHTK, k_BHKT):
-    """Of every chunk: (its queries, its keys, raw scores, what its softmax takes). Their product has a left side whose last axis is
-    contracted and a right side whose first is, as XLA on CPU wants it (LOG.md, 2026-11-25)."""
-    for begin, first, last in parts:
-        raw_BHTJ = precise(jnp.einsum("bhtk,bhkj->bhtj", q_BHTK[:, :, first:last], k_BHKT[..., begin:last])) * scale
-        ctx = context.Context(np.arange(first, last), np.arange(begin, last))
-        yield slice(first, last), slice(begin, last), raw_BHTJ, masked(c, ctx, raw_BHTJ)
+def _joined(chunks_by_lane):
+    """One B T H K of the lanes' chunks, each B H K T."""
+    return jnp.concatenate([jnp.concatenate([a.transpose(0, 3, 1, 2) for a in chunks], 1) for chunks in chunks_by_lane], 0)
+
+
+def _turned(ex: Execution, a_BTHK):
+    """B H K T, whole: XLA on CPU else makes every chunk's own, and turns the same keys once a chunk."""
+    a_BHKT = a_BTHK.transpose(0, 2, 3, 1)
+    return settled(a_BHKT) if ex.settle else a_BHKT
+
+
+def _scores(c, part, scale, q_BTHK, k_BJHK):
+    """(raw scores, what the softmax takes) of a chunk."""
+    begin, first, last = part
+    q_BTHK = (precise(q_BTHK) * scale).astype(q_BTHK.dtype)
+    raw_BHJT = precise(jnp.einsum("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1)))
+    ctx = context.Context(np.arange(first, last), np.arange(begin, last))
+    scores_BHJT = _shaped(c, ctx, raw_BHJT, turned=True)
+    # keys before the chunk are seen by all of it, unless a window leaves some behind
+    some = slice(0 if c.window else first - begin, None)
+    seen_JT = context.visible(c, ctx, turned=True)[some]
+    return raw_BHJT, scores_BHJT.at[:, :, some].set(jnp.where(seen_JT, scores_BHJT[:, :, some], MASKED))
 
 
 def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
-    q_BHTK, k_BHKT, v_BHTK = _turned(ex, q_BTHK, 0, 2, 1, 3), _turned(ex, k_BTHK, 0, 2, 3, 1), _turned(ex, v_BTHK, 0, 2, 1, 3)
-    out, logs = [], []
-    for _, keys, _, scores_BHTJ in _scores(c, parts, scale, q_BHTK, k_BHKT):
-        most_BHT1 = scores_BHTJ.max(-1, keepdims=True)
-        weights_BHTJ = jnp.exp(scores_BHTJ - most_BHT1)
-        sum_BHT1 = weights_BHTJ.sum(-1, keepdims=True)
-        out_BHTK = precise(jnp.einsum("bhtj,bhjk->bhtk", weights_BHTJ.astype(ex.dtype), v_BHTK[:, :, keys])) / sum_BHT1
-        out.append(out_BHTK.astype(ex.dtype).swapaxes(1, 2))
-        logs.append((most_BHT1 + jnp.log(sum_BHT1))[..., 0])
-    out_BTHK = jnp.concatenate(out, 1)
-    return out_BTHK, (q_BHTK, k_BHKT, v_BHTK, out_BTHK, jnp.concatenate(logs, 2))
+    out, rows = [], []
+    for lane in _lanes(ex, q_BTHK.shape[0]):
+        q, k, v_BHKJ = q_BTHK[lane], k_BTHK[lane], _turned(ex, v_BTHK[lane])
+        out.append([])
+        rows.append([])
+        for begin, first, last in parts:
+            _, scores_BHJT = _scores(c, (begin, first, last), scale, q[:, first:last], k[:, begin:last])
+            most_BH1T = scores_BHJT.max(2, keepdims=True)
+            weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)  # but for the division by their sum
+            share_BH1T = 1 / weights_BHJT.sum(2, keepdims=True)
+            out_BHKT = precise(jnp.einsum("bhkj,bhjt->bhkt", v_BHKJ[..., begin:last], weights_BHJT.astype(ex.dtype))) * share_BH1T
+            out[-1].append(out_BHKT.astype(ex.dtype))
+            rows[-1].append((most_BH1T, share_BH1T, weights_BHJT if ex.settle else None))
+    out_BTHK = _joined(out)
+    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, rows)
 
 
 def _backward(c, ex, parts, scale, kept, g_BTHK):
-    q_BHTK, k_BHKT, v_BHTK, out_BTHK, logs_BHT = kept
+    q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_lane = kept
     # what softmax takes off a row of its gradient: weights times their gradients, summed, which is the output times its own
-    along_BHT = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)
-    g_BHTK = _turned(ex, g_BTHK, 0, 2, 1, 3)
-    k_BHTK, v_BHKT = (_turned(ex, a, 0, 1, 3, 2) for a in (k_BHKT, v_BHTK))
-    dq, dk_BHTK, dv_BHTK = [], jnp.zeros_like(k_BHTK), jnp.zeros_like(v_BHTK)
-    for at, keys, raw_BHTJ, scores_BHTJ in _scores(c, parts, scale, q_BHTK, k_BHKT):
-        weights_BHTJ = jnp.exp(scores_BHTJ - logs_BHT[:, :, at, None])
-        dweights_BHTJ = precise(jnp.einsum("bhtk,bhkj->bhtj", g_BHTK[:, :, at], v_BHKT[..., keys]))
-        draw_BHTJ = weights_BHTJ * (dweights_BHTJ - along_BHT[:, :, at, None]) * scale
-        if c.attention_cap:
-            draw_BHTJ *= 1 - jnp.tanh(raw_BHTJ / c.attention_cap) ** 2
-        draw_BHTJ = draw_BHTJ.astype(ex.dtype)
-        dq.append(jnp.einsum("bhtj,bhjk->bhtk", draw_BHTJ, k_BHTK[:, :, keys]))
-        dk_BHTK = dk_BHTK.at[:, :, keys].add(jnp.einsum("bhtj,bhtk->bhjk", draw_BHTJ, q_BHTK[:, :, at]))
-        dv_BHTK = dv_BHTK.at[:, :, keys].add(jnp.einsum("bhtj,bhtk->bhjk", weights_BHTJ.astype(ex.dtype), g_BHTK[:, :, at]))
-    return tuple(a.swapaxes(1, 2) for a in (jnp.concatenate(dq, 2), dk_BHTK, dv_BHTK))
+    along_BH1T = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)[:, :, None]
+    dq, dk, dv = [], [], []
+    for lane, rows in zip(_lanes(ex, g_BTHK.shape[0]), by_lane):
+        q, k, v, g = (a[lane] for a in (q_BTHK, k_BTHK, v_BTHK, g_BTHK))
+        k_BHKJ = _turned(ex, k)
+        dk_BHJK, dv_BHJK = jnp.zeros_like(k.swapaxes(1, 2)), jnp.zeros_like(v.swapaxes(1, 2))
+        dq.append([])
+        for (begin, first, last), (most_BH1T, share_BH1T, weights_BHJT) in zip(parts, rows):
+            at, keys = slice(first, last), slice(begin, last)
+            if weights_BHJT is None or c.attention_cap:
+                raw_BHJT, scores_BHJT = _scores(c, (begin, first, last), scale, q[:, at], k[:, keys])
+                weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)
+            dweights_BHJT = precise(jnp.einsum("bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1)))
+            draw_BHJT = weights_BHJT * ((dweights_BHJT - along_BH1T[lane, ..., at]) * (scale * share_BH1T))
+            if c.attention_cap:
+                draw_BHJT *= 1 - jnp.tanh(raw_BHJT / c.attention_cap) ** 2
+            draw_BHJT = draw_BHJT.astype(ex.dtype)
+            dq[-1].append(jnp.einsum("bhkj,bhjt->bhkt", k_BHKJ[..., keys], draw_BHJT))
+            shared_BHTK = (precise(g[:, at].swapaxes(1, 2)) * share_BH1T.swapaxes(2, 3)).astype(ex.dtype)
+            dk_BHJK = dk_BHJK.at[:, :, keys].add(jnp.einsum("bhjt,bhtk->bhjk", draw_BHJT, q[:, at].swapaxes(1, 2)))
+            dv_BHJK = dv_BHJK.at[:, :, keys].add(jnp.einsum("bhjt,bhtk->bhjk", weights_BHJT.astype(ex.dtype), shared_BHTK))
+        dk.append(dk_BHJK.swapaxes(1, 2))
+        dv.append(dv_BHJK.swapaxes(1, 2))
+    return _joined(dq), jnp.concatenate(dk, 0), jnp.concatenate(dv, 0)
 
 
 attend.defvjp(_forward, _backward)
