@@ -53,12 +53,14 @@ EXECUTIONS = {
     "settle": Execution(settle=True),
     "chunks": Execution(attention_chunk=6, loss_chunk=4),
     "chunks-remat": Execution(attention_chunk=6, loss_chunk=4, scan=True, remat=True),
+    "chunks-settle": Execution(attention_chunk=6, loss_chunk=4, settle=True),
+    "chunks-settle-remat": Execution(attention_chunk=6, loss_chunk=4, settle=True, remat=True),
 }
 QUICK = {
     "post-norm-dense": ["remat", "settle"],
     "post-norm": ["remat", "all-True"],
     "latent-queries": ["remat", "chunks"],
-    "grouped": ["chunks", "chunks-remat"],  # with a window
+    "grouped": ["chunks", "chunks-remat", "chunks-settle"],  # with a window
     "tied": ["scan", "scan-remat", "chunks-remat"],
 }
 every_shape = pytest.mark.parametrize("name", SHAPES)

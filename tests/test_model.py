@@ -166,7 +166,7 @@ def _chunked():
 @pytest.mark.parametrize("c,dtype", [*_chunked()])
 def test_chunks_agree(c, dtype):
     """Loss, every leaf of the gradient and per-token losses: the map and the logits in chunks, the last one of queries shorter, against
-    both whole."""
+    both whole; the map kept, with the batch in halves, or made again."""
     held, t = variables(c), tokens(c, 2)
     state = step.create(LM(c), optim.Optimizer(), held["params"])._replace(buffers=held["buffers"])
 
@@ -174,18 +174,19 @@ def test_chunks_agree(c, dtype):
         grads, (metrics, _) = step.gradients(LM(c, ex), state, t)
         return grads, metrics["loss"], step.eval_step(LM(c, ex), step.variables(state), t)[0]
 
-    whole, chunks = (
-        jax.jit(functools.partial(passes, ex))(state, t)
-        for ex in (Execution(dtype), Execution(dtype, attention_chunk=6, loss_chunk=4, settle=True))
+    chunked = Execution(dtype, attention_chunk=6, loss_chunk=4)
+    whole, kept, again = (
+        jax.jit(functools.partial(passes, ex))(state, t) for ex in (Execution(dtype), dataclasses.replace(chunked, settle=True), chunked)
     )
     exact = dtype == "float32"
-    np.testing.assert_allclose(chunks[1], whole[1], rtol=2e-5 if exact else 0.02)
-    np.testing.assert_allclose(chunks[2], whole[2], atol=1e-4 if exact else 0.5)
-    if not exact and c.moe_layers:
-        return  # by rounding alone a token may be given to another expert
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(whole[0]), jax.tree.leaves(chunks[0])):
-        largest = float(jnp.abs(a).max()) + 1e-6
-        np.testing.assert_allclose(b / largest, a / largest, atol=2e-5 if exact else 0.3, err_msg=str(path))
+    for chunks in (kept, again):
+        np.testing.assert_allclose(chunks[1], whole[1], rtol=2e-5 if exact else 0.02)
+        np.testing.assert_allclose(chunks[2], whole[2], atol=1e-4 if exact else 0.5)
+        if not exact and c.moe_layers:
+            continue  # by rounding alone a token may be given to another expert
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(whole[0]), jax.tree.leaves(chunks[0])):
+            largest = float(jnp.abs(a).max()) + 1e-6
+            np.testing.assert_allclose(b / largest, a / largest, atol=2e-5 if exact else 0.3, err_msg=str(path))
 
 
 def _losses(c, ex, batch=4):

@@ -85,23 +85,21 @@ def _backward(act, rows, held, dy_rD):
     back = lambda g, w: jnp.einsum("rb,ab->ra", g, w)
 
     def expert(so_far, of):
-        (dx_rD, dw_E), (e, first, count, w) = so_far, of
+        e, first, count, w = of
 
         def block(at, size, so_far):
-            dx_rD, dw = so_far
+            dx_rD, dw_E = so_far
             # whole before they are turned: XLA on CPU else makes what they come from again, down the columns
             x, dy = settled(_cut(x_rD, at, size)), _cut(dy_rD, at, size)
             h, pull = jax.vjp(functools.partial(hidden, act), {name: _cut(a, at, size) for name, a in before_rF.items()})
             of_result = {"out": dy, **pull(back(dy, w["out"]))[0]}
             of_input = {"out": settled(h), **{name: x for name in before_rF}}
             dx = sum(back(of_result[name], w[name]) for name in before_rF)
-            new = {name: _outer(of_input[name], g, dw[name].dtype) for name, g in of_result.items()}
-            new |= {b: of_result[b.removesuffix("_bias")].sum(0, dtype=dw[b].dtype) for b in dw if b.endswith("_bias")}
-            return _put(dx_rD, dx, at), jax.tree.map(jnp.add, dw, new)
+            new = {name: _outer(of_input[name], g, dw_E[name].dtype) for name, g in of_result.items()}
+            new |= {b: of_result[b.removesuffix("_bias")].sum(0, dtype=dw_E[b].dtype) for b in dw_E if b.endswith("_bias")}
+            return _put(dx_rD, dx, at), jax.tree.map(lambda a_E, a: a_E.at[e].add(a), dw_E, new)
 
-        of_e = jax.tree.map(lambda a_E: jax.lax.dynamic_index_in_dim(a_E, e, keepdims=False), dw_E)
-        dx_rD, dw = _over(rows, x_rD.shape[0], first, count, block, (dx_rD, of_e))
-        return (dx_rD, jax.tree.map(lambda a_E, a: jax.lax.dynamic_update_index_in_dim(a_E, a, e, 0), dw_E, dw)), None
+        return _over(rows, x_rD.shape[0], first, count, block, so_far), None
 
     sums = sums or {name: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)) for name, a in w.items()}
     each = jnp.arange(first_E.size), first_E, count_E, w
