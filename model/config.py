@@ -111,7 +111,7 @@ class Execution:
     attention_chunk: int = 0  # queries that attend at a time, to the keys that any of them sees, recomputed in the backward pass; 0: all
     loss_chunk: int = 0  # positions whose logits stand at a time in the loss; divides seq_len; 0: all
     loss_groups: int = 1  # groups of sequences that no device boundary cuts: each sums its own part of the head's gradient over chunks
-    settle: bool = False  # gradients of the residual stream stand before they are used: for XLA on CPU, unrolled (model/block.py)
+    settle: bool = False  # for XLA on one CPU, unrolled: the residual stream's gradients stand before use (block.py), maps stay (chunked.py)
     accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other
 
 

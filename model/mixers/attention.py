@@ -17,7 +17,7 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
     """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in float32.
 
     Without a cache `ex.attention_chunk` queries at a time see the keys between the first and the last that any of them may see, and keep
-    one number a row for the backward pass, which makes their part of the map again."""
+    two numbers a row for the backward pass, which makes their part of the map again (chunked.py)."""
     if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
     if ex.attention == "cudnn" and fused(c) and ctx.slot is None:
@@ -120,9 +120,9 @@ def map_flops(c: Model, causal: bool) -> int | float:
 
 def map_work(c: Model, ex: Execution, batch: int, scores: int, values: int) -> Work:
     """The map of scores, `scores` and `values` numbers wide: the pairs of every chunk, masked ones among them, and of several chunks the
-    scores once more in the backward pass. Kept is one number for every pair in every head, as XLA holds it: the softmax in float32 and in the
+    scores once more in the backward pass, unless the map is kept (chunked.py). Kept is one number for every pair in every head, as XLA holds it: the softmax in float32 and in the
     dtype of the matmul with the values, twice for a transposed copy. Of several chunks no such copy, but the keys and values of each; XLA on
-    CPU makes their maps again early, so that they are there as if kept (chunked.py)."""
+    CPU makes their maps again early, so that they are there as if kept."""
     parts, several = spans(c.seq_len, c.window, ex.attention_chunk), ex.attention_chunk and c.seq_len > ex.attention_chunk
     rows = batch * c.n_heads
     pairs = rows * sum((last - first) * (last - begin) for begin, first, last in parts)
