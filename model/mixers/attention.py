@@ -120,9 +120,9 @@ def map_flops(c: Model, causal: bool) -> int | float:
 
 def map_work(c: Model, ex: Execution, batch: int, scores: int, values: int) -> Work:
     """The map of scores, `scores` and `values` numbers wide: the pairs of every chunk, masked ones among them, and of several chunks the
-    scores once more in the backward pass, unless the map is kept (chunked.py). Kept is one number for every pair in every head, as XLA holds it: the softmax in float32 and in the
-    dtype of the matmul with the values, twice for a transposed copy. Of several chunks no such copy, but the keys and values of each; XLA on
-    CPU makes their maps again early, so that they are there as if kept."""
+    scores once more in the backward pass, unless the map is kept (chunked.py). Kept is one number for every pair in every head, as XLA holds
+    it: the softmax in float32 and in the dtype of the matmul with the values, twice for a transposed copy. Of several chunks no such copy, but
+    the keys and values of each; XLA on CPU makes their maps again early, so that they are there as if kept."""
     parts, several = spans(c.seq_len, c.window, ex.attention_chunk), ex.attention_chunk and c.seq_len > ex.attention_chunk
     rows = batch * c.n_heads
     pairs = rows * sum((last - first) * (last - begin) for begin, first, last in parts)
