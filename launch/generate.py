@@ -78,7 +78,9 @@ class Session:
         lm, self._how, self._given = LM(c, ex), how, sum(map(len, prompts))
         self._pad_B = np.array([longest - len(p) for p in prompts], np.int32)
         self._tokens_BT = np.stack([np.concatenate([np.zeros(n, np.int32), p]) for n, p in zip(self._pad_B, prompts)]).astype(np.int32)
-        self._held, self._slot = jax.device_put(variables), np.int32(longest)
+        # cast once: XLA else casts all weights again for every token
+        cast = jax.jit(functools.partial(params.at_use, dtype=ex.dtype))
+        self._held, self._slot = {**jax.device_put(variables), "params": cast(jax.device_put(variables["params"]))}, np.int32(longest)
         started = time.perf_counter()
         prefill = functools.partial(sample.prefill, lm, slots=slots)
         inputs = self._held, self._tokens_BT, self._pad_B

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from launch.devices import TWO_CORES, device
 from model import account
 from model.config import Execution, Model
+from model.mixers import attention
 
 
 class Choice(NamedTuple):
@@ -20,6 +21,8 @@ class Choice(NamedTuple):
     steps_per_dispatch: int  # at most
     attention: tuple[int, int, int]  # from so many queries on, chunks of an eighth of them within two bounds; 0: the whole map
     loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
+    kernel: str = "xla"  # of attention, where it computes the function
+    rows: int = 256  # of a block of an expert's assignments, at most
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
     settle: int = 0  # a residual stream of so many numbers or more: Execution.settle, on one device and in unrolled layers; 0: never
     loop: int = 0  # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device holds all; 0: never
@@ -40,7 +43,7 @@ CHOICES = {
         loop=2**15,
         options=(("xla_cpu_copy_insertion_use_region_analysis", True), ("xla_cpu_prefer_vector_width", 512)),
     ),
-    "gpu": Choice("bfloat16", "block", 1, attention=(0, 0, 0), loss=(2**28, 8192)),
+    "gpu": Choice("bfloat16", "block", 20, attention=(0, 0, 0), kernel="cudnn", rows=2048, loss=(2**28, 8192)),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0, 0), loss=(2**28, 8192)),
 }
 
@@ -61,6 +64,19 @@ def compiled(lowered, platform: str):
                 raise
             options = {name: value for name, value in options.items() if name not in refused}
     return lowered.compile()
+
+
+@functools.lru_cache(maxsize=1)
+def has_cudnn() -> bool:
+    """Whether the device of this process takes cuDNN's attention: NVIDIA's from Ampere on."""
+    import jax
+
+    x_BTHK = jax.ShapeDtypeStruct((1, 2, 1, 64), "bfloat16")
+    try:
+        jax.eval_shape(lambda x: jax.nn.dot_product_attention(x, x, x, is_causal=True, implementation="cudnn"), x_BTHK)
+    except Exception:  # types and words differ between versions and devices; what it says is no
+        return False
+    return True
 
 
 def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
@@ -86,7 +102,7 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
     # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide. In a loop narrow ones follow, and
     # rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
     eighth = 2 ** max(0, (per_expert // 8).bit_length() - 1)
-    rows = min(320, max(40, 5 * eighth)) if name == "loop" else min(256, max(16, 2 * eighth))
+    rows = min(320, max(40, 5 * eighth)) if name == "loop" else min(here.rows, max(16, 2 * eighth))
     chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,
@@ -95,6 +111,7 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
         name,
         rows,
         groups,
+        attention=here.kernel if attention.fused(model, dtype) else "xla",
         attention_chunk=_attention_chunk(here, model.seq_len),
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,

@@ -85,6 +85,8 @@ def program(run: Run, where: Where) -> Program:
     sizes = meshes.parse(where.mesh)
     groups = meshes.rows(meshes.resolve(sizes, jax.device_count()))
     ex = hardware.execution(run.model, where, run.dtype, platform, groups, run.batch * run.model.seq_len)
+    if ex.attention == "cudnn" and not hardware.has_cudnn():
+        ex = dataclasses.replace(ex, attention="xla")
     if not run.model.moe_layers:  # fields that a dense model does not read must not split its cache
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
     o = run.optimizer

@@ -101,7 +101,7 @@ class Model:
 class Execution:
     """How the same function is computed: choices that change speed and memory, never the result (up to rounding)."""
 
-    dtype: str = "float32"  # of the matmuls; parameters, softmaxes, norms and router stay in float32 at least
+    dtype: str = "float32"  # of the matmuls; parameters, softmaxes, norms, activations and router stay in float32 at least
     scan: bool = False  # one compiled body for all repetitions of the layer pattern
     remat: bool = False  # recompute a layer's activations in the backward pass
     moe: str = "block"  # see model/mlps/dispatch.py
@@ -111,7 +111,9 @@ class Execution:
     attention_chunk: int = 0  # queries that attend at a time, to the keys that any of them sees, recomputed in the backward pass; 0: all
     loss_chunk: int = 0  # positions whose logits stand at a time in the loss; divides seq_len; 0: all
     loss_groups: int = 1  # groups of sequences that no device boundary cuts: each sums its own part of the head's gradient over chunks
-    settle: bool = False  # for XLA on one CPU, unrolled: the residual stream's gradients stand before use (block.py), maps stay (chunked.py)
+    settle: bool = (
+        False  # for XLA on one CPU, unrolled: the residual stream's gradients stand before use (block.py), maps stay (chunked.py)
+    )
     accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other
 
 

@@ -10,11 +10,27 @@ from model import context, loss, norms
 from model.block import Group, groups, layer, stack
 from model.config import Execution, Model
 from model.mlps import routing
-from model.params import Kernel, declare
+from model.params import Kernel, declare, einsum, precise
 from model.positions import POSITIONS
 
 # Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a matmul, not a scatter.
 ONE_HOT_VOCAB = 1024
+
+
+@jax.custom_vjp
+def _rows(table_VD, tokens_BT):
+    """table_VD[tokens_BT], whose gradient is summed in float32 at least: a frequent token has thousands of terms, and a sum in bfloat16 stands
+    still once it is 256 times as large as a term."""
+    return table_VD[tokens_BT]
+
+
+def _rows_bwd(held, g_BTD):
+    table_VD, tokens_BT = held
+    sums_VD = precise(jnp.zeros_like(table_VD)).at[tokens_BT].add(precise(g_BTD))
+    return sums_VD.astype(table_VD.dtype), None
+
+
+_rows.defvjp(lambda table_VD, tokens_BT: (table_VD[tokens_BT], (table_VD, tokens_BT)), _rows_bwd)
 
 
 class LM(nn.Module):
@@ -66,9 +82,9 @@ class LM(nn.Module):
         # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by the partitioner
         whole_VD = nn.with_logical_constraint(table_VD, ("vocab", "act_embed")).astype(dtype)
         if c.vocab_size <= ONE_HOT_VOCAB:
-            x_BTD = jax.nn.one_hot(tokens_BT, c.vocab_size, dtype=dtype) @ whole_VD
+            x_BTD = einsum("btv,vd->btd", jax.nn.one_hot(tokens_BT, c.vocab_size, dtype=dtype), whole_VD)
         else:
-            x_BTD = whole_VD[tokens_BT]
+            x_BTD = _rows(whole_VD, tokens_BT)
         if c.embed_scale:
             x_BTD = x_BTD * c.d_model**0.5
         ctx = ctx or context.plain(tokens_BT.shape[1])

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Execution
-from model.params import precise
+from model.params import einsum, precise
 
 
 def logits(x_BTD, w_VD, cap: float):
     """Of every position, at least float32; with a cap, cap x tanh(logits / cap)."""
-    logits_BTV = precise(jnp.einsum("btd,vd->btv", x_BTD, w_VD.astype(x_BTD.dtype)))
+    logits_BTV = precise(einsum("btd,vd->btv", x_BTD, w_VD.astype(x_BTD.dtype)))
     return cap * jnp.tanh(logits_BTV / cap) if cap else logits_BTV
 
 
@@ -68,9 +68,9 @@ def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
             g_BCV *= 1 - (logits_BCV / cap) ** 2
         g_BCV = g_BCV.astype(x_BTD.dtype)
         # (D, V): XLA on CPU multiplies that way round half as fast again
-        dw_GDV += jnp.einsum("gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype)
+        dw_GDV += einsum("gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype)
         loss = (most_BC1 + jnp.log(sum_BC1) - jnp.take_along_axis(logits_BCV, targets_BC[..., None], -1)).sum()
-        return dw_GDV, (loss, jnp.einsum("bcv,vd->bcd", g_BCV, w))
+        return dw_GDV, (loss, einsum("bcv,vd->bcd", g_BCV, w))
 
     zeros_GDV = jnp.zeros((ex.loss_groups, *w_VD.shape[::-1]), w_VD.dtype)
     zeros_GDV = nn.with_logical_constraint(zeros_GDV, ("batch", "act_embed", "vocab"))

@@ -37,6 +37,12 @@ def precise(x):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def einsum(eq: str, *operands, **more):
+    """``jnp.einsum`` that multiplies float32 in float32 everywhere: GPUs would take TF32 of it, TPUs bfloat16."""
+    exact = all(a.dtype == jnp.float32 for a in operands)
+    return jnp.einsum(eq, *operands, precision=jax.lax.Precision.HIGHEST if exact else None, **more)
+
+
 def settled(a):
     """`a`, as one array before anything is made of it. XLA on CPU fuses sums and transposes into whoever reads them, once for every reader, and
     barriers are gone by then. A conditional it does not look through; the other branch is for numbers that are lost already."""
@@ -49,26 +55,37 @@ def product(eq: str, x, w):
     """``einsum(eq, x, w)`` whose gradient with respect to `w` multiplies the narrower of x and the result's gradient, transposed, by the wider
     one. XLA on CPU makes that transposed copy in any case, and has its fast matmul for this order alone: as jax transposes an einsum, the
     weights' gradients of an MLP take 1.7 times as long (LOG.md, 2026-11-25)."""
-    return jnp.einsum(eq, x, w)
+    return einsum(eq, x, w)
 
 
 def _product_fwd(eq, x, w):
-    return jnp.einsum(eq, x, w), (x, w)
+    return einsum(eq, x, w), (x, w)
 
 
 def _product_bwd(eq, held, g):
     (of_x, of_w), of_y = eq.split("->")[0].split(","), eq.split("->")[1]
     x, w = held
-    dx = jnp.einsum(f"{of_y},{of_w}->{of_x}", g, w)
+    dx = einsum(f"{of_y},{of_w}->{of_x}", g, w)
     if x.size <= g.size:
-        return dx, jnp.einsum(f"{of_x},{of_y}->{of_w}", x, g)
+        return dx, einsum(f"{of_x},{of_y}->{of_w}", x, g)
     turned = "".join(sorted(of_w, key=lambda letter: (letter not in of_x or letter not in of_y, letter in of_x)))  # a batch's letters first
     # the barrier keeps XLA from folding the transpose into the matmul, which would turn the operands round again
-    dw = jax.lax.optimization_barrier(jnp.einsum(f"{of_y},{of_x}->{turned}", g, x))
+    dw = jax.lax.optimization_barrier(einsum(f"{of_y},{of_x}->{turned}", g, x))
     return dx, jnp.einsum(f"{turned}->{of_w}", dw)
 
 
 product.defvjp(_product_fwd, _product_bwd)
+
+
+def at_use(tree: dict, dtype: str) -> dict:
+    """The parameters as the model multiplies by them, for whoever calls it many times: in `dtype`, but norms and the router, which stay as they
+    are. The model's results do not change."""
+
+    def one(path, a):
+        kept = any(str(p.key) == "router" or str(p.key).startswith("norm") for p in path)
+        return a if kept else jnp.asarray(a, dtype)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 class Einsum(nn.Module):

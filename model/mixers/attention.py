@@ -9,7 +9,7 @@ from flax import linen as nn
 from model import context, norms, positions
 from model.config import Execution, Model
 from model.mixers import chunked
-from model.params import Einsum, precise
+from model.params import Einsum, einsum, precise
 from model.work import Work, matmuls, size, total
 
 
@@ -20,7 +20,7 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
     two numbers a row for the backward pass, which makes their part of the map again (chunked.py)."""
     if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
-    if ex.attention == "cudnn" and fused(c) and ctx.slot is None:
+    if ex.attention == "cudnn" and ctx.slot is None:
         window = (c.window - 1, 0) if c.window else None
         return jax.nn.dot_product_attention(
             q_BTHK, k_BJMK, v_BJMK, scale=scale, is_causal=True, local_window_size=window, implementation="cudnn"
@@ -31,9 +31,11 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
     return _attend(c, ctx, q_BTHK, k_BJMK, v_BJMK, scale, ex.dtype)
 
 
-def fused(c: Model) -> bool:
-    """Whether cuDNN's kernel computes the function: no cap of the scores, nothing added to them."""
-    return not c.attention_cap and c.positions != "alibi"
+def fused(c: Model, dtype: str) -> bool:
+    """Whether cuDNN's kernel computes the function: in 16 bits, no cap of the scores, nothing added to them, heads that its tiles hold, an even
+    number of tokens. (It wants keys and values of one width; the widths of "latent" differ.)"""
+    plain = not c.attention_cap and c.positions != "alibi" and all(mixer == "attention" for mixer, _ in c.kinds)
+    return dtype == "bfloat16" and plain and c.k_head % 8 == 0 and c.k_head <= 128 and c.seq_len % 2 == 0
 
 
 def spans(length: int, window: int, chunk: int) -> tuple[tuple[int, int, int], ...]:
@@ -45,9 +47,9 @@ def spans(length: int, window: int, chunk: int) -> tuple[tuple[int, int, int], .
 
 
 def _attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
-    raw_BHTJ = precise(jnp.einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK)) * scale
+    raw_BHTJ = precise(einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK)) * scale
     weights_BHTJ = jax.nn.softmax(chunked.masked(c, ctx, raw_BHTJ), -1).astype(dtype)
-    return jnp.einsum("bhtj,bjhk->bthk", weights_BHTJ, v_BJMK)
+    return einsum("bhtj,bjhk->bthk", weights_BHTJ, v_BJMK)
 
 
 def output(c: Model, dtype, width: int) -> Einsum:
@@ -122,14 +124,19 @@ def map_work(c: Model, ex: Execution, batch: int, scores: int, values: int) -> W
     """The map of scores, `scores` and `values` numbers wide: the pairs of every chunk, masked ones among them, and of several chunks the
     scores once more in the backward pass, unless the map is kept (chunked.py). Kept is one number for every pair in every head, as XLA holds
     it: the softmax in float32 and in the dtype of the matmul with the values, twice for a transposed copy. Of several chunks no such copy, but
-    the keys and values of each; XLA on CPU makes their maps again early, so that they are there as if kept."""
-    parts, several = spans(c.seq_len, c.window, ex.attention_chunk), ex.attention_chunk and c.seq_len > ex.attention_chunk
+    the keys and values of each; XLA on CPU makes their maps again early, so that they are there as if kept. cuDNN's kernel computes the pairs
+    that are attended to (and the rest of the tiles on the diagonal, which is not counted), makes the scores once more in the backward pass, and
+    keeps one number a row."""
     rows = batch * c.n_heads
-    pairs = rows * sum((last - first) * (last - begin) for begin, first, last in parts)
-    copies = rows * (scores + values) * sum(last - begin for begin, _, last in parts) if several else pairs
-    forward, again = 2 * (scores + values) * pairs, 2 * scores * pairs if several and (not ex.settle or c.attention_cap) else 0
-    held = pairs * (4 + size(ex)) + copies * size(ex)
-    return Work(forward, 2 * forward + again, forward, held, pairs * size(ex) if several else held // 3)
+    if ex.attention == "cudnn":
+        one = rows * pairs(c, causal=True)
+        return Work(2 * (scores + values) * one, (6 * scores + 4 * values) * one, 2 * (scores + values) * one, 4 * rows * c.seq_len)
+    parts, several = spans(c.seq_len, c.window, ex.attention_chunk), ex.attention_chunk and c.seq_len > ex.attention_chunk
+    standing = rows * sum((last - first) * (last - begin) for begin, first, last in parts)
+    copies = rows * (scores + values) * sum(last - begin for begin, _, last in parts) if several else standing
+    forward, again = 2 * (scores + values) * standing, 2 * scores * standing if several and (not ex.settle or c.attention_cap) else 0
+    held = standing * (4 + size(ex)) + copies * size(ex)
+    return Work(forward, 2 * forward + again, forward, held, standing * size(ex) if several else held // 3)
 
 
 def work(c: Model, ex: Execution, batch: int) -> Work:

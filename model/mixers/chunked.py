@@ -14,7 +14,7 @@ import numpy as np
 
 from model import context, positions
 from model.config import Execution, Model
-from model.params import precise, settled
+from model.params import einsum, precise, settled
 
 MASKED = -1e30
 
@@ -62,7 +62,7 @@ def _scores(c, part, scale, q_BTHK, k_BJHK):
     """(raw scores, what the softmax takes) of a chunk."""
     begin, first, last = part
     q_BTHK = (precise(q_BTHK) * scale).astype(q_BTHK.dtype)
-    raw_BHJT = precise(jnp.einsum("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1)))
+    raw_BHJT = precise(einsum("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1)))
     ctx = context.Context(np.arange(first, last), np.arange(begin, last))
     scores_BHJT = _shaped(c, ctx, raw_BHJT, turned=True)
     # keys before the chunk are seen by all of it, unless a window leaves some behind
@@ -82,7 +82,7 @@ def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
             most_BH1T = scores_BHJT.max(2, keepdims=True)
             weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)  # but for the division by their sum
             share_BH1T = 1 / weights_BHJT.sum(2, keepdims=True)
-            out_BHKT = precise(jnp.einsum("bhkj,bhjt->bhkt", v_BHKJ[..., begin:last], weights_BHJT.astype(ex.dtype))) * share_BH1T
+            out_BHKT = precise(einsum("bhkj,bhjt->bhkt", v_BHKJ[..., begin:last], weights_BHJT.astype(ex.dtype))) * share_BH1T
             out[-1].append(out_BHKT.astype(ex.dtype))
             rows[-1].append((most_BH1T, share_BH1T, weights_BHJT if ex.settle else None))
     out_BTHK = _joined(out)
@@ -104,15 +104,15 @@ def _backward(c, ex, parts, scale, kept, g_BTHK):
             if weights_BHJT is None or c.attention_cap:
                 raw_BHJT, scores_BHJT = _scores(c, (begin, first, last), scale, q[:, at], k[:, keys])
                 weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)
-            dweights_BHJT = precise(jnp.einsum("bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1)))
+            dweights_BHJT = precise(einsum("bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1)))
             draw_BHJT = weights_BHJT * ((dweights_BHJT - along_BH1T[lane, ..., at]) * (scale * share_BH1T))
             if c.attention_cap:
                 draw_BHJT *= 1 - jnp.tanh(raw_BHJT / c.attention_cap) ** 2
             draw_BHJT = draw_BHJT.astype(ex.dtype)
-            dq[-1].append(jnp.einsum("bhkj,bhjt->bhkt", k_BHKJ[..., keys], draw_BHJT))
+            dq[-1].append(einsum("bhkj,bhjt->bhkt", k_BHKJ[..., keys], draw_BHJT))
             shared_BHTK = (precise(g[:, at].swapaxes(1, 2)) * share_BH1T.swapaxes(2, 3)).astype(ex.dtype)
-            dk_BHJK = dk_BHJK.at[:, :, keys].add(jnp.einsum("bhjt,bhtk->bhjk", draw_BHJT, q[:, at].swapaxes(1, 2)))
-            dv_BHJK = dv_BHJK.at[:, :, keys].add(jnp.einsum("bhjt,bhtk->bhjk", weights_BHJT.astype(ex.dtype), shared_BHTK))
+            dk_BHJK = dk_BHJK.at[:, :, keys].add(einsum("bhjt,bhtk->bhjk", draw_BHJT, q[:, at].swapaxes(1, 2)))
+            dv_BHJK = dv_BHJK.at[:, :, keys].add(einsum("bhjt,bhtk->bhjk", weights_BHJT.astype(ex.dtype), shared_BHTK))
         dk.append(dk_BHJK.swapaxes(1, 2))
         dv.append(dv_BHJK.swapaxes(1, 2))
     return _joined(dq), jnp.concatenate(dk, 0), jnp.concatenate(dv, 0)

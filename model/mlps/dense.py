@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from model.config import Execution, Model
-from model.params import Einsum
+from model.params import Einsum, precise
 from model.work import Work, matmuls, size
 
 _exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
@@ -22,8 +22,10 @@ ACTIVATIONS = {
 
 
 def hidden(act, before: dict):
-    """The hidden units, of what the matrices "gate" (where there is one) and "in" give."""
-    return act(before["gate"]) * before["in"] if "gate" in before else act(before["in"])
+    """The hidden units, of what the matrices "gate" (where there is one) and "in" give; computed in float32 at least."""
+    x = {name: precise(a) for name, a in before.items()}
+    out = act(x["gate"]) * x["in"] if "gate" in x else act(x["in"])
+    return out.astype(before["in"].dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -22,7 +22,7 @@ from flax import linen as nn
 
 from model.mlps import loop, routing
 from model.mlps.dense import activated
-from model.params import product
+from model.params import einsum, product
 
 
 def _rows(table, index):
@@ -78,7 +78,7 @@ def _select_fwd(w_EDF, expert_N):
 def _select_bwd(residual, g_NDF):
     expert_N, n_experts = residual
     hot_NE = jax.nn.one_hot(expert_N, n_experts, dtype=g_NDF.dtype)
-    return jnp.einsum("ne,ndf->edf", hot_NE, g_NDF), None
+    return einsum("ne,ndf->edf", hot_NE, g_NDF), None
 
 
 _select.defvjp(_select_fwd, _select_bwd)
@@ -117,7 +117,7 @@ def _mlp(x, w, act, times, spread):
 
 
 def _combine(y_nSD, gate_nS):
-    return jnp.einsum("...sd,...s->...d", y_nSD, gate_nS.astype(y_nSD.dtype))
+    return einsum("...sd,...s->...d", y_nSD, gate_nS.astype(y_nSD.dtype))
 
 
 def _by_group(one):
@@ -178,8 +178,10 @@ def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
     source = jax.vmap(lambda slot_A: empty.at[slot_A].set(order_A, mode="drop"))(slot_GA)
     x_GrD = jax.vmap(functools.partial(_dispatch, top_k=c.top_k))(x_GnD, source, slot_GA)
     x_GECD = _exchange(x_GrD.reshape(groups, c.n_experts, room, width), there=True)
-    times = lambda x, w_EDF: product("gecd,edf->gecf", x, w_EDF)
-    y_GECD = _exchange(_mlp(x_GECD, w, act, times, lambda b_EF: b_EF[:, None]), there=False)
+    # experts first and the rest one axis: a product over the axes as they are costs XLA on GPU transposed copies of rows and hidden units
+    x_ErD = x_GECD.swapaxes(0, 1).reshape(c.n_experts, -1, width)
+    y_ErD = _mlp(x_ErD, w, act, lambda x, w_EDF: product("erd,edf->erf", x, w_EDF), lambda b_EF: b_EF[:, None])
+    y_GECD = _exchange(y_ErD.reshape(c.n_experts, groups, room, width).swapaxes(0, 1), there=False)
     y_GAD = jax.vmap(_collect)(y_GECD.reshape(groups, -1, width), source, slot_GA)
     return _combine(y_GAD.reshape(*expert_GnS.shape, width), gate_GnS)
 
@@ -227,16 +229,18 @@ def _ragged_local(x_nD, expert_nS, gate_nS, w, act, c):
     sizes_E = jax.nn.one_hot(expert_A, held, dtype=jnp.int32).sum(0)
     x_AD = _dispatch(x_nD, order_A, slot_A, c.top_k)
     spread = lambda b_EF: _rows(b_EF, expert_A[order_A])
-    y_AD = _mlp(x_AD, w, act, lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E), spread)
+    exact = jax.lax.Precision.HIGHEST if x_AD.dtype == jnp.float32 else None  # as params.einsum
+    ragged = lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=exact)
+    y_AD = _mlp(x_AD, w, act, lambda x, w_EDF: ragged(x, w_EDF), spread)
     return _combine(_collect(y_AD, order_A, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
 @_by_group
 def _all(x_nD, expert_nS, gate_nS, w, act, c, ex):
     x_nED = jnp.broadcast_to(x_nD[:, None], (x_nD.shape[0], c.n_experts, x_nD.shape[1]))
-    y_nED = _mlp(x_nED, w, act, lambda x, w_EDF: jnp.einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF)
+    y_nED = _mlp(x_nED, w, act, lambda x, w_EDF: einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF)
     gate_nE = (jax.nn.one_hot(expert_nS, c.n_experts, dtype=gate_nS.dtype) * gate_nS[..., None]).sum(1)
-    return jnp.einsum("ned,ne->nd", y_nED, gate_nE.astype(y_nED.dtype))
+    return einsum("ned,ne->nd", y_nED, gate_nE.astype(y_nED.dtype))
 
 
 IMPLEMENTATIONS = {"block": _block, "loop": _loop, "capacity": _capacity, "ragged": _ragged, "all": _all}

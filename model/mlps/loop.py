@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from model.mlps.dense import hidden
-from model.params import settled
+from model.params import einsum, settled
 
 
 PARTS = 8  # narrow blocks in a wide one
@@ -54,13 +54,13 @@ def _names(w) -> tuple[str, ...]:
 
 
 def _linear(x, w, name):
-    y = jnp.dot(x, w[name])
+    y = einsum("ra,ab->rb", x, w[name])
     return y + w[f"{name}_bias"] if f"{name}_bias" in w else y
 
 
 def _outer(x, g, dtype):
     """x^T g. XLA on CPU has its fast matmul for a left side whose last axis is contracted (model/params.py, `product`)."""
-    return jnp.dot(jax.lax.optimization_barrier(x.T), g, preferred_element_type=dtype)
+    return einsum("dr,rf->df", jax.lax.optimization_barrier(x.T), g, preferred_element_type=dtype)
 
 
 def _forward(act, rows, x_rD, first_E, count_E, w, sums):
@@ -82,7 +82,7 @@ def _forward(act, rows, x_rD, first_E, count_E, w, sums):
 
 def _backward(act, rows, held, dy_rD):
     x_rD, before_rF, first_E, count_E, w, sums = held
-    back = lambda g, w: jnp.einsum("rb,ab->ra", g, w)
+    back = lambda g, w: einsum("rb,ab->ra", g, w)
 
     def expert(so_far, of):
         e, first, count, w = of
