@@ -16,8 +16,8 @@ from model.config import Model
 
 # Model FLOPs (`matmul`) over the bf16 peak where nothing was measured: what others reach on H100s (docs/planning.md)
 UTILISATION = {
-    "dense": Figure(0.40, "default: a 50M dense model reaches 39.8% on an H100 (docs/planning.md)"),
-    "moe": Figure(0.25, "default: 0.40 dense x 0.63, the tokens/s of OLMoE over dense on H100s (docs/planning.md)"),
+    "dense": Figure(0.40, "default: measured 0.38 (30M parameters) to 0.61 (1.3B) on an H200 (docs/benchmarks.md)"),
+    "moe": Figure(0.35, "default: 0.40 dense x 0.865, measured on an H200 at equal active parameters (docs/benchmarks.md)"),
 }
 # jax takes this share of a GPU's memory and no more, unless told otherwise (docs.jax.dev, GPU memory allocation)
 USABLE = 0.75

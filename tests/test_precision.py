@@ -1,0 +1,118 @@
+"""What is computed in float32 wherever it runs, and what a GPU is given to compute."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from launch import hardware, train
+from launch.config import Run, Where
+from model import account, lm, params
+from model.config import Execution, Model
+from model.mlps import dispatch
+from tests import walk
+from tests.test_model import NAMES, SHAPES, TINY, forward, tokens, variables
+
+replace = dataclasses.replace
+WIDE = replace(TINY, vocab_size=1056)  # above the one-hot embedding's
+GPT2 = Model(vocab_size=50304, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True)
+
+
+def products(jaxpr):
+    for e in jaxpr.eqns:
+        if e.primitive.name in ("dot_general", "ragged_dot_general"):
+            yield e
+        for v in e.params.values():
+            for s in v if isinstance(v, (tuple, list)) else (v,):
+                inner = getattr(s, "jaxpr", s)
+                if hasattr(inner, "eqns"):
+                    yield from products(inner)
+
+
+def _exact(e) -> bool:
+    asked = e.params["precision"]
+    return set(asked if isinstance(asked, tuple) else (asked,)) == {jax.lax.Precision.HIGHEST}
+
+
+@pytest.mark.parametrize(
+    "ex", [Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS] + [Execution(attention_chunk=4, loss_chunk=4)], ids=str
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("vocab", [32, 1056])
+def test_float32_is_multiplied_in_float32(ex, dtype, vocab):
+    """Accelerators take fewer bits of float32 unless told: every product of two float32 arrays tells them, the router's too."""
+    c = replace(TINY, vocab_size=vocab, pattern=("attention/dense", "attention/moe"), capacity_factor=1.25 * (ex.moe == "capacity"))
+    found = [e for e in products(walk.training(c, replace(ex, dtype=dtype), 4)) if all(v.aval.dtype == jnp.float32 for v in e.invars[:2])]
+    assert len(found) >= (3 if dtype == "bfloat16" else 20)
+    assert all(_exact(e) for e in found)
+
+
+def test_a_frequent_token_has_its_whole_gradient():
+    """In bfloat16 a sum of ones stands still at 256."""
+    table_VD, tokens_BT = jnp.ones((4, 8), jnp.bfloat16), jnp.zeros((3, 1000), int)
+    g_VD = jax.grad(lambda w: lm._rows(w, tokens_BT).astype(jnp.float32).sum())(table_VD)
+    assert g_VD.dtype == jnp.bfloat16
+    np.testing.assert_allclose(g_VD.astype(jnp.float32), np.outer([3000, 0, 0, 0], np.ones(8)), rtol=2**-8)
+
+
+@pytest.mark.parametrize("c", SHAPES, ids=NAMES)
+def test_weights_cast_once_change_nothing(c):
+    c, ex = replace(c, vocab_size=1056), Execution(dtype="bfloat16")
+    held = variables(c)
+    cast = {**held, "params": params.at_use(held["params"], "bfloat16")}
+    assert any(a.dtype == jnp.bfloat16 for a in jax.tree.leaves(cast["params"]))
+    t = tokens(c, 2)[:, :-1]
+    np.testing.assert_array_equal(forward(c, ex, held, t), forward(c, ex, cast, t))
+
+
+def gpu(c: Model, dtype: str = "bfloat16", batch: int = 64) -> Execution:
+    return hardware.execution(c, Where(), dtype, "gpu", 1, batch * c.seq_len)
+
+
+@pytest.mark.parametrize(
+    "change,kernel",
+    [
+        ({}, "cudnn"),
+        ({"n_kv_heads": 4}, "cudnn"),
+        ({"window": 256}, "cudnn"),
+        ({"positions": "alibi"}, "xla"),
+        ({"attention_cap": 30.0}, "xla"),
+        ({"d_head": 20}, "xla"),
+        ({"d_head": 192}, "xla"),
+        ({"seq_len": 1023}, "xla"),
+        ({"pattern": ("latent/dense",), "kv_rank": 64, "d_rope": 32}, "xla"),
+    ],
+)
+def test_which_attention_a_gpu_gets(change, kernel):
+    c = replace(GPT2, **change)
+    assert gpu(c).attention == kernel
+    assert gpu(c, "float32").attention == "xla" == hardware.execution(c, Where(), "bfloat16", "tpu", 1, 65_536).attention
+
+
+def test_the_kernel_is_counted_by_what_is_attended_to():
+    """And one number a row is kept, where XLA keeps the map."""
+    ex, batch = gpu(GPT2), 64
+    work, each = account.work(GPT2, ex, batch), account.flops_per_token(GPT2)["matmul_causal"]
+    tokens = batch * GPT2.seq_len
+    scores_again = 2 * GPT2.n_layers * GPT2.d_model * (GPT2.seq_len + 1) // 2
+    assert work.training(False) == tokens * (each + scores_again)
+    held = lambda ex: account.memory(GPT2, ex, batch)["activations"]
+    # 19.4 GiB of temporaries in the program compiled for an H200, gradients among them (docs/counting.md)
+    assert 18 < held(ex) / 2**30 < 24 < 80 < held(replace(ex, attention="xla")) / 2**30
+
+
+def test_a_device_without_the_kernel_takes_xla(monkeypatch):
+    c = replace(WIDE, d_head=8)
+    chosen = hardware.execution
+    monkeypatch.setattr(hardware, "execution", lambda *a: replace(chosen(*a), attention="cudnn"))
+    assert not hardware.has_cudnn()
+    p = train.program(Run(model=c, batch=2, dtype="bfloat16"), Where(mesh="data=1"))
+    assert p.layout.lm.ex.attention == "xla"
+
+
+def test_blocks_of_a_gpu_are_wide():
+    """2,048 rows where an expert has 16,384: an eighth of padding, an eighth as many copies of weights as blocks of 256 (docs/benchmarks.md)."""
+    ex = gpu(replace(GPT2, pattern=("attention/moe",)))
+    assert (ex.moe, ex.moe_rows) == ("block", 2048)
