@@ -29,8 +29,7 @@ class Choice(NamedTuple):
     options: tuple[tuple[str, bool | int], ...] = ()  # of XLA
 
 
-# cpu: measured (docs/benchmarks.md). gpu and tpu: not measured yet; ragged_dot is computed densely by XLA on GPU
-# (shared notes: 15% of peak on an H100), so blocks stand there until a benchmark says otherwise.
+# cpu, gpu (one H200): measured (docs/benchmarks.md); XLA on GPU computes ragged_dot as all experts, masked. tpu: not measured yet.
 CHOICES = {
     "cpu": Choice(
         "float32",
