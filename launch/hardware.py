@@ -70,6 +70,8 @@ def has_cudnn() -> bool:
     """Whether the device of this process takes cuDNN's attention: NVIDIA's from Ampere on."""
     import jax
 
+    if jax.default_backend() != "gpu":
+        return False
     x_BTHK = jax.ShapeDtypeStruct((1, 2, 1, 64), "bfloat16")
     try:
         jax.eval_shape(lambda x: jax.nn.dot_product_attention(x, x, x, is_causal=True, implementation="cudnn"), x_BTHK)

@@ -11,6 +11,7 @@ from launch import hardware, train
 from launch.config import Run, Where
 from model import account, lm, params
 from model.config import Execution, Model
+from model.mixers import MIXERS
 from model.mlps import dispatch
 from tests import walk
 from tests.test_model import NAMES, SHAPES, TINY, forward, tokens, variables
@@ -40,10 +41,11 @@ def _exact(e) -> bool:
     "ex", [Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS] + [Execution(attention_chunk=4, loss_chunk=4)], ids=str
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("vocab", [32, 1056])
-def test_float32_is_multiplied_in_float32(ex, dtype, vocab):
+@pytest.mark.parametrize("mixer,vocab", [(m, v) for m in MIXERS for v in (32, 1056)])
+def test_float32_is_multiplied_in_float32(ex, dtype, mixer, vocab):
     """Accelerators take fewer bits of float32 unless told: every product of two float32 arrays tells them, the router's too."""
-    c = replace(TINY, vocab_size=vocab, pattern=("attention/dense", "attention/moe"), capacity_factor=1.25 * (ex.moe == "capacity"))
+    pattern = (f"{mixer}/dense", f"{mixer}/moe")
+    c = replace(TINY, vocab_size=vocab, pattern=pattern, capacity_factor=1.25 * (ex.moe == "capacity"))
     found = [e for e in products(walk.training(c, replace(ex, dtype=dtype), 4)) if all(v.aval.dtype == jnp.float32 for v in e.invars[:2])]
     assert len(found) >= (3 if dtype == "bfloat16" else 20)
     assert all(_exact(e) for e in found)
