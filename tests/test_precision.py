@@ -1,6 +1,7 @@
 """What is computed in float32 wherever it runs, and what a GPU is given to compute."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from model.config import Execution, Model
 from model.mixers import MIXERS
 from model.mlps import dispatch
 from tests import walk
-from tests.test_model import NAMES, SHAPES, TINY, forward, tokens, variables
+from tests.test_model import TINY, core_shapes, forward, tokens, variables
 
 replace = dataclasses.replace
 WIDE = replace(TINY, vocab_size=1056)  # above the one-hot embedding's
@@ -41,7 +42,7 @@ def _exact(e) -> bool:
     "ex", [Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS] + [Execution(attention_chunk=4, loss_chunk=4)], ids=str
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("mixer,vocab", [(m, v) for m in MIXERS for v in (32, 1056)])
+@pytest.mark.parametrize("mixer,vocab", [*zip(MIXERS, itertools.cycle((32, 1056)))])
 def test_float32_is_multiplied_in_float32(ex, dtype, mixer, vocab):
     """Accelerators take fewer bits of float32 unless told: every product of two float32 arrays tells them, the router's too."""
     pattern = (f"{mixer}/dense", f"{mixer}/moe")
@@ -59,7 +60,7 @@ def test_a_frequent_token_has_its_whole_gradient():
     np.testing.assert_allclose(g_VD.astype(jnp.float32), np.outer([3000, 0, 0, 0], np.ones(8)), rtol=2**-8)
 
 
-@pytest.mark.parametrize("c", SHAPES, ids=NAMES)
+@core_shapes
 def test_weights_cast_once_change_nothing(c):
     c, ex = replace(c, vocab_size=1056), Execution(dtype="bfloat16")
     held = variables(c)
