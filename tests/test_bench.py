@@ -72,6 +72,12 @@ def test_gpu_parts_run_on_a_cpu(part, capsys):
         assert all(d["loss"] < 1e-5 and d["gradient"] < 1e-4 for d in numerics.values())
 
 
+def test_a_card_is_missed_before_anything_compiles(capsys):
+    assert gpu.main(["--part=dense"]) == 2
+    said = capsys.readouterr()
+    assert not said.out and "--scale=toy" in said.err and said.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "argv,words",
     [

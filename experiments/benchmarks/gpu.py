@@ -199,16 +199,14 @@ def main(argv=None) -> int:
     p.add_argument("--part", choices=PARTS, required=True)
     p.add_argument("--scale", choices=("full", "toy"), default="full")
     a = p.parse_args(argv)
-    say = Say()
-    say(
-        {
-            "part": a.part,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "peak": steps.PEAK,
-            "date": time.strftime("%Y-%m-%d"),
-        }
-    )
+    if a.scale == "full" and jax.default_backend() == "cpu":
+        print(
+            "isoflop: jax sees no accelerator here, and models of up to 1.3B parameters want one: --scale=toy runs on a CPU",
+            file=sys.stderr,
+        )
+        return 2
+    say, device = Say(), jax.devices()[0].device_kind
+    say({"part": a.part, "device": device, "jax": jax.__version__, "peak": steps.PEAK, "date": time.strftime("%Y-%m-%d")})
     say({"proposed": PARTS[a.part](a.scale == "toy", say)})
     return 0
 
