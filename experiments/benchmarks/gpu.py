@@ -2,7 +2,7 @@
 
 python -m experiments.benchmarks.gpu --part=dense|moe|members|decode [--scale=toy]
 
-dense     12M to 1.3B parameters at context 1024 or 2048: attention by XLA and by cuDNN, layers scanned and unrolled, the largest batch that fits
+dense     12M to 1.3B parameters at context 1024 or 2048: attention by XLA and by cuDNN, layers scanned and unrolled, halves of a batch until it fits
 moe       a mixture of equal active parameters, in every implementation of the experts, over the dense model
 members   K models mapped through one step, over the fastest step of one model at the same tokens each; one update a call, and twenty
 decode    prefill and decode
