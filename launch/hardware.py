@@ -36,7 +36,7 @@ CHOICES = {
         "block",
         20,
         attention=(256, 64, 128),
-        loss=(2**22, 256),
+        loss=(2**22, 1024),
         micro=(2**27, 2048),
         settle=2**17,
         loop=2**15,
