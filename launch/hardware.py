@@ -20,7 +20,9 @@ class Choice(NamedTuple):
     moe: str
     steps_per_dispatch: int  # at most
     attention: tuple[int, int, int]  # from so many queries on, chunks of an eighth of them within two bounds; 0: the whole map
-    loss: tuple[int, int]  # from so many logits a device on, chunks of about so many tokens; 0: all logits
+    loss: tuple[
+        int, int, int
+    ]  # from so many logits a device on, chunks of about so many tokens, or of so many logits if that is more; 0: all
     kernel: str = "xla"  # of attention, where it computes the function
     rows: int = 256  # of a block of an expert's assignments, at most
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
@@ -36,14 +38,14 @@ CHOICES = {
         "block",
         20,
         attention=(256, 64, 128),
-        loss=(2**22, 1024),
+        loss=(2**22, 256, 2**23),
         micro=(2**27, 2048),
         settle=2**17,
         loop=2**15,
         options=(("xla_cpu_copy_insertion_use_region_analysis", True), ("xla_cpu_prefer_vector_width", 512)),
     ),
-    "gpu": Choice("bfloat16", "block", 20, attention=(0, 0, 0), kernel="cudnn", rows=2048, loss=(2**28, 8192)),
-    "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0, 0), loss=(2**28, 8192)),
+    "gpu": Choice("bfloat16", "block", 20, attention=(0, 0, 0), kernel="cudnn", rows=2048, loss=(2**28, 8192, 0)),
+    "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0, 0), loss=(2**28, 8192, 0)),
 }
 
 
@@ -128,10 +130,10 @@ def _attention_chunk(here: Choice, length: int) -> int:
 
 def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:
     """Positions whose logits stand at a time: the most that divide the context and stay within the table's tokens on a device."""
-    least, wanted = here.loss
+    least, wanted, logits = here.loss
     if tokens * model.vocab_size < least:
         return 0
-    most = max(1, wanted * model.seq_len // tokens)
+    most = max(1, max(wanted, logits // model.vocab_size) * model.seq_len // tokens)
     return max(n for n in range(1, min(most, model.seq_len) + 1) if model.seq_len % n == 0)
 
 
