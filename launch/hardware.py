@@ -7,10 +7,11 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import jax
+
 from launch.devices import TWO_CORES, device
 from model import account
 from model.config import Execution, Model
-from model.mixers import attention
 
 
 class Choice(NamedTuple):
@@ -23,7 +24,7 @@ class Choice(NamedTuple):
     loss: tuple[
         int, int, int
     ]  # from so many logits a device on, chunks of about so many tokens, or of so many logits if that is more; 0: all
-    kernel: str = "xla"  # of attention, where it computes the function
+    kernel: str = "xla"  # Execution.attention
     rows: int = 256  # of a block of an expert's assignments, at most
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
     settle: int = 0  # a residual stream of so many numbers or more: Execution.settle, on one device and in unrolled layers; 0: never
@@ -70,8 +71,6 @@ def compiled(lowered, platform: str):
 @functools.lru_cache(maxsize=1)
 def has_cudnn() -> bool:
     """Whether the device of this process takes cuDNN's attention: NVIDIA's from Ampere on."""
-    import jax
-
     if jax.default_backend() != "gpu":
         return False
     x_BTHK = jax.ShapeDtypeStruct((1, 2, 1, 64), "bfloat16")
@@ -114,7 +113,7 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
         name,
         rows,
         groups,
-        attention=here.kernel if attention.fused(model, dtype) else "xla",
+        attention=here.kernel,
         attention_chunk=_attention_chunk(here, model.seq_len),
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,

@@ -107,7 +107,7 @@ class Execution:
     moe: str = "block"  # see model/mlps/dispatch.py
     moe_rows: int = 16  # rows of a block in the "block" and "loop" implementations
     moe_groups: int = 1  # tokens are dispatched inside groups that no device boundary cuts
-    attention: str = "xla"  # xla | cudnn: NVIDIA's kernel, where scores have no cap and no bias (model/mixers/attention.py)
+    attention: str = "xla"  # xla | cudnn: NVIDIA's kernel, where it computes the function (model/mixers/attention.py, `fused`)
     attention_chunk: int = 0  # queries that attend at a time, to the keys that any of them sees, recomputed in the backward pass; 0: all
     loss_chunk: int = 0  # positions whose logits stand at a time in the loss; divides seq_len; 0: all
     loss_groups: int = 1  # groups of sequences that no device boundary cuts: each sums its own part of the head's gradient over chunks

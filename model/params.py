@@ -37,10 +37,14 @@ def precise(x):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def precision(*operands):
+    """That of a product: float32 is multiplied in float32 everywhere, where GPUs would take TF32 of it and TPUs bfloat16."""
+    return jax.lax.Precision.HIGHEST if all(a.dtype == jnp.float32 for a in operands) else None
+
+
 def einsum(eq: str, *operands, **more):
-    """``jnp.einsum`` that multiplies float32 in float32 everywhere: GPUs would take TF32 of it, TPUs bfloat16."""
-    exact = all(a.dtype == jnp.float32 for a in operands)
-    return jnp.einsum(eq, *operands, precision=jax.lax.Precision.HIGHEST if exact else None, **more)
+    """``jnp.einsum`` at `precision`."""
+    return jnp.einsum(eq, *operands, precision=precision(*operands), **more)
 
 
 def settled(a):

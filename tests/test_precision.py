@@ -12,7 +12,7 @@ from launch import hardware, train
 from launch.config import Run, Where
 from model import account, lm, params
 from model.config import Execution, Model
-from model.mixers import MIXERS
+from model.mixers import MIXERS, attention
 from model.mlps import dispatch
 from tests import walk
 from tests.test_model import TINY, core_shapes, forward, tokens, variables
@@ -20,17 +20,6 @@ from tests.test_model import TINY, core_shapes, forward, tokens, variables
 replace = dataclasses.replace
 WIDE = replace(TINY, vocab_size=1056)  # above the one-hot embedding's
 GPT2 = Model(vocab_size=50304, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True)
-
-
-def products(jaxpr):
-    for e in jaxpr.eqns:
-        if e.primitive.name in ("dot_general", "ragged_dot_general"):
-            yield e
-        for v in e.params.values():
-            for s in v if isinstance(v, (tuple, list)) else (v,):
-                inner = getattr(s, "jaxpr", s)
-                if hasattr(inner, "eqns"):
-                    yield from products(inner)
 
 
 def _exact(e) -> bool:
@@ -47,7 +36,8 @@ def test_float32_is_multiplied_in_float32(ex, dtype, mixer, vocab):
     """Accelerators take fewer bits of float32 unless told: every product of two float32 arrays tells them, the router's too."""
     pattern = (f"{mixer}/dense", f"{mixer}/moe")
     c = replace(TINY, vocab_size=vocab, pattern=pattern, capacity_factor=1.25 * (ex.moe == "capacity"))
-    found = [e for e in products(walk.training(c, replace(ex, dtype=dtype), 4)) if all(v.aval.dtype == jnp.float32 for v in e.invars[:2])]
+    traced = walk.products(walk.training(c, replace(ex, dtype=dtype), 4), turns=1)
+    found = [e for e, _ in traced if all(v.aval.dtype == jnp.float32 for v in e.invars[:2])]
     assert len(found) >= (3 if dtype == "bfloat16" else 20)
     assert all(_exact(e) for e in found)
 
@@ -86,12 +76,25 @@ def gpu(c: Model, dtype: str = "bfloat16", batch: int = 64) -> Execution:
         ({"d_head": 192}, "xla"),
         ({"seq_len": 1023}, "xla"),
         ({"pattern": ("latent/dense",), "kv_rank": 64, "d_rope": 32}, "xla"),
+        ({"pattern": ("latent/dense",), "kv_rank": 64, "d_rope": 32, "d_value": 96}, "cudnn"),
     ],
 )
 def test_which_attention_a_gpu_gets(change, kernel):
     c = replace(GPT2, **change)
-    assert gpu(c).attention == kernel
-    assert gpu(c, "float32").attention == "xla" == hardware.execution(c, Where(), "bfloat16", "tpu", 1, 65_536).attention
+    scores = c.k_head + c.d_rope
+    takes = lambda ex: "cudnn" if attention.fused(c, ex, scores, c.v_head) else "xla"
+    assert takes(gpu(c)) == kernel
+    assert takes(gpu(c, "float32")) == takes(hardware.execution(c, Where(), "bfloat16", "tpu", 1, 65_536)) == "xla"
+    counted = [account.work(c, replace(gpu(c), attention=how), 64) for how in ("cudnn", "xla")]
+    assert (counted[0] != counted[1]) == (kernel == "cudnn")
+
+
+@pytest.mark.parametrize("change", [{"positions": "alibi"}, {"attention_cap": 5.0}, {"pattern": ("latent/dense",)}], ids=str)
+def test_a_kernel_asked_for_where_it_computes_something_else_is_not_taken(change):
+    c = replace(WIDE, **change)
+    held, t = variables(c), tokens(c, 2)[:, :-1]
+    a, b = (forward(c, Execution(dtype="bfloat16", attention=how), held, t) for how in ("xla", "cudnn"))
+    np.testing.assert_array_equal(a, b)
 
 
 def test_the_kernel_is_counted_by_what_is_attended_to():
@@ -107,11 +110,10 @@ def test_the_kernel_is_counted_by_what_is_attended_to():
 
 
 def test_a_device_without_the_kernel_takes_xla(monkeypatch):
-    c = replace(WIDE, d_head=8)
     chosen = hardware.execution
     monkeypatch.setattr(hardware, "execution", lambda *a: replace(chosen(*a), attention="cudnn"))
     assert not hardware.has_cudnn()
-    p = train.program(Run(model=c, batch=2, dtype="bfloat16"), Where(mesh="data=1"))
+    p = train.program(Run(model=WIDE, batch=2, dtype="bfloat16"), Where(mesh="data=1"))
     assert p.layout.lm.ex.attention == "xla"
 
 

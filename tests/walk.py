@@ -27,24 +27,28 @@ def _ragged(e) -> int:
     return 2 * math.prod(out) * math.prod(a[i] for i in contract)
 
 
-def flops(jaxpr, matrices_only: bool = False, turns=None) -> int:
-    """2 x multiply-adds of every `dot_general` and `ragged_dot_general`, scan bodies times their length, loops of unknown length times
-    `turns`. matrices_only: leaves out weighted sums of vectors, in which one side has no axis of its own."""
-    n = 0
+def products(jaxpr, turns=None, times=1):
+    """(equation, how often it runs) of every `dot_general` and `ragged_dot_general`: in a scan as often as it is long, in loops of unknown length
+    `turns` times."""
     for e in jaxpr.eqns:
-        if e.primitive.name == "dot_general":
-            own, matrices = _dot(e)
-            n += own if matrices or not matrices_only else 0
-        if e.primitive.name == "ragged_dot_general":
-            n += _ragged(e)
+        if e.primitive.name in ("dot_general", "ragged_dot_general"):
+            yield e, times
         known = turns is not None or e.primitive.name != "while"
         assert known and e.primitive.name != "conv_general_dilated", "the walk has no rule for it"
-        times = {"scan": e.params.get("length"), "while": turns}.get(e.primitive.name, 1)
+        inside = times * {"scan": e.params.get("length"), "while": turns}.get(e.primitive.name, 1)
         for v in e.params.values():
             for s in v if isinstance(v, (tuple, list)) else (v,):
                 inner = getattr(s, "jaxpr", s)
                 if hasattr(inner, "eqns"):
-                    n += times * flops(inner, matrices_only, turns)
+                    yield from products(inner, turns, inside)
+
+
+def flops(jaxpr, matrices_only: bool = False, turns=None) -> int:
+    """2 x multiply-adds of all `products`. matrices_only: leaves out weighted sums of vectors, in which one side has no axis of its own."""
+    n = 0
+    for e, times in products(jaxpr, turns):
+        own, matrices = _dot(e) if e.primitive.name == "dot_general" else (_ragged(e), True)
+        n += times * own if matrices or not matrices_only else 0
     return n
 
 

@@ -43,7 +43,7 @@ DENSE = {
     "50M": steps.Shape(1024, 512, 16, 8, 64),
     "350M": steps.Shape(1024, 1024, 24, 16, 32),
 }
-UPDATES = 20  # of a call, where one is not: what isoflop does with small models
+UPDATES = 20  # of a call, as isoflop does with small models, beside one
 AT_A_TIME = 3  # models whose programs are compiled beside each other, before any of them is timed
 TOY = {"toy": steps.Shape(32, 32, 2, 2, 4, 320)}
 MEMBERS = {"1M": steps.Shape(128, 128, 5, 4, 4, 320), "10M": steps.Shape(256, 384, 6, 6, 4, 320)}

@@ -60,10 +60,11 @@ class Case(NamedTuple):
         return batch_of(self.c, *((self.updates, *lead) if self.updates > 1 else lead))
 
 
-def by_auto(c: Model, batch: int, dtype: str, **change) -> Execution:
+def by_auto(c: Model, batch: int, dtype: str, scan: bool = False, **change) -> Execution:
     """What isoflop chooses here, but for `change`."""
-    where = Where(scan=change.pop("scan", False))
-    return dataclasses.replace(hardware.execution(c, where, dtype, jax.default_backend(), 1, batch * c.seq_len), accumulate=1, **change)
+    return dataclasses.replace(
+        hardware.execution(c, Where(scan=scan), dtype, jax.default_backend(), 1, batch * c.seq_len), accumulate=1, **change
+    )
 
 
 def batch_of(c: Model, *lead: int):

@@ -20,7 +20,7 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
     two numbers a row for the backward pass, which makes their part of the map again (chunked.py)."""
     if k_BJMK.shape[2] < c.n_heads:  # a copy per query head: small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, c.n_heads // k_BJMK.shape[2], 2) for a in (k_BJMK, v_BJMK))
-    if ex.attention == "cudnn" and ctx.slot is None:
+    if ctx.slot is None and fused(c, ex, q_BTHK.shape[-1], v_BJMK.shape[-1]):
         window = (c.window - 1, 0) if c.window else None
         return jax.nn.dot_product_attention(
             q_BTHK, k_BJMK, v_BJMK, scale=scale, is_causal=True, local_window_size=window, implementation="cudnn"
@@ -31,11 +31,11 @@ def attend(c: Model, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK
     return _attend(c, ctx, q_BTHK, k_BJMK, v_BJMK, scale, ex.dtype)
 
 
-def fused(c: Model, dtype: str) -> bool:
-    """Whether cuDNN's kernel computes the function: in 16 bits, no cap of the scores, nothing added to them, heads that its tiles hold, an even
-    number of tokens. (It wants keys and values of one width; the widths of "latent" differ.)"""
-    plain = not c.attention_cap and c.positions != "alibi" and all(mixer == "attention" for mixer, _ in c.kinds)
-    return dtype == "bfloat16" and plain and c.k_head % 8 == 0 and c.k_head <= 128 and c.seq_len % 2 == 0
+def fused(c: Model, ex: Execution, scores: int, values: int) -> bool:
+    """Whether cuDNN's kernel is asked for and computes the function, scores over `scores` numbers and values over `values`: in 16 bits, no cap of
+    the scores, nothing added to them, heads that its tiles hold, an even number of tokens."""
+    asked, plain = ex.attention == "cudnn" and ex.dtype == "bfloat16", not c.attention_cap and c.positions != "alibi"
+    return asked and plain and scores == values <= 128 and scores % 8 == 0 and c.seq_len % 2 == 0
 
 
 def spans(length: int, window: int, chunk: int) -> tuple[tuple[int, int, int], ...]:
@@ -128,7 +128,7 @@ def map_work(c: Model, ex: Execution, batch: int, scores: int, values: int) -> W
     that are attended to (and the rest of the tiles on the diagonal, which is not counted), makes the scores once more in the backward pass, and
     keeps one number a row."""
     rows = batch * c.n_heads
-    if ex.attention == "cudnn":
+    if fused(c, ex, scores, values):
         one = rows * pairs(c, causal=True)
         return Work(2 * (scores + values) * one, (6 * scores + 4 * values) * one, 2 * (scores + values) * one, 4 * rows * c.seq_len)
     parts, several = spans(c.seq_len, c.window, ex.attention_chunk), ex.attention_chunk and c.seq_len > ex.attention_chunk

@@ -22,7 +22,7 @@ from flax import linen as nn
 
 from model.mlps import loop, routing
 from model.mlps.dense import activated
-from model.params import einsum, product
+from model.params import einsum, precision, product
 
 
 def _rows(table, index):
@@ -229,9 +229,8 @@ def _ragged_local(x_nD, expert_nS, gate_nS, w, act, c):
     sizes_E = jax.nn.one_hot(expert_A, held, dtype=jnp.int32).sum(0)
     x_AD = _dispatch(x_nD, order_A, slot_A, c.top_k)
     spread = lambda b_EF: _rows(b_EF, expert_A[order_A])
-    exact = jax.lax.Precision.HIGHEST if x_AD.dtype == jnp.float32 else None  # as params.einsum
-    ragged = lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=exact)
-    y_AD = _mlp(x_AD, w, act, lambda x, w_EDF: ragged(x, w_EDF), spread)
+    times = lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=precision(x, w_EDF))
+    y_AD = _mlp(x_AD, w, act, times, spread)
     return _combine(_collect(y_AD, order_A, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
