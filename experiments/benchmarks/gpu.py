@@ -195,7 +195,7 @@ class Say:
 
 
 def main(argv=None) -> int:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--part", choices=PARTS, required=True)
     p.add_argument("--scale", choices=("full", "toy"), default="full")
     a = p.parse_args(argv)
