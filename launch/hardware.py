@@ -101,10 +101,10 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
     name = best if where.moe == "auto" else where.moe
     local = max(1, tokens // where.accumulate // groups)
     per_expert = max(1, local * model.top_k // model.n_experts)
-    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide. In a loop narrow ones follow, and
-    # rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
+    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide. In a loop they hold
+    # nearly all of it and narrower ones follow; rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
     eighth = 2 ** max(0, (per_expert // 8).bit_length() - 1)
-    rows = min(320, max(40, 5 * eighth)) if name == "loop" else min(here.rows, max(16, 2 * eighth))
+    rows = min(480, max(60, 15 * eighth // 2)) if name == "loop" else min(here.rows, max(16, 2 * eighth))
     chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,

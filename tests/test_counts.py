@@ -111,10 +111,10 @@ def test_executed_flops_equal_the_walk(name, how):
     routing wants, the most that it can want."""
     c, ex = model(name), EXECUTIONS[how]
     counted, turns = account.work(c, ex, 4), None
-    if ex.moe == "loop":  # one of E experts over wide blocks, then over narrow ones: each as often as makes all rows
+    if ex.moe == "loop":  # one of E experts over blocks of each width: each as often as makes all rows
         narrow = loop.narrow(ex.moe_rows)
         rows = dispatch.blocks(4 * c.seq_len * c.top_k, c.n_experts, narrow) * narrow
-        turns = Fraction(rows, c.n_experts * (ex.moe_rows + narrow))
+        turns = Fraction(rows, c.n_experts * sum(loop.widths(ex.moe_rows, rows)))
     assert walk.flops(walk.forward(c, ex, 4), turns=turns) == counted.forward
     assert walk.flops(walk.training(c, ex, 4), turns=turns) == counted.training(ex.remat) == account.executed_flops(c, ex, 4)
 

@@ -1,4 +1,4 @@
-"""Experts one after the other, each over the rows that it has, in wide blocks and then in narrow ones: loops whose length the routing decides.
+"""Experts one after the other, each over the rows that it has, in blocks of several widths, the wide ones first: loops whose length the routing decides.
 Padding is less than a narrow block an expert, and the gradients of an expert's weights are added up where they stay: with those of earlier
 micro-batches, where there are several.
 
@@ -15,22 +15,31 @@ from model.mlps.dense import hidden
 from model.params import einsum, settled
 
 
-PARTS = 8  # narrow blocks in a wide one
+# of blocks, in narrow ones: two threads lose least on wide ones, and each width has to be compiled (LOG.md, 2026-11-26)
+WIDTHS = 12, 6, 2, 1
 
 
 def narrow(rows: int) -> int:
     """Rows of a narrow block beside wide ones of `rows`."""
-    return max(1, rows // PARTS)
+    return max(1, rows // WIDTHS[0])
+
+
+def widths(rows: int, held: int) -> tuple[int, ...]:
+    """Rows of the blocks of a layout of `held` rows, the widest first and at most `rows`."""
+    unit = narrow(rows)
+    return tuple(dict.fromkeys(min(width, min(rows, held) // unit) * unit for width in WIDTHS))
 
 
 def _over(rows: int, held: int, first, count, block, carry):
-    """`block(at, size, carry)` over `count` narrow blocks from the `first` on, of a layout of `held` rows: as many of them at once as a wide one
-    holds, then the rest."""
-    unit = narrow(rows)
-    parts = min(rows, held) // unit
-    wide = count // parts
-    carry = jax.lax.fori_loop(0, wide, lambda i, c: block((first + parts * i) * unit, parts * unit, c), carry)
-    return jax.lax.fori_loop(parts * wide, count, lambda i, c: block((first + i) * unit, unit, c), carry)
+    """`block(at, size, carry)` over `count` narrow blocks from the `first` on, of a layout of `held` rows: as many of them at once as the widest
+    holds, and the rest by the next."""
+    unit, done = narrow(rows), 0
+    for size in widths(rows, held):
+        times = (count - done) // (size // unit)
+        one = lambda i, c, size=size, start=first + done: block(start * unit + i * size, size, c)
+        carry = jax.lax.fori_loop(0, times, one, carry)
+        done = done + times * (size // unit)
+    return carry
 
 
 def _cut(a_r, at, size):
