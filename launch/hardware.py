@@ -21,9 +21,8 @@ class Choice(NamedTuple):
     moe: str
     steps_per_dispatch: int  # at most
     attention: tuple[int, int, int]  # from so many queries on, chunks of an eighth of them within two bounds; 0: the whole map
-    loss: tuple[
-        int, int, int
-    ]  # from so many logits a device on, chunks of about so many tokens, or of so many logits if that is more; 0: all
+    # from so many logits a device on, chunks of about so many tokens, or of so many logits if that is more; 0: all
+    loss: tuple[int, int, int]
     kernel: str = "xla"  # Execution.attention
     rows: int = 256  # of a block of an expert's assignments, at most
     micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
@@ -101,8 +100,8 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
     name = best if where.moe == "auto" else where.moe
     local = max(1, tokens // where.accumulate // groups)
     per_expert = max(1, local * model.top_k // model.n_experts)
-    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide. In a loop they hold
-    # nearly all of it and narrower ones follow; rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
+    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide. In a loop the widest hold half of
+    # it to nearly all, 480 rows at most, and narrower ones follow; rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
     eighth = 2 ** max(0, (per_expert // 8).bit_length() - 1)
     rows = min(480, max(60, 15 * eighth // 2)) if name == "loop" else min(here.rows, max(16, 2 * eighth))
     chunk = _loss_chunk(here, model, local)

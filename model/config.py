@@ -105,7 +105,7 @@ class Execution:
     scan: bool = False  # one compiled body for all repetitions of the layer pattern
     remat: bool = False  # recompute a layer's activations in the backward pass
     moe: str = "block"  # see model/mlps/dispatch.py
-    moe_rows: int = 16  # rows of a block in the "block" and "loop" implementations
+    moe_rows: int = 16  # rows of a block in the "block" implementation, of the widest in "loop"
     moe_groups: int = 1  # tokens are dispatched inside groups that no device boundary cuts
     attention: str = "xla"  # xla | cudnn: NVIDIA's kernel, where it computes the function (model/mixers/attention.py, `fused`)
     attention_chunk: int = 0  # queries that attend at a time, to the keys that any of them sees, recomputed in the backward pass; 0: all
