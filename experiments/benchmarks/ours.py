@@ -12,6 +12,7 @@ import time
 
 import jax
 
+from data.config import DataError
 from launch import config, mesh, train
 from launch.config import Run, Where
 
@@ -99,4 +100,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (config.ConfigError, DataError) as e:  # its words alone: contest.py hands them on
+        sys.exit(str(e))
