@@ -51,6 +51,7 @@ class Contender:
         self._process.wait()
         self._errors.seek(0)
         said = [line for line in self._errors.read().splitlines() if line.strip()]
+        self.close()
         raise UserError(f"contender {self.name} ended: {said[-1] if said else f'status {self._process.returncode}'}")
 
     def stretch(self) -> None:
