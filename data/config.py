@@ -5,10 +5,14 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A source, how it becomes tokens, and which windows are validated on. Part of a run's identity."""
+    """A source, how it becomes tokens, and which windows are validated on. Part of a run's
+    identity.
+    """
 
     source: str = "python_source"  # python_source | text | tfds:NAME | synthetic | tokens
-    path: str = ""  # text: files or globs, comma-separated; tfds: its data_dir; tokens: a prepared folder
+    path: str = (
+        ""  # text: files or globs, comma-separated; tfds: its data_dir; tokens: a prepared folder
+    )
     tokenizer: str = "bytes"  # bytes | sentencepiece
     tokenizer_path: str = ""  # the .model file of sentencepiece
     seed: int = 0  # order of the training windows

@@ -1,7 +1,9 @@
-"""A corpus as flat token files, made once: `train.bin`, `validation.bin` and `meta.json` in one folder of the cache, and where a
-token's id does not decide its bytes, `train.bytes` and `validation.bytes`: the bytes of text that each token stands for, uint32.
+"""A corpus as flat token files, made once: `train.bin`, `validation.bin` and `meta.json` in one
+folder of the cache, and where a token's id does not decide its bytes, `train.bytes` and
+`validation.bytes`: the bytes of text that each token stands for, uint32.
 
-The folder appears by a rename, complete or not at all, so several processes may ask for it at the same time.
+The folder appears by a rename, complete or not at all, so several processes may ask for it at the
+same time.
 """
 
 import collections
@@ -28,8 +30,10 @@ SPLITS = ("train", "validation")
 
 
 class TokenFiles(NamedTuple):
-    """A prepared corpus. `tokens[split]` and `token_bytes[split]` (None where ids decide) are read-only memmaps; `meta` says what it was
-    made of: `splits` counts the tokens of each, and the bytes that they stand for."""
+    """A prepared corpus. `tokens[split]` and `token_bytes[split]` (None where ids decide) are
+    read-only memmaps; `meta` says what it was made of: `splits` counts the tokens of each, and the
+    bytes that they stand for.
+    """
 
     folder: str
     tokens: dict
@@ -43,7 +47,9 @@ def _cores() -> int:
 
 def cache_root(cache: str = "") -> str:
     return os.path.expanduser(
-        cache or os.environ.get("ISOFLOP_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "isoflop")
+        cache
+        or os.environ.get("ISOFLOP_CACHE")
+        or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "isoflop")
     )
 
 
@@ -70,8 +76,9 @@ def _batches(documents):
 
 
 def _counted(documents, d: Data, tokenizer, workers: int):
-    """(bytes, ids, bytes of each) of every document, in order. A slow tokenizer runs in `workers` processes, where there is enough to do to
-    pay for their start."""
+    """(bytes, ids, bytes of each) of every document, in order. A slow tokenizer runs in `workers`
+    processes, where there is enough to do to pay for their start.
+    """
     batches = _batches(documents)
     ahead = list(itertools.islice(batches, ENOUGH)) if tokenizer.slow and workers > 1 else []
     batches = itertools.chain(ahead, batches)
@@ -88,7 +95,9 @@ def _counted(documents, d: Data, tokenizer, workers: int):
                 started.append((batch, pool.submit(_count, batch)))
             if started and (not batch or len(started) > 2 * workers):
                 done, future = started.popleft()
-                yield from ((len(document), *counted) for document, counted in zip(done, future.result()))
+                yield from (
+                    (len(document), *counted) for document, counted in zip(done, future.result())
+                )
 
 
 @contextlib.contextmanager
@@ -98,8 +107,15 @@ def _bar(name: str):
     from rich.console import Console
 
     console = Console(stderr=True)
-    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn()
-    with progress.Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+    )
+    with progress.Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
         task = bar.add_task(f"tokenising {name}", total=None)
         yield lambda n: bar.advance(task, n)
 
@@ -111,7 +127,11 @@ def _write(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
         n = text_bytes = 0
         with contextlib.ExitStack() as held:
             f = held.enter_context(open(os.path.join(folder, f"{split}.bin"), "wb"))
-            g = held.enter_context(open(os.path.join(folder, f"{split}.bytes"), "wb")) if tokenizer.token_bytes is None else None
+            g = (
+                held.enter_context(open(os.path.join(folder, f"{split}.bytes"), "wb"))
+                if tokenizer.token_bytes is None
+                else None
+            )
             advance = held.enter_context(_bar(f"{corpus.name} ({split})"))
             for length, ids, sizes in _counted(corpus.documents(split), d, tokenizer, workers):
                 advance(length)
@@ -126,7 +146,8 @@ def _write(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
         counts[split] = {"tokens": n, "bytes": text_bytes}
     if counts["train"]["bytes"] == 0 or counts["validation"]["bytes"] == 0:
         raise DataError(
-            f"corpus {corpus.name} is empty (train {counts['train']['bytes']} bytes, validation {counts['validation']['bytes']}): check data.path"
+            f"corpus {corpus.name} is empty (train {counts['train']['bytes']} bytes, validation"
+            f" {counts['validation']['bytes']}): check data.path"
         )
     p = seen[seen > 0] / seen.sum()
     meta = {
@@ -145,7 +166,10 @@ def _write(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
 
 def open_folder(folder: str, tokenizer) -> TokenFiles:
     """A prepared folder, checked against the tokenizer. Raises DataError."""
-    damaged = f"{folder} is not a folder of token files ({{}}): it holds meta.json, train.bin and validation.bin"
+    damaged = (
+        f"{folder} is not a folder of token files ({{}}): it holds meta.json, train.bin and"
+        " validation.bin"
+    )
     try:
         with open(os.path.join(folder, "meta.json")) as f:
             meta = json.load(f)
@@ -153,47 +177,69 @@ def open_folder(folder: str, tokenizer) -> TokenFiles:
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise DataError(damaged.format(f"{type(e).__name__}: {e}")) from None
     if version != FORMAT:
-        raise DataError(f"token files in {folder} have format {version}, this version reads {FORMAT}: prepare the text again")
+        raise DataError(
+            f"token files in {folder} have format {version}, this version reads {FORMAT}: prepare"
+            " the text again"
+        )
     if made_with != tokenizer.fingerprint:
         raise DataError(
-            f"token files in {folder} were made with tokenizer {made_with}, but data.tokenizer is {tokenizer.fingerprint}: "
-            "set data.tokenizer and data.tokenizer_path to the one that made them, or prepare the text again"
+            f"token files in {folder} were made with tokenizer {made_with}, but data.tokenizer is"
+            f" {tokenizer.fingerprint}: set data.tokenizer and data.tokenizer_path to the one that"
+            " made them, or prepare the text again"
         )
     read = lambda split, end, kind: np.memmap(os.path.join(folder, f"{split}.{end}"), kind, "r")
     try:
         tokens = {s: read(s, "bin", meta["dtype"]) for s in SPLITS}
-        counted = {s: None if tokenizer.token_bytes is not None else read(s, "bytes", np.uint32) for s in SPLITS}
+        counted = {
+            s: None if tokenizer.token_bytes is not None else read(s, "bytes", np.uint32)
+            for s in SPLITS
+        }
         sizes = {s: meta["splits"][s]["tokens"] for s in SPLITS}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise DataError(damaged.format(f"{type(e).__name__}: {e}")) from None
-    if any(a is not None and a.size != sizes[s] for files in (tokens, counted) for s, a in files.items()):
-        raise DataError(f"token files in {folder} do not agree with their meta.json: delete the folder, it is made again")
+    if any(
+        a is not None and a.size != sizes[s]
+        for files in (tokens, counted)
+        for s, a in files.items()
+    ):
+        raise DataError(
+            f"token files in {folder} do not agree with their meta.json: delete the folder, it is"
+            " made again"
+        )
     return TokenFiles(folder, tokens, counted, meta)
 
 
 def prepare(d: Data, cache: str = "", workers: int = 0) -> TokenFiles:
-    """The token files of `d`: from the cache, or made now by `workers` processes (0: one for every core that this process may use).
-    Raises DataError."""
+    """The token files of `d`: from the cache, or made now by `workers` processes (0: one for every
+    core that this process may use). Raises DataError.
+    """
     tokenizer = tokenizers.load(d)
     if d.source == "tokens":
         return open_folder(os.path.expanduser(d.path), tokenizer)
     corpus = sources.load(d)
-    key = hashlib.sha256(f"{FORMAT}|{corpus.fingerprint}|{corpus.name}|{tokenizer.fingerprint}".encode()).hexdigest()[:16]
-    folder = os.path.join(cache_root(cache), "tokens", f"{corpus.name.replace(':', '-').replace('/', '-')}-{key}")
+    key = hashlib.sha256(
+        f"{FORMAT}|{corpus.fingerprint}|{corpus.name}|{tokenizer.fingerprint}".encode()
+    ).hexdigest()[:16]
+    folder = os.path.join(
+        cache_root(cache), "tokens", f"{corpus.name.replace(':', '-').replace('/', '-')}-{key}"
+    )
     if not os.path.isdir(folder):
         try:
             os.makedirs(os.path.dirname(folder), exist_ok=True)
             fresh = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".making-")
         except OSError as e:
             raise DataError(
-                f"cannot write the token cache {os.path.dirname(folder)} ({e.strerror}): set ISOFLOP_CACHE to a writable folder"
+                f"cannot write the token cache {os.path.dirname(folder)} ({e.strerror}): set"
+                " ISOFLOP_CACHE to a writable folder"
             ) from None
         try:
             _write(fresh, corpus, d, tokenizer, workers or _cores())
             try:
                 os.rename(fresh, folder)
             except OSError:
-                if not os.path.isdir(folder):  # otherwise another process was first with the same content
+                if not os.path.isdir(
+                    folder
+                ):  # otherwise another process was first with the same content
                     raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)

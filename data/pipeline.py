@@ -1,7 +1,8 @@
 """Batches addressed by (seed, step): no iterator, no state, nothing to save for a resume.
 
-A dataset is cut into windows of T+1 tokens at multiples of T. Windows are visited in a random order that is a new permutation
-every epoch: the permutation is a Feistel network, so the i-th window is computed, not looked up. A batch is one gather.
+A dataset is cut into windows of T+1 tokens at multiples of T. Windows are visited in a random order
+that is a new permutation every epoch: the permutation is a Feistel network, so the i-th window is
+computed, not looked up. A batch is one gather.
 """
 
 import numpy as np
@@ -19,8 +20,10 @@ def _mix(x: np.ndarray, key: int) -> np.ndarray:
 
 
 def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray) -> np.ndarray:
-    """Position of items `i` under a pseudo-random permutation of range(n), one per (seed, epoch). Four Feistel rounds on the
-    next even power of two; items that fall outside are walked on until they fall inside."""
+    """Position of items `i` under a pseudo-random permutation of range(n), one per (seed, epoch).
+    Four Feistel rounds on the next even power of two; items that fall outside are walked on until
+    they fall inside.
+    """
     half = max(1, ((n - 1).bit_length() + 1) // 2)
     low = np.uint64(2**half - 1)
     key = _mix(np.asarray(epoch, np.uint64), (seed * 2 + 1) % 2**63)
@@ -42,16 +45,24 @@ class Text:
         files = pack.prepare(d, cache)
         self._tokens, self._seq_len, self._seed = files.tokens, seq_len, d.seed
         tokenizer = tokenizers.load(d)
-        self.vocab_size, self._by_id, self._by_place = tokenizer.vocab_size, tokenizer.token_bytes, files.token_bytes
+        self.vocab_size, self._by_id, self._by_place = (
+            tokenizer.vocab_size,
+            tokenizer.token_bytes,
+            files.token_bytes,
+        )
         self.corpus = files.meta["corpus"]
-        self.fingerprints = {"corpus": files.meta["corpus_fingerprint"], "tokenizer": files.meta["tokenizer_fingerprint"]}
+        self.fingerprints = {
+            "corpus": files.meta["corpus_fingerprint"],
+            "tokenizer": files.meta["tokenizer_fingerprint"],
+        }
         self.dataset_tokens = int(self._tokens["train"].size)
         self.unigram_entropy = files.meta["unigram_entropy"]
         self._windows = {s: (t.size - 1) // seq_len for s, t in self._tokens.items()}
         for split, n in self._windows.items():
             if n < 1:
                 raise DataError(
-                    f"the {split} split of {self.corpus} has {self._tokens[split].size} tokens, fewer than one window of model.seq_len={seq_len}"
+                    f"the {split} split of {self.corpus} has {self._tokens[split].size} tokens,"
+                    f" fewer than one window of model.seq_len={seq_len}"
                 )
         self._wanted = d.validation_windows
 
@@ -75,7 +86,9 @@ class Text:
         return self._gather("train", self._training(step, global_batch)[rows])
 
     def counted_batch(self, step: int, global_batch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The global batch of `step`, and the bytes of text that the T targets of each sequence stand for, (B,)."""
+        """The global batch of `step`, and the bytes of text that the T targets of each sequence
+        stand for, (B,).
+        """
         return self._counted("train", self._training(step, global_batch))
 
     def _held(self):

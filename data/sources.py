@@ -1,14 +1,16 @@
-"""Where text comes from. An entry of SOURCES takes a `Data` and returns a `Corpus`; a new source is one function and one line.
+"""Where text comes from. An entry of SOURCES takes a `Data` and returns a `Corpus`; a new source is
+one function and one line.
 
-`python_source` is the standard library of the running interpreter: human-written text that is on every machine.
+`python_source` is the standard library of the running interpreter: human-written text that is on
+every machine.
 """
 
 import glob
 import hashlib
 import os
 import sysconfig
-from typing import NamedTuple
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from data.config import Data, DataError
 
@@ -16,7 +18,9 @@ VALIDATION_SHARE = 20  # one document or byte in so many is validation
 
 
 class Corpus(NamedTuple):
-    """`documents(split)` yields bytes, in a fixed order; `fingerprint` changes when any of them does."""
+    """`documents(split)` yields bytes, in a fixed order; `fingerprint` changes when any of them
+    does.
+    """
 
     name: str
     fingerprint: str
@@ -38,24 +42,46 @@ def _read(path: str) -> bytes:
         raise DataError(f"cannot read {path}: {e.strerror}") from None
 
 
-_SKIPPED = {"test", "tests", "idle_test", "encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__", "_bundled"}
+_SKIPPED = {
+    "test",
+    "tests",
+    "idle_test",
+    "encodings",
+    "pydoc_data",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "_bundled",
+}
 
 
 def _python_source(d: Data) -> Corpus:
-    """The .py files of the standard library without tests, tables of encodings and generated help topics. A top-level package
-    or module is wholly in one split: by the SHA-256 of its name."""
+    """The .py files of the standard library without tests, tables of encodings and generated help
+    topics. A top-level package or module is wholly in one split: by the SHA-256 of its name.
+    """
     root = sysconfig.get_path("stdlib")
     files = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if f not in _SKIPPED and not f.startswith("config-"))
-        files += [os.path.join(folder, n) for n in sorted(names) if n.endswith(".py") and not n.startswith("_sysconfigdata")]
+        files += [
+            os.path.join(folder, n)
+            for n in sorted(names)
+            if n.endswith(".py") and not n.startswith("_sysconfigdata")
+        ]
     if not files:
-        raise DataError(f"the standard library at {root} holds no .py files: use data.source=text with data.path")
+        raise DataError(
+            f"the standard library at {root} holds no .py files: use data.source=text with"
+            " data.path"
+        )
     content = {os.path.relpath(f, root).replace(os.sep, "/"): _read(f) for f in files}
 
     def split_of(name):
         top = name.split("/")[0].removesuffix(".py")
-        return "validation" if int(hashlib.sha256(top.encode()).hexdigest(), 16) % VALIDATION_SHARE == 0 else "train"
+        return (
+            "validation"
+            if int(hashlib.sha256(top.encode()).hexdigest(), 16) % VALIDATION_SHARE == 0
+            else "train"
+        )
 
     def documents(split):
         return (content[n] for n in sorted(content) if split_of(n) == split)
@@ -68,7 +94,14 @@ def _text(d: Data) -> Corpus:
     patterns = [p.strip() for p in d.path.split(",") if p.strip()]
     if not patterns:
         raise DataError("data.source=text needs data.path: files or globs, comma-separated")
-    files = sorted({f for p in patterns for f in glob.glob(os.path.expanduser(p), recursive=True) if os.path.isfile(f)})
+    files = sorted(
+        {
+            f
+            for p in patterns
+            for f in glob.glob(os.path.expanduser(p), recursive=True)
+            if os.path.isfile(f)
+        }
+    )
     if not files:
         raise DataError(f"data.path={d.path!r} matches no file")
     content = [(os.path.basename(f), _read(f)) for f in files]
@@ -83,8 +116,10 @@ def _text(d: Data) -> Corpus:
 
 
 def _tfds(d: Data) -> Corpus:
-    """A prepared TFDS set in array_record format, or one whose builder needs no tensorflow. Its first text feature; split
-    `train`, and `validation` or `test`, or the last twentieth of train."""
+    """A prepared TFDS set in array_record format, or one whose builder needs no tensorflow. Its
+    first text feature; split `train`, and `validation` or `test`, or the last twentieth of
+    train.
+    """
     name = d.source.partition(":")[2]
     if not name:
         raise DataError("data.source=tfds:NAME needs the name of a TFDS set")
@@ -92,27 +127,32 @@ def _tfds(d: Data) -> Corpus:
     import tensorflow_datasets as tfds
 
     prepare = (
-        f"prepare it once where tensorflow is installed: tfds.builder({name!r}, data_dir=DIR, file_format='array_record')"
-        ".download_and_prepare(), then give data.path=DIR"
+        f"prepare it once where tensorflow is installed: tfds.builder({name!r}, data_dir=DIR,"
+        " file_format='array_record').download_and_prepare(), then give data.path=DIR"
     )
     try:
         builder = tfds.builder(name, **({"data_dir": os.path.expanduser(d.path)} if d.path else {}))
         splits = set(builder.info.splits)
     except Exception as e:  # not found, not prepared, tensorflow missing: TFDS raises a dozen types
         raise DataError(
-            f"cannot open TFDS set {name!r} ({type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}): {prepare}"
+            f"cannot open TFDS set {name!r} ({type(e).__name__}:"
+            f" {str(e).strip().splitlines()[0] if str(e).strip() else ''}): {prepare}"
         ) from None
     if not splits:
         raise DataError(f"TFDS set {name!r} is not prepared: {prepare}")
     texts = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Text)]
     if not texts:
-        raise DataError(f"TFDS set {name!r} has no text feature, only {', '.join(builder.info.features)}")
+        raise DataError(
+            f"TFDS set {name!r} has no text feature, only {', '.join(builder.info.features)}"
+        )
     other = next((s for s in ("validation", "test") if s in splits), None)
     wanted = {"train": "train" if other else "train[:95%]", "validation": other or "train[95%:]"}
     try:
         opened = {split: builder.as_data_source(split=text) for split, text in wanted.items()}
     except Exception as e:
-        raise DataError(f"TFDS set {name!r} cannot be read without tensorflow ({type(e).__name__}): {prepare}") from None
+        raise DataError(
+            f"TFDS set {name!r} cannot be read without tensorflow ({type(e).__name__}): {prepare}"
+        ) from None
 
     def documents(split):
         for row in opened[split]:
@@ -121,7 +161,7 @@ def _tfds(d: Data) -> Corpus:
 
     info = builder.info
     mark = hashlib.sha256(
-        f"{info.full_name}|{texts[0]}|{sorted((k, v.num_examples, v.num_bytes) for k, v in info.splits.items())}".encode()
+        f"{info.full_name}|{texts[0]}|{sorted((k, v.num_examples, v.num_bytes) for k, v in info.splits.items())}".encode()  # noqa: E501
     )
     return Corpus(f"tfds:{info.full_name}", mark.hexdigest()[:16], documents)
 

@@ -1,23 +1,28 @@
 """An infinite source whose every probability is known.
 
-The stream is a sequence of independent facts, three tokens each: two digits that name a key, and a value.
+The stream is a sequence of independent facts, three tokens each: two digits that name a key, and a
+value.
 
-    key     rank r in 1..M with probability p_r = r^-(1+a) / Z (a = `zipf`, M = 128^2), spread over the digit pairs by a fixed
+    key     rank r in 1..M with probability p_r = r^-(1+a) / Z (a = `zipf`, M = 128^2), spread over
+            the digit pairs by a fixed
             permutation, so that neighbouring ranks share no digit
     value   one of 64: the key's own with probability 7/8, else uniform over all 64
 
-Digits of the first place, of the second, and values have separate ids (128 + 128 + 64), so the place in the fact is always
-visible, and windows start at a fact's first token: every target's true probability is a table lookup, and its mean is the
-entropy rate.
+Digits of the first place, of the second, and values have separate ids (128 + 128 + 64), so the
+place in the fact is always visible, and windows start at a fact's first token: every target's true
+probability is a table lookup, and its mean is the entropy rate.
 
-The data exponent to expect. A learner that has seen n facts knows, in effect, the keys that occurred: those with n p_r > 1,
-that is r < J(n) with J ~ n^(1/(1+a)). What is unlearned is the tail of the key distribution, sum over r > J of p_r ~ J^-a, and each
-unlearned key costs a fixed number of nats on its value; the misjudged probability of rare keys costs the same order. So
+The data exponent to expect. A learner that has seen n facts knows, in effect, the keys that
+occurred: those with n p_r > 1, that is r < J(n) with J ~ n^(1/(1+a)). What is unlearned is the tail
+of the key distribution, sum over r > J of p_r ~ J^-a, and each unlearned key costs a fixed number
+of nats on its value; the misjudged probability of rare keys costs the same order. So
 
-    loss - entropy ~ n^(-a / (1 + a))       (Hutter 2021, arXiv 2102.04074, theorem for Zipf data; exponent 1/3 at a = 1/2)
+    loss - entropy ~ n^(-a / (1 + a))       (Hutter 2021, arXiv 2102.04074, theorem for Zipf data;
+                                            exponent 1/3 at a = 1/2)
 
-while J is well below M: the sum is cut off there, and the measured exponent steepens as J nears M. In the same way a model
-that can store J keys is left with J^-a: if storage is proportional to N, loss falls as N^-a in size.
+while J is well below M: the sum is cut off there, and the measured exponent steepens as J nears M.
+In the same way a model that can store J keys is left with J^-a: if storage is proportional to N,
+loss falls as N^-a in size.
 """
 
 import numpy as np
@@ -33,7 +38,9 @@ _TRAIN, _VALIDATION, _WORLD = 1, 2, 3
 def _uniform(stream: int, seed: int, index: np.ndarray) -> np.ndarray:
     """Uniform doubles in [0, 1) by counter: the splitmix64 finaliser applied twice."""
     with np.errstate(over="ignore"):
-        z = index.astype(np.uint64) + np.uint64((seed * 8 + stream) % 2**32 + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = index.astype(np.uint64) + np.uint64((seed * 8 + stream) % 2**32 + 1) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         for _ in range(2):
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -42,11 +49,15 @@ def _uniform(stream: int, seed: int, index: np.ndarray) -> np.ndarray:
 
 
 class Synthetic:
-    """The source at tail exponent `zipf`. The world (which key has which value) is the same for every seed and split."""
+    """The source at tail exponent `zipf`. The world (which key has which value) is the same for
+    every seed and split.
+    """
 
     def __init__(self, zipf: float):
         if not zipf > 0:
-            raise DataError(f"data.zipf={zipf} must be positive: key probabilities fall as rank^-(1 + zipf)")
+            raise DataError(
+                f"data.zipf={zipf} must be positive: key probabilities fall as rank^-(1 + zipf)"
+            )
         p_r = np.arange(1, KEYS + 1) ** -(1.0 + zipf)
         self._cumulative = np.cumsum(p_r / p_r.sum())
         place = np.argsort(_uniform(_WORLD, 0, np.arange(KEYS)), kind="stable")  # rank -> key
@@ -54,7 +65,9 @@ class Synthetic:
         p_key = np.empty(KEYS)
         p_key[place] = p_r / p_r.sum()
         self._pair = p_key.reshape(DIGITS, DIGITS)
-        self._own = (_uniform(_WORLD, 1, np.arange(KEYS)) * VALUES).astype(np.int64)  # value of each key
+        self._own = (_uniform(_WORLD, 1, np.arange(KEYS)) * VALUES).astype(
+            np.int64
+        )  # value of each key
         self.zipf = zipf
 
     @property
@@ -69,7 +82,9 @@ class Synthetic:
         rank = np.minimum(np.searchsorted(self._cumulative, draw(0), side="right"), KEYS - 1)
         key = self._place[rank]
         value = np.where(draw(1) < SURE, self._own[key], (draw(2) * VALUES).astype(np.int64))
-        return np.stack([key // DIGITS, DIGITS + key % DIGITS, 2 * DIGITS + value], -1).astype(np.int32)
+        return np.stack([key // DIGITS, DIGITS + key % DIGITS, 2 * DIGITS + value], -1).astype(
+            np.int32
+        )
 
     def window(self, split: str, seed: int, index: np.ndarray, length: int) -> np.ndarray:
         """Windows of `length` tokens, each from a fact's first token on, no fact in two windows."""
@@ -87,7 +102,11 @@ class Synthetic:
         pair_of = lambda: self._pair[first, np.clip(second, 0, DIGITS - 1)]
         own = self._own.reshape(DIGITS, DIGITS)[first, np.clip(second, 0, DIGITS - 1)]
         p_value = (1 - SURE) / VALUES + SURE * (t[:, 1:] - 2 * DIGITS == own)
-        p = np.where(place == 0, p_first[np.minimum(t[:, 1:], DIGITS - 1)], np.where(place == 1, pair_of() / p_first[first], p_value))
+        p = np.where(
+            place == 0,
+            p_first[np.minimum(t[:, 1:], DIGITS - 1)],
+            np.where(place == 1, pair_of() / p_first[first], p_value),
+        )
         return -np.log(p)
 
     @property
@@ -100,7 +119,12 @@ class Synthetic:
 
     @property
     def unigram_entropy(self) -> float:
-        """Nats per token of a model that knows how often each token occurs, and nothing of what stands before it."""
+        """Nats per token of a model that knows how often each token occurs, and nothing of what
+        stands before it.
+        """
         p_value = SURE * np.bincount(self._own, self._pair.ravel(), VALUES) + (1 - SURE) / VALUES
         entropy = lambda p: -(p[p > 0] * np.log(p[p > 0])).sum()
-        return float(np.log(3) + (entropy(self._pair.sum(0)) + entropy(self._pair.sum(1)) + entropy(p_value)) / 3)
+        return float(
+            np.log(3)
+            + (entropy(self._pair.sum(0)) + entropy(self._pair.sum(1)) + entropy(p_value)) / 3
+        )

@@ -1,5 +1,6 @@
-"""A recipe made larger or smaller to meet a budget of FLOPs, of dollars, or of hours: one factor moves its budgets, and with them sizes and
-batch by the ladder's rules."""
+"""A recipe made larger or smaller to meet a budget of FLOPs, of dollars, or of hours: one factor
+moves its budgets, and with them sizes and batch by the ladder's rules.
+"""
 
 import dataclasses
 import math
@@ -22,7 +23,9 @@ class Scaled(NamedTuple):
 
 
 def _middle(s: Sweep, job: SweepJob) -> float:
-    """Training FLOPs (`matmul`, dense) of the middle run: the geometric mean of the budgets, or of the grid's at its middle size."""
+    """Training FLOPs (`matmul`, dense) of the middle run: the geometric mean of the budgets, or of
+    the grid's at its middle size.
+    """
     if s.budgets:
         return math.exp(sum(map(math.log, s.budgets)) / len(s.budgets))
     model = ladder.shape(job.run.model, sorted(s.sizes)[len(s.sizes) // 2], "dense")
@@ -38,20 +41,28 @@ def _sizes(s: Sweep, ratio: float) -> dict[int, int]:
     return out
 
 
-def scaled(job: SweepJob, factor: float, pinned: set[str] = frozenset(), run: Run | None = None) -> Scaled:
-    """`job` with `factor` times its budgets. `pinned`: fields that `--set` has set, which stay. `run`: what the members start from there,
-    instead of the job's own (another context, another source)."""
+def scaled(
+    job: SweepJob, factor: float, pinned: set[str] = frozenset(), run: Run | None = None
+) -> Scaled:
+    """`job` with `factor` times its budgets. `pinned`: fields that `--set` has set, which stay.
+    `run`: what the members start from there, instead of the job's own (another context, another
+    source).
+    """
     s, old, new = job.sweep, job.run, run or job.run
     middle = _middle(s, job)
     centre = ladder.best(new.model, middle * factor)
     ratio = centre / ladder.best(old.model, middle)
     keep = "sweep.sizes" in pinned or ratio == 1
     sizes = {d: d for d in (*s.sizes, s.replicate_size)} if keep else {**_sizes(s, ratio), 0: 0}
-    grown = max(1.0, factor) ** ladder.BATCH_POWER * old.batch * old.model.seq_len / new.model.seq_len
+    grown = (
+        max(1.0, factor) ** ladder.BATCH_POWER * old.batch * old.model.seq_len / new.model.seq_len
+    )
     batch = new.batch if "batch" in pinned or factor <= 1 else max(1, 2 ** round(math.log2(grown)))
     per_token = lambda model, d: account.flops_per_token(ladder.shape(model, d, "dense"))["matmul"]
     mid, ordered = len(s.sizes) // 2, sorted(s.sizes)
-    by_tokens = factor * per_token(old.model, ordered[mid]) / per_token(new.model, sizes[ordered[mid]])
+    by_tokens = (
+        factor * per_token(old.model, ordered[mid]) / per_token(new.model, sizes[ordered[mid]])
+    )
     sweep = dataclasses.replace(
         s,
         sizes=tuple(sizes[d] for d in s.sizes),
@@ -68,28 +79,41 @@ def scaled(job: SweepJob, factor: float, pinned: set[str] = frozenset(), run: Ru
     return Scaled(fresh, _notes(job, fresh, ratio, middle * factor, centre, bracket))
 
 
-def _notes(job: SweepJob, fresh: SweepJob, ratio: float, middle: float, centre: int, bracket: bool) -> list[str]:
+def _notes(
+    job: SweepJob, fresh: SweepJob, ratio: float, middle: float, centre: int, bracket: bool
+) -> list[str]:
     """What the ladder chose, and by which rule."""
     out = []
     if fresh.sweep.sizes != job.sweep.sizes:
         out.append(
-            f"sizes: the recipe's x {ratio:.3g} on the ladder's rungs; its middle budget {middle:.3g} is best spent near d_model "
-            f"{centre} ({ladder.TOKENS_PER_PARAMETER} tokens per parameter, Hoffmann et al. 2022)"
+            f"sizes: the recipe's x {ratio:.3g} on the ladder's rungs; its middle budget"
+            f" {middle:.3g} is best spent near d_model {centre} ({ladder.TOKENS_PER_PARAMETER}"
+            " tokens per parameter, Hoffmann et al. 2022)"
         )
     if fresh.run.batch != job.run.batch:
         out.append(
-            f"batch: {fresh.run.batch} sequences instead of {job.run.batch}; its tokens grow as C^{ladder.BATCH_POWER} (Bi et al. 2024)"
+            f"batch: {fresh.run.batch} sequences instead of {job.run.batch}; its tokens grow as"
+            f" C^{ladder.BATCH_POWER} (Bi et al. 2024)"
         )
     if bracket:
-        out.append(f"learning rates: the ladder's rule was never checked here, so each run is a bracket {BRACKET} for every family")
+        out.append(
+            "learning rates: the ladder's rule was never checked here, so each run is a bracket"
+            f" {BRACKET} for every family"
+        )
     return out
 
 
 def solve(
-    job: SweepJob, make: Callable[[SweepJob], Plan], measure: Callable[[Plan], float], wanted: float, what: str, pinned: set[str]
+    job: SweepJob,
+    make: Callable[[SweepJob], Plan],
+    measure: Callable[[Plan], float],
+    wanted: float,
+    what: str,
+    pinned: set[str],
 ) -> Scaled:
-    """The largest multiple of the recipe's budgets whose plan measures no more than `wanted`. Raises ConfigError if that is too little for
-    the ladder."""
+    """The largest multiple of the recipe's budgets whose plan measures no more than `wanted`.
+    Raises ConfigError if that is too little for the ladder.
+    """
 
     def at(factor: float) -> tuple[Scaled, Plan | None]:
         found = scaled(job, factor, pinned)
@@ -122,6 +146,7 @@ def solve(
     if best is None:
         need = "" if math.isinf(least) else f", which begins at about {least:.2g}"
         raise ConfigError(
-            f"{wanted:g} {what} are too few for the ladder of this recipe{need}: raise it, or take fewer sizes, seeds or families"
+            f"{wanted:g} {what} are too few for the ladder of this recipe{need}: raise it, or take"
+            " fewer sizes, seeds or families"
         )
     return best[0]

@@ -1,7 +1,11 @@
-"""Speed of this device, measured: short runs, through the same workers as a sweep's, of shapes that are not in it; kept in the cache.
+"""Speed of this device, measured: short runs, through the same workers as a sweep's, of shapes that
+are not in it; kept in the cache.
 
-CACHE/calibration.json    {"points": [...]}: seconds of a step, of the evaluation and of compiling, of one shape each. A later plan uses
-                          those of the same device, software, workers and recipe (`key`: everything but size, rate and length)
+CACHE/calibration.json
+    {"points": [...]}: seconds of a step, of the evaluation and of compiling, of one shape each. A
+    later plan uses
+                          those of the same device, software, workers and recipe (`key`: everything
+                          but size, rate and length)
 """
 
 import contextlib
@@ -24,7 +28,10 @@ from launch.config import Run, Where
 from launch.engines import local
 from model import account
 
-FILE, LIMIT = "calibration.json", 50.0  # seconds, so that a calibration with its start and end stays below a minute
+FILE, LIMIT = (
+    "calibration.json",
+    50.0,
+)  # seconds, so that a calibration with its start and end stays below a minute
 SECONDS = 2.0  # of training for one shape
 ALL = 3  # shapes of a family, of fewer where many families have to share the minute
 
@@ -54,13 +61,22 @@ def here(where: Where) -> dict:
     platform, count = hardware.probe()
     device = hardware.cpu_name() if platform == "cpu" else hardware.kind()
     workers = where.workers or (len(hardware.cores()) if platform == "cpu" else count)
-    return {"device": device, "workers": workers, "cores": len(hardware.cores()) if platform == "cpu" else None, "jax": jax.__version__}
+    return {
+        "device": device,
+        "workers": workers,
+        "cores": len(hardware.cores()) if platform == "cpu" else None,
+        "jax": jax.__version__,
+    }
 
 
 def key(run: Run, family: str) -> str:
     """Hash of all that a step's speed depends on but the size."""
     like = ladder.at(run, 32, family)
-    brief = config.brief(dataclasses.replace(like, horizon=config.Horizon(), seed=0, data=dataclasses.replace(run.data, seed=0)))
+    brief = config.brief(
+        dataclasses.replace(
+            like, horizon=config.Horizon(), seed=0, data=dataclasses.replace(run.data, seed=0)
+        )
+    )
     brief.pop("optimizer", None)
     brief.pop("schedule", None)
     return hashlib.sha256(json.dumps(brief, sort_keys=True).encode()).hexdigest()[:12]
@@ -76,9 +92,12 @@ def load(where: Where) -> Store:
         return NOTHING
 
 
-def look_up(store: Store, run: Run, family: str, flops: int) -> tuple[float, float, float, str] | None:
-    """(step, evaluation, compilation) in seconds and the source, read off the points on straight lines in logs of FLOPs; None if the
-    recipe was not calibrated."""
+def look_up(
+    store: Store, run: Run, family: str, flops: int
+) -> tuple[float, float, float, str] | None:
+    """(step, evaluation, compilation) in seconds and the source, read off the points on straight
+    lines in logs of FLOPs; None if the recipe was not calibrated.
+    """
     mine = key(run, family)
     points = sorted((p for p in store.points if p["key"] == mine), key=lambda p: p["flops"])
     if not points:
@@ -86,13 +105,18 @@ def look_up(store: Store, run: Run, family: str, flops: int) -> tuple[float, flo
     low, high = points[0]["flops"], points[-1]["flops"]
     far = "" if low / 2 <= flops <= high * 2 else ", extrapolated"
     sizes = ", ".join(str(p["d_model"]) for p in points)
-    source = f"calibration of {points[-1]['date']} on {points[-1]['device']}, {points[-1]['workers']} workers, d_model {sizes}{far}"
+    source = (
+        f"calibration of {points[-1]['date']} on {points[-1]['device']}, {points[-1]['workers']}"
+        f" workers, d_model {sizes}{far}"
+    )
     step, evaluate = (_line(points, flops, field) for field in ("step", "evaluate"))
     return step, evaluate, sum(p["setup"] for p in points) / len(points), source
 
 
 def _line(points: list[dict], flops: float, field: str) -> float:
-    """On the straight line through the two points next to `flops`; a single point scales by FLOPs."""
+    """On the straight line through the two points next to `flops`; a single point scales by
+    FLOPs.
+    """
     if len(points) == 1:
         return points[0][field] * flops / points[0]["flops"]
     after = next((i for i, p in enumerate(points) if p["flops"] >= flops), len(points) - 1)
@@ -102,7 +126,9 @@ def _line(points: list[dict], flops: float, field: str) -> float:
 
 
 def sizes(taken: tuple[int, ...], count: int) -> list[int]:
-    """Sizes on the ladder that are not `taken`, near the smallest, the middle and the largest of them."""
+    """Sizes on the ladder that are not `taken`, near the smallest, the middle and the largest of
+    them.
+    """
     free = []
     for d in range(8, 2 * max(taken) + 65, 4 if max(taken) <= 128 else 8):
         n = ladder.heads(d)
@@ -124,16 +150,30 @@ def _steps(run: Run, family: str, target) -> int:
 
 
 def tasks(job, target, root: str) -> list[local.Task]:
-    """One short run for each shape; each family's middle size first, so that a minute that is too short leaves no family out."""
+    """One short run for each shape; each family's middle size first, so that a minute that is too
+    short leaves no family out.
+    """
     families, out = job.sweep.families, []
     count = ALL if len(families) <= 2 else 2
     for family in families:
         chosen = sizes(job.sweep.sizes, count)
         for d in chosen:
             run = ladder.at(job.run, d, family)
-            run = dataclasses.replace(run, horizon=config.Horizon(steps=_steps(run, family, target)))
-            first = 2.0 if d == chosen[len(chosen) // 2] else 1.0  # the engine opens the costliest shape first
-            out.append(local.Task(run, os.path.join(root, f"{family}-{d}"), {"family": family, "size": d}, (family, d), first))
+            run = dataclasses.replace(
+                run, horizon=config.Horizon(steps=_steps(run, family, target))
+            )
+            first = (
+                2.0 if d == chosen[len(chosen) // 2] else 1.0
+            )  # the engine opens the costliest shape first
+            out.append(
+                local.Task(
+                    run,
+                    os.path.join(root, f"{family}-{d}"),
+                    {"family": family, "size": d},
+                    (family, d),
+                    first,
+                )
+            )
     return out
 
 
@@ -158,13 +198,17 @@ def _alarm(seconds: float):
 
 
 def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> list[dict]:
-    """Measures, keeps and returns the points of a sweep's recipe; what is not done after `limit` seconds is left out."""
+    """Measures, keeps and returns the points of a sweep's recipe; what is not done after `limit`
+    seconds is left out.
+    """
     started, first = time.perf_counter(), []
     platform, count = hardware.probe()
     real = cache_root(job.where.cache)
     os.makedirs(os.path.join(real, "tokens"), exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="isoflop-calibration-") as root:
-        cache = os.path.join(root, "cache")  # without compiled programs: what compiling costs is measured too
+        cache = os.path.join(
+            root, "cache"
+        )  # without compiled programs: what compiling costs is measured too
         os.makedirs(cache)
         os.symlink(os.path.join(real, "tokens"), os.path.join(cache, "tokens"))
         where = dataclasses.replace(job.where, cache=cache, tensorboard=False, keep_final=False)
@@ -173,9 +217,15 @@ def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> 
         def report(kind, worker, task, message):
             if kind == "finished":
                 first.append(time.perf_counter() - started - message["seconds"])
-                say(f"calibration: {task.tags['family']} d_model {task.tags['size']}, {time.perf_counter() - started:.0f} s")
+                say(
+                    f"calibration: {task.tags['family']} d_model {task.tags['size']},"
+                    f" {time.perf_counter() - started:.0f} s"
+                )
             elif kind == "failed":
-                say(f"calibration: {task.tags['family']} d_model {task.tags['size']} failed: {message['error']}")
+                say(
+                    f"calibration: {task.tags['family']} d_model {task.tags['size']} failed:"
+                    f" {message['error']}"
+                )
 
         try:
             with _alarm(limit):
@@ -190,7 +240,8 @@ def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> 
 
 def _point(task: local.Task, r: dict, job, startup: float) -> dict:
     mine, flops = here(job.where), r["flops"]["matmul"] / r["steps"]
-    # a worker with a core of its own: its CPU-seconds are what an idle machine takes; of one with a pool of threads they are no time at all
+    # a worker with a core of its own: its CPU-seconds are what an idle machine takes; of one with a
+    # pool of threads they are no time at all
     own_core = r["device"]["platform"] == "cpu" and mine["workers"] > 1
     seconds = r["cpu_seconds"] if own_core else r["seconds"]
     return {
@@ -217,6 +268,10 @@ def _keep(where: Where, points: list[dict]) -> None:
         old = record.read_json(path, "calibration")["points"] if os.path.exists(path) else []
     except (record.RecordError, KeyError):
         old = []
-    kept = [p for p in old if not (p.get("key") in fresh and all(p.get(k) == v for k, v in mine.items()))]
+    kept = [
+        p
+        for p in old
+        if not (p.get("key") in fresh and all(p.get(k) == v for k, v in mine.items()))
+    ]
     record.writable(os.path.dirname(path), "the cache")
     record.write_json(path, {"points": kept + points})

@@ -1,4 +1,6 @@
-"""`isoflop VERB --flags`: a dispatcher over programs that also run as `python -m experiments.verbs.VERB`."""
+"""`isoflop VERB --flags`: a dispatcher over programs that also run as `python -m
+experiments.verbs.VERB`.
+"""
 
 import errno
 import importlib
@@ -10,8 +12,8 @@ from absl import flags
 
 from data.config import DataError
 from experiments.laws.fit import FitError
-from launch.config import ConfigError
 from launch import preempt
+from launch.config import ConfigError
 from launch.preempt import Preempted
 from launch.record import RecordError
 
@@ -19,7 +21,9 @@ VERBS = {
     "train": "train one model and record its three numbers",
     "plan": "what a sweep will cost: hours, memory, money, energy, carbon",
     "sweep": "plan, train, fit and report an isoFLOP sweep; typed again, it goes on",
-    "status": "where the runs of a sweep stand: done, running, waiting, failed, diverged, time left",
+    "status": (
+        "where the runs of a sweep stand: done, running, waiting, failed, diverged, time left"
+    ),
     "fit": "fit scaling laws to the runs of a sweep, or to any table of runs",
     "reproduce": "repeat a published fit from its authors' runs",
     "report": "write the HTML report of a sweep",
@@ -38,7 +42,7 @@ usage: isoflop VERB [--flag=value ...]
 
   isoflop VERB --help    its flags and examples
   isoflop sweep --config=quickstart --workdir=runs/quickstart    dense against MoE in five minutes on two cores
-"""
+"""  # noqa: E501
 
 
 class UserError(ValueError):
@@ -46,13 +50,27 @@ class UserError(ValueError):
 
 
 _SHARED = {
-    "config": (flags.DEFINE_string, "", "NAME of a recipe, or FILE.py that defines recipe(); of a sweep also NAME:SCALE (tiny, h200, pod)"),
+    "config": (
+        flags.DEFINE_string,
+        "",
+        (
+            "NAME of a recipe, or FILE.py that defines recipe(); of a sweep also NAME:SCALE (tiny,"
+            " h200, pod)"
+        ),
+    ),
     "workdir": (flags.DEFINE_string, "", "folder of the run or sweep"),
-    "set": (flags.DEFINE_multi_string, [], "field=value; repeatable, such as --set model.d_model=128 --set where.remat=true"),
+    "set": (
+        flags.DEFINE_multi_string,
+        [],
+        "field=value; repeatable, such as --set model.d_model=128 --set where.remat=true",
+    ),
     "mesh": (
         flags.DEFINE_string,
         "",
-        "sizes of the axes data, fsdp, tensor, expert, such as data=2,fsdp=2,tensor=2; default: all devices on data",
+        (
+            "sizes of the axes data, fsdp, tensor, expert, such as data=2,fsdp=2,tensor=2; default:"
+            " all devices on data"
+        ),
     ),
 }
 
@@ -63,7 +81,13 @@ def flag_values(*names: str) -> flags.FlagValues:
     for name in names:
         define, default, text = _SHARED[name]
         define(name, default, text, flag_values=fv)
-    flags.DEFINE_enum("format", "text", ["text", "json"], "json: one JSON object on stdout, everything else on stderr", flag_values=fv)
+    flags.DEFINE_enum(
+        "format",
+        "text",
+        ["text", "json"],
+        "json: one JSON object on stdout, everything else on stderr",
+        flag_values=fv,
+    )
     flags.DEFINE_bool("help", False, "this text", flag_values=fv, short_name="h")
     return fv
 
@@ -72,9 +96,16 @@ def _help(verb: str, doc: str, fv: flags.FlagValues) -> str:
     lines = [f"isoflop {verb}: {VERBS[verb]}", "", doc.strip(), "", "flags:"]
     for name in sorted(set(fv) - {"h"}):
         f = fv[name]
-        values = f" ({' | '.join(f.parser.enum_values)})" if hasattr(f.parser, "enum_values") else ""
+        values = (
+            f" ({' | '.join(f.parser.enum_values)})" if hasattr(f.parser, "enum_values") else ""
+        )
         default = f" [default: {f.default}]" if f.default not in ("", None, False, []) else ""
-        lines += textwrap.wrap(f.help + values + default, 100, initial_indent=f"  --{name:<12} ", subsequent_indent=" " * 17)
+        lines += textwrap.wrap(
+            f.help + values + default,
+            100,
+            initial_indent=f"  --{name:<12} ",
+            subsequent_indent=" " * 17,
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -90,7 +121,9 @@ def plain(text: str) -> str:
 
 
 def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callable) -> int:
-    """Parses `argv` and calls `body(fv)`. Returns the exit status: 2 and one line on stderr for bad input."""
+    """Parses `argv` and calls `body(fv)`. Returns the exit status: 2 and one line on stderr for bad
+    input.
+    """
     try:
         rest = fv(["isoflop", *argv])[1:]
         if fv.help:
@@ -105,13 +138,20 @@ def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callab
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"isoflop {verb}: no space left on the disk ({printable(e)}): make room, and the same command goes on", file=sys.stderr)
+        print(
+            f"isoflop {verb}: no space left on the disk ({printable(e)}): make room, and the same"
+            " command goes on",
+            file=sys.stderr,
+        )
         return 2
     except Preempted as e:
         print(f"isoflop {verb}: {e}", file=sys.stderr)
         return preempt.STATUS
     except KeyboardInterrupt:
-        print(f"isoflop {verb}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print(
+            f"isoflop {verb}: interrupted; the same command goes on where this one stopped",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 141
@@ -129,7 +169,10 @@ def main(argv: list[str] | None = None) -> int:
 
         near = difflib.get_close_matches(argv[0], VERBS, 1)
         hint = f" did you mean {near[0]}?" if near else ""
-        print(f"isoflop: unknown verb {argv[0]!r}:{hint} verbs are {', '.join(VERBS)}", file=sys.stderr)
+        print(
+            f"isoflop: unknown verb {argv[0]!r}:{hint} verbs are {', '.join(VERBS)}",
+            file=sys.stderr,
+        )
         return 2
     return importlib.import_module(f"experiments.verbs.{argv[0]}").main(argv[1:])
 

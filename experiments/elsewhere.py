@@ -1,7 +1,10 @@
-"""How other codebases and papers count the training FLOPs of one token of the same model: their formulas, for comparison alone.
+"""How other codebases and papers count the training FLOPs of one token of the same model: their
+formulas, for comparison alone.
 
-Each is written down from its source as a function of our Model; where a formula has no term for something (latent attention, shared
-experts, layers of two kinds), it is applied to what it does have, as its own code would."""
+Each is written down from its source as a function of our Model; where a formula has no term for
+something (latent attention, shared experts, layers of two kinds), it is applied to what it does
+have, as its own code would.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,14 +39,21 @@ def _mlp(c: Model, router: bool) -> int:
 
 
 def _kaplan_n(c: Model) -> int:
-    """2 d_model n_layer (2 d_attn + d_ff): weights alone, neither embedding nor biases nor norms."""
+    """2 d_model n_layer (2 d_attn + d_ff): weights alone, neither embedding nor biases nor
+    norms.
+    """
     q, kv = _widths(c)
     return c.n_layers * 2 * c.d_model * (q + kv) + _mlp(c, router=True) // 2
 
 
 def _hoffmann(c: Model) -> int:
     q, kv = _widths(c)
-    attention = 2 * c.d_model * (q + 2 * kv) + 4 * c.seq_len * q + 3 * c.n_heads * c.seq_len + 2 * q * c.d_model
+    attention = (
+        2 * c.d_model * (q + 2 * kv)
+        + 4 * c.seq_len * q
+        + 3 * c.n_heads * c.seq_len
+        + 2 * q * c.d_model
+    )
     return 3 * (4 * c.d_model * c.vocab_size + c.n_layers * attention + _mlp(c, router=True))
 
 
@@ -60,14 +70,25 @@ def _torchtitan(c: Model) -> int:
 
 def _maxtext(c: Model) -> int:
     q, kv = _widths(c)
-    weights = c.n_layers * 2 * c.d_model * (2 * q + 2 * kv) + _mlp(c, router=True) + 2 * c.d_model * c.vocab_size
+    weights = (
+        c.n_layers * 2 * c.d_model * (2 * q + 2 * kv)
+        + _mlp(c, router=True)
+        + 2 * c.d_model * c.vocab_size
+    )
     return 3 * weights + _map(c) // 2
 
 
 def _levanter(c: Model) -> int:
     q, kv = _widths(c)
-    attention = 2 * c.d_model * (q + 2 * kv) + 2 * c.d_model**2 + 4 * c.seq_len * q + 3 * c.seq_len * c.n_heads
-    return 3 * (c.n_layers * attention + _mlp(c, router=bool(c.moe_layers)) + 2 * c.d_model * c.vocab_size)
+    attention = (
+        2 * c.d_model * (q + 2 * kv)
+        + 2 * c.d_model**2
+        + 4 * c.seq_len * q
+        + 3 * c.seq_len * c.n_heads
+    )
+    return 3 * (
+        c.n_layers * attention + _mlp(c, router=bool(c.moe_layers)) + 2 * c.d_model * c.vocab_size
+    )
 
 
 ELSEWHERE = {
@@ -92,17 +113,20 @@ ELSEWHERE = {
         lambda c: 6 * account.parameters(c)["total"] + _map(c),
     ),
     "nanoGPT": Formula(
-        "karpathy/nanoGPT, model.py, estimate_mfu and get_num_params: PaLM's with N less learned positions",
+        "karpathy/nanoGPT, model.py, estimate_mfu and get_num_params: PaLM's with N less learned"
+        " positions",
         "biases and norms in N; an untied embedding would be in N",
         _nanogpt,
     ),
     "MaxText": Formula(
-        "AI-Hypercomputer/maxtext, maxtext_utils.py, calculate_tflops_training_per_device (dense and Mixtral branch)",
+        "AI-Hypercomputer/maxtext, maxtext_utils.py, calculate_tflops_training_per_device (dense"
+        " and Mixtral branch)",
         "half the map (T^2 / 2, without the diagonal)",
         _maxtext,
     ),
     "torchtitan": Formula(
-        "pytorch/torchtitan, torchtitan/models/utils.py, get_dense_ and get_moe_model_nparams_and_flops",
+        "pytorch/torchtitan, torchtitan/models/utils.py, get_dense_ and"
+        " get_moe_model_nparams_and_flops",
         "norms and biases in N, a tied head once",
         _torchtitan,
     ),
@@ -118,4 +142,7 @@ def compare(c: Model) -> dict[str, dict]:
     """By name: {"training": FLOPs per token, "ratio": over our `matmul`, "source", "differs"}."""
     ours = account.flops_per_token(c)["matmul"]
     found = {name: (f.training(c), f) for name, f in ELSEWHERE.items()}
-    return {name: {"training": n, "ratio": n / ours, "source": f.source, "differs": f.differs} for name, (n, f) in found.items()}
+    return {
+        name: {"training": n, "ratio": n / ours, "source": f.source, "differs": f.differs}
+        for name, (n, f) in found.items()
+    }

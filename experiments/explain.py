@@ -46,12 +46,17 @@ def size(n: float) -> str:
 
 
 def _shape(c: Model, d: dict) -> list[str]:
-    heads = f"{c.n_heads} heads" + (f" ({c.m_heads} of keys and values)" if c.m_heads != c.n_heads else "")
+    heads = f"{c.n_heads} heads" + (
+        f" ({c.m_heads} of keys and values)" if c.m_heads != c.n_heads else ""
+    )
     lines = [
-        f"{d['family']} model: d_model {c.d_model:,}, {c.n_layers} layers, {heads}, vocabulary {c.vocab_size:,}, context {c.seq_len:,}"
+        f"{d['family']} model: d_model {c.d_model:,}, {c.n_layers} layers, {heads}, vocabulary"
+        f" {c.vocab_size:,}, context {c.seq_len:,}"
     ]
     if d.get("ignored"):
-        lines.append(f"  passed over in config.json, for no count depends on it: {'; '.join(d['ignored'])}")
+        lines.append(
+            f"  passed over in config.json, for no count depends on it: {'; '.join(d['ignored'])}"
+        )
     return lines
 
 
@@ -59,13 +64,20 @@ def _parameters(c: Model, p: dict) -> list[str]:
     lines = ["parameters"]
     for group, text in GROUPS.items():
         if p["groups"][group]:
-            lines.append(f"  {text:<30}{p['groups'][group]:>22,}{p['groups'][group] / p['total']:>8.1%}")
+            lines.append(
+                f"  {text:<30}{p['groups'][group]:>22,}{p['groups'][group] / p['total']:>8.1%}"
+            )
     lines += [f"  {text:<30}{p[name]:>22,}" for name, text in NAMES.items()]
     if c.tied:
-        lines.append("  The head is the token embedding's tensor: counted once, among the embedding.")
+        lines.append(
+            "  The head is the token embedding's tensor: counted once, among the embedding."
+        )
     if c.positions == "learned":
         rows = f"{c.seq_len:,}" + (f" + {c.position_offset}" if c.position_offset else "")
-        lines.append(f"  Learned positions own {rows} x {c.d_model:,} of them: a context longer by one token adds {c.d_model:,}.")
+        lines.append(
+            f"  Learned positions own {rows} x {c.d_model:,} of them: a context longer by one token"
+            f" adds {c.d_model:,}."
+        )
     else:
         lines.append(f"  Context adds no parameters: positions are {c.positions}, not learned.")
     return lines + (_experts(c, p) if c.moe_layers else [])
@@ -75,30 +87,57 @@ def _experts(c: Model, p: dict) -> list[str]:
     one = p["groups"]["experts"] // c.n_experts
     rest = p["total"] - p["groups"]["experts"]
     single = rest + one
-    name = f" (by a name such as {c.n_experts} x {short(float(f'{single:.1g}'))}: {short(c.n_experts * float(f'{single:.1g}'))})"
+    name = (
+        f" (by a name such as {c.n_experts} x {short(float(f'{single:.1g}'))}:"
+        f" {short(c.n_experts * float(f'{single:.1g}'))})"
+    )
     shared = f" and {c.n_shared} shared" if c.n_shared else ""
     return [
-        f"  Why {short(p['total'])}, and not {c.n_experts} x {short(single)} = {short(c.n_experts * single)}{name}: only the experts stand {c.n_experts}",
-        f"  times. {short(rest)} of everything else stand once: {short(rest)} + {c.n_experts} x {short(one)} = {short(p['total'])}.",
-        f"  A token passes {c.top_k} of {c.n_experts} experts{shared}: {short(rest)} + {c.top_k} x {short(one)} = {short(p['active'])} active.",
-        f"  The router is {p['groups']['router'] / p['active']:.2%} of the active parameters; at equal active parameters it is not compensated.",
+        (
+            f"  Why {short(p['total'])}, and not {c.n_experts} x {short(single)} ="
+            f" {short(c.n_experts * single)}{name}: only the experts stand {c.n_experts}"
+        ),
+        (
+            f"  times. {short(rest)} of everything else stand once: {short(rest)} + {c.n_experts} x"
+            f" {short(one)} = {short(p['total'])}."
+        ),
+        (
+            f"  A token passes {c.top_k} of {c.n_experts} experts{shared}: {short(rest)} +"
+            f" {c.top_k} x {short(one)} = {short(p['active'])} active."
+        ),
+        (
+            f"  The router is {p['groups']['router'] / p['active']:.2%} of the active parameters;"
+            " at equal active parameters it is not compensated."
+        ),
     ]
 
 
 def _flops(d: dict) -> list[str]:
-    lines = [f"FLOPs per token, by convention (a multiply and an add are 2){'forward':>16}{'training':>22}"]
+    lines = [
+        "FLOPs per token, by convention (a multiply and an add are"
+        f" 2){'forward':>16}{'training':>22}"
+    ]
     for name, n in d["flops_per_token"].items():
         lines.append(f"  {name:<40}{n['forward']:>34,}{n['training']:>22,}")
     done = d["executed_flops_per_token"]
-    label = "executed here, at most" if d["assumed"].get("moe") == "loop" else "executed here"  # its routing decides
+    label = (
+        "executed here, at most" if d["assumed"].get("moe") == "loop" else "executed here"
+    )  # its routing decides
     lines.append(f"  {label:<40}{done['forward']:>34,.0f}{done['training']:>22,.0f}")
-    parts = [f"{d['forward_shares'][k]:.1%} {text}" for k, text in SHARES.items() if d["forward_shares"][k]]
+    parts = [
+        f"{d['forward_shares'][k]:.1%} {text}"
+        for k, text in SHARES.items()
+        if d["forward_shares"][k]
+    ]
     return [*lines, f"  Of the forward pass (matmul) {', '.join(parts)}."]
 
 
 def _memory(d: dict) -> list[str]:
     b, a, n = d["bytes"], d["assumed"], d["parameters"]["total"]
-    how = f"batch {a['batch']}, context {d['context']:,}, {a['dtype']}, {'with' if a['remat'] else 'no'} remat"
+    how = (
+        f"batch {a['batch']}, context {d['context']:,}, {a['dtype']},"
+        f" {'with' if a['remat'] else 'no'} remat"
+    )
     how += f", experts by where.moe={a['moe']}" if "moe" in a else ""
     lines = [f"bytes of training on one device ({how})"]
     for name in ("parameters", "gradients", "optimizer_state", "buffers", "batch", "activations"):
@@ -106,12 +145,20 @@ def _memory(d: dict) -> list[str]:
             about = "  by a formula, not exact: docs/counting.md" if name == "activations" else ""
             lines.append(f"  {name.replace('_', ' '):<30}{b[name]:>22,}   {size(b[name])}{about}")
     if a["remat"] and not a["scan"]:
-        lines.append("  On CPU the compiler undoes the saving of remat in layers that are not scanned: set where.scan=true.")
+        lines.append(
+            "  On CPU the compiler undoes the saving of remat in layers that are not scanned: set"
+            " where.scan=true."
+        )
     per, whole = b["kv_cache_per_token"], b["kv_cache_per_token"] * d["context"]
-    two = "" if a["dtype"] == "bfloat16" else f"; in 2-byte numbers {per // 2:,} and {size(whole // 2)}"
+    two = (
+        ""
+        if a["dtype"] == "bfloat16"
+        else f"; in 2-byte numbers {per // 2:,} and {size(whole // 2)}"
+    )
     lines.append(f"  {'KV cache per token':<30}{per:>22,}   {size(whole)} for a whole context{two}")
     lines.append(
-        f"  Weights in 2-byte numbers: {short(n)} x 2 = {size(2 * n)}. With 90% of them zero {short(n / 10)} of {short(n)} would be left."
+        f"  Weights in 2-byte numbers: {short(n)} x 2 = {size(2 * n)}. With 90% of them zero"
+        f" {short(n / 10)} of {short(n)} would be left."
     )
     return lines
 
@@ -120,17 +167,31 @@ def _compiler(d: dict) -> list[str]:
     k, tokens = d["compiler"], d["assumed"]["batch"] * d["context"]
     if "mesh" in k:
         return _over(d)
-    lines = [f"the compiler's own figures ({k['compiler']}, {k['device']}), not counts of this account"]
-    for name, text in (("forward_backward", "forward and backward pass"), ("step", "whole training step")):
+    lines = [
+        f"the compiler's own figures ({k['compiler']}, {k['device']}), not counts of this account"
+    ]
+    for name, text in (
+        ("forward_backward", "forward and backward pass"),
+        ("step", "whole training step"),
+    ):
         b = k[name]
-        given = f"arguments {size(b['arguments'])}, outputs {size(b['outputs'])}, of which donated {size(b['donated'])}"
-        lines.append(f"  {text:<30}{b['total']:>22,}   {size(b['total'])}: temporaries {size(b['temporaries'])}, {given}")
+        given = (
+            f"arguments {size(b['arguments'])}, outputs {size(b['outputs'])}, of which donated"
+            f" {size(b['donated'])}"
+        )
+        lines.append(
+            f"  {text:<30}{b['total']:>22,}   {size(b['total'])}: temporaries"
+            f" {size(b['temporaries'])}, {given}"
+        )
     ours, theirs = d["bytes"]["activations"], k["forward_backward"]["temporaries"]
-    lines.append(f"  Activations by this account over the compiler's temporaries: {ours / theirs:.3f}")
+    lines.append(
+        f"  Activations by this account over the compiler's temporaries: {ours / theirs:.3f}"
+    )
     if k["flops"]:
         ratio = k["flops"] / tokens / d["executed_flops_per_token"]["training"]
         lines.append(
-            f"  FLOPs per token {k['flops'] / tokens:,.0f}, elementwise work included: {ratio:.3f} of those executed by this account"
+            f"  FLOPs per token {k['flops'] / tokens:,.0f}, elementwise work included: {ratio:.3f}"
+            " of those executed by this account"
         )
     return lines
 
@@ -142,17 +203,39 @@ def _over(d: dict) -> list[str]:
     even = k["state_bytes"] / k["state_bytes_if_even"]
     b = k["step"]
     lines = [
-        f"compiled for {k['devices']} x {k['device']} ({axes}) in {k['compile_s']:.1f} s ({k['compiler']}); per device, of a step on {batch} sequences",
-        f"  {'state':<30}{k['state_bytes']:>22,}   {size(k['state_bytes'])}, {even:.3f} of the whole over fsdp x tensor x expert",
-        f"  {'the step in all':<30}{b['total']:>22,}   {size(b['total'])}: state, batch, temporaries {size(b['temporaries'])}",
+        (
+            f"compiled for {k['devices']} x {k['device']} ({axes}) in {k['compile_s']:.1f} s"
+            f" ({k['compiler']}); per device, of a step on {batch} sequences"
+        ),
+        (
+            f"  {'state':<30}{k['state_bytes']:>22,}   {size(k['state_bytes'])}, {even:.3f} of the"
+            " whole over fsdp x tensor x expert"
+        ),
+        (
+            f"  {'the step in all':<30}{b['total']:>22,}   {size(b['total'])}: state, batch,"
+            f" temporaries {size(b['temporaries'])}"
+        ),
         f"  {'axis':<14}{'collective':<20}{'times':>7}{'bytes sent':>19}",
     ]
-    lines += [f"  {r['axes']:<14}{r['op']:<20}{r['count']:>7,}{r['bytes']:>19,}   {size(r['bytes'])}" for r in k["collectives"]]
-    sent, done = sum(r["bytes"] for r in k["collectives"]), d["executed_flops_per_token"]["training"] * batch * d["context"] / k["devices"]
+    lines += [
+        f"  {r['axes']:<14}{r['op']:<20}{r['count']:>7,}{r['bytes']:>19,}   {size(r['bytes'])}"
+        for r in k["collectives"]
+    ]
+    sent, done = (
+        sum(r["bytes"] for r in k["collectives"]),
+        d["executed_flops_per_token"]["training"] * batch * d["context"] / k["devices"],
+    )
     return [
         *lines,
-        f"  FLOPs of a device per byte that it sends: {done / sent:,.0f}" if sent else "  Nothing is sent.",
-        f"  Involuntary rematerialisations in the compiler's log: {k['involuntary_rematerialisations']}",
+        (
+            f"  FLOPs of a device per byte that it sends: {done / sent:,.0f}"
+            if sent
+            else "  Nothing is sent."
+        ),
+        (
+            "  Involuntary rematerialisations in the compiler's log:"
+            f" {k['involuntary_rematerialisations']}"
+        ),
     ]
 
 
@@ -172,5 +255,8 @@ def text(c: Model, d: dict) -> str:
         lines += _compiler(d)
     if "steps" in d:
         tokens = d["training_tokens"]
-        lines.append(f"training: {d['steps']:,} steps, {tokens:,} tokens, {d['flops']['matmul']:.4g} FLOPs (matmul)")
+        lines.append(
+            f"training: {d['steps']:,} steps, {tokens:,} tokens, {d['flops']['matmul']:.4g} FLOPs"
+            " (matmul)"
+        )
     return "\n".join(lines)

@@ -1,7 +1,11 @@
-"""What was predicted of a sweep when it first started, kept beside its runs and held against what they took.
+"""What was predicted of a sweep when it first started, kept beside its runs and held against what
+they took.
 
-WORKDIR/forecast.json    {"runs": {id: {"train", "evaluate", "setup"}} in seconds, "source", "sittings": [{"runs", "workers", "predicted",
-                         "seconds"}]}: a sitting is one command that trained something, predicted and actual on the clock
+WORKDIR/forecast.json
+    {"runs": {id: {"train", "evaluate", "setup"}} in seconds, "source", "sittings": [{"runs",
+    "workers", "predicted",
+                         "seconds"}]}: a sitting is one command that trained something, predicted
+                         and actual on the clock
 """
 
 import math
@@ -19,7 +23,9 @@ def _number(v) -> bool:
 
 
 def _read(workdir: str) -> dict | None:
-    """The forecast of a folder, whoever wrote it: what is not of its form is left out. None if there is none. Raises RecordError."""
+    """The forecast of a folder, whoever wrote it: what is not of its form is left out. None if
+    there is none. Raises RecordError.
+    """
     path = os.path.join(workdir, FILE)
     if not os.path.exists(path):
         return None
@@ -27,9 +33,15 @@ def _read(workdir: str) -> dict | None:
     rows = lambda name, kind: kept.get(name) if isinstance(kept.get(name), kind) else kind()
     whole = lambda row, fields: isinstance(row, dict) and all(_number(row.get(k)) for k in fields)
     return {
-        "runs": {k: v for k, v in rows("runs", dict).items() if whole(v, ("train", "evaluate", "setup"))},
+        "runs": {
+            k: v for k, v in rows("runs", dict).items() if whole(v, ("train", "evaluate", "setup"))
+        },
         "source": str(kept.get("source", "")),
-        "sittings": [s for s in rows("sittings", list) if whole(s, ("runs", "workers", "seconds")) and s["seconds"] > 0],
+        "sittings": [
+            s
+            for s in rows("sittings", list)
+            if whole(s, ("runs", "workers", "seconds")) and s["seconds"] > 0
+        ],
     }
 
 
@@ -56,8 +68,10 @@ def sat(workdir: str, runs: int, workers: int, predicted: float | None, seconds:
 
 
 def compare(workdir: str, results: list[dict]) -> dict | None:
-    """Predicted against actual, JSON-ready; None where nothing was predicted. `ratio` is predicted over actual; `cpu` the CPU-seconds that
-    runs on CPU took, which others on the machine do not lengthen."""
+    """Predicted against actual, JSON-ready; None where nothing was predicted. `ratio` is predicted
+    over actual; `cpu` the CPU-seconds that runs on CPU took, which others on the machine do not
+    lengthen.
+    """
     kept = _read(workdir)
     if kept is None:
         return None
@@ -67,7 +81,14 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
         if f is None or not (f["train"] and _number(seconds.get("train")) and seconds["train"]):
             continue
         row = {"id": r["id"], "family": r["family"], "size": r["tags"].get("size")}
-        rows.append({**row, "predicted": f["train"], "actual": seconds["train"], "ratio": f["train"] / seconds["train"]})
+        rows.append(
+            {
+                **row,
+                "predicted": f["train"],
+                "actual": seconds["train"],
+                "ratio": f["train"] / seconds["train"],
+            }
+        )
         total["predicted"] += f["train"] + f["evaluate"] + f["setup"]
         total["actual"] += seconds["total"]
         own = r.get("cpu_seconds")
@@ -79,7 +100,11 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
     return {
         "source": kept["source"],
         "runs": rows,
-        "total": {**total, "ratio": total["predicted"] / total["actual"], "cpu": sum(cpu) if all(cpu) else None},
+        "total": {
+            **total,
+            "ratio": total["predicted"] / total["actual"],
+            "cpu": sum(cpu) if all(cpu) else None,
+        },
         "median_ratio": statistics.median(r["ratio"] for r in rows),
         "median_cpu_ratio": None if None in train else statistics.median(train),
         "sittings": kept["sittings"],
@@ -89,7 +114,11 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
 
 def _energy(results: list[dict]) -> dict | None:
     """Measured energy of the runs that have it."""
-    found = [r["energy"] for r in results if isinstance(r.get("energy"), dict) and _number(r["energy"].get("joules"))]
+    found = [
+        r["energy"]
+        for r in results
+        if isinstance(r.get("energy"), dict) and _number(r["energy"].get("joules"))
+    ]
     if not found:
         return None
     source = "; ".join(dict.fromkeys(str(e["source"]) for e in found))
@@ -102,9 +131,12 @@ def text(c: dict | None) -> list[str]:
         return []
     t = c["total"]
     lines = [
-        f"predicted / actual: {t['predicted']:.0f} s / {t['actual']:.0f} s of workers ({t['ratio']:.2f}), median run {c['median_ratio']:.2f}"
+        f"predicted / actual: {t['predicted']:.0f} s / {t['actual']:.0f} s of workers"
+        f" ({t['ratio']:.2f}), median run {c['median_ratio']:.2f}"
         + "".join(
-            f", on the clock {s['predicted']:.0f} s / {s['seconds']:.0f} s" for s in c["sittings"][-1:] if _number(s.get("predicted"))
+            f", on the clock {s['predicted']:.0f} s / {s['seconds']:.0f} s"
+            for s in c["sittings"][-1:]
+            if _number(s.get("predicted"))
         )
     ]
     e = c["energy"]

@@ -1,13 +1,18 @@
-"""A dense and a mixture-of-experts run that may be compared, as one object: what is equal is checked, what cannot be is stated.
+"""A dense and a mixture-of-experts run that may be compared, as one object: what is equal is
+checked, what cannot be is stated.
 
-Equal in both readings: source, order of the windows, batch, seed, schedule, optimizer, numerics, and the trials of the tuning (every
-multiplier of the ladder's learning rate, for both). Initial values are drawn by the name of a parameter and the seed, so parameters of
-equal name and shape (embedding, attention, norms, head) start from the same values in both.
+Equal in both readings: source, order of the windows, batch, seed, schedule, optimizer, numerics,
+and the trials of the tuning (every multiplier of the ladder's learning rate, for both). Initial
+values are drawn by the name of a parameter and the seed, so parameters of equal name and shape
+(embedding, attention, norms, head) start from the same values in both.
 
-    active_params   top_k x d_expert = d_ff, and the same tokens; the router comes on top and is not compensated, its share is stated
-    flops           the same models, and the MoE run is cut until both have spent the same FLOPs (`matmul`), to a whole step
+    active_params   top_k x d_expert = d_ff, and the same tokens; the router comes on top and is not
+                    compensated, its share is stated
+    flops           the same models, and the MoE run is cut until both have spent the same FLOPs
+                    (`matmul`), to a whole step
 
-Equal memory and equal wall clock are no choice of runs: they are read off the fitted curves (experiments/laws/equal.py).
+Equal memory and equal wall clock are no choice of runs: they are read off the fitted curves
+(experiments/laws/equal.py).
 """
 
 import dataclasses
@@ -41,11 +46,18 @@ class Matched(NamedTuple):
 
 def spent(run: Run) -> int:
     """Training FLOPs (`matmul`) of a run, as realised in whole steps."""
-    return config.steps(run) * run.batch * run.model.seq_len * account.flops_per_token(run.model)["matmul"]
+    return (
+        config.steps(run)
+        * run.batch
+        * run.model.seq_len
+        * account.flops_per_token(run.model)["matmul"]
+    )
 
 
 def steps(dense_steps: int, dense, other, by: str) -> int:
-    """Steps of the model `other` beside `dense_steps` of `dense`, at the same batch. Raises ConfigError."""
+    """Steps of the model `other` beside `dense_steps` of `dense`, at the same batch. Raises
+    ConfigError.
+    """
     if by not in BY:
         raise ConfigError(f"cannot match by {by!r}: choose from {', '.join(BY)}")
     if by == "active_params":
@@ -55,31 +67,46 @@ def steps(dense_steps: int, dense, other, by: str) -> int:
 
 
 def _same_model(dense, moe) -> None:
-    """Raises ConfigError unless the models differ in their experts alone, which are as wide as the dense MLP."""
+    """Raises ConfigError unless the models differ in their experts alone, which are as wide as the
+    dense MLP.
+    """
     own = ("pattern", "n_experts", "top_k", "d_expert", "capacity_factor")
     for f in dataclasses.fields(dense):
         a, b = getattr(dense, f.name), getattr(moe, f.name)
         if f.name not in own and a != b:
-            raise ConfigError(f"not matched: model.{f.name} is {a} in the dense run and {b} in the other: make them equal")
+            raise ConfigError(
+                f"not matched: model.{f.name} is {a} in the dense run and {b} in the other: make"
+                " them equal"
+            )
     if dense.moe_layers or not moe.moe_layers:
         raise ConfigError("matched() wants a dense run first and one with experts second")
     if moe.top_k * moe.f_expert != dense.d_ff:
         raise ConfigError(
-            f"not matched: top_k x d_expert = {moe.top_k} x {moe.f_expert} is not the dense d_ff = {dense.d_ff}: change one of the three"
+            f"not matched: top_k x d_expert = {moe.top_k} x {moe.f_expert} is not the dense d_ff ="
+            f" {dense.d_ff}: change one of the three"
         )
 
 
-def matched(dense: Run, moe: Run, by: str = "active_params", lr_multipliers: tuple[float, ...] = (1.0,)) -> Matched:
-    """The pair, or a pair for each of `lr_multipliers` (of both runs' learning rates). Raises ConfigError, naming what is unequal.
+def matched(
+    dense: Run, moe: Run, by: str = "active_params", lr_multipliers: tuple[float, ...] = (1.0,)
+) -> Matched:
+    """The pair, or a pair for each of `lr_multipliers` (of both runs' learning rates). Raises
+    ConfigError, naming what is unequal.
 
-    The horizon is the dense run's: that of `moe` follows from `by`."""
+    The horizon is the dense run's: that of `moe` follows from `by`.
+    """
     _same_model(dense.model, moe.model)
     for f in dataclasses.fields(Run):
         a, b = getattr(dense, f.name), getattr(moe, f.name)
         if f.name not in ("model", "horizon") and a != b:
-            raise ConfigError(f"not matched: {f.name} is {a} in the dense run and {b} in the other: make them equal")
+            raise ConfigError(
+                f"not matched: {f.name} is {a} in the dense run and {b} in the other: make them"
+                " equal"
+            )
     n = config.steps(dense)
-    moe = dataclasses.replace(moe, horizon=config.Horizon(steps=steps(n, dense.model, moe.model, by)))
+    moe = dataclasses.replace(
+        moe, horizon=config.Horizon(steps=steps(n, dense.model, moe.model, by))
+    )
     dense = dataclasses.replace(dense, horizon=config.Horizon(steps=n))
 
     def trials(run: Run) -> tuple[Run, ...]:

@@ -1,5 +1,6 @@
-"""A plan as one JSON-ready dict: what each run and the whole will take, with the source of every figure. `None` stands for unknown, and
-the source then says so."""
+"""A plan as one JSON-ready dict: what each run and the whole will take, with the source of every
+figure. `None` stands for unknown, and the source then says so.
+"""
 
 import contextlib
 import dataclasses
@@ -18,11 +19,17 @@ UNKNOWN = predict.UNKNOWN
 
 
 def _row(p: Planned, job: SweepJob, target: predict.Target, rates: cost.Rates) -> dict:
-    """One run. `seconds` and `hours` are of its own devices; money, kWh and kg CO2 count every one of them."""
+    """One run. `seconds` and `hours` are of its own devices; money, kWh and kg CO2 count every one
+    of them.
+    """
     fit = predict.fit(p.run, job.where, target)
     each = predict.devices_of(fit)
     speed = predict.speed(p.run, p.family, target, each) if each > 1 else p.speed
-    step = None if speed.step is None else speed.step * predict.recomputed(p.run, job.where, fit, target.platform)
+    step = (
+        None
+        if speed.step is None
+        else speed.step * predict.recomputed(p.run, job.where, fit, target.platform)
+    )
     seconds = None if step is None else config.steps(p.run) * step + speed.evaluate
     hours = None if seconds is None else seconds / 3600
     spent = cost.cost(None if hours is None else hours * each, rates)
@@ -48,7 +55,9 @@ def _row(p: Planned, job: SweepJob, target: predict.Target, rates: cost.Rates) -
         "seconds": seconds,
         "hours": hours,
         "devices": each,
-        "memory": {k: getattr(fit, k) for k in ("bytes", "limit", "fits", "accumulate", "remat", "mesh")},
+        "memory": {
+            k: getattr(fit, k) for k in ("bytes", "limit", "fits", "accumulate", "remat", "mesh")
+        },
         **spent._asdict(),
     }
 
@@ -58,15 +67,22 @@ def rows(plan: Plan, job: SweepJob, target: predict.Target, rates: cost.Rates) -
 
 
 def total(runs: list[dict], count: int, rates: cost.Rates, startup: float = 0.0) -> dict:
-    """Sums over the runs, compilation of each shape added to device-hours; `hours` until the last run is done on `count` devices; `money_held`
-    if all of them are paid for until then."""
+    """Sums over the runs, compilation of each shape added to device-hours; `hours` until the last
+    run is done on `count` devices; `money_held` if all of them are paid for until then.
+    """
     each = max(r["devices"] for r in runs)
     known = all(r["seconds"] is not None for r in runs)
     shape = lambda r: (r["family"], r["size"], r["batch"], r["seq_len"])
     compiling = {shape(r): r["compile_seconds"] * r["devices"] for r in runs}
-    device_hours = (sum(r["seconds"] * r["devices"] for r in runs) + sum(compiling.values())) / 3600 if known else None
+    device_hours = (
+        (sum(r["seconds"] * r["devices"] for r in runs) + sum(compiling.values())) / 3600
+        if known
+        else None
+    )
     timed = [(r["seconds"], shape(r), r["compile_seconds"]) for r in runs] if known else []
-    hours = (startup + predict.wall(timed, count // each)) / 3600 if known and count >= each else None
+    hours = (
+        (startup + predict.wall(timed, count // each)) / 3600 if known and count >= each else None
+    )
     spent = cost.cost(device_hours, rates)
     return {
         "runs": len(runs),
@@ -82,11 +98,22 @@ def total(runs: list[dict], count: int, rates: cost.Rates, startup: float = 0.0)
 def _sources(runs: list[dict], target, rates: cost.Rates, memory: str) -> dict:
     steps = "; ".join(dict.fromkeys(r["step_seconds_source"] for r in runs))
     unknown = any(r["step_seconds"] is None for r in runs)
-    compiling = "and compilation" if any(r["compile_seconds"] for r in runs) else "without compilation, which was not measured there,"
-    hours = f"{UNKNOWN}: the step time is" if unknown else f"steps x step time, evaluation {compiling} over {target.count} devices"
+    compiling = (
+        "and compilation"
+        if any(r["compile_seconds"] for r in runs)
+        else "without compilation, which was not measured there,"
+    )
+    hours = (
+        f"{UNKNOWN}: the step time is"
+        if unknown
+        else f"steps x step time, evaluation {compiling} over {target.count} devices"
+    )
     spent = cost.sources(rates)
     if unknown:
-        spent = {k: v if v.startswith(UNKNOWN) else f"{UNKNOWN}: the step time is" for k, v in spent.items()}
+        spent = {
+            k: v if v.startswith(UNKNOWN) else f"{UNKNOWN}: the step time is"
+            for k, v in spent.items()
+        }
     return {
         "flops": "counted, matmul convention, of whole steps (docs/counting.md)",
         "step_seconds": steps,
@@ -96,10 +123,28 @@ def _sources(runs: list[dict], target, rates: cost.Rates, memory: str) -> dict:
     }
 
 
-def _command(verb: str, name: str, asked: SweepJob, job: SweepJob, settings: list[str], fits: list[predict.Fit]) -> str:
-    """What to type to run the plan: the settings of the one who asks, what the ladder chose, and what makes every run fit."""
-    text = lambda v: ",".join(map(text, v)) if isinstance(v, tuple) else f"{v:.10g}" if isinstance(v, float) else str(v)
-    fields = [(f"sweep.{f.name}", getattr(asked.sweep, f.name), getattr(job.sweep, f.name)) for f in dataclasses.fields(job.sweep)]
+def _command(
+    verb: str,
+    name: str,
+    asked: SweepJob,
+    job: SweepJob,
+    settings: list[str],
+    fits: list[predict.Fit],
+) -> str:
+    """What to type to run the plan: the settings of the one who asks, what the ladder chose, and
+    what makes every run fit.
+    """
+    text = lambda v: (
+        ",".join(map(text, v))
+        if isinstance(v, tuple)
+        else f"{v:.10g}"
+        if isinstance(v, float)
+        else str(v)
+    )
+    fields = [
+        (f"sweep.{f.name}", getattr(asked.sweep, f.name), getattr(job.sweep, f.name))
+        for f in dataclasses.fields(job.sweep)
+    ]
     fields.append(("batch", asked.run.batch, job.run.batch))
     words = [*settings, *(f"{k}={text(new)}" for k, old, new in fields if old != new)]
     needed = {}
@@ -108,24 +153,37 @@ def _command(verb: str, name: str, asked: SweepJob, job: SweepJob, settings: lis
     own = {f"where.{f.name}": getattr(job.where, f.name) for f in dataclasses.fields(job.where)}
     words += [f"{k}={v}" for k, v in needed.items() if v != own[k]]
     folder = name.replace(":", "-").removesuffix(".py").rpartition("/")[2]
-    return " ".join([f"isoflop {verb} --config={name} --workdir=runs/{folder}", *(f"--set {w}" for w in words)])
+    return " ".join(
+        [f"isoflop {verb} --config={name} --workdir=runs/{folder}", *(f"--set {w}" for w in words)]
+    )
 
 
 def _pairs(plan: Plan, by: str) -> list[dict] | str | None:
-    """What dense and MoE have in common, by size: ratios MoE over dense. In words why not, where they are no matched pair."""
+    """What dense and MoE have in common, by size: ratios MoE over dense. In words why not, where
+    they are no matched pair.
+    """
     cells = {}
     for p in plan.runs:
         if p.family in ("dense", "moe"):
             cells.setdefault((p.size, p.run.batch), {}).setdefault(p.family, p.run)
     try:
-        pairs = [(size, matched(c["dense"], c["moe"], by)) for (size, _), c in sorted(cells.items()) if len(c) == 2]
+        pairs = [
+            (size, matched(c["dense"], c["moe"], by))
+            for (size, _), c in sorted(cells.items())
+            if len(c) == 2
+        ]
     except config.ConfigError as e:
         return str(e)
-    return [{"size": size, "by": m.by, "active_ratio": m.active_ratio, "flops_ratio": m.flops_ratio} for size, m in pairs] or None
+    return [
+        {"size": size, "by": m.by, "active_ratio": m.active_ratio, "flops_ratio": m.flops_ratio}
+        for size, m in pairs
+    ] or None
 
 
 class Asked(NamedTuple):
-    """What the answer is for: the recipe's name, the verb that runs it, the recipe itself with the settings applied, the power cap."""
+    """What the answer is for: the recipe's name, the verb that runs it, the recipe itself with the
+    settings applied, the power cap.
+    """
 
     name: str
     verb: str
@@ -134,8 +192,17 @@ class Asked(NamedTuple):
     cap: float | None
 
 
-def describe(asked: Asked, job: SweepJob, plan: Plan, target: predict.Target, rates: cost.Rates, notes: list[str]) -> dict:
-    """The whole answer of `isoflop plan --config`; `job` is the recipe at the size that was chosen."""
+def describe(
+    asked: Asked,
+    job: SweepJob,
+    plan: Plan,
+    target: predict.Target,
+    rates: cost.Rates,
+    notes: list[str],
+) -> dict:
+    """The whole answer of `isoflop plan --config`; `job` is the recipe at the size that was
+    chosen.
+    """
     found = rows(plan, job, target, rates)
     fits = [predict.fit(p.run, job.where, target) for p in plan.runs]
     calibrated = any("calibration" in r["step_seconds_source"] for r in found)
@@ -145,15 +212,22 @@ def describe(asked: Asked, job: SweepJob, plan: Plan, target: predict.Target, ra
         "device": {
             "name": target.name,
             "known": d is not None,
-            **{k: {"value": f.value if f else None, "source": f.source if f else UNKNOWN} for k, f in _figures(target)},
+            **{
+                k: {"value": f.value if f else None, "source": f.source if f else UNKNOWN}
+                for k, f in _figures(target)
+            },
         },
         "devices": target.count,
         "assumed": {
-            "utilisation": {k: {"value": f.value, "source": f.source} for k, f in target.utilisation.items()},
+            "utilisation": {
+                k: {"value": f.value, "source": f.source} for k, f in target.utilisation.items()
+            },
             **cost.assumed(rates, asked.cap, calibrated),
         },
         "runs": found,
-        "total": total(found, target.count, rates, target.calibrated.startup() if calibrated else 0.0),
+        "total": total(
+            found, target.count, rates, target.calibrated.startup() if calibrated else 0.0
+        ),
         "sources": _sources(found, target, rates, fits[0].source),
         "matched": _pairs(plan, job.sweep.match),
         "notes": notes + _epochs(found, job) + _doubts(found, target),
@@ -162,12 +236,20 @@ def describe(asked: Asked, job: SweepJob, plan: Plan, target: predict.Target, ra
     }
 
 
-AT_HAND = ("python_source", "tokens", "synthetic")  # sources whose size is known without preparing a corpus of unknown size
-FRESH = 4.0  # epochs up to which repeated text is about as good as fresh: Muennighoff et al. 2023, arXiv 2305.16264
+AT_HAND = (
+    "python_source",
+    "tokens",
+    "synthetic",
+)  # sources whose size is known without preparing a corpus of unknown size
+# epochs up to which repeated text is about as good as fresh: Muennighoff et al. 2023, arXiv
+# 2305.16264
+FRESH = 4.0
 
 
 def _epochs(found: list[dict], job: SweepJob) -> list[str]:
-    """Adds `epochs` to the runs, None where the source is not at hand; a note where text is read too often."""
+    """Adds `epochs` to the runs, None where the source is not at hand; a note where text is read
+    too often.
+    """
     dataset = None
     if job.run.data.source.partition(":")[0] in AT_HAND:
         with contextlib.suppress(DataError):
@@ -178,8 +260,9 @@ def _epochs(found: list[dict], job: SweepJob) -> list[str]:
     if not often:
         return []
     why = (
-        f"{len(often)} of {len(found)} runs read their text more than {FRESH:g} times, up to {max(often):.0f} times (up to {FRESH:g} it is about as good as "
-        "fresh: Muennighoff et al. 2023): give a larger source, --set data.source=text --set data.path=..."
+        f"{len(often)} of {len(found)} runs read their text more than {FRESH:g} times, up to"
+        f" {max(often):.0f} times (up to {FRESH:g} it is about as good as fresh: Muennighoff et al."
+        " 2023): give a larger source, --set data.source=text --set data.path=..."
     )
     return [why]
 
@@ -189,13 +272,18 @@ REACHED = 50e6  # parameters of the model whose utilisation is the default
 
 def _doubts(runs: list[dict], target: predict.Target) -> list[str]:
     """Where the stated utilisation is known to be too kind."""
-    by_table = [r for r in runs if target.peak and r["step_seconds"] and "calibration" not in r["step_seconds_source"]]
+    by_table = [
+        r
+        for r in runs
+        if target.peak and r["step_seconds"] and "calibration" not in r["step_seconds_source"]
+    ]
     small = [r for r in by_table if r["parameters"]["active"] < REACHED]
     if not small:
         return []
     why = (
-        f"{len(small)} of {len(runs)} runs have fewer than {REACHED / 1e6:.0f}M active parameters, where the default utilisation was reached: "
-        "launching kernels takes its time there, so expect more hours; --calibrate on the device, or set --utilisation"
+        f"{len(small)} of {len(runs)} runs have fewer than {REACHED / 1e6:.0f}M active parameters,"
+        " where the default utilisation was reached: launching kernels takes its time there, so"
+        " expect more hours; --calibrate on the device, or set --utilisation"
     )
     return [why]
 
@@ -209,7 +297,11 @@ def compute(flops, devices, name, peak, used, rates, found: cost.Compute | None,
     hours = None if found is None else found.days * 24
     spent = cost.cost(None if found is None else found.device_hours, rates)
     by = "days at 100% as given" if days is not None else "FLOPs / (devices x peak)"
-    time = f"{by} / utilisation" if found else f"{UNKNOWN}: no peak (--peak_flops, or --device of the table)"
+    time = (
+        f"{by} / utilisation"
+        if found
+        else f"{UNKNOWN}: no peak (--peak_flops, or --device of the table)"
+    )
     sources = {"flops": "given", "hours": time, **cost.sources(rates)}
     if found is None:
         sources.update({k: f"{UNKNOWN}: the hours are" for k in ("money", "kwh", "kg_co2")})
@@ -222,9 +314,18 @@ def compute(flops, devices, name, peak, used, rates, found: cost.Compute | None,
         **spent._asdict(),
     }
     return {
-        "device": {"name": name, "peak_flops": {"value": peak.value if peak else None, "source": peak.source if peak else UNKNOWN}},
+        "device": {
+            "name": name,
+            "peak_flops": {
+                "value": peak.value if peak else None,
+                "source": peak.source if peak else UNKNOWN,
+            },
+        },
         "devices": devices,
-        "assumed": {"utilisation": {"value": used.value, "source": used.source}, **cost.assumed(rates, cap, False)},
+        "assumed": {
+            "utilisation": {"value": used.value, "source": used.source},
+            **cost.assumed(rates, cap, False),
+        },
         "runs": [whole],
         "total": whole,
         "sources": sources,

@@ -15,25 +15,37 @@ MIN_STEPS = 20  # fewer updates than this are a warm-up, not a run
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """An isoFLOP sweep, or a grid of sizes and tokens, or both. Every cell is trained once per family and seed on the same tokens in
-    the same order."""
+    """An isoFLOP sweep, or a grid of sizes and tokens, or both. Every cell is trained once per
+    family and seed on the same tokens in the same order.
+    """
 
     name: str = "sweep"
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64)  # d_model: the ladder's dial
-    budgets: tuple[float, ...] = (1e11,)  # training FLOPs of the dense run, `matmul` convention, before rounding to whole steps
-    tokens: tuple[int, ...] = ()  # every size on so many training tokens: the grid that a parametric law wants
+    budgets: tuple[float, ...] = (
+        1e11,
+    )  # training FLOPs of the dense run, `matmul` convention, before rounding to whole steps
+    tokens: tuple[
+        int, ...
+    ] = ()  # every size on so many training tokens: the grid that a parametric law wants
     families: tuple[str, ...] = ("dense", "moe")
     seeds: tuple[int, ...] = (0,)
-    match: str = "active_params"  # what is equal between families besides their order of data: active_params (and tokens) | flops
-    lr_multipliers: tuple[float, ...] = (1.0,)  # of the ladder's learning rate: a bracket when there are several
+    # what is equal between families besides their order of data: active_params (and tokens) | flops
+    match: str = "active_params"
+    lr_multipliers: tuple[float, ...] = (
+        1.0,
+    )  # of the ladder's learning rate: a bracket when there are several
     replicate_size: int = 0  # one more (size, budget) ...
     replicate_budget: float = 0.0
-    replicate_seeds: tuple[int, ...] = ()  # ... trained with these seeds too: the noise, and the paired gap of the families
+    replicate_seeds: tuple[
+        int, ...
+    ] = ()  # ... trained with these seeds too: the noise, and the paired gap of the families
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepJob:
-    """What a sweep recipe returns: the sweep, the Run that every member starts from, and where it runs."""
+    """What a sweep recipe returns: the sweep, the Run that every member starts from, and where it
+    runs.
+    """
 
     sweep: Sweep = Sweep()
     run: Run = Run()
@@ -41,7 +53,9 @@ class SweepJob:
 
 
 class Planned(NamedTuple):
-    """One run of a plan. `budget` is the nominal one (None in the grid of tokens); the realised FLOPs follow from the run's steps."""
+    """One run of a plan. `budget` is the nominal one (None in the grid of tokens); the realised
+    FLOPs follow from the run's steps.
+    """
 
     run: Run
     family: str
@@ -98,15 +112,25 @@ def check(s: Sweep) -> None:
             raise ConfigError(f"sweep.{name} must be positive")
     for family in s.families:
         if family not in ladder.FAMILIES:
-            raise ConfigError(f"unknown family {family!r} in sweep.families: choose from {', '.join(ladder.FAMILIES)}")
+            raise ConfigError(
+                f"unknown family {family!r} in sweep.families: choose from"
+                f" {', '.join(ladder.FAMILIES)}"
+            )
     if s.match not in matched.BY:
         raise ConfigError(f"sweep.match={s.match!r}: choose from {', '.join(matched.BY)}")
-    if bool(s.replicate_seeds) != bool(s.replicate_size) or bool(s.replicate_seeds) != bool(s.replicate_budget):
-        raise ConfigError("set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds together, or none of them")
+    if bool(s.replicate_seeds) != bool(s.replicate_size) or bool(s.replicate_seeds) != bool(
+        s.replicate_budget
+    ):
+        raise ConfigError(
+            "set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds together,"
+            " or none of them"
+        )
 
 
 def _tokens(base: Run, size: int, budget: float) -> float:
-    """Tokens that a FLOP budget buys the dense member; the other families train on the same ones."""
+    """Tokens that a FLOP budget buys the dense member; the other families train on the same
+    ones.
+    """
     return budget / account.flops_per_token(ladder.shape(base.model, size, "dense"))["matmul"]
 
 
@@ -120,10 +144,23 @@ class _Cell(NamedTuple):
 
 def _cells(s: Sweep, base: Run) -> list[_Cell]:
     """What every family is trained on, in a fixed order."""
-    cells = [_Cell(size, budget, _tokens(base, size, budget), seed, "grid") for budget in s.budgets for size in s.sizes for seed in s.seeds]
-    cells += [_Cell(size, None, float(tokens), seed, "tokens") for tokens in s.tokens for size in s.sizes for seed in s.seeds]
+    cells = [
+        _Cell(size, budget, _tokens(base, size, budget), seed, "grid")
+        for budget in s.budgets
+        for size in s.sizes
+        for seed in s.seeds
+    ]
+    cells += [
+        _Cell(size, None, float(tokens), seed, "tokens")
+        for tokens in s.tokens
+        for size in s.sizes
+        for seed in s.seeds
+    ]
     size, budget = s.replicate_size, s.replicate_budget
-    return cells + [_Cell(size, budget, _tokens(base, size, budget), seed, "replicate") for seed in s.replicate_seeds]
+    return cells + [
+        _Cell(size, budget, _tokens(base, size, budget), seed, "replicate")
+        for seed in s.replicate_seeds
+    ]
 
 
 def _members(job: SweepJob, cell: _Cell, steps: int, target: predict.Target) -> list[Planned]:
@@ -134,13 +171,30 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: predict.Target) -> 
         for multiplier in s.lr_multipliers:
             run = ladder.at(base, cell.size, family, multiplier)
             horizon = config.Horizon(steps=matched.steps(steps, dense, run.model, s.match))
-            run = dataclasses.replace(run, seed=cell.seed, data=dataclasses.replace(base.data, seed=cell.seed), horizon=horizon)
-            out.append(Planned(run, family, cell.size, cell.budget, cell.role, multiplier, predict.speed(run, family, target)))
+            run = dataclasses.replace(
+                run,
+                seed=cell.seed,
+                data=dataclasses.replace(base.data, seed=cell.seed),
+                horizon=horizon,
+            )
+            out.append(
+                Planned(
+                    run,
+                    family,
+                    cell.size,
+                    cell.budget,
+                    cell.role,
+                    multiplier,
+                    predict.speed(run, family, target),
+                )
+            )
     return out
 
 
 def make(job: SweepJob, platform: str, target: predict.Target | None = None) -> Plan:
-    """The plan of a sweep, in a fixed order, predicted for `target` or this machine. Raises ConfigError."""
+    """The plan of a sweep, in a fixed order, predicted for `target` or this machine. Raises
+    ConfigError.
+    """
     s, base = job.sweep, job.run
     check(s)
     target = target or predict.here(job.where, platform)
@@ -150,27 +204,41 @@ def make(job: SweepJob, platform: str, target: predict.Target | None = None) -> 
         steps = round(cell.tokens / per_step)
         if steps < MIN_STEPS:
             what = f"{cell.budget:.3g} FLOPs" if cell.budget else f"{cell.tokens:.0f} tokens"
-            left_out.append(f"size {cell.size} at {what}: {steps} steps of {per_step} tokens, fewer than {MIN_STEPS}")
+            left_out.append(
+                f"size {cell.size} at {what}: {steps} steps of {per_step} tokens, fewer than"
+                f" {MIN_STEPS}"
+            )
             continue
         for p in _members(job, cell, steps, target):
             runs.setdefault(p.id, p)
     if not any(p.role != "replicate" for p in runs.values()):
         smallest = ladder.shape(base.model, min(s.sizes), "dense")
-        need = MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
+        need = (
+            MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
+        )
         raise ConfigError(
-            f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
+            f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs"
+            f" {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
         )
     return Plan(list(runs.values()), left_out)
 
 
 def identity(job: SweepJob, plan: Plan) -> str:
     """Names a sweep by the runs it consists of."""
-    return hashlib.sha256(json.dumps([job.sweep.name, sorted(p.id for p in plan.runs)]).encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        json.dumps([job.sweep.name, sorted(p.id for p in plan.runs)]).encode()
+    ).hexdigest()[:12]
 
 
-def predicted_wall(plan: Plan, workers: int, done: set[str] = frozenset(), startup: float = 0.0) -> float | None:
-    """Seconds until the missing runs are done, evaluation and compilation of each shape included; None where no speed is known."""
+def predicted_wall(
+    plan: Plan, workers: int, done: set[str] = frozenset(), startup: float = 0.0
+) -> float | None:
+    """Seconds until the missing runs are done, evaluation and compilation of each shape included;
+    None where no speed is known.
+    """
     todo = [p for p in plan.runs if p.id not in done]
     if any(p.seconds is None for p in todo):
         return None
-    return (startup if todo else 0.0) + predict.wall([(p.seconds + p.speed.evaluate, p.shape, p.speed.setup) for p in todo], workers)
+    return (startup if todo else 0.0) + predict.wall(
+        [(p.seconds + p.speed.evaluate, p.shape, p.speed.setup) for p in todo], workers
+    )

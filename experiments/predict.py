@@ -1,5 +1,6 @@
-"""How long a run will take and whether it fits, each with its source: a calibration on this device where there is one, else the device
-table at a stated utilisation, else "unknown"."""
+"""How long a run will take and whether it fits, each with its source: a calibration on this device
+where there is one, else the device table at a stated utilisation, else "unknown".
+"""
 
 import dataclasses
 import functools
@@ -14,18 +15,29 @@ from launch.devices import Device, Figure
 from model import account
 from model.config import Model
 
-# Model FLOPs (`matmul`) over the bf16 peak where nothing was measured: what others reach on H100s (docs/planning.md)
+# Model FLOPs (`matmul`) over the bf16 peak where nothing was measured: what others reach on H100s
+# (docs/planning.md)
 UTILISATION = {
-    "dense": Figure(0.40, "default: measured 0.38 (30M parameters) to 0.61 (1.3B) on an H200 (docs/benchmarks.md)"),
-    "moe": Figure(0.35, "default: 0.40 dense x 0.865, measured on an H200 at equal active parameters (docs/benchmarks.md)"),
+    "dense": Figure(
+        0.40,
+        "default: measured 0.38 (30M parameters) to 0.61 (1.3B) on an H200 (docs/benchmarks.md)",
+    ),
+    "moe": Figure(
+        0.35,
+        "default: 0.40 dense x 0.865, measured on an H200 at equal active parameters"
+        " (docs/benchmarks.md)",
+    ),
 }
-# jax takes this share of a GPU's memory and no more, unless told otherwise (docs.jax.dev, GPU memory allocation)
+# jax takes this share of a GPU's memory and no more, unless told otherwise (docs.jax.dev, GPU
+# memory allocation)
 USABLE = 0.75
 UNKNOWN = "unknown"
 
 
 class Speed(NamedTuple):
-    """Seconds of one step, of the evaluation at the end, and of compiling a shape; None where nothing is known."""
+    """Seconds of one step, of the evaluation at the end, and of compiling a shape; None where
+    nothing is known.
+    """
 
     step: float | None
     evaluate: float = 0.0
@@ -47,23 +59,40 @@ class Target(NamedTuple):
 
 
 def here(where: Where, platform: str, utilisation: dict | None = None) -> Target:
-    """This machine, whose devices are of `platform`. A CPU counts as one device per worker of a sweep."""
+    """This machine, whose devices are of `platform`. A CPU counts as one device per worker of a
+    sweep.
+    """
     if platform == "cpu":
         count = where.workers or len(hardware.cores())
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / count
         memory = Figure(room, f"this machine's memory over {count} workers")
-        return Target("cpu", "cpu", None, count, None, memory, utilisation or UTILISATION, calibration.load(where))
+        return Target(
+            "cpu",
+            "cpu",
+            None,
+            count,
+            None,
+            memory,
+            utilisation or UTILISATION,
+            calibration.load(where),
+        )
     return named(hardware.kind(), hardware.probe()[1], where, utilisation)
 
 
 def named(kind: str, count: int, where: Where, utilisation: dict | None = None) -> Target:
-    """`count` devices of a kind, as jax or a person calls it; the calibration is used where it is this machine's kind."""
+    """`count` devices of a kind, as jax or a person calls it; the calibration is used where it is
+    this machine's kind.
+    """
     d = devices.device(kind)
     platform = "tpu" if "tpu" in kind.lower() or d and d.name.startswith("TPU") else "gpu"
-    own = hardware.probe()[0] != "cpu" and (hardware.kind() == kind or d is not None and devices.device(hardware.kind()) == d)
+    own = hardware.probe()[0] != "cpu" and (
+        hardware.kind() == kind or d is not None and devices.device(hardware.kind()) == d
+    )
     store = calibration.load(where) if own else calibration.NOTHING
     figures = (d.figure("peak"), d.figure("memory")) if d else (None, None)
-    return Target(d.name if d else kind, platform, d, count, *figures, utilisation or UTILISATION, store)
+    return Target(
+        d.name if d else kind, platform, d, count, *figures, utilisation or UTILISATION, store
+    )
 
 
 def step_flops(run: Run) -> int:
@@ -72,7 +101,9 @@ def step_flops(run: Run) -> int:
 
 
 def _evaluation(run: Run, step_s: float) -> float:
-    """Seconds of the final evaluation where it was not measured: its forward passes at the training step's FLOP/s."""
+    """Seconds of the final evaluation where it was not measured: its forward passes at the training
+    step's FLOP/s.
+    """
     return step_s * run.data.validation_windows / (3 * run.batch)
 
 
@@ -86,18 +117,30 @@ def speed(run: Run, family: str, target: Target, each: int = 1) -> Speed:
     if target.platform == "cpu":
         table = hardware.CPU_RATE[kind]
         seconds = flops / (table[min(table, key=lambda d: abs(d - run.model.d_model))] * 1e9)
-        return Speed(seconds, _evaluation(run, seconds), hardware.CPU_COMPILE[kind], hardware.CPU_SOURCE)
+        return Speed(
+            seconds, _evaluation(run, seconds), hardware.CPU_COMPILE[kind], hardware.CPU_SOURCE
+        )
     if target.peak is None:
-        why = target.device.sources["peak"] if target.device else f"{target.name} is not in the device table"
-        return Speed(None, source=f"{UNKNOWN}: {why}; give --peak_flops, or --calibrate on the device")
+        why = (
+            target.device.sources["peak"]
+            if target.device
+            else f"{target.name} is not in the device table"
+        )
+        return Speed(
+            None, source=f"{UNKNOWN}: {why}; give --peak_flops, or --calibrate on the device"
+        )
     used = target.utilisation[kind]
     seconds = flops / (target.peak.value * used.value * each)
-    source = f"{target.peak.value:.4g} FLOP/s ({target.peak.source}) at {used.value:.0%} ({used.source})"
+    source = (
+        f"{target.peak.value:.4g} FLOP/s ({target.peak.source}) at {used.value:.0%} ({used.source})"
+    )
     return Speed(seconds, _evaluation(run, seconds), 0.0, source)
 
 
 class Fit(NamedTuple):
-    """Bytes on one device against what it can hold, and what has to be set for that; `fits` None where the memory is unknown."""
+    """Bytes on one device against what it can hold, and what has to be set for that; `fits` None
+    where the memory is unknown.
+    """
 
     bytes: int
     limit: float | None
@@ -110,12 +153,18 @@ class Fit(NamedTuple):
     @property
     def settings(self) -> dict:
         """Fields of Where that make it fit."""
-        return {"where.accumulate": self.accumulate, "where.remat": self.remat, "where.scan": self.remat, "where.mesh": self.mesh}
+        return {
+            "where.accumulate": self.accumulate,
+            "where.remat": self.remat,
+            "where.scan": self.remat,
+            "where.mesh": self.mesh,
+        }
 
 
 def held(run: Run, where: Where, platform: str) -> int:
-    """Bytes of training on one device of the mesh (docs/counting.md): weights and their state split by fsdp, expert and tensor, rows by
-    data, fsdp and expert; activations also by tensor."""
+    """Bytes of training on one device of the mesh (docs/counting.md): weights and their state split
+    by fsdp, expert and tensor, rows by data, fsdp and expert; activations also by tensor.
+    """
     dtype = hardware.choice(platform).dtype if run.dtype == "auto" else run.dtype
     return _held(run.model, run.batch, dtype, where, platform)
 
@@ -127,16 +176,37 @@ def _held(model: Model, batch: int, dtype: str, where: Where, platform: str) -> 
     ex = hardware.execution(model, where, dtype, platform, 1, batch // rows * model.seq_len)
     m = account.memory(model, ex, batch // rows)
     weights = m["parameters"] + m["gradients"] + m["optimizer_state"] + m["buffers"]
-    return int(weights / (sizes["fsdp"] * sizes["expert"] * sizes["tensor"]) + m["batch"] + m["activations"] / sizes["tensor"])
+    return int(
+        weights / (sizes["fsdp"] * sizes["expert"] * sizes["tensor"])
+        + m["batch"]
+        + m["activations"] / sizes["tensor"]
+    )
 
 
 def fit(run: Run, where: Where, target: Target) -> Fit:
-    """As it stands, else with the fewest micro-batches, else with remat, else over the fewest devices (fsdp), that make it fit."""
-    source = "counted; activations by formula, within a quarter on CPU, 0.8 to 1.7 of the compiler's on a GPU (docs/counting.md)"
+    """As it stands, else with the fewest micro-batches, else with remat, else over the fewest
+    devices (fsdp), that make it fit.
+    """
+    source = (
+        "counted; activations by formula, within a quarter on CPU, 0.8 to 1.7 of the compiler's on"
+        " a GPU (docs/counting.md)"
+    )
     size = lambda w: held(run, w, target.platform)
     if target.memory is None:
-        why = target.device.sources["memory"] if target.device else f"{target.name} is not in the device table"
-        return Fit(size(where), None, None, where.accumulate, where.remat, where.mesh, f"{source}; memory of the device {UNKNOWN}: {why}")
+        why = (
+            target.device.sources["memory"]
+            if target.device
+            else f"{target.name} is not in the device table"
+        )
+        return Fit(
+            size(where),
+            None,
+            None,
+            where.accumulate,
+            where.remat,
+            where.mesh,
+            f"{source}; memory of the device {UNKNOWN}: {why}",
+        )
     limit = USABLE * target.memory.value
     source += f"; limit {USABLE:.0%} of {target.memory.value / 1e9:.0f} GB ({target.memory.source})"
     group = run.model.routing_group if run.model.moe_layers else 1
@@ -149,14 +219,20 @@ def fit(run: Run, where: Where, target: Target) -> Fit:
 def _tries(where: Where, batch: int, group: int, count: int):
     """Ways to execute a run, from what costs nothing to what costs most."""
     yield where
-    meshes = [where.mesh] if where.mesh else ["", *(f"fsdp={2**i}" for i in range(1, count.bit_length()))]
+    meshes = (
+        [where.mesh]
+        if where.mesh
+        else ["", *(f"fsdp={2**i}" for i in range(1, count.bit_length()))]
+    )
     for text in meshes:
         rows = mesh.rows(mesh.resolve(mesh.parse(text), 1))
         parts = [k for k in range(1, batch + 1) if batch % (k * rows * group) == 0]
         for remat in (False, True) if not where.remat else (True,):
             for k in parts:
                 if k >= where.accumulate:
-                    yield dataclasses.replace(where, mesh=text, accumulate=k, remat=remat, scan=remat or where.scan)
+                    yield dataclasses.replace(
+                        where, mesh=text, accumulate=k, remat=remat, scan=remat or where.scan
+                    )
 
 
 def devices_of(fit: Fit) -> int:
@@ -175,8 +251,9 @@ def recomputed(run: Run, where: Where, fit: Fit, platform: str) -> float:
 
 
 def wall(runs: list[tuple[float, object, float]], workers: int) -> float:
-    """Seconds until the last of `workers` is done. Runs are (seconds, shape, seconds to compile that shape), the longest first to whoever
-    is free; a shape is compiled once."""
+    """Seconds until the last of `workers` is done. Runs are (seconds, shape, seconds to compile
+    that shape), the longest first to whoever is free; a shape is compiled once.
+    """
     load, seen = [0.0] * max(1, workers), set()
     for seconds, shape, setup in sorted(runs, key=lambda r: (-r[0], str(r[1]))):
         least = load.index(min(load))

@@ -13,7 +13,13 @@ from experiments import plan as plans
 from experiments.plan import Plan, Planned, SweepJob
 from launch import config, engines, ledger, record, train
 
-SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = engines.SWEEP, engines.RUNS, "analysis.json", "report.html", "forecast.json"
+SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = (
+    engines.SWEEP,
+    engines.RUNS,
+    "analysis.json",
+    "report.html",
+    "forecast.json",
+)
 OWN = {
     SWEEP,
     RUNS,
@@ -32,7 +38,9 @@ def describe(job: SweepJob) -> dict:
 
 
 def check(job: SweepJob, plan: Plan) -> engines.Place:
-    """Every run is checked before the first one compiles, and the engine too. Returns where they will train. Raises ConfigError or DataError."""
+    """Every run is checked before the first one compiles, and the engine too. Returns where they
+    will train. Raises ConfigError or DataError.
+    """
     place = engines.get(job.where).place(job.where, len(plan.runs))
     dataset = pipeline.load(job.run.data, job.run.model.seq_len, job.where.cache)
     for shape in {p.shape: p for p in plan.runs}.values():
@@ -41,29 +49,47 @@ def check(job: SweepJob, plan: Plan) -> engines.Place:
 
 
 def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
-    """Makes the folder, or recognises it, or adds to it: a plan that holds every run of the folder's sweep is the same sweep, grown.
-    Raises RecordError if the folder belongs to something else."""
+    """Makes the folder, or recognises it, or adds to it: a plan that holds every run of the
+    folder's sweep is the same sweep, grown. Raises RecordError if the folder belongs to something
+    else.
+    """
     path, mine = os.path.join(workdir, SWEEP), plans.identity(job, plan)
     about = {"id": mine, **describe(job), "runs": [_entry(p) for p in plan.runs]}
     record.writable(workdir)
     names = record.contents(workdir)
     if SWEEP not in names:
         if any(n not in OWN and not n.startswith("worker-") for n in names):
-            raise record.RecordError(f"{workdir} is not empty and holds no sweep: give another --workdir")
+            raise record.RecordError(
+                f"{workdir} is not empty and holds no sweep: give another --workdir"
+            )
         return record.write_json(path, about)
     other = record.read_json(path, "sweep")
     if other.get("id") == mine and "runs" in other:
         return None
     before = {r.get("id") for r in other.get("runs", []) if isinstance(r, dict)}
-    grown = before and before <= {p.id for p in plan.runs} and other.get("sweep", {}).get("name") == job.sweep.name
+    grown = (
+        before
+        and before <= {p.id for p in plan.runs}
+        and other.get("sweep", {}).get("name") == job.sweep.name
+    )
     if other.get("id") != mine and not grown:
-        raise record.RecordError(f"{workdir} belongs to another sweep ({_difference(other, describe(job))}): give another --workdir")
+        raise record.RecordError(
+            f"{workdir} belongs to another sweep ({_difference(other, describe(job))}): give"
+            " another --workdir"
+        )
     return record.write_json(path, about)
 
 
 def _entry(p: Planned) -> dict:
     """What `isoflop status` says of a run that nobody has started."""
-    return {"id": p.id, "family": p.family, "size": p.size, "tokens": p.tokens, "flops": p.flops, "seconds": p.seconds}
+    return {
+        "id": p.id,
+        "family": p.family,
+        "size": p.size,
+        "tokens": p.tokens,
+        "flops": p.flops,
+        "seconds": p.seconds,
+    }
 
 
 def _difference(other: dict, mine: dict) -> str:
@@ -84,7 +110,9 @@ def _difference(other: dict, mine: dict) -> str:
 
 
 def results(workdir: str, plan: Plan | None = None) -> list[dict]:
-    """Results in the folder, in the plan's order (or by folder name). Raises RecordError if one is damaged."""
+    """Results in the folder, in the plan's order (or by folder name). Raises RecordError if one is
+    damaged.
+    """
     root = os.path.join(workdir, RUNS)
     names = [p.id for p in plan.runs] if plan else ledger.identities(root)
     found = []
@@ -92,16 +120,26 @@ def results(workdir: str, plan: Plan | None = None) -> list[dict]:
         r = record.result(os.path.join(root, name))
         if r is not None:
             if r["id"] != name:
-                raise record.RecordError(f"result {os.path.join(root, name, record.RESULT)} is of run {r['id']}: move it away")
+                raise record.RecordError(
+                    f"result {os.path.join(root, name, record.RESULT)} is of run {r['id']}: move it"
+                    " away"
+                )
             found.append(r)
     return found
 
 
-def execute(workdir: str, job: SweepJob, plan: Plan, report: Callable[..., None] = lambda *a: None) -> list[str]:
-    """Trains what is missing, on the engine of `job.where`. Returns one line per run that failed."""
+def execute(
+    workdir: str, job: SweepJob, plan: Plan, report: Callable[..., None] = lambda *a: None
+) -> list[str]:
+    """Trains what is missing, on the engine of `job.where`. Returns one line per run that
+    failed.
+    """
     return engines.submit(tasks(workdir, job, plan), job.where, workdir, report)
 
 
 def tasks(workdir: str, job: SweepJob, plan: Plan) -> list[engines.Task]:
     tags = lambda p: dict(p.tags, sweep=job.sweep.name)
-    return [engines.Task(p.run, engines.folder(workdir, p.id), tags(p), p.shape, p.seconds or p.flops) for p in plan.runs]
+    return [
+        engines.Task(p.run, engines.folder(workdir, p.id), tags(p), p.shape, p.seconds or p.flops)
+        for p in plan.runs
+    ]

@@ -1,10 +1,13 @@
 """Checkpoints of one run through Orbax: written in the background, verified before they are used.
 
-    FOLDER/checkpoints/STEP/                 an Orbax checkpoint: state, and the counters that the host keeps (meta)
-    FOLDER/checkpoints/STEP/complete.json    written last: format version, run id, size and SHA-256 of every file
+    FOLDER/checkpoints/STEP/                 an Orbax checkpoint: state, and the counters that the
+                                             host keeps (meta)
+    FOLDER/checkpoints/STEP/complete.json    written last: format version, run id, size and SHA-256
+                                             of every file
 
-A checkpoint without complete.json does not exist. One that disagrees with it is set aside, with a warning, and the one before
-is used. Kept are the last `keep`, the one with the lowest training loss, and the steps that were named.
+A checkpoint without complete.json does not exist. One that disagrees with it is set aside, with a
+warning, and the one before is used. Kept are the last `keep`, the one with the lowest training
+loss, and the steps that were named.
 """
 
 import contextlib
@@ -43,20 +46,28 @@ def steps(folder: str) -> list[int]:
     """Steps of the complete checkpoints of a run, oldest first. Their content is not verified."""
     root = os.path.join(folder, FOLDER)
     names = os.listdir(root) if os.path.isdir(root) else []
-    return sorted(int(n) for n in names if n.isdigit() and os.path.exists(os.path.join(root, n, MARK)))
+    return sorted(
+        int(n) for n in names if n.isdigit() and os.path.exists(os.path.join(root, n, MARK))
+    )
 
 
-def newest(folder: str, identity: str, scan: bool | None, say: Callable[[str], None], mend: bool = True) -> int | None:
-    """The newest step whose checkpoint is whole; newer ones are removed (unfinished) or set aside (damaged), unless `mend` is False:
-    another process may be writing here.
+def newest(
+    folder: str, identity: str, scan: bool | None, say: Callable[[str], None], mend: bool = True
+) -> int | None:
+    """The newest step whose checkpoint is whole; newer ones are removed (unfinished) or set aside
+    (damaged), unless `mend` is False: another process may be writing here.
 
-    Raises RecordError for a checkpoint of another format or run, or with other shapes (scanned layers are stacked; scan None: any)."""
+    Raises RecordError for a checkpoint of another format or run, or with other shapes (scanned
+    layers are stacked; scan None: any).
+    """
     root = os.path.join(folder, FOLDER)
     if not os.path.isdir(root):
         return None
     for name in os.listdir(root) if mend else ():
         path = os.path.join(root, name)
-        if name != ASIDE and not os.path.exists(os.path.join(path, MARK)):  # what a killed process left
+        if name != ASIDE and not os.path.exists(
+            os.path.join(path, MARK)
+        ):  # what a killed process left
             shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.remove(path)
     for step in reversed(steps(folder)):
         path = os.path.join(root, str(step))
@@ -66,28 +77,42 @@ def newest(folder: str, identity: str, scan: bool | None, say: Callable[[str], N
             mark = None
         if mark and mark.get("version") != VERSION:
             raise RecordError(
-                f"checkpoint {path} has format {mark.get('version')}, this isoflop reads format {VERSION}: use the isoflop that wrote it, or another --workdir"
+                f"checkpoint {path} has format {mark.get('version')}, this isoflop reads format"
+                f" {VERSION}: use the isoflop that wrote it, or another --workdir"
             )
         if mark and mark.get("run") != identity:
-            raise RecordError(f"checkpoint {path} belongs to run {mark.get('run')}, not to {identity}: give another --workdir")
+            raise RecordError(
+                f"checkpoint {path} belongs to run {mark.get('run')}, not to {identity}: give"
+                " another --workdir"
+            )
         if mark and mark.get("files") == _files(path):
             if scan is not None and mark.get("scan") != scan:
-                raise RecordError(f"checkpoint {path} was written with where.scan={str(mark.get('scan')).lower()}: go on with that")
+                raise RecordError(
+                    f"checkpoint {path} was written with"
+                    f" where.scan={str(mark.get('scan')).lower()}: go on with that"
+                )
             return step
-        say(f"checkpoint {path} is damaged: {'set aside, ' if mend else ''}the one before it is used")
+        say(
+            f"checkpoint {path} is damaged: {'set aside, ' if mend else ''}the one before it is"
+            " used"
+        )
         if mend:
             _aside(root, str(step))
     return None
 
 
 def peek(folder: str, step: int, like) -> tuple[dict, bool]:
-    """(state as host arrays in the tree of `like(scan)`, whether its layers are scanned) of one whole checkpoint, for reading alone."""
+    """(state as host arrays in the tree of `like(scan)`, whether its layers are scanned) of one
+    whole checkpoint, for reading alone.
+    """
     import orbax.checkpoint as ocp
 
     path = os.path.join(os.path.abspath(folder), FOLDER, str(step))
     scan = record.read_json(os.path.join(path, MARK), "checkpoint")["scan"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), like(scan))
+    spec = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), like(scan)
+    )
     with ocp.StandardCheckpointer() as c:
         return jax.tree.map(np.asarray, c.restore(os.path.join(path, "state"), spec)), scan
 
@@ -100,14 +125,22 @@ def _aside(root: str, name: str) -> None:
 
 
 class Checkpoints:
-    """``with Checkpoints(...) as c``: `restore` a step, `save` in the background. Only process 0 marks and removes, and marks
-    nothing once `guard` raises RecordError: the run has another holder."""
+    """``with Checkpoints(...) as c``: `restore` a step, `save` in the background. Only process 0
+    marks and removes, and marks nothing once `guard` raises RecordError: the run has another
+    holder.
+    """
 
-    def __init__(self, folder: str, identity: str, where: Where, guard: Callable[[], None] = lambda: None):
+    def __init__(
+        self, folder: str, identity: str, where: Where, guard: Callable[[], None] = lambda: None
+    ):
         import orbax.checkpoint as ocp  # a second of import time, paid only by runs that checkpoint
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-        self._ocp, self._about, self._guard = ocp, {"version": VERSION, "run": identity, "scan": where.scan}, guard
+        self._ocp, self._about, self._guard = (
+            ocp,
+            {"version": VERSION, "run": identity, "scan": where.scan},
+            guard,
+        )
         self._root = os.path.abspath(os.path.join(folder, FOLDER))
         for name in ("asyncio", "absl"):  # what goes wrong in a write is raised by `wait`, once
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -118,9 +151,13 @@ class Checkpoints:
             policies.CustomSteps(list(where.keep_steps)),
         ]
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(kept), best_fn=score, enable_async_checkpointing=True
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            best_fn=score,
+            enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(self._root, options=options, item_names=("state", "meta"))
+        self._manager = ocp.CheckpointManager(
+            self._root, options=options, item_names=("state", "meta")
+        )
         self._marking, self._error, self.last = None, None, None
 
     def __enter__(self):
@@ -137,23 +174,37 @@ class Checkpoints:
                 self._manager.close()
 
     def restore(self, step: int, state, shardings):
-        """(state, meta) of the checkpoint at `step`, laid out by `shardings`, whatever layout wrote it."""
-        like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
+        """(state, meta) of the checkpoint at `step`, laid out by `shardings`, whatever layout wrote
+        it.
+        """
+        like = jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings
+        )
         args = self._ocp.args
-        r = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(like), meta=args.JsonRestore()))
+        r = self._manager.restore(
+            step, args=args.Composite(state=args.StandardRestore(like), meta=args.JsonRestore())
+        )
         self.last = step
         return r["state"], r["meta"]
 
     def save(self, step: int, state, meta: dict, loss: float) -> None:
-        """Copies the state and returns; writing goes on in the background. Raises RecordError if the save before this one failed."""
+        """Copies the state and returns; writing goes on in the background. Raises RecordError if
+        the save before this one failed.
+        """
         self.wait()
         args = self._ocp.args
-        need, free = sum(a.nbytes for a in jax.tree.leaves(state)), shutil.disk_usage(self._root).free
+        need, free = (
+            sum(a.nbytes for a in jax.tree.leaves(state)),
+            shutil.disk_usage(self._root).free,
+        )
         if free < 1.05 * need + 2**18:
             raise self._failed(step, OSError(errno.ENOSPC, f"{need} bytes wanted, {free} free"))
         try:
             self._manager.save(
-                step, args=args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta)), metrics={"loss": loss}, force=True
+                step,
+                args=args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta)),
+                metrics={"loss": loss},
+                force=True,
             )
         except Exception as e:
             raise self._failed(step, e) from None
@@ -179,13 +230,20 @@ class Checkpoints:
             causes.append(cause)
             cause = cause.__cause__ or cause.__context__
         full = any(
-            getattr(c, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(c) or "RESOURCE_EXHAUSTED" in str(c)
+            getattr(c, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            or "No space left" in str(c)
+            or "RESOURCE_EXHAUSTED" in str(c)
             for c in causes
         )
         what = "no space left on the disk" if full else f"{type(e).__name__}: {str(e)[:200]}"
-        safe = f"the one at step {self.last} is whole" if self.last is not None else "there is none before it"
+        safe = (
+            f"the one at step {self.last} is whole"
+            if self.last is not None
+            else "there is none before it"
+        )
         return RecordError(
-            f"the checkpoint at step {step} could not be written to {self._root} ({what}); {safe}: make room, and the same command goes on"
+            f"the checkpoint at step {step} could not be written to {self._root} ({what}); {safe}:"
+            " make room, and the same command goes on"
         )
 
     def check(self) -> None:

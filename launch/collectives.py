@@ -1,8 +1,8 @@
 """What a compiled program sends between devices: read from its HLO, by mesh axis.
 
-A row is {"axes", "op", "count", "bytes"}: per device and run of the program, bodies of loops times their trip count. `bytes` are those that a
-device sends over a ring of the n devices of a group: (n-1)/n of what is gathered, scattered or exchanged, twice that of what is
-reduced for all.
+A row is {"axes", "op", "count", "bytes"}: per device and run of the program, bodies of loops times
+their trip count. `bytes` are those that a device sends over a ring of the n devices of a group:
+(n-1)/n of what is gathered, scattered or exchanged, twice that of what is reduced for all.
 """
 
 import math
@@ -10,7 +10,14 @@ import re
 
 import numpy as np
 
-OPS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+OPS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+)
 SENT = {
     "all-gather": lambda size, n: size * (n - 1) / n,
     "reduce-scatter": lambda size, n: size * (n - 1),  # its result is one share
@@ -21,7 +28,10 @@ SENT = {
 }
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(OPS)})(-start)?\(")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?((?:%[\w.\-]+(?:, )?)+)")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?((?:%[\w.\-]+(?:,"
+    r" )?)+)"
+)
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 
@@ -31,8 +41,13 @@ def _bits(dtype: str) -> int:
 
 
 def _size(result: str, op: str, started: bool) -> float:
-    """Bytes of an operation's result; of an asynchronous one, which carries its operands in front, of the results alone."""
-    sizes = [math.prod(map(int, filter(None, dims.split(",")))) * _bits(dtype) / 8 for dtype, dims in _SHAPE.findall(result)]
+    """Bytes of an operation's result; of an asynchronous one, which carries its operands in front,
+    of the results alone.
+    """
+    sizes = [
+        math.prod(map(int, filter(None, dims.split(",")))) * _bits(dtype) / 8
+        for dtype, dims in _SHAPE.findall(result)
+    ]
     if started and op == "collective-permute":
         return sizes[1]
     if started and op != "all-reduce":
@@ -51,13 +66,19 @@ def _iota(text: str) -> np.ndarray:
 
 
 def _mesh_group(text: str) -> np.ndarray:
-    """mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b', 'a':(1)2}: the ids that the named axes, or parts of them, run through."""
+    """mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b', 'a':(1)2}: the ids that the named axes, or
+    parts of them, run through.
+    """
     axes = re.search(r"mesh\[(.*?)\]", text)[1]
     sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", axes)}
     order = re.search(r"device_ids=\((\S*)\) ", text)
-    ids = (_iota(order[1]) if order else np.arange(math.prod(sizes.values()))).reshape(*sizes.values())
+    ids = (_iota(order[1]) if order else np.arange(math.prod(sizes.values()))).reshape(
+        *sizes.values()
+    )
     steps = {name: [0] for name in sizes}
-    for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", re.search(r"\{('.*?)\}", text)[1]):
+    for name, before, size in re.findall(
+        r"'([^']+)'(?::\((\d+)\)(\d+))?", re.search(r"\{('.*?)\}", text)[1]
+    ):
         count = int(size or sizes[name])
         steps[name] = np.arange(count) * (sizes[name] // (int(before or 1) * count))
     return ids[np.ix_(*steps.values())].ravel()
@@ -66,7 +87,9 @@ def _mesh_group(text: str) -> np.ndarray:
 def _group(line: str, devices: int) -> np.ndarray:
     """The devices of one group of a collective; of pairs, all that are paired with another."""
     if "source_target_pairs=" in line:
-        pairs = re.findall(r"\{(\d+),(\d+)\}", re.search(r"source_target_pairs=\{(.*?\})\}", line)[1])
+        pairs = re.findall(
+            r"\{(\d+),(\d+)\}", re.search(r"source_target_pairs=\{(.*?\})\}", line)[1]
+        )
         return np.array(pairs, int)
     text = re.search(r"replica_groups=(.*)", line)[1]
     if text.startswith("mesh"):
@@ -98,8 +121,10 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _first(line: str, chains: set) -> bool:
-    """Whether this is not one more piece of a collective that was met: a TPU compiler spreads one over its start, the computations beside
-    which it runs, and its end, with the same channel and chain."""
+    """Whether this is not one more piece of a collective that was met: a TPU compiler spreads one
+    over its start, the computations beside which it runs, and its end, with the same channel and
+    chain.
+    """
     chain = re.search(r'channel_id=(\d+).*chain_id="(\d+)"', line)
     if not chain:
         return True
@@ -115,12 +140,18 @@ def _operands(line: str) -> list[str]:
 
 
 def _trips(line: str, computations) -> int | None:
-    """How often a loop runs: as the compiler notes it; else (TPU) from `counter < bound` of its condition and `counter + step` of its body, for
-    a counter from 0. None if neither is there."""
+    """How often a loop runs: as the compiler notes it; else (TPU) from `counter < bound` of its
+    condition and `counter + step` of its body, for a counter from 0. None if neither is there.
+    """
     if noted := _TRIPS.search(line):
         return int(noted[1])
     inside = lambda key: computations.get(re.search(rf"{key}=%?([\w.\-]+)", line)[1], [])
-    defined = {re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", l)[1]: l for key in ("condition", "body") for l in inside(key) if " = " in l}
+    defined = {
+        re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", l)[1]: l
+        for key in ("condition", "body")
+        for l in inside(key)
+        if " = " in l
+    }
     value = lambda name: next(iter(re.findall(r" constant\((\d+)\)", defined.get(name, ""))), None)
     less = next((l for l in inside("condition") if "ROOT" in l and "direction=LT" in l), "")
     root = next((l for l in inside("body") if "ROOT" in l and " tuple(" in l), "")
@@ -134,8 +165,9 @@ def _trips(line: str, computations) -> int | None:
 
 
 def table(text: str, sizes: dict[str, int]) -> list[dict]:
-    """Rows of a compiled program's HLO; `sizes` are those of the mesh axes, in order. Raises ValueError on a loop of unknown length that
-    holds a collective."""
+    """Rows of a compiled program's HLO; `sizes` are those of the mesh axes, in order. Raises
+    ValueError on a loop of unknown length that holds a collective.
+    """
     computations, entry = _computations(text)
     rows: dict[tuple[str, str], list[float]] = {}
     chains: set[tuple[str, str]] = set()
@@ -144,7 +176,9 @@ def table(text: str, sizes: dict[str, int]) -> list[dict]:
         for line in computations.get(name, ()):
             if (found := _COLLECTIVE.search(line)) and _first(line, chains):
                 if times is None:
-                    raise ValueError("a collective in a loop whose length the compiler does not know")
+                    raise ValueError(
+                        "a collective in a loop whose length the compiler does not know"
+                    )
                 group = _group(line, math.prod(sizes.values()))
                 sent = SENT[found[2]](_size(found[1], found[2], bool(found[3])), len(group))
                 row = rows.setdefault((_axes(group, sizes), found[2]), [0, 0.0])
@@ -158,4 +192,8 @@ def table(text: str, sizes: dict[str, int]) -> list[dict]:
                     visit(other, inner)
 
     visit(entry, 1)
-    return [{"axes": axes, "op": op, "count": int(n), "bytes": round(b)} for (axes, op), (n, b) in sorted(rows.items()) if b]
+    return [
+        {"axes": axes, "op": op, "count": int(n), "bytes": round(b)}
+        for (axes, op), (n, b) in sorted(rows.items())
+        if b
+    ]

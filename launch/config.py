@@ -1,6 +1,7 @@
 """A Run decides a result; a Where says how it is executed. The run id hashes the Run alone.
 
-Fields at their default are left out of the hash, so that another mesh, or a field added later, is still the same run.
+Fields at their default are left out of the hash, so that another mesh, or a field added later, is
+still the same run.
 """
 
 import ast
@@ -25,7 +26,9 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Horizon:
-    """How long to train: exactly one of the three is set. `flops` counts by the `matmul` convention."""
+    """How long to train: exactly one of the three is set. `flops` counts by the `matmul`
+    convention.
+    """
 
     steps: int = 0
     tokens: int = 0
@@ -43,9 +46,13 @@ class Run:
     horizon: Horizon = Horizon()
     batch: int = 8  # sequences per step, over all devices
     seed: int = 0  # of the initial parameters; data.seed orders the data
-    init: str = ""  # fingerprint of the weights training starts from (isoflop train --init_from); empty: drawn from the seed
+    # fingerprint of the weights training starts from (isoflop train --init_from); empty: drawn from
+    # the seed
+    init: str = ""
     max_bad_steps: int = 20  # skipped updates in a row after which a run counts as diverged
-    dtype: str = "auto"  # of the matmuls: float32 | bfloat16; auto: float32 on CPU, bfloat16 on accelerators
+    dtype: str = (
+        "auto"  # of the matmuls: float32 | bfloat16; auto: float32 on CPU, bfloat16 on accelerators
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +65,9 @@ class Slurm:
     tasks_per_node: int = 1  # processes of one run on a node
     cpus_per_task: int = 1
     gpus_per_node: int = 0
-    minutes: int = 60  # a job that runs into its limit saves, ends with status 75 and is submitted again
+    minutes: int = (
+        60  # a job that runs into its limit saves, ends with status 75 and is submitted again
+    )
     extra: str = ""  # more options of sbatch: qos=high,constraint=h200
 
 
@@ -68,8 +77,11 @@ class Sky:
 
     accelerators: str = "H100:1"  # of a node: H100:8, tpu-v5litepod-16; empty: CPUs
     nodes: int = 1
-    together: bool = False  # all nodes train each run together, through jax.distributed; else each trains runs of its own
-    infra: str = ""  # aws, gcp/us-central1, k8s, slurm/mycluster; empty: the cheapest that is enabled
+    # all nodes train each run together, through jax.distributed; else each trains runs of its own
+    together: bool = False
+    infra: str = (
+        ""  # aws, gcp/us-central1, k8s, slurm/mycluster; empty: the cheapest that is enabled
+    )
     spot: bool = True  # preempted ones are recovered
     bucket: str = ""  # URI of the bucket that holds the workdirs: s3://mine, gs://mine
     launch: bool = True  # call `sky jobs launch`; false: write the task and say the command
@@ -80,21 +92,33 @@ class Where:
     """How a run is executed. Nothing here changes the result beyond rounding."""
 
     mesh: str = ""  # such as data=2,fsdp=2,tensor=2; unnamed axes are 1; empty: all devices on data
-    scan: bool = False  # one compiled body for all repetitions of the layer pattern: compiles faster when deep
+    # one compiled body for all repetitions of the layer pattern: compiles faster when deep
+    scan: bool = False
     remat: bool = False  # recompute activations in the backward pass: less memory, more FLOPs
-    accumulate: int = 1  # micro-batches of a step, at least, one after the other: activations of one at a time
+    accumulate: int = (
+        1  # micro-batches of a step, at least, one after the other: activations of one at a time
+    )
     moe: str = "auto"  # auto | block | loop | capacity | ragged | all: see model/mlps/dispatch.py
-    steps_per_dispatch: int = 0  # updates per call of the compiled program; 0: by device and clock (launch/pace.py)
+    steps_per_dispatch: int = (
+        0  # updates per call of the compiled program; 0: by device and clock (launch/pace.py)
+    )
     log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run
     checkpoint_every: int = 0  # steps between checkpoints; 0: only when told to stop
-    keep_final: bool = True  # the last step is saved too, for sample, export and further training; sweeps leave it out
-    keep: int = 2  # newest checkpoints that are kept, at least two; besides them the one with the lowest training loss ...
+    # the last step is saved too, for sample, export and further training; sweeps leave it out
+    keep_final: bool = True
+    # newest checkpoints that are kept, at least two; besides them the one with the lowest training
+    # loss ...
+    keep: int = 2
     keep_steps: tuple[int, ...] = ()  # ... and these steps, saved and never removed
     init_from: str = ""  # folder in Hugging Face's format whose weights Run.init names
     tensorboard: bool = True
     engine: str = "local"  # what runs a sweep: local | slurm | skypilot (launch/engines/)
-    workers: int = 0  # runs of a sweep that train at once; 0: one per CPU core or per GPU, on a cluster as many as it starts
-    lease: float = 60.0  # seconds without a sign of life after which another worker takes a run over
+    # runs of a sweep that train at once; 0: one per CPU core or per GPU, on a cluster as many as it
+    # starts
+    workers: int = 0
+    lease: float = (
+        60.0  # seconds without a sign of life after which another worker takes a run over
+    )
     slurm: Slurm = Slurm()
     sky: Sky = Sky()
     cache: str = ""  # token files and compiled programs; empty: $ISOFLOP_CACHE or ~/.cache/isoflop
@@ -139,14 +163,21 @@ def _parse(key: str, text: str, kind):
 
 
 def override(value, key: str, text: str, full: str = ""):
-    """The frozen dataclass `value` with the field at dotted `key` set to `text`. Raises ConfigError."""
+    """The frozen dataclass `value` with the field at dotted `key` set to `text`. Raises
+    ConfigError.
+    """
     full = full or key
     head, _, rest = key.partition(".")
     hints = _hints(type(value))
     if head not in hints:
         inside = _elsewhere(head)
         exact = [place for place in inside if place.endswith(f".{head}")]
-        near = exact or difflib.get_close_matches(head, hints, 1, 0.75) or inside or difflib.get_close_matches(head, hints, 1, 0.5)
+        near = (
+            exact
+            or difflib.get_close_matches(head, hints, 1, 0.75)
+            or inside
+            or difflib.get_close_matches(head, hints, 1, 0.5)
+        )
         hint = f"did you mean {full[: len(full) - len(key)]}{near[0]!s}? " if near else ""
         raise ConfigError(f"no field {full!r}: {hint}{type(value).__name__} has {', '.join(hints)}")
     inner = getattr(value, head)
@@ -161,7 +192,12 @@ def override(value, key: str, text: str, full: str = ""):
 
 def _elsewhere(name: str) -> list[str]:
     """Dotted places of a field named like `name` inside the sections of a Run."""
-    places = {f.name: f"{s}.{f.name}" for s, t in _hints(Run).items() if dataclasses.is_dataclass(t) for f in dataclasses.fields(t)}
+    places = {
+        f.name: f"{s}.{f.name}"
+        for s, t in _hints(Run).items()
+        if dataclasses.is_dataclass(t)
+        for f in dataclasses.fields(t)
+    }
     return [places[n] for n in difflib.get_close_matches(name, places, 1, 0.7)]
 
 
@@ -173,7 +209,9 @@ def set_fields(job: Job, settings: list[str]) -> Job:
         if not equals or not key:
             raise ConfigError(f"--set {text}: write it as field=value, such as model.d_model=128")
         if key.startswith("where."):
-            job = dataclasses.replace(job, where=override(job.where, key.removeprefix("where."), value.strip(), key))
+            job = dataclasses.replace(
+                job, where=override(job.where, key.removeprefix("where."), value.strip(), key)
+            )
         else:
             job = dataclasses.replace(job, run=override(job.run, key, value.strip()))
     return job
@@ -208,26 +246,42 @@ def run_id(run: Run) -> str:
 
 
 def from_dict(cls, d: dict):
-    """The inverse of `to_dict` and `brief`: missing fields take their default. Raises ConfigError on a field that is unknown."""
+    """The inverse of `to_dict` and `brief`: missing fields take their default. Raises ConfigError
+    on a field that is unknown.
+    """
     hints, out = _hints(cls), {}
     for name, v in d.items():
         if name not in hints:
-            raise ConfigError(f"{cls.__name__} has no field {name!r}: the record was written by another version")
+            raise ConfigError(
+                f"{cls.__name__} has no field {name!r}: the record was written by another version"
+            )
         kind = hints[name]
-        out[name] = from_dict(kind, v) if dataclasses.is_dataclass(kind) else tuple(v) if isinstance(v, list) else v
+        out[name] = (
+            from_dict(kind, v)
+            if dataclasses.is_dataclass(kind)
+            else tuple(v)
+            if isinstance(v, list)
+            else v
+        )
     return cls(**out)
 
 
 def steps(run: Run) -> int:
-    """Updates of the run: its horizon rounded to whole batches. Raises ConfigError if that is none."""
+    """Updates of the run: its horizon rounded to whole batches. Raises ConfigError if that is
+    none.
+    """
     h, per_step = run.horizon, run.batch * run.model.seq_len
     if sum(x > 0 for x in (h.steps, h.tokens, h.flops)) != 1 or min(h.steps, h.tokens, h.flops) < 0:
         raise ConfigError(
-            f"set exactly one of horizon.steps, horizon.tokens and horizon.flops to a positive number (now {h.steps}, {h.tokens}, {h.flops:g})"
+            "set exactly one of horizon.steps, horizon.tokens and horizon.flops to a positive"
+            f" number (now {h.steps}, {h.tokens}, {h.flops:g})"
         )
     n = h.steps or (h.tokens or h.flops / account.flops_per_token(run.model)["matmul"]) / per_step
     if round(n) < 1:
-        raise ConfigError(f"the horizon is {n:.2g} of one batch of {per_step} tokens: raise it, or lower batch or model.seq_len")
+        raise ConfigError(
+            f"the horizon is {n:.2g} of one batch of {per_step} tokens: raise it, or lower batch or"
+            " model.seq_len"
+        )
     return round(n)
 
 
@@ -239,7 +293,10 @@ def check(run: Run) -> None:
     except ValueError as e:
         raise ConfigError(str(e)) from None
     if run.batch < 1 or run.model.moe_layers and run.batch % run.model.routing_group:
-        raise ConfigError(f"batch={run.batch} must be a positive multiple of model.routing_group={run.model.routing_group}")
+        raise ConfigError(
+            f"batch={run.batch} must be a positive multiple of"
+            f" model.routing_group={run.model.routing_group}"
+        )
     if run.dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype={run.dtype!r}: choose from auto, float32, bfloat16")
     if run.max_bad_steps < 1:
@@ -251,11 +308,18 @@ def check(run: Run) -> None:
 
 
 def check_moe(model: Model, where: Where) -> None:
-    """Raises ConfigError if `where` names no implementation of the experts that `model` can have."""
+    """Raises ConfigError if `where` names no implementation of the experts that `model` can
+    have.
+    """
     if where.moe not in ("auto", *IMPLEMENTATIONS):
-        raise ConfigError(f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}")
+        raise ConfigError(
+            f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}"
+        )
     if where.moe == "capacity" and not model.capacity_factor:
-        raise ConfigError("where.moe=capacity drops assignments, which is the model's to decide: set model.capacity_factor, such as 1.25")
+        raise ConfigError(
+            "where.moe=capacity drops assignments, which is the model's to decide: set"
+            " model.capacity_factor, such as 1.25"
+        )
 
 
 def family(model: Model) -> str:

@@ -1,11 +1,17 @@
-"""Accelerators: what one device can do, and who says so. A figure that no official page gives is missing, or says that it is secondary;
-what is missing stays unknown wherever a prediction would need it."""
+"""Accelerators: what one device can do, and who says so. A figure that no official page gives is
+missing, or says that it is secondary; what is missing stays unknown wherever a prediction would
+need it.
+"""
 
 import difflib
 import re
 from typing import NamedTuple
 
-NVIDIA, TORCHTITAN, NANOCHAT = "NVIDIA datasheet", "torchtitan get_peak_flops", "nanochat's device table"
+NVIDIA, TORCHTITAN, NANOCHAT = (
+    "NVIDIA datasheet",
+    "torchtitan get_peak_flops",
+    "nanochat's device table",
+)
 LEVANTER = "levanter flop_utils, after the NVIDIA datasheet"
 KLOCKWOOD = "glennklockwood.com/garden/processors"
 SECONDARY = "secondary specification pages"
@@ -18,7 +24,9 @@ class Figure(NamedTuple):
 
 
 class Device(NamedTuple):
-    """Dense bf16 peak in FLOP/s (never the figure with sparsity), memory in bytes, board power in watts; None where no figure is known."""
+    """Dense bf16 peak in FLOP/s (never the figure with sparsity), memory in bytes, board power in
+    watts; None where no figure is known.
+    """
 
     name: str
     peak: float | None
@@ -51,30 +59,100 @@ DEVICES = {
         _device("V100", NO_BF16 + " (fp16: 125 TFLOP/s)", "16 or 32 GB by model", (300, SECONDARY)),
         _device("T4", NO_BF16 + " (fp16: 65 TFLOP/s)", (16 * GB, LEVANTER), (70, SECONDARY)),
         _device("A100 40GB", (312 * T, LEVANTER), (40 * GB, LEVANTER), (400, SECONDARY)),
-        _device("A100 80GB", (312 * T, LEVANTER), (80 * GB, LEVANTER), (400, f"{SECONDARY}, not seen in an official one")),
-        _device("H100", (989 * T, TORCHTITAN), (80 * GB, f"{KLOCKWOOD}/h100"), (700, f"{KLOCKWOOD}/h100")),
-        _device("H100 NVL", (835 * T, f"{TORCHTITAN}; {NANOCHAT}"), (94 * GB, NANOCHAT), f"350 to 400 W in {SECONDARY}: no one figure"),
-        _device("H200", (989 * T, TORCHTITAN), (141 * GB, TORCHTITAN), (700, "MLCommons system description: TGP 700W")),
-        _device("GH200", "not confirmed officially (tables give 989.5, one the sparse 1979)", "96 or 144 GB by model", NO_WATTS),
-        _device("B200", (2250 * T, TORCHTITAN), (180 * GB, f"{KLOCKWOOD}/B200 (192); Vultr: 179 on a node"), (1000, f"{KLOCKWOOD}/B200")),
-        _device("GB200", (2500 * T, f"{KLOCKWOOD}/B200; torchtitan"), "no figure found", (1200, f"{KLOCKWOOD}/B200")),
+        _device(
+            "A100 80GB",
+            (312 * T, LEVANTER),
+            (80 * GB, LEVANTER),
+            (400, f"{SECONDARY}, not seen in an official one"),
+        ),
+        _device(
+            "H100",
+            (989 * T, TORCHTITAN),
+            (80 * GB, f"{KLOCKWOOD}/h100"),
+            (700, f"{KLOCKWOOD}/h100"),
+        ),
+        _device(
+            "H100 NVL",
+            (835 * T, f"{TORCHTITAN}; {NANOCHAT}"),
+            (94 * GB, NANOCHAT),
+            f"350 to 400 W in {SECONDARY}: no one figure",
+        ),
+        _device(
+            "H200",
+            (989 * T, TORCHTITAN),
+            (141 * GB, TORCHTITAN),
+            (700, "MLCommons system description: TGP 700W"),
+        ),
+        _device(
+            "GH200",
+            "not confirmed officially (tables give 989.5, one the sparse 1979)",
+            "96 or 144 GB by model",
+            NO_WATTS,
+        ),
+        _device(
+            "B200",
+            (2250 * T, TORCHTITAN),
+            (180 * GB, f"{KLOCKWOOD}/B200 (192); Vultr: 179 on a node"),
+            (1000, f"{KLOCKWOOD}/B200"),
+        ),
+        _device(
+            "GB200",
+            (2500 * T, f"{KLOCKWOOD}/B200; torchtitan"),
+            "no figure found",
+            (1200, f"{KLOCKWOOD}/B200"),
+        ),
         _device("L4", (121 * T, NANOCHAT), (24 * GB, NANOCHAT), (72, SECONDARY)),
-        _device("L40S", (362.05 * T, "NVIDIA product sheet"), (48 * GB, "NVIDIA product sheet"), (350, "NVIDIA product sheet")),
+        _device(
+            "L40S",
+            (362.05 * T, "NVIDIA product sheet"),
+            (48 * GB, "NVIDIA product sheet"),
+            (350, "NVIDIA product sheet"),
+        ),
         _device("MI300X", (1307.4 * T, NANOCHAT), (192 * GB, NANOCHAT), (750, SECONDARY)),
-        _device("TPU v2", (46 * T, "jax pallas tpu_info"), (16 * GB, "jax pallas tpu_info"), NO_WATTS),
-        _device("TPU v3", (123 * T, f"{TPU}/v3 (jax: 140)"), (32 * GIB, f"{TPU}/v3"), (262, f"{TPU}/v3, the maximum (mean 220)")),
-        _device("TPU v4", (275 * T, f"{TPU}/v4"), (32 * GIB, f"{TPU}/v4"), (192, f"{TPU}/v4, the maximum (mean 170)")),
+        _device(
+            "TPU v2", (46 * T, "jax pallas tpu_info"), (16 * GB, "jax pallas tpu_info"), NO_WATTS
+        ),
+        _device(
+            "TPU v3",
+            (123 * T, f"{TPU}/v3 (jax: 140)"),
+            (32 * GIB, f"{TPU}/v3"),
+            (262, f"{TPU}/v3, the maximum (mean 220)"),
+        ),
+        _device(
+            "TPU v4",
+            (275 * T, f"{TPU}/v4"),
+            (32 * GIB, f"{TPU}/v4"),
+            (192, f"{TPU}/v4, the maximum (mean 170)"),
+        ),
         _device("TPU v5e", (197 * T, f"{TPU}/v5e"), (16 * GB, f"{TPU}/v5e"), NO_WATTS),
-        _device("TPU v5p", (459 * T, f"{TPU}/v5p-training"), (95 * GB, f"{TPU}/v5p-training"), NO_WATTS),
+        _device(
+            "TPU v5p", (459 * T, f"{TPU}/v5p-training"), (95 * GB, f"{TPU}/v5p-training"), NO_WATTS
+        ),
         _device("TPU v6e", (918 * T, f"{TPU}/v6e"), (32 * GB, f"{TPU}/v6e"), NO_WATTS),
         _device("TPU v7x", (2307 * T, f"{TPU}/tpu7x"), (192 * GIB, f"{TPU}/tpu7x"), NO_WATTS),
     )
 }
 
-# words of jax's device_kind, or of what a person types, that mean an entry; the first that occurs as whole words
+# words of jax's device_kind, or of what a person types, that mean an entry; the first that occurs
+# as whole words
 NAMES = {
     "h100 pcie": None,  # slower than the SXM, and no official figure was found
-    **{name.lower(): name for name in ("GB200", "GH200", "B200", "H200", "H100 NVL", "H100", "L40S", "L4", "MI300X", "V100", "T4")},
+    **{
+        name.lower(): name
+        for name in (
+            "GB200",
+            "GH200",
+            "B200",
+            "H200",
+            "H100 NVL",
+            "H100",
+            "L40S",
+            "L4",
+            "MI300X",
+            "V100",
+            "T4",
+        )
+    },
     "a100 sxm4 80gb": "A100 80GB",
     "a100 80gb": "A100 80GB",
     "a100 pcie 80gb": "A100 80GB",
@@ -90,7 +168,9 @@ NAMES = {
 
 
 def device(kind: str) -> Device | None:
-    """The table's entry for jax's `device_kind`, or for a name as typed; None if it is not known."""
+    """The table's entry for jax's `device_kind`, or for a name as typed; None if it is not
+    known.
+    """
     words = f" {re.sub(r'[^a-z0-9]+', ' ', kind.lower()).strip()} "
     return DEVICES.get(next((name for key, name in NAMES.items() if f" {key} " in words), None))
 

@@ -1,4 +1,6 @@
-"""When a run has gone wrong: judged from its own losses, step by step, so that a resumed run judges the same."""
+"""When a run has gone wrong: judged from its own losses, step by step, so that a resumed run judges
+the same.
+"""
 
 import math
 
@@ -8,11 +10,13 @@ RISE = 1.0  # nats per token above the running minimum
 
 
 class Watch:
-    """Reads the loss of every step. `verdict` is in words why the run has diverged, None while it has not.
+    """Reads the loss of every step. `verdict` is in words why the run has diverged, None while it
+    has not.
 
-    Losses are averaged over blocks of a hundredth of the run (one batch may be easy by chance). A run has diverged when its
-    blocks stand a nat above their minimum for a twentieth of the run (at least 20 steps), or when `max_bad_steps` updates
-    in a row were skipped because the loss or the gradient was not finite.
+    Losses are averaged over blocks of a hundredth of the run (one batch may be easy by chance). A
+    run has diverged when its blocks stand a nat above their minimum for a twentieth of the run (at
+    least 20 steps), or when `max_bad_steps` updates in a row were skipped because the loss or the
+    gradient was not finite.
     """
 
     def __init__(self, total: int, max_bad_steps: int, state: dict | None = None):
@@ -34,7 +38,10 @@ class Watch:
         if skipped:
             self.skipped, self._bad = self.skipped + 1, self._bad + 1
             if self._bad >= self._max_bad:
-                self.verdict = self.verdict or f"{self._bad} updates in a row were skipped: the loss or the gradient is not finite"
+                self.verdict = (
+                    self.verdict
+                    or f"{self._bad} updates in a row were skipped: the loss or the gradient is not finite"  # noqa: E501
+                )
             return
         self._bad, self._sum, self._count = 0, self._sum + loss, self._count + 1
         if self._count == self._block:
@@ -43,14 +50,20 @@ class Watch:
             self.low, self._sum, self._count = min(self.low, self.last), 0.0, 0
             if self._above >= self._needed:
                 self.verdict = (
-                    self.verdict or f"the training loss stood {RISE:g} nat above its minimum of {self.low:.2f} for {self._above} steps"
+                    self.verdict
+                    or f"the training loss stood {RISE:g} nat above its minimum of {self.low:.2f} for {self._above} steps"  # noqa: E501
                 )
 
 
 def at_the_end(loss: float, unigram_entropy: float) -> str | None:
-    """Why a run that reached its last step has diverged all the same, or None. In nats per token."""
+    """Why a run that reached its last step has diverged all the same, or None. In nats per
+    token.
+    """
     if not np.isfinite(loss):
         return "the validation loss is not finite"
     if loss > unigram_entropy:
-        return f"the validation loss {loss:.2f} ends above the unigram entropy {unigram_entropy:.2f} of the corpus: nothing was learned of context"
+        return (
+            f"the validation loss {loss:.2f} ends above the unigram entropy {unigram_entropy:.2f}"
+            " of the corpus: nothing was learned of context"
+        )
     return None

@@ -1,4 +1,6 @@
-"""What is known of devices: peaks for MFU, the fastest implementation, speed on CPU. What is not known stays unknown."""
+"""What is known of devices: peaks for MFU, the fastest implementation, speed on CPU. What is not
+known stays unknown.
+"""
 
 import dataclasses
 import functools
@@ -20,18 +22,30 @@ class Choice(NamedTuple):
     dtype: str
     moe: str
     steps_per_dispatch: int  # at most
-    attention: tuple[int, int, int]  # from so many queries on, chunks of an eighth of them within two bounds; 0: the whole map
-    # from so many logits a device on, chunks of about so many tokens, or of so many logits if that is more; 0: all
+    attention: tuple[
+        int, int, int
+    ]  # from so many queries on, chunks of an eighth of them within two bounds; 0: the whole map
+    # from so many logits a device on, chunks of about so many tokens, or of so many logits if that
+    # is more; 0: all
     loss: tuple[int, int, int]
     kernel: str = "xla"  # Execution.attention
     rows: int = 256  # of a block of an expert's assignments, at most
-    micro: tuple[int, int] = (0, 0)  # beyond so many bytes of activations micro-batches, of so many tokens or more; 0: as asked for
-    settle: int = 0  # a residual stream of so many numbers or more: Execution.settle, on one device and in unrolled layers; 0: never
-    loop: int = 0  # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device holds all; 0: never
+    micro: tuple[int, int] = (
+        0,
+        0,
+        # beyond so many bytes of activations: micro-batches of so many tokens or more; 0: as asked
+    )
+    # a residual stream of so many numbers or more: Execution.settle, on one device and in unrolled
+    # layers; 0: never
+    settle: int = 0
+    # an expert's matrix of so many numbers or more: "loop" in place of "block", where one device
+    # holds all; 0: never
+    loop: int = 0
     options: tuple[tuple[str, bool | int], ...] = ()  # of XLA
 
 
-# cpu, gpu (one H200): measured (docs/benchmarks.md); XLA on GPU computes ragged_dot as all experts, masked. tpu: not measured yet.
+# cpu, gpu (one H200): measured (docs/benchmarks.md); XLA on GPU computes ragged_dot as all experts,
+# masked. tpu: not measured yet.
 CHOICES = {
     "cpu": Choice(
         "float32",
@@ -42,9 +56,20 @@ CHOICES = {
         micro=(2**27, 2048),
         settle=2**17,
         loop=2**15,
-        options=(("xla_cpu_copy_insertion_use_region_analysis", True), ("xla_cpu_prefer_vector_width", 512)),
+        options=(
+            ("xla_cpu_copy_insertion_use_region_analysis", True),
+            ("xla_cpu_prefer_vector_width", 512),
+        ),
     ),
-    "gpu": Choice("bfloat16", "block", 20, attention=(0, 0, 0), kernel="cudnn", rows=2048, loss=(2**28, 8192, 0)),
+    "gpu": Choice(
+        "bfloat16",
+        "block",
+        20,
+        attention=(0, 0, 0),
+        kernel="cudnn",
+        rows=2048,
+        loss=(2**28, 8192, 0),
+    ),
     "tpu": Choice("bfloat16", "ragged", 1, attention=(0, 0, 0), loss=(2**28, 8192, 0)),
 }
 
@@ -54,12 +79,15 @@ def choice(platform: str) -> Choice:
 
 
 def compiled(lowered, platform: str):
-    """The program of a lowered function, with the platform's options of XLA; one that this XLA does not take is left out."""
+    """The program of a lowered function, with the platform's options of XLA; one that this XLA does
+    not take is left out.
+    """
     options = dict(choice(platform).options)
     while options:
         try:
             return lowered.compile(compiler_options=options)
-        except Exception as error:  # type and words differ between versions; what names none of ours is another matter
+        # type and words differ between versions; what names none of ours is another matter
+        except Exception as error:
             refused = [name for name in options if name in str(error)]
             if not refused:
                 raise
@@ -74,18 +102,29 @@ def has_cudnn() -> bool:
         return False
     x_BTHK = jax.ShapeDtypeStruct((1, 2, 1, 64), "bfloat16")
     try:
-        jax.eval_shape(lambda x: jax.nn.dot_product_attention(x, x, x, is_causal=True, implementation="cudnn"), x_BTHK)
+        jax.eval_shape(
+            lambda x: jax.nn.dot_product_attention(x, x, x, is_causal=True, implementation="cudnn"),
+            x_BTHK,
+        )
     except Exception:  # types and words differ between versions and devices; what it says is no
         return False
     return True
 
 
-def execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
-    """The Execution that a Where asks for, with `auto` resolved. `groups` divides the micro-batch; `tokens` are those of a batch."""
+def execution(
+    model: Model, where, dtype: str, platform: str, groups: int, tokens: int
+) -> Execution:
+    """The Execution that a Where asks for, with `auto` resolved. `groups` divides the micro-batch;
+    `tokens` are those of a batch.
+    """
     asked = _execution(model, where, dtype, platform, groups, tokens)
     (most, least), sequences = choice(platform).micro, tokens // model.seq_len
-    whole = groups * (model.routing_group if model.moe_layers else 1)  # sequences that no micro-batch may cut
-    while most and account.activations(model, asked, sequences // asked.accumulate // groups) > most:
+    whole = groups * (
+        model.routing_group if model.moe_layers else 1
+    )  # sequences that no micro-batch may cut
+    while (
+        most and account.activations(model, asked, sequences // asked.accumulate // groups) > most
+    ):
         where = dataclasses.replace(where, accumulate=2 * asked.accumulate)
         if sequences % (where.accumulate * whole) or tokens // where.accumulate // groups < least:
             break
@@ -93,17 +132,24 @@ def execution(model: Model, where, dtype: str, platform: str, groups: int, token
     return asked
 
 
-def _execution(model: Model, where, dtype: str, platform: str, groups: int, tokens: int) -> Execution:
+def _execution(
+    model: Model, where, dtype: str, platform: str, groups: int, tokens: int
+) -> Execution:
     here = choice(platform)
     wide = here.loop and groups == 1 and model.d_model * model.f_expert >= here.loop
     best = "capacity" if model.capacity_factor else "loop" if wide else here.moe
     name = best if where.moe == "auto" else where.moe
     local = max(1, tokens // where.accumulate // groups)
     per_expert = max(1, local * model.top_k // model.n_experts)
-    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls stay wide. In a loop the widest hold half of
-    # it to nearly all, 480 rows at most, and narrower ones follow; rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
+    # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls
+    # stay wide. In a loop the widest hold half of it to nearly all, 480 rows at most, and narrower
+    # ones follow; rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
     eighth = 2 ** max(0, (per_expert // 8).bit_length() - 1)
-    rows = min(480, max(60, 15 * eighth // 2)) if name == "loop" else min(here.rows, max(16, 2 * eighth))
+    rows = (
+        min(480, max(60, 15 * eighth // 2))
+        if name == "loop"
+        else min(here.rows, max(16, 2 * eighth))
+    )
     chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,
@@ -116,7 +162,10 @@ def _execution(model: Model, where, dtype: str, platform: str, groups: int, toke
         attention_chunk=_attention_chunk(here, model.seq_len),
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,
-        settle=bool(here.settle) and local * model.d_model >= here.settle and groups == 1 and not where.scan,
+        settle=bool(here.settle)
+        and local * model.d_model >= here.settle
+        and groups == 1
+        and not where.scan,
         accumulate=where.accumulate,
     )
 
@@ -127,7 +176,9 @@ def _attention_chunk(here: Choice, length: int) -> int:
 
 
 def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:
-    """Positions whose logits stand at a time: the most that divide the context and stay within the table's tokens on a device."""
+    """Positions whose logits stand at a time: the most that divide the context and stay within the
+    table's tokens on a device.
+    """
     least, wanted, logits = here.loss
     if tokens * model.vocab_size < least:
         return 0
@@ -137,7 +188,9 @@ def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:
 
 @functools.lru_cache(maxsize=1)
 def probe() -> tuple[str, int]:
-    """(platform, local devices) without taking an accelerator in this process: asked of a child where one may be present."""
+    """(platform, local devices) without taking an accelerator in this process: asked of a child
+    where one may be present.
+    """
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return "cpu", 1
     signs = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
@@ -148,10 +201,17 @@ def probe() -> tuple[str, int]:
 
 @functools.lru_cache(maxsize=1)
 def _asked() -> tuple[str, int, str]:
-    code = "import jax; print(jax.default_backend(), jax.local_device_count(), jax.devices()[0].device_kind, sep='\\n')"
+    code = (
+        "import jax; print(jax.default_backend(), jax.local_device_count(),"
+        " jax.devices()[0].device_kind, sep='\\n')"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     lines = answer.stdout.strip().splitlines()
-    return (lines[-3], int(lines[-2]), lines[-1]) if answer.returncode == 0 and len(lines) >= 3 else ("cpu", 1, "cpu")
+    return (
+        (lines[-3], int(lines[-2]), lines[-1])
+        if answer.returncode == 0 and len(lines) >= 3
+        else ("cpu", 1, "cpu")
+    )
 
 
 def kind() -> str:
@@ -161,28 +221,49 @@ def kind() -> str:
 
 def cores() -> list[int]:
     """CPU cores this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
 
 
 def cpu_name() -> str:
     """The processor as the system calls it."""
     try:
         with open("/proc/cpuinfo") as f:
-            return next((line.partition(":")[2].strip() for line in f if line.startswith("model name")), "cpu")
+            return next(
+                (line.partition(":")[2].strip() for line in f if line.startswith("model name")),
+                "cpu",
+            )
     except OSError:
         return "cpu"
 
 
-# GFLOP/s (matmul convention) of one pinned core of two by d_model, and seconds to trace and compile one shape; measured on 2 AMD
-# EPYC vCPUs on 2026-11-24 and 25 (docs/benchmarks.md)
-CPU_RATE = {"dense": {16: 13, 24: 17, 32: 24, 48: 29, 64: 32}, "moe": {16: 10.5, 24: 15, 32: 18, 48: 20, 64: 23}}
+# GFLOP/s (matmul convention) of one pinned core of two by d_model, and seconds to trace and compile
+# one shape; measured on 2 AMD EPYC vCPUs on 2026-11-24 and 25 (docs/benchmarks.md)
+CPU_RATE = {
+    "dense": {16: 13, 24: 17, 32: 24, 48: 29, 64: 32},
+    "moe": {16: 10.5, 24: 15, 32: 18, 48: 20, 64: 23},
+}
 CPU_COMPILE = {"dense": 3.2, "moe": 5.0}
-CPU_SOURCE = "table: measured on 2 AMD EPYC vCPUs, one core a worker, 2026-11-24; another CPU differs (--calibrate measures this one)"
+CPU_SOURCE = (
+    "table: measured on 2 AMD EPYC vCPUs, one core a worker, 2026-11-24; another CPU differs"
+    " (--calibrate measures this one)"
+)
 
 
-def mfu(model: Model, tokens_per_s: float, kind: str, devices: int, convention: str = "matmul") -> float | None:
-    """Model FLOP/s by `convention` over the bf16 peak of the devices; None where the peak is unknown."""
+def mfu(
+    model: Model, tokens_per_s: float, kind: str, devices: int, convention: str = "matmul"
+) -> float | None:
+    """Model FLOP/s by `convention` over the bf16 peak of the devices; None where the peak is
+    unknown.
+    """
     d = device(kind)
     if d is None or d.peak is None:
         return None
-    return account.flops_per_token(model)[convention] * tokens_per_s / (d.peak * devices / (1 + (d.name in TWO_CORES)))
+    return (
+        account.flops_per_token(model)[convention]
+        * tokens_per_s
+        / (d.peak * devices / (1 + (d.name in TWO_CORES)))
+    )

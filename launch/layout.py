@@ -1,6 +1,8 @@
-"""A model's training step laid out over a mesh: abstract state, shardings by RULES, lowered programs, and the first state.
+"""A model's training step laid out over a mesh: abstract state, shardings by RULES, lowered
+programs, and the first state.
 
-Nothing here needs a device but `initial`: a mesh of a described topology compiles as well as a mesh of real chips.
+Nothing here needs a device but `initial`: a mesh of a described topology compiles as well as a mesh
+of real chips.
 """
 
 import contextlib
@@ -20,7 +22,9 @@ from model.lm import LM, abstract
 
 
 class Layout(NamedTuple):
-    """`state` and `shardings` are States of shapes and of NamedShardings; `boxed` the parameters with their logical axes."""
+    """`state` and `shardings` are States of shapes and of NamedShardings; `boxed` the parameters
+    with their logical axes.
+    """
 
     lm: LM
     optimizer: optim.Optimizer
@@ -32,8 +36,10 @@ class Layout(NamedTuple):
 
 @contextlib.contextmanager
 def ambient(mesh):
-    """The mesh and the rules that the model's logical axes are read by while it is traced. No garbage is collected meanwhile: tracing makes
-    many objects that stay, and looking through them again and again is a third of its time."""
+    """The mesh and the rules that the model's logical axes are read by while it is traced. No
+    garbage is collected meanwhile: tracing makes many objects that stay, and looking through them
+    again and again is a third of its time.
+    """
     collected = gc.isenabled()
     gc.disable()
     try:
@@ -50,15 +56,25 @@ def lay(model: Model, optimizer: optim.Optimizer, ex: Execution, mesh) -> Layout
     with ambient(mesh):
         state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
         if jnp.dtype(ex.dtype) == jnp.float64:
-            double = lambda a: jax.ShapeDtypeStruct(a.shape, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a
+            double = lambda a: (
+                jax.ShapeDtypeStruct(a.shape, jnp.float64)
+                if jnp.issubdtype(a.dtype, jnp.floating)
+                else a
+            )
             state = jax.tree.map(double, state)
         param_sh, whole = meshes.shardings(mesh, boxed), meshes.replicated(mesh)
-        sh = step.State(param_sh, _like_params(state.opt, param_sh, whole), jax.tree.map(lambda _: whole, state.buffers))
+        sh = step.State(
+            param_sh,
+            _like_params(state.opt, param_sh, whole),
+            jax.tree.map(lambda _: whole, state.buffers),
+        )
     return Layout(lm, optimizer, mesh, boxed, state, sh)
 
 
 def _like_params(opt, param_sh, whole):
-    """Shardings of an optimizer state: those of the parameters for every copy of their tree, replicated for the rest."""
+    """Shardings of an optimizer state: those of the parameters for every copy of their tree,
+    replicated for the rest.
+    """
     structure = jax.tree.structure(param_sh)
     same = lambda x: jax.tree.structure(x) == structure
     return jax.tree.map(lambda x: param_sh if same(x) else whole, opt, is_leaf=same)
@@ -70,10 +86,15 @@ def _arguments(l: Layout):
 
 
 def lower_train(l: Layout, batch: int, dispatch: int):
-    """`step.train_steps` of up to `dispatch` steps on `batch` sequences each, lowered; the state is donated."""
+    """`step.train_steps` of up to `dispatch` steps on `batch` sequences each, lowered; the state is
+    donated.
+    """
     rows, whole = meshes.batch_sharding(l.mesh, 1), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((dispatch, batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
-    hyper = {k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole) for k in ("lr", "embed_lr", "weight_decay")}
+    hyper = {
+        k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole)
+        for k in ("lr", "embed_lr", "weight_decay")
+    }
     count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     with ambient(l.mesh):
         program = jax.jit(
@@ -86,13 +107,23 @@ def lower_train(l: Layout, batch: int, dispatch: int):
 
 
 def lower_step(l: Layout, batch: int):
-    """One `step.train_step` on `batch` sequences, lowered; the state is donated. What a step costs is read off it."""
+    """One `step.train_step` on `batch` sequences, lowered; the state is donated. What a step costs
+    is read off it.
+    """
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
-    hyper = {k: jax.ShapeDtypeStruct((), np.float32, sharding=whole) for k in ("lr", "embed_lr", "weight_decay")}
+    hyper = {
+        k: jax.ShapeDtypeStruct((), np.float32, sharding=whole)
+        for k in ("lr", "embed_lr", "weight_decay")
+    }
     with ambient(l.mesh):
         step_of = functools.partial(step.train_step, l.lm, l.optimizer)
-        program = jax.jit(step_of, in_shardings=(l.shardings, rows, whole), out_shardings=(l.shardings, whole), donate_argnums=0)
+        program = jax.jit(
+            step_of,
+            in_shardings=(l.shardings, rows, whole),
+            out_shardings=(l.shardings, whole),
+            donate_argnums=0,
+        )
         return program.lower(_arguments(l), tokens, hyper)
 
 
@@ -102,19 +133,27 @@ def lower_evaluate(l: Layout, batch: int):
     tokens = jax.ShapeDtypeStruct((batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
     with ambient(l.mesh):
         layouts = (step.variables(l.shardings), rows)
-        program = jax.jit(functools.partial(step.eval_step, l.lm), in_shardings=layouts, out_shardings=whole)
+        program = jax.jit(
+            functools.partial(step.eval_step, l.lm), in_shardings=layouts, out_shardings=whole
+        )
         return program.lower(step.variables(_arguments(l)), tokens)
 
 
 def initial(l: Layout, seed: int):
-    """The state before the first step, drawn from `seed`. No device ever holds more than its shards, and the host one layer of one leaf."""
+    """The state before the first step, drawn from `seed`. No device ever holds more than its
+    shards, and the host one layer of one leaf.
+    """
     one = lambda path, box, a, s: _born(params.draws(path, box, seed), a, s)
-    drawn = jax.tree_util.tree_map_with_path(one, l.boxed, l.state.params, l.shardings.params, is_leaf=params.is_parameter)
+    drawn = jax.tree_util.tree_map_with_path(
+        one, l.boxed, l.state.params, l.shardings.params, is_leaf=params.is_parameter
+    )
     return started(l, drawn)
 
 
 def started(l: Layout, parameters, buffers=None):
-    """The state that starts from `parameters` on the devices: moments and counts are zero, and buffers unless given."""
+    """The state that starts from `parameters` on the devices: moments and counts are zero, and
+    buffers unless given.
+    """
     zeros = functools.partial(jax.tree.map, lambda a, s: _born(None, a, s))
     if buffers is None:
         buffers = zeros(l.state.buffers, l.shardings.buffers)
@@ -122,8 +161,9 @@ def started(l: Layout, parameters, buffers=None):
 
 
 def _born(draws, a, sharding):
-    """An array of `a`'s shape and dtype, shard by shard: zeros, or what `draws` yields, one slice of the leading axis after the other
-    (whole if there is just one)."""
+    """An array of `a`'s shape and dtype, shard by shard: zeros, or what `draws` yields, one slice
+    of the leading axis after the other (whole if there is just one).
+    """
     shape = lambda index: tuple(len(range(*i.indices(n))) for i, n in zip(index, a.shape))
     keyed = lambda index: tuple(i.indices(n) for i, n in zip(index, a.shape))
     indices = sharding.addressable_devices_indices_map(a.shape).values()

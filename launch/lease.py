@@ -1,10 +1,14 @@
-"""Who trains a run: FOLDER/.lease/NUMBER.json names the holder (host, pid, token, renewed time); of several the highest number holds.
+"""Who trains a run: FOLDER/.lease/NUMBER.json names the holder (host, pid, token, renewed time); of
+several the highest number holds.
 
-A lease is created exclusively, which local disks and NFS do atomically; on a bucket mount two processes may slip in together. So two
-workers may overlap, two results may not: the holder reads its lease again before every save and before the result, and stops if it
-is no longer the highest; and the result is put where none stands (record.write_once). flock is not used: mounted buckets have none.
+A lease is created exclusively, which local disks and NFS do atomically; on a bucket mount two
+processes may slip in together. So two workers may overlap, two results may not: the holder reads
+its lease again before every save and before the result, and stops if it is no longer the highest;
+and the result is put where none stands (record.write_once). flock is not used: mounted buckets have
+none.
 
-A holder renews its lease from a thread. One that has not for `seconds`, or whose process has died on this very machine, is taken over.
+A holder renews its lease from a thread. One that has not for `seconds`, or whose process has died
+on this very machine, is taken over.
 """
 
 import contextlib
@@ -31,7 +35,9 @@ class Lost(RecordError):
 
 
 class Holder(NamedTuple):
-    """What a lease says. `renewed`: when it was last written, by the clock of the file's disk; `seconds`: how long that is good for."""
+    """What a lease says. `renewed`: when it was last written, by the clock of the file's disk;
+    `seconds`: how long that is good for.
+    """
 
     number: int
     token: str
@@ -53,7 +59,9 @@ class Holder(NamedTuple):
 
 
 def _machine() -> str:
-    """This boot of this machine and its process table; empty where pids cannot be told apart for sure (no /proc)."""
+    """This boot of this machine and its process table; empty where pids cannot be told apart for
+    sure (no /proc).
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id") as f:
             return f"{f.read().strip()}:{os.readlink('/proc/self/ns/pid')}"
@@ -62,7 +70,9 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str:
-    """When the process started, in ticks since the boot: a pid is used again, a pair of pid and tick is not. Empty for the dead."""
+    """When the process started, in ticks since the boot: a pid is used again, a pair of pid and
+    tick is not. Empty for the dead.
+    """
     try:
         with open(f"/proc/{pid}/stat", errors="replace") as f:
             after = f.read().rpartition(")")[2].split()
@@ -72,7 +82,9 @@ def _born(pid: int) -> str:
 
 
 def holder(folder: str) -> Holder | None:
-    """The holder that FOLDER/.lease names; None if nobody does. A file that says nothing readable counts by its age alone."""
+    """The holder that FOLDER/.lease names; None if nobody does. A file that says nothing readable
+    counts by its age alone.
+    """
     root = os.path.join(folder, FOLDER)
     for number in sorted(_numbers(root), reverse=True):
         path = os.path.join(root, f"{number}.json")
@@ -84,7 +96,13 @@ def holder(folder: str) -> Holder | None:
             d = record.read_json(path, "lease")
             seconds = min(max(float(d["seconds"]), 0.1), 86400.0)
             return Holder(
-                number, *(str(d[k]) for k in ("token", "host")), int(d["pid"]), str(d["machine"]), str(d["born"]), seconds, renewed
+                number,
+                *(str(d[k]) for k in ("token", "host")),
+                int(d["pid"]),
+                str(d["machine"]),
+                str(d["born"]),
+                seconds,
+                renewed,
             )
         except (RecordError, KeyError, TypeError, ValueError):
             return Holder(number, "", "an unknown host", 0, "", "", 60.0, renewed)
@@ -96,11 +114,15 @@ def _numbers(root: str) -> list[int]:
         names = os.listdir(root)
     except OSError:
         return []
-    return [int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdecimal() and len(n) < 20]
+    return [
+        int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdecimal() and len(n) < 20
+    ]
 
 
 def _disk_clock(root: str) -> float:
-    """Now, by the clock that stamps files in `root`: hosts of a cluster need not agree on the time."""
+    """Now, by the clock that stamps files in `root`: hosts of a cluster need not agree on the
+    time.
+    """
     path = os.path.join(root, f"{record.UNFINISHED}{uuid.uuid4().hex}")
     with open(path, "x"):
         pass
@@ -112,15 +134,32 @@ def _disk_clock(root: str) -> float:
 
 
 class Lease:
-    """``with Lease(folder, seconds) as lease``: raises Held if another has it; `check` raises Lost once another took it."""
+    """``with Lease(folder, seconds) as lease``: raises Held if another has it; `check` raises Lost
+    once another took it.
+    """
 
     def __init__(self, folder: str, seconds: float):
-        self._root, self._seconds, self._token = os.path.join(folder, FOLDER), seconds, uuid.uuid4().hex
+        self._root, self._seconds, self._token = (
+            os.path.join(folder, FOLDER),
+            seconds,
+            uuid.uuid4().hex,
+        )
         self._over, self.lost = threading.Event(), threading.Event()
 
     def _text(self) -> str:
-        about = {"token": self._token, "host": platform.node(), "pid": os.getpid(), "machine": _machine(), "born": _born(os.getpid())}
-        return json.dumps({**about, "seconds": self._seconds, "renewed": round(time.time(), 1)}).ljust(400) + "\n"
+        about = {
+            "token": self._token,
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "machine": _machine(),
+            "born": _born(os.getpid()),
+        }
+        return (
+            json.dumps({**about, "seconds": self._seconds, "renewed": round(time.time(), 1)}).ljust(
+                400
+            )
+            + "\n"
+        )
 
     def __enter__(self):
         folder = os.path.dirname(self._root)
@@ -172,7 +211,10 @@ class Lease:
             if not self._mine():
                 self.lost.set()
                 return
-            with contextlib.suppress(OSError), open(self._path, "r+") as f:  # of equal length: never half there, and no room needed
+            with (
+                contextlib.suppress(OSError),
+                open(self._path, "r+") as f,
+            ):  # of equal length: never half there, and no room needed
                 f.write(self._text())
 
     def check(self) -> None:
@@ -185,7 +227,10 @@ class Lease:
         """The same from memory: what the last renewal saw."""
         if self.lost.is_set():
             found = holder(os.path.dirname(self._root))
-            raise Lost(f"{os.path.dirname(self._root)} was taken over by {found or 'another process'}: it goes on there")
+            raise Lost(
+                f"{os.path.dirname(self._root)} was taken over by {found or 'another process'}: it"
+                " goes on there"
+            )
 
 
 class Nothing:

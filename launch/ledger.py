@@ -1,5 +1,7 @@
-"""Where a run stands, read off its folder alone: whoever wrote it, on whatever engine, living or dead. Nothing is written or executed, and
-nothing in the folder is trusted: a damaged file says so, a strange one is left out."""
+"""Where a run stands, read off its folder alone: whoever wrote it, on whatever engine, living or
+dead. Nothing is written or executed, and nothing in the folder is trusted: a damaged file says so,
+a strange one is left out.
+"""
 
 import json
 import math
@@ -11,16 +13,24 @@ from typing import NamedTuple
 from launch import lease, record
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
-IDENTITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # of a run: no path, no option, nothing that a shell or a terminal reads
+IDENTITY = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
+)  # of a run: no path, no option, nothing that a shell or a terminal reads
 
 
 class Standing(NamedTuple):
-    """`step` of `of` updates (None: not known); `why` it failed or diverged; `holder` who trains it; `age` of its last sign of life, s."""
+    """`step` of `of` updates (None: not known); `why` it failed or diverged; `holder` who trains
+    it; `age` of its last sign of life, s.
+    """
 
     state: str
     step: int | None = None
     of: int | None = None
-    loss: float | None = None  # training loss, nats/token, of the last line of metrics.jsonl; the validation loss of a finished run
+    loss: float | None = (
+        # training loss, nats/token, of the last line of metrics.jsonl; the validation loss of a
+        # finished run
+        None
+    )
     why: str | None = None
     holder: str | None = None
     age: float | None = None
@@ -37,13 +47,22 @@ def standing(folder: str) -> Standing:
         state = "diverged" if result.get("status") == "diverged" else "done"
         steps = whole(result.get("steps"))
         seconds = number((result.get("seconds") or {}).get("total"))
-        return Standing(state, steps, steps, number(result["validation"].get("loss")), _words(result.get("why")), seconds=seconds)
+        return Standing(
+            state,
+            steps,
+            steps,
+            number(result["validation"].get("loss")),
+            _words(result.get("why")),
+            seconds=seconds,
+        )
     status = _status(folder)
     (logged, loss), of = _last(folder), whole(status.get("of"))
     step = max([s for s in (whole(status.get("step")), logged) if s is not None], default=None)
     found = lease.holder(folder)
     if found and found.living(time.time()):
-        return Standing("running", step, of, loss, holder=str(found), age=max(0.0, time.time() - found.renewed))
+        return Standing(
+            "running", step, of, loss, holder=str(found), age=max(0.0, time.time() - found.renewed)
+        )
     why = record.failure(folder)
     return Standing("failed" if why else "waiting", step, of, loss, why)
 
@@ -61,7 +80,9 @@ def _words(value) -> str | None:
 
 def number(value) -> float | None:
     """A finite number, or None for whatever else stands there."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e60  # NaN compares false
+    good = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e60
+    )  # NaN compares false
     return float(value) if good else None
 
 
@@ -83,7 +104,9 @@ def _last(folder: str) -> tuple[int | None, float | None]:
 
 
 class Planned(NamedTuple):
-    """What sweep.json says of a run: FLOPs by the matmul convention; seconds: the plan's prediction, None where there is none."""
+    """What sweep.json says of a run: FLOPs by the matmul convention; seconds: the plan's
+    prediction, None where there is none.
+    """
 
     id: str
     family: str
@@ -98,7 +121,13 @@ def planned(runs) -> list[Planned]:
     for r in runs if isinstance(runs, list) else []:
         if isinstance(r, dict) and isinstance(r.get("id"), str) and IDENTITY.fullmatch(r["id"]):
             family = r["family"] if isinstance(r.get("family"), str) else "unknown"
-            out[r["id"]] = Planned(r["id"], family[:20], whole(r.get("size")), number(r.get("flops")) or 1.0, number(r.get("seconds")))
+            out[r["id"]] = Planned(
+                r["id"],
+                family[:20],
+                whole(r.get("size")),
+                number(r.get("flops")) or 1.0,
+                number(r.get("seconds")),
+            )
     return list(out.values())
 
 
@@ -111,8 +140,10 @@ def identities(root: str) -> list[str]:
 
 
 def left(runs: list[Planned], standings: dict[str, Standing]) -> float | None:
-    """Seconds until the open runs are done at the pace of the finished ones, with as many at once as train now; the plan's prediction
-    stands in for a family that has no finished run. None where nothing trains or no pace is known."""
+    """Seconds until the open runs are done at the pace of the finished ones, with as many at once
+    as train now; the plan's prediction stands in for a family that has no finished run. None where
+    nothing trains or no pace is known.
+    """
     paces = {}
     for r in runs:
         s = standings[r.id]
@@ -127,10 +158,16 @@ def left(runs: list[Planned], standings: dict[str, Standing]) -> float | None:
         if s.state not in ("running", "waiting"):
             continue
         if r.family in paces:
-            seconds = r.flops * math.fsum(t for t, _ in paces[r.family]) / math.fsum(f for _, f in paces[r.family])
+            seconds = (
+                r.flops
+                * math.fsum(t for t, _ in paces[r.family])
+                / math.fsum(f for _, f in paces[r.family])
+            )
         elif r.seconds is not None:
             seconds = r.seconds
         else:
             return None
-        total += seconds * (1 - min(1.0, s.step / s.of) if s.step and s.of and s.state == "running" else 1)
+        total += seconds * (
+            1 - min(1.0, s.step / s.of) if s.step and s.of and s.state == "running" else 1
+        )
     return total / len(training)

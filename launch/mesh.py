@@ -1,4 +1,6 @@
-"""The mesh, and RULES: the one table from logical axes to mesh axes. To shard differently, change a line of it."""
+"""The mesh, and RULES: the one table from logical axes to mesh axes. To shard differently, change a
+line of it.
+"""
 
 import math
 
@@ -14,7 +16,10 @@ from model.config import Model
 AXES = ("data", "fsdp", "tensor", "expert")
 
 RULES = (
-    ("batch", ("data", "fsdp", "expert")),  # outside of the experts, `expert` is one more way to shard the batch
+    (
+        "batch",
+        ("data", "fsdp", "expert"),
+    ),  # outside of the experts, `expert` is one more way to shard the batch
     ("seq", None),
     ("act_embed", None),  # d_model of activations, norms and gathered tables
     ("embed", ("fsdp", "expert")),  # d_model of weights
@@ -31,14 +36,20 @@ RULES = (
 
 
 def parse(text: str) -> dict[str, int]:
-    """``data=2,fsdp=2`` as sizes of all four axes, 1 where unnamed; an empty text is {}. Raises ConfigError."""
+    """``data=2,fsdp=2`` as sizes of all four axes, 1 where unnamed; an empty text is {}. Raises
+    ConfigError.
+    """
     sizes = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, size = part.partition("=")
         if name not in AXES:
-            raise ConfigError(f"mesh axis {name!r} is unknown: axes are {', '.join(AXES)}, as in data=2,fsdp=2")
+            raise ConfigError(
+                f"mesh axis {name!r} is unknown: axes are {', '.join(AXES)}, as in data=2,fsdp=2"
+            )
         if not size.isdigit() or int(size) < 1 or name in sizes:
-            raise ConfigError(f"mesh part {part!r}: give each axis one positive whole number, as in data=2,fsdp=2")
+            raise ConfigError(
+                f"mesh part {part!r}: give each axis one positive whole number, as in data=2,fsdp=2"
+            )
         sizes[name] = int(size)
     return {a: sizes.get(a, 1) for a in AXES} if sizes else {}
 
@@ -53,11 +64,17 @@ def resolve(sizes: dict[str, int], devices: int) -> dict[str, int]:
     return sizes or {a: devices if a == "data" else 1 for a in AXES}
 
 
-def check(sizes: dict[str, int], model: Model, batch: int, devices: int, accumulate: int = 1) -> None:
-    """Raises ConfigError if there are too few devices, or an axis does not divide what it shards."""
+def check(
+    sizes: dict[str, int], model: Model, batch: int, devices: int, accumulate: int = 1
+) -> None:
+    """Raises ConfigError if there are too few devices, or an axis does not divide what it
+    shards.
+    """
     sizes = resolve(sizes, devices)
     if math.prod(sizes.values()) > devices:
-        raise ConfigError(f"the mesh needs {math.prod(sizes.values())} devices, here are {devices}: lower --mesh")
+        raise ConfigError(
+            f"the mesh needs {math.prod(sizes.values())} devices, here are {devices}: lower --mesh"
+        )
     _check_batch(sizes, model, batch, accumulate)
     wanted = [
         ("tensor", "model.n_heads", model.n_heads),
@@ -66,26 +83,43 @@ def check(sizes: dict[str, int], model: Model, batch: int, devices: int, accumul
         ("fsdp", "model.d_model", model.d_model),
     ]
     if model.d_model % (sizes["fsdp"] * sizes["expert"]):
-        raise ConfigError(f"fsdp x expert = {sizes['fsdp'] * sizes['expert']} of the mesh does not divide model.d_model={model.d_model}")
+        raise ConfigError(
+            f"fsdp x expert = {sizes['fsdp'] * sizes['expert']} of the mesh does not divide"
+            f" model.d_model={model.d_model}"
+        )
     if any(mlp == "dense" for _, mlp in model.kinds):
         wanted.append(("tensor", "model.d_ff", model.d_ff))
     if model.moe_layers:
-        wanted += [("expert", "model.n_experts", model.n_experts), ("tensor", "the width of an expert", model.f_expert)]
+        wanted += [
+            ("expert", "model.n_experts", model.n_experts),
+            ("tensor", "the width of an expert", model.f_expert),
+        ]
     elif sizes["expert"] > 1:
-        raise ConfigError(f"mesh axis expert={sizes['expert']} has nothing to shard: the model has no experts")
+        raise ConfigError(
+            f"mesh axis expert={sizes['expert']} has nothing to shard: the model has no experts"
+        )
     for axis, name, n in wanted:
         if n % sizes[axis]:
             raise ConfigError(f"mesh axis {axis}={sizes[axis]} does not divide {name}={n}")
 
 
 def _check_batch(sizes, model: Model, batch: int, accumulate: int) -> None:
-    """Every device and every micro-batch gets the same number of sequences, and routing groups stay whole."""
+    """Every device and every micro-batch gets the same number of sequences, and routing groups stay
+    whole.
+    """
     group = model.routing_group if model.moe_layers else 1
-    parts = {"where.accumulate": accumulate, "data x fsdp x expert of the mesh": rows(sizes), "model.routing_group": group}
+    parts = {
+        "where.accumulate": accumulate,
+        "data x fsdp x expert of the mesh": rows(sizes),
+        "model.routing_group": group,
+    }
     unit = math.prod(parts.values())
     if batch % unit:
         text = " times ".join(f"{name} = {n}" for name, n in parts.items() if n > 1)
-        raise ConfigError(f"batch={batch} is not a multiple of {text}: try batch={-(-batch // unit) * unit}, or another --mesh")
+        raise ConfigError(
+            f"batch={batch} is not a multiple of {text}: try batch={-(-batch // unit) * unit}, or"
+            " another --mesh"
+        )
 
 
 def rows(sizes) -> int:
@@ -94,7 +128,9 @@ def rows(sizes) -> int:
 
 
 def simulate(sizes: dict[str, int]) -> None:
-    """Lets the CPU stand for as many devices as the mesh needs; without effect on accelerators. Before jax is first used."""
+    """Lets the CPU stand for as many devices as the mesh needs; without effect on accelerators.
+    Before jax is first used.
+    """
     if sizes and math.prod(sizes.values()) > 1:
         try:
             jax.config.update("jax_num_cpu_devices", math.prod(sizes.values()))
@@ -103,11 +139,15 @@ def simulate(sizes: dict[str, int]) -> None:
 
 
 def make(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
-    """The mesh over `devices` (jax's own if None), or over the first ones if `sizes` names fewer; `check` has seen that there are enough."""
+    """The mesh over `devices` (jax's own if None), or over the first ones if `sizes` names fewer;
+    `check` has seen that there are enough.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = resolve(sizes, len(devices))
     # jax.make_mesh refuses axes that split one of a torus: fsdp=8,expert=8 on 4x4x4 chips
-    placed = mesh_utils.create_device_mesh(tuple(sizes.values()), devices[: math.prod(sizes.values())], allow_split_physical_axes=True)
+    placed = mesh_utils.create_device_mesh(
+        tuple(sizes.values()), devices[: math.prod(sizes.values())], allow_split_physical_axes=True
+    )
     return jax.sharding.Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 4)
 
 
@@ -117,8 +157,16 @@ def shardings(mesh, boxed):
 
 
 def put(tree, layout):
-    """Host arrays, the same in every process, as global arrays laid out by a matching tree of shardings."""
-    return jax.tree.map(lambda a, s: jax.make_array_from_callback(np.shape(a), s, lambda index, a=a: np.asarray(a)[index]), tree, layout)
+    """Host arrays, the same in every process, as global arrays laid out by a matching tree of
+    shardings.
+    """
+    return jax.tree.map(
+        lambda a, s: jax.make_array_from_callback(
+            np.shape(a), s, lambda index, a=a: np.asarray(a)[index]
+        ),
+        tree,
+        layout,
+    )
 
 
 def batch_sharding(mesh, leading: int = 0) -> NamedSharding:

@@ -12,12 +12,16 @@ from model import account, optim
 
 
 class Meter:
-    """One line every `every` steps and one at the end: means over the steps since the last line, skipped ones left out.
+    """One line every `every` steps and one at the end: means over the steps since the last line,
+    skipped ones left out.
 
-    `state()` holds what stands between two lines, so that a run resumed anywhere writes the same lines.
+    `state()` holds what stands between two lines, so that a run resumed anywhere writes the same
+    lines.
     """
 
-    def __init__(self, run, where, total: int, out: Metrics, watch: Watch, state: dict | None = None):
+    def __init__(
+        self, run, where, total: int, out: Metrics, watch: Watch, state: dict | None = None
+    ):
         self._run, self._total, self._out, self._watch = run, total, out, watch
         self.every = where.log_every or max(1, total // 50)
         self._per_step = run.batch * run.model.seq_len
@@ -27,16 +31,25 @@ class Meter:
         self._bytes, self._mark, self._since, self._kept = 0, time.perf_counter(), 0, []
         for step_bytes, metrics in state["kept"]:
             self._bytes += step_bytes
-            self._kept.append((step_bytes, {k: np.asarray(v, np.float32) for k, v in metrics.items()}))
+            self._kept.append(
+                (step_bytes, {k: np.asarray(v, np.float32) for k, v in metrics.items()})
+            )
 
     def state(self) -> dict:
-        """Ready for JSON: float32 values are exact in it, and None stands for what is not finite."""
+        """Ready for JSON: float32 values are exact in it, and None stands for what is not
+        finite.
+        """
         number = lambda v: None if not math.isfinite(v) else float(v)
-        kept = [[n, {k: [number(x) for x in v] if v.ndim else number(v) for k, v in m.items()}] for n, m in self._kept]
+        kept = [
+            [n, {k: [number(x) for x in v] if v.ndim else number(v) for k, v in m.items()}]
+            for n, m in self._kept
+        ]
         return {"kept": kept, "last_loss": number(self.last_loss)}
 
     def add(self, first: int, bytes_by_step, metrics) -> None:
-        """Metrics of the steps after `first`, with a leading axis of at least as many steps as `bytes_by_step` is long."""
+        """Metrics of the steps after `first`, with a leading axis of at least as many steps as
+        `bytes_by_step` is long.
+        """
         host = jax.tree.map(np.asarray, metrics)
         for i, n_bytes in enumerate(bytes_by_step):
             m = jax.tree.map(lambda a, i=i: a[i], host)
@@ -50,14 +63,20 @@ class Meter:
     def _line(self, n: int) -> None:
         now, tokens = time.perf_counter(), len(self._kept) * self._per_step
         used = [m for _, m in self._kept if not m["skipped"]]
-        mean = {k: np.mean([m[k] for m in used], 0) if used else np.float32("nan") for k in self._kept[0][1] if k != "skipped"}
+        mean = {
+            k: np.mean([m[k] for m in used], 0) if used else np.float32("nan")
+            for k in self._kept[0][1]
+            if k != "skipped"
+        }
         self.last_loss = float(mean["loss"])
         self._out.write(
             {
                 "step": n,
                 "loss": self.last_loss,
                 "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
-                "learning_rate": optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr,
+                "learning_rate": (
+                    optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr
+                ),
                 "grad_norm": float(mean["grad_norm"]),
                 "tokens": n * self._per_step,
                 "flops_matmul": float(n * self._flops),
@@ -70,7 +89,9 @@ class Meter:
 
 
 class Clock:
-    """Seconds of the phases of a run, on the clock and of this process's CPU, which does not count what others take of a busy core."""
+    """Seconds of the phases of a run, on the clock and of this process's CPU, which does not count
+    what others take of a busy core.
+    """
 
     def __init__(self):
         self._last, self.wall, self.cpu = (time.perf_counter(), time.process_time()), {}, {}
@@ -82,5 +103,12 @@ class Clock:
         self._last = now
 
     def record(self, train: float) -> dict:
-        """The `seconds` of a result: `train` from every sitting of the run, the others of the last."""
-        return {"train": train, "setup": self.wall["setup"], "evaluate": self.wall["evaluate"], "total": sum(self.wall.values())}
+        """The `seconds` of a result: `train` from every sitting of the run, the others of the
+        last.
+        """
+        return {
+            "train": train,
+            "setup": self.wall["setup"],
+            "evaluate": self.wall["evaluate"],
+            "total": sum(self.wall.values()),
+        }

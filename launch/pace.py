@@ -4,15 +4,18 @@ import collections
 import statistics
 import time
 
-SECONDS = 4.0  # of a call, about: a request to stop waits for the call that runs and for the one behind it
+# of a call, about: a request to stop waits for the call that runs and for the one behind it
+SECONDS = 4.0
 
 
 class Pace:
-    """One update a call at first, then as many as the median of the last three calls would do in SECONDS, `most` at most; `always` so many
-    where given.
+    """One update a call at first, then as many as the median of the last three calls would do in
+    SECONDS, `most` at most; `always` so many where given.
 
-    Every call has its price. Tiny steps pay for Python, long ones on a CPU for memory: XLA asks for a call's temporaries when it begins and gives
-    them back when it ends, and the kernel clears every page of them (LOG.md, 2026-11-25)."""
+    Every call has its price. Tiny steps pay for Python, long ones on a CPU for memory: XLA asks for
+    a call's temporaries when it begins and gives them back when it ends, and the kernel clears
+    every page of them (LOG.md, 2026-11-25).
+    """
 
     def __init__(self, most: int, always: int = 0):
         self._most, self._always = most, always

@@ -1,7 +1,9 @@
-"""Being told to stop: SIGTERM ends a run with status 75 ("try again"), one line, and the newest state safe.
+"""Being told to stop: SIGTERM ends a run with status 75 ("try again"), one line, and the newest
+state safe.
 
-In a step the loop itself sees `asked` and saves. While the main thread is inside XLA (compiling, restoring, evaluating) no
-Python signal handler runs, so a thread watches instead: the signal's number arrives on a pipe that the C handler writes.
+In a step the loop itself sees `asked` and saves. While the main thread is inside XLA (compiling,
+restoring, evaluating) no Python signal handler runs, so a thread watches instead: the signal's
+number arrives on a pipe that the C handler writes.
 """
 
 import contextlib
@@ -16,7 +18,9 @@ STATUS = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Preempted(Exception):
-    """The run was told to stop and has stopped; the message is for the user, the same command goes on."""
+    """The run was told to stop and has stopped; the message is for the user, the same command goes
+    on.
+    """
 
 
 @contextlib.contextmanager
@@ -34,10 +38,12 @@ def raised():
 
 
 class Watcher:
-    """``with Watcher(leave) as w``: `w.phase = name` says what the main thread does; `w.asked` is true after SIGTERM.
+    """``with Watcher(leave) as w``: `w.phase = name` says what the main thread does; `w.asked` is
+    true after SIGTERM.
 
-    leave() -> str: called in the watching thread when SIGTERM arrives in a phase that cannot look itself; it makes the newest
-    state safe and returns the line for stderr. The process then ends with STATUS.
+    leave() -> str: called in the watching thread when SIGTERM arrives in a phase that cannot look
+    itself; it makes the newest state safe and returns the line for stderr. The process then ends
+    with STATUS.
     """
 
     LOOKS = ("step", "save")  # phases in which the main thread looks at `asked`

@@ -1,4 +1,5 @@
-"""One run is one folder: run.json (what it is), metrics.jsonl (the truth, line by line), TensorBoard events, result.json (last, atomic).
+"""One run is one folder: run.json (what it is), metrics.jsonl (the truth, line by line),
+TensorBoard events, result.json (last, atomic).
 
 Result fields are listed in docs/records.md. Nothing here is ever unpickled or executed.
 """
@@ -21,7 +22,17 @@ from launch import config, valid
 
 RESULT, METRICS, RUN, STATUS = "result.json", "metrics.jsonl", "run.json", "status.json"
 FAILURE = "failure.json"  # why the last attempt ended without a result
-OWN = {RESULT, METRICS, RUN, STATUS, FAILURE, ".lease", ".lock", "checkpoints", "events"}  # what a run's folder may hold
+OWN = {
+    RESULT,
+    METRICS,
+    RUN,
+    STATUS,
+    FAILURE,
+    ".lease",
+    ".lock",
+    "checkpoints",
+    "events",
+}  # what a run's folder may hold
 LARGEST = 64 * 2**20  # bytes: no record of ours comes near
 UNFINISHED = ".tmp-"  # how a file begins its name until it is whole
 VERSION = 1
@@ -36,7 +47,9 @@ def write_json(path: str, value) -> None:
 
 
 def write_text(path: str, text: str, durable: bool = True) -> None:
-    """Atomically: the file has its old content or all of the new one, after a power cut too if `durable`."""
+    """Atomically: the file has its old content or all of the new one, after a power cut too if
+    `durable`.
+    """
     handle, fresh = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=UNFINISHED)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as f:
@@ -60,7 +73,10 @@ def read_json(path: str, what: str) -> dict:
             raise ValueError("not a JSON object")
         return value
     except (OSError, ValueError, RecursionError) as e:
-        raise RecordError(f"{what} {path} is damaged ({str(e)[:80]}): move it away, and the same command makes it again") from None
+        raise RecordError(
+            f"{what} {path} is damaged ({str(e)[:80]}): move it away, and the same command makes it"
+            " again"
+        ) from None
 
 
 def _refuse(name: str):
@@ -68,13 +84,19 @@ def _refuse(name: str):
 
 
 def ordinary(path: str):
-    """Opens an ordinary file of reasonable size for reading bytes: a pipe would block, a device would never end. Raises OSError or ValueError."""
+    """Opens an ordinary file of reasonable size for reading bytes: a pipe would block, a device
+    would never end. Raises OSError or ValueError.
+    """
     f = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
     about = os.fstat(f.fileno())
     if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST:
         return f
     f.close()
-    raise ValueError("not a file" if not stat.S_ISREG(about.st_mode) else f"{about.st_size:,} bytes are no record")
+    raise ValueError(
+        "not a file"
+        if not stat.S_ISREG(about.st_mode)
+        else f"{about.st_size:,} bytes are no record"
+    )
 
 
 def read_text(path: str) -> str:
@@ -83,10 +105,13 @@ def read_text(path: str) -> str:
 
 
 def write_once(path: str, text: str) -> bool:
-    """Like write_text, but never replaces a file: False if one stands there. Of several processes one wins.
+    """Like write_text, but never replaces a file: False if one stands there. Of several processes
+    one wins.
 
-    link(2) is the rename that does not replace; where a mounted bucket has no links, looking first must do."""
-    fresh = f"{os.path.join(os.path.dirname(path), UNFINISHED)}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"
+    link(2) is the rename that does not replace; where a mounted bucket has no links, looking first
+    must do.
+    """
+    fresh = f"{os.path.join(os.path.dirname(path), UNFINISHED)}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"  # noqa: E501
     write_text(fresh, text)
     try:
         os.link(fresh, path)
@@ -103,19 +128,27 @@ def write_once(path: str, text: str) -> bool:
 
 
 def result(folder: str) -> dict | None:
-    """The result of a finished run, None if it is not finished. Raises RecordError if the file is damaged."""
+    """The result of a finished run, None if it is not finished. Raises RecordError if the file is
+    damaged.
+    """
     path = os.path.join(folder, RESULT)
     if not os.path.lexists(path):
         return None
     r = read_json(path, "result")
     if wrong := valid.flaw(r):
-        raise RecordError(f"result {path} is damaged ({wrong}): move it away, and the same command makes it again")
+        raise RecordError(
+            f"result {path} is damaged ({wrong}): move it away, and the same command makes it again"
+        )
     return r
 
 
 def finish(folder: str, value: dict) -> dict:
-    """Puts the result, last of all files, and returns the one that stands: of two workers that overlap the first one's."""
-    mine = write_once(os.path.join(folder, RESULT), json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Puts the result, last of all files, and returns the one that stands: of two workers that
+    overlap the first one's.
+    """
+    mine = write_once(
+        os.path.join(folder, RESULT), json.dumps(value, indent=1, allow_nan=False) + "\n"
+    )
     for name in (STATUS, FAILURE):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
@@ -123,9 +156,17 @@ def finish(folder: str, value: dict) -> dict:
 
 
 def fail(folder: str, why: str, halve: bool = False) -> None:
-    """Notes why an attempt ended without a result; the next one that finishes removes the note. halve: the next attempt is to take half the
-    micro-batch, for memory ran out in one of several processes."""
-    about = {"why": why, "halve": halve, "host": platform.node(), "pid": os.getpid(), "time": time.time()}
+    """Notes why an attempt ended without a result; the next one that finishes removes the note.
+    halve: the next attempt is to take half the micro-batch, for memory ran out in one of several
+    processes.
+    """
+    about = {
+        "why": why,
+        "halve": halve,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "time": time.time(),
+    }
     write_json(os.path.join(folder, FAILURE), about)
 
 
@@ -153,7 +194,9 @@ def writable(folder: str, what: str = "--workdir") -> None:
         with contextlib.suppress(FileNotFoundError):  # removed by who holds the lock
             os.remove(path)
     except OSError as e:
-        raise RecordError(f"{what}={folder} cannot be written ({e.strerror}): give another folder") from None
+        raise RecordError(
+            f"{what}={folder} cannot be written ({e.strerror}): give another folder"
+        ) from None
 
 
 def contents(folder: str) -> set[str]:
@@ -162,13 +205,17 @@ def contents(folder: str) -> set[str]:
 
 
 def claim(folder: str, run: config.Run) -> None:
-    """Makes the folder of `run`, or recognises it. Raises RecordError if it belongs to something else."""
+    """Makes the folder of `run`, or recognises it. Raises RecordError if it belongs to something
+    else.
+    """
     writable(folder)
     names, identity = contents(folder), config.run_id(run)
     if RUN in names:
         other = read_json(os.path.join(folder, RUN), "run").get("id")
         if other != identity:
-            raise RecordError(f"{folder} belongs to run {other}, not to {identity}: give another --workdir")
+            raise RecordError(
+                f"{folder} belongs to run {other}, not to {identity}: give another --workdir"
+            )
     elif names - OWN:
         raise RecordError(f"{folder} is not empty and holds no run: give another --workdir")
     else:
@@ -184,7 +231,9 @@ def _step(line: str) -> float:
 
 
 def _summary_writer():
-    """tensorboardX's writer. Where torch is installed it imports it, for graphs that we do not write: a second or two of every start."""
+    """tensorboardX's writer. Where torch is installed it imports it, for graphs that we do not
+    write: a second or two of every start.
+    """
     held = sys.modules.get("torch")
     sys.modules.setdefault("torch", None)  # its import fails, which tensorboardX expects
     try:
@@ -196,7 +245,9 @@ def _summary_writer():
 
 
 def lines(path: str) -> list[dict]:
-    """The whole lines of a metrics.jsonl that hold numbers, or lists of them, by name; none of a file that is missing or no file."""
+    """The whole lines of a metrics.jsonl that hold numbers, or lists of them, by name; none of a
+    file that is missing or no file.
+    """
     out = []
     try:
         for t in read_text(path).split("\n"):
@@ -214,21 +265,28 @@ class Metrics:
     def __init__(self, folder: str, first_step: int = 0, tensorboard: bool = True):
         self._path = os.path.join(folder, METRICS)
         lines = []
-        if os.path.exists(self._path):  # lines beyond the step that training resumes from would stand twice
+        if os.path.exists(
+            self._path
+        ):  # lines beyond the step that training resumes from would stand twice
             with open(self._path, errors="replace") as f:
                 lines = [t for t in f if _step(t) <= first_step]
         write_text(self._path, "".join(lines))
         self._file = open(self._path, "a")
         self._events = None
         if tensorboard:
-            self._events = _summary_writer()(os.path.join(folder, "events"), purge_step=first_step or None, flush_secs=30)
+            self._events = _summary_writer()(
+                os.path.join(folder, "events"), purge_step=first_step or None, flush_secs=30
+            )
 
     def write(self, line: dict) -> None:
         try:
             self._file.write(json.dumps({k: finite(v) for k, v in line.items()}) + "\n")
             self._file.flush()
         except OSError as e:
-            raise RecordError(f"{self._path} cannot be written ({e.strerror}): make room, and the same command goes on") from None
+            raise RecordError(
+                f"{self._path} cannot be written ({e.strerror}): make room, and the same command"
+                " goes on"
+            ) from None
         if self._events:
             for name, v in line.items():
                 if isinstance(v, list):
@@ -254,7 +312,9 @@ class Nothing:
 
 
 def finite(v):
-    """`v` ready for JSON: numpy scalars as numbers, tuples as lists, and None for NaN and infinity, which JSON does not have."""
+    """`v` ready for JSON: numpy scalars as numbers, tuples as lists, and None for NaN and infinity,
+    which JSON does not have.
+    """
     if isinstance(v, dict):
         return {str(k): finite(x) for k, x in v.items()}
     if isinstance(v, (list, tuple)):
@@ -266,14 +326,22 @@ def finite(v):
 
 @functools.lru_cache(maxsize=1)
 def commit() -> str | None:
-    """The commit of this codebase, with `+` after it if tracked files were changed; None outside a git checkout."""
+    """The commit of this codebase, with `+` after it if tracked files were changed; None outside a
+    git checkout.
+    """
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    git = lambda *a: subprocess.run(["git", "-C", here, *a], capture_output=True, text=True, timeout=10)
+    git = lambda *a: subprocess.run(
+        ["git", "-C", here, *a], capture_output=True, text=True, timeout=10
+    )
     try:
         head, dirty = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
+    return (
+        head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+        if head.returncode == 0
+        else None
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,6 @@
-"""What surrounds the loop of a run: who holds it, its phase, its checkpoints, and being told to stop."""
+"""What surrounds the loop of a run: who holds it, its phase, its checkpoints, and being told to
+stop.
+"""
 
 import contextlib
 import json
@@ -16,7 +18,9 @@ from launch.lease import Held, Lease, Nothing
 
 @contextlib.contextmanager
 def hold(run: Run, where: Where, folder: str):
-    """The lease of the run's folder, None if its result stands. Process 0 decides for all. Raises RecordError."""
+    """The lease of the run's folder, None if its result stands. Process 0 decides for all. Raises
+    RecordError.
+    """
     with contextlib.ExitStack() as held:
         mine, error, verdict = Nothing(), None, 0
         if jax.process_index() == 0:
@@ -39,13 +43,20 @@ class Session:
     """A run that trains: its phase, its checkpoints, and whether it was told to stop."""
 
     def __init__(self, run: Run, where: Where, folder: str, total: int, lease, say):
-        self._where, self._folder, self._total, self._lease, self._say = where, folder, total, lease, say
+        self._where, self._folder, self._total, self._lease, self._say = (
+            where,
+            folder,
+            total,
+            lease,
+            say,
+        )
         self._identity, self.leader, self.done = config.run_id(run), jax.process_index() == 0, 0
         self.watcher, self._saver = preempt.Watcher(self._leave), None
         self.every = where.checkpoint_every
 
     def __enter__(self):
-        # several processes stop at the same step: jax.distributed listens to SIGTERM for all of them
+        # several processes stop at the same step: jax.distributed listens to SIGTERM for all of
+        # them
         self._alone = jax.process_count() == 1
         if self._alone:
             self.watcher.__enter__()
@@ -61,21 +72,38 @@ class Session:
                 self.watcher.__exit__()
 
     def phase(self, name: str) -> None:
-        """For whoever looks at the folder, and for the watcher, which ends the process in phases that cannot look themselves."""
+        """For whoever looks at the folder, and for the watcher, which ends the process in phases
+        that cannot look themselves.
+        """
         self.watcher.phase = name
         if self.leader:
-            status = {"phase": name, "step": self.done, "of": self._total, "pid": os.getpid(), "host": platform.node(), "time": time.time()}
-            record.write_text(os.path.join(self._folder, record.STATUS), json.dumps(status) + "\n", durable=False)
+            status = {
+                "phase": name,
+                "step": self.done,
+                "of": self._total,
+                "pid": os.getpid(),
+                "host": platform.node(),
+                "time": time.time(),
+            }
+            record.write_text(
+                os.path.join(self._folder, record.STATUS), json.dumps(status) + "\n", durable=False
+            )
 
     @property
     def saver(self) -> checkpoint.Checkpoints:
         if self._saver is None:
-            self._saver = checkpoint.Checkpoints(self._folder, self._identity, self._where, self._lease.check)
+            self._saver = checkpoint.Checkpoints(
+                self._folder, self._identity, self._where, self._lease.check
+            )
         return self._saver
 
     def restore(self, like, shardings):
         """(state, meta) of the newest whole checkpoint; None if there is none."""
-        step = checkpoint.newest(self._folder, self._identity, self._where.scan, self._say) if self.leader else None
+        step = (
+            checkpoint.newest(self._folder, self._identity, self._where.scan, self._say)
+            if self.leader
+            else None
+        )
         if not self._alone:
             from jax.experimental import multihost_utils
 
@@ -99,7 +127,9 @@ class Session:
     def due(self) -> bool:
         if self.done == self._total:
             return self._where.keep_final or bool(self.every) or self.done in self._where.keep_steps
-        return self.done in self._where.keep_steps or bool(self.every) and self.done % self.every == 0
+        return (
+            self.done in self._where.keep_steps or bool(self.every) and self.done % self.every == 0
+        )
 
     def save(self, state, meta: dict, loss: float) -> None:
         self._lease.check()
@@ -108,7 +138,9 @@ class Session:
         self.phase("step")
 
     def settle(self) -> None:
-        """Until the last save is on the disk and marked: the result comes after everything it stands for."""
+        """Until the last save is on the disk and marked: the result comes after everything it
+        stands for.
+        """
         if self._saver:
             self._saver.wait()
 
@@ -120,12 +152,21 @@ class Session:
     def stop(self) -> None:
         """Raises Preempted once the last save is on the disk."""
         self.saver.wait()
-        raise preempt.Preempted(f"told to stop, saved at step {self.done} of {self._total}: the same command goes on from there")
+        raise preempt.Preempted(
+            f"told to stop, saved at step {self.done} of {self._total}: the same command goes on"
+            " from there"
+        )
 
     def _leave(self, phase: str) -> str:
         if self._saver:
             self._saver.wait()
         self._lease.give_back()
         found = checkpoint.steps(self._folder)
-        safe = f"the newest checkpoint is step {found[-1]} of {self._total}" if found else "no step was saved yet"
-        return f"isoflop: told to stop in phase {phase}; {safe}: the same command goes on from there"
+        safe = (
+            f"the newest checkpoint is step {found[-1]} of {self._total}"
+            if found
+            else "no step was saved yet"
+        )
+        return (
+            f"isoflop: told to stop in phase {phase}; {safe}: the same command goes on from there"
+        )

@@ -1,7 +1,7 @@
 """The loop: introduces the data to the model, counts what it reads, and writes the record.
 
-One `Program` (compiled step and evaluation) serves every run of equal shape in a process: learning rate, decay, seed and number
-of steps are its inputs.
+One `Program` (compiled step and evaluation) serves every run of equal shape in a process: learning
+rate, decay, seed and number of steps are its inputs.
 """
 
 import contextlib
@@ -54,17 +54,29 @@ def use_cache(where: Where) -> None:
 
 
 def resolve(run: Run, platform: str) -> Run:
-    """`run` with dtype `auto` replaced by the platform's: the dtype decides the result, so it is part of the identity."""
-    return dataclasses.replace(run, dtype=hardware.choice(platform).dtype) if run.dtype == "auto" else run
+    """`run` with dtype `auto` replaced by the platform's: the dtype decides the result, so it is
+    part of the identity.
+    """
+    return (
+        dataclasses.replace(run, dtype=hardware.choice(platform).dtype)
+        if run.dtype == "auto"
+        else run
+    )
 
 
 def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
-    """Learning rates and decay of steps first .. first+count, padded to `length`; computed on the host in float64."""
+    """Learning rates and decay of steps first .. first+count, padded to `length`; computed on the
+    host in float64.
+    """
     o, out = run.optimizer, np.zeros((2, length))
     f = [optim.factor(run.schedule, first + i, total) for i in range(count)]
     out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * (o.embed_lr or o.lr)
     out = out.astype(np.float32)
-    return {"lr": out[0], "embed_lr": out[1], "weight_decay": np.full(length, o.weight_decay, np.float32)}
+    return {
+        "lr": out[0],
+        "embed_lr": out[1],
+        "weight_decay": np.full(length, o.weight_decay, np.float32),
+    }
 
 
 @functools.cache
@@ -75,16 +87,22 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
     eval_batch = -(-EVAL_BATCH // rows) * rows
     compiled = functools.partial(hardware.compiled, platform=jax.default_backend())
     train = compiled(layouts.lower_train(layout, batch, dispatch))
-    evaluate = functools.cache(lambda: compiled(layouts.lower_evaluate(layout, eval_batch)))  # not before it is wanted
+    evaluate = functools.cache(
+        lambda: compiled(layouts.lower_evaluate(layout, eval_batch))
+    )  # not before it is wanted
     return Program(layout, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
 
 
 def program(run: Run, where: Where) -> Program:
-    """The compiled Program of a run; from this process's memory if one of equal shape ran before."""
+    """The compiled Program of a run; from this process's memory if one of equal shape ran
+    before.
+    """
     platform = jax.default_backend()
     sizes = meshes.parse(where.mesh)
     groups = meshes.rows(meshes.resolve(sizes, jax.device_count()))
-    ex = hardware.execution(run.model, where, run.dtype, platform, groups, run.batch * run.model.seq_len)
+    ex = hardware.execution(
+        run.model, where, run.dtype, platform, groups, run.batch * run.model.seq_len
+    )
     if ex.attention == "cudnn" and not hardware.has_cudnn():
         ex = dataclasses.replace(ex, attention="xla")
     if not run.model.moe_layers:  # fields that a dense model does not read must not split its cache
@@ -92,7 +110,9 @@ def program(run: Run, where: Where) -> Program:
     o = run.optimizer
     static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)
     # several processes call in step, and their clocks differ
-    dispatch = where.steps_per_dispatch or (hardware.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1)
+    dispatch = where.steps_per_dispatch or (
+        hardware.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1
+    )
     return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
 
 
@@ -102,9 +122,11 @@ def forget() -> None:
 
 
 def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> None:
-    """Raises ConfigError or DataError for anything that would stop the run, before anything compiles or is written.
+    """Raises ConfigError or DataError for anything that would stop the run, before anything
+    compiles or is written.
 
-    devices: how many the process that trains will see; those of this process if None."""
+    devices: how many the process that trains will see; those of this process if None.
+    """
     config.check(run)
     config.check_moe(run.model, where)
     if not 1 <= where.lease <= 86400:
@@ -113,23 +135,31 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
     if where.steps_per_dispatch > MOST_STEPS:  # all their batches are handed over at once
-        raise ConfigError(f"where.steps_per_dispatch={where.steps_per_dispatch} is more than {MOST_STEPS}: leave it 0, or give fewer")
+        raise ConfigError(
+            f"where.steps_per_dispatch={where.steps_per_dispatch} is more than {MOST_STEPS}: leave"
+            " it 0, or give fewer"
+        )
     if run.init or where.init_from:
         _check_init(run, where)
     if where.accumulate < 1:
-        raise ConfigError(f"where.accumulate={where.accumulate} must be at least 1 micro-batch a step")
+        raise ConfigError(
+            f"where.accumulate={where.accumulate} must be at least 1 micro-batch a step"
+        )
     devices = jax.device_count() if devices is None else devices
     meshes.check(meshes.parse(where.mesh), run.model, run.batch, devices, where.accumulate)
     dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
     if dataset.vocab_size > run.model.vocab_size:
         raise ConfigError(
-            f"the tokenizer has {dataset.vocab_size} ids, model.vocab_size is {run.model.vocab_size}: set model.vocab_size={dataset.vocab_size}"
+            f"the tokenizer has {dataset.vocab_size} ids, model.vocab_size is"
+            f" {run.model.vocab_size}: set model.vocab_size={dataset.vocab_size}"
         )
 
 
 class Evaluation(NamedTuple):
-    """Cross-entropy on the validation windows. Standard errors: over tokens, and over windows (tokens of a window are not
-    independent). `excess` is against the true source, where that is known."""
+    """Cross-entropy on the validation windows. Standard errors: over tokens, and over windows
+    (tokens of a window are not independent). `excess` is against the true source, where that is
+    known.
+    """
 
     loss: float
     se: float
@@ -176,11 +206,12 @@ def train(
     tags: dict | None = None,
     say: Callable[[str], None] = lambda text: print(f"isoflop: {text}", file=sys.stderr),
 ) -> dict:
-    """Trains `run` in `folder` and returns its result; a finished one is returned as it stands, a stopped one goes on from its
-    newest whole checkpoint.
+    """Trains `run` in `folder` and returns its result; a finished one is returned as it stands, a
+    stopped one goes on from its newest whole checkpoint.
 
-    progress(done, total) is called after every dispatch, say(text) with warnings. Raises ConfigError, DataError, RecordError on
-    what a user can mend, Preempted after SIGTERM; SIGTERM while compiling, restoring or evaluating ends the process with status 75.
+    progress(done, total) is called after every dispatch, say(text) with warnings. Raises
+    ConfigError, DataError, RecordError on what a user can mend, Preempted after SIGTERM; SIGTERM
+    while compiling, restoring or evaluating ends the process with status 75.
     """
     run = resolve(run, jax.default_backend())
     clock, total = Clock(), config.steps(run)
@@ -200,25 +231,46 @@ def train(
         clock.lap("setup")
         held.enter_context(jax.set_mesh(p.layout.mesh))
         session.phase("restore")
-        state, meta = session.restore(p.layout.state, p.layout.shardings) or (_initial(p, run, where), {})
+        state, meta = session.restore(p.layout.state, p.layout.shardings) or (
+            _initial(p, run, where),
+            {},
+        )
         session.done = meta.get("step", 0)
         watch = divergence.Watch(total, run.max_bad_steps, meta.get("watch"))
         out = held.enter_context(
-            contextlib.closing(record.Metrics(folder, session.done, where.tensorboard) if leader else record.Nothing())
+            contextlib.closing(
+                record.Metrics(folder, session.done, where.tensorboard)
+                if leader
+                else record.Nothing()
+            )
         )
         meter = Meter(run, where, total, out, watch, meta.get("meter"))
         session.phase("step")
         clock.lap("restore")
         gauge = energy.Gauge(jax.local_device_count(), meta.get("joules", None if meta else 0.0))
         pace = Pace(p.dispatch, where.steps_per_dispatch)
-        state, counted_bytes, seconds = _steps(run, p, state, dataset, total, progress, session, meter, watch, meta, gauge, pace)
+        state, counted_bytes, seconds = _steps(
+            run, p, state, dataset, total, progress, session, meter, watch, meta, gauge, pace
+        )
         used = gauge.record()
         clock.lap("train")
         session.phase("evaluate")
         evaluation = evaluate(p, step.variables(state), dataset)
         clock.lap("evaluate")
         times = clock.record(seconds)
-        result = _result(run, where, p, dataset, session.done, counted_bytes, evaluation, times, meter.last_loss, watch, tags or {})
+        result = _result(
+            run,
+            where,
+            p,
+            dataset,
+            session.done,
+            counted_bytes,
+            evaluation,
+            times,
+            meter.last_loss,
+            watch,
+            tags or {},
+        )
         result |= {"cpu_seconds": clock.cpu, "energy": used}
         session.settle()
         out.close()
@@ -241,31 +293,61 @@ def _initial(p: Program, run: Run, where: Where):
 
 
 def _check_init(run: Run, where: Where) -> None:
-    """Raises ConfigError unless `where.init_from` holds the weights that `run.init` names, in the shapes of `run.model`."""
+    """Raises ConfigError unless `where.init_from` holds the weights that `run.init` names, in the
+    shapes of `run.model`.
+    """
     from launch.huggingface import folder
 
     if not where.init_from:
-        raise ConfigError(f"the run starts from imported weights {run.init}: say where they are with --init_from=HF_DIR")
+        raise ConfigError(
+            f"the run starts from imported weights {run.init}: say where they are with"
+            " --init_from=HF_DIR"
+        )
     found = folder.fingerprint(where.init_from)
     if found != run.init:
         raise ConfigError(
-            f"--init_from={where.init_from} holds the weights {found}, the run starts from {run.init}: give another folder or --workdir"
+            f"--init_from={where.init_from} holds the weights {found}, the run starts from"
+            f" {run.init}: give another folder or --workdir"
         )
     folder.load(where.init_from, run.model)
 
 
-def _steps(run, p: Program, state, dataset, total, progress, session: Session, meter: Meter, watch, meta, gauge, pace):
-    """From step `session.done` to `total`, or to a verdict. Batches are read while the device computes; metrics are read one
-    dispatch late. Returns (state, bytes, seconds)."""
-    counted_bytes, before, started = meta.get("bytes", 0), meta.get("seconds", 0.0), time.perf_counter()
+def _steps(
+    run,
+    p: Program,
+    state,
+    dataset,
+    total,
+    progress,
+    session: Session,
+    meter: Meter,
+    watch,
+    meta,
+    gauge,
+    pace,
+):
+    """From step `session.done` to `total`, or to a verdict. Batches are read while the device
+    computes; metrics are read one dispatch late. Returns (state, bytes, seconds).
+    """
+    counted_bytes, before, started = (
+        meta.get("bytes", 0),
+        meta.get("seconds", 0.0),
+        time.perf_counter(),
+    )
     pending = None
     while session.done < total and not watch.verdict:
         done, count = session.done, min(pace.count(), session.next_stop() - session.done)
         read = [dataset.counted_batch(done + i, run.batch) for i in range(count)]
-        rows, text_bytes = np.stack([tokens for tokens, _ in read]), np.array([sizes.sum() for _, sizes in read])
+        rows, text_bytes = (
+            np.stack([tokens for tokens, _ in read]),
+            np.array([sizes.sum() for _, sizes in read]),
+        )
         padded = np.concatenate([rows, np.zeros((p.dispatch - count, *rows.shape[1:]), np.int32)])
         state, metrics = p.train(
-            state, meshes.put(padded, meshes.batch_sharding(p.layout.mesh, 1)), _hyper(run, done, count, total, p.dispatch), np.int32(count)
+            state,
+            meshes.put(padded, meshes.batch_sharding(p.layout.mesh, 1)),
+            _hyper(run, done, count, total, p.dispatch),
+            np.int32(count),
         )
         if pending:
             meter.add(*pending)
@@ -281,7 +363,13 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
             pace.paused()
             seconds = before + time.perf_counter() - started
             spent = {"seconds": seconds, "joules": gauge.total()}
-            kept = {"step": session.done, "bytes": counted_bytes, **spent, "meter": meter.state(), "watch": watch.state()}
+            kept = {
+                "step": session.done,
+                "bytes": counted_bytes,
+                **spent,
+                "meter": meter.state(),
+                "watch": watch.state(),
+            }
             session.save(state, kept, min(watch.last, 1e9))
         if told:
             session.stop()
@@ -291,7 +379,9 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, m
     return state, counted_bytes, before + time.perf_counter() - started
 
 
-def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, train_loss, watch, tags) -> dict:
+def _result(
+    run, where, p, dataset, total, counted_bytes, e: Evaluation, times, train_loss, watch, tags
+) -> dict:
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
@@ -323,7 +413,12 @@ def _result(run, where, p, dataset, total, counted_bytes, e: Evaluation, times, 
         "seconds": times,
         "tokens_per_s": tokens / times["train"],
         "mfu_matmul": hardware.mfu(run.model, tokens / times["train"], kind, p.layout.mesh.size),
-        "device": {"platform": jax.default_backend(), "kind": kind, "count": p.layout.mesh.size, "processes": jax.process_count()},
+        "device": {
+            "platform": jax.default_backend(),
+            "kind": kind,
+            "count": p.layout.mesh.size,
+            "processes": jax.process_count(),
+        },
         "versions": record.versions(),
         "commit": record.commit(),
         "corpus": dataset.corpus,

@@ -1,4 +1,6 @@
-"""Whether a result.json says what one says: a folder may come from anybody, and what reads it counts on numbers where numbers belong."""
+"""Whether a result.json says what one says: a folder may come from anybody, and what reads it
+counts on numbers where numbers belong.
+"""
 
 import dataclasses
 import re
@@ -43,7 +45,11 @@ def numbers(v) -> bool:
 
 def parameters(v) -> bool:
     """By group and in total; what is an N must be positive."""
-    return isinstance(v, dict) and numbers(v) and all(positive(v.get(k, 1)) for k in ("total", "active", "non_embedding", "multiplied"))
+    return (
+        isinstance(v, dict)
+        and numbers(v)
+        and all(positive(v.get(k, 1)) for k in ("total", "active", "non_embedding", "multiplied"))
+    )
 
 
 RESULT = {  # a field with ? may be missing
@@ -80,7 +86,9 @@ RESULT = {  # a field with ? may be missing
     "moe?": numbers,
     "seconds?": each(optional(number)),
     "cpu_seconds?": each(number),
-    "energy?": optional(lambda v: isinstance(v, dict) and positive(v.get("joules")) and text(v.get("source"))),
+    "energy?": optional(
+        lambda v: isinstance(v, dict) and positive(v.get("joules")) and text(v.get("source"))
+    ),
     "tokens_per_s?": optional(number),
     "mfu_matmul?": optional(number),
     "device?": {"kind": text},
@@ -106,17 +114,27 @@ def flaw(value, shape=None, path: str = "") -> str | None:
             if inner := flaw(value[key], kind, where):
                 return inner
         elif not kind(value[key]):
-            inner = typed(config.Run, value[key], "run") if key == "run" and isinstance(value[key], dict) else None
+            inner = (
+                typed(config.Run, value[key], "run")
+                if key == "run" and isinstance(value[key], dict)
+                else None
+            )
             return inner or f"{where} is {_shown(value[key])}"
     return None
 
 
 def _shown(v) -> str:
-    return repr(v)[:40] if isinstance(v, (str, int, float, bool, type(None))) else f"of type {type(v).__name__}"
+    return (
+        repr(v)[:40]
+        if isinstance(v, (str, int, float, bool, type(None)))
+        else f"of type {type(v).__name__}"
+    )
 
 
 def typed(cls, d: dict, path: str = "") -> str | None:
-    """The first field of `d` that is not of the type that dataclass `cls` gives it; fields that `cls` lacks are another version's."""
+    """The first field of `d` that is not of the type that dataclass `cls` gives it; fields that
+    `cls` lacks are another version's.
+    """
     for field, kind in typing.get_type_hints(cls).items():
         if field not in d:
             continue
@@ -126,7 +144,9 @@ def typed(cls, d: dict, path: str = "") -> str | None:
             if wrong:
                 return wrong
             continue
-        good = {int: number, float: number, str: text, bool: lambda v: isinstance(v, bool)}.get(kind)
+        good = {int: number, float: number, str: text, bool: lambda v: isinstance(v, bool)}.get(
+            kind
+        )
         if good is None:  # tuple[int, ...]
             item = {int: number, float: number, str: text}[typing.get_args(kind)[0]]
             good = lambda v, item=item: isinstance(v, list) and all(item(x) for x in v)

@@ -12,7 +12,9 @@ from model.params import settled
 
 @jax.custom_vjp
 def _settled(x_BTD):
-    """`x_BTD`, whose gradient is settled: in unrolled layers each else adds up the gradients of all layers above it anew, two or three times."""
+    """`x_BTD`, whose gradient is settled: in unrolled layers each else adds up the gradients of all
+    layers above it anew, two or three times.
+    """
     return x_BTD
 
 
@@ -21,8 +23,9 @@ _settled.defvjp(lambda x_BTD: (x_BTD, None), lambda _, g_BTD: (settled(g_BTD),))
 
 @jax.custom_vjp
 def _whole(x_BTD):
-    """`x_BTD` settled, its gradient as it comes. The weights' gradients want a norm's output transposed, and XLA else makes the norm again for
-    that, down the columns."""
+    """`x_BTD` settled, its gradient as it comes. The weights' gradients want a norm's output
+    transposed, and XLA else makes the norm again for that, down the columns.
+    """
     return settled(x_BTD)
 
 
@@ -30,7 +33,9 @@ _whole.defvjp(lambda x_BTD: (settled(x_BTD), None), lambda _, g_BTD: (g_BTD,))
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)); with post_norm, norm(x + mixer(x)), then norm(x + mlp(x))."""
+    """x + mixer(norm(x)), then x + mlp(norm(x)); with post_norm, norm(x + mixer(x)), then norm(x +
+    mlp(x)).
+    """
 
     c: Model
     ex: Execution
@@ -82,5 +87,8 @@ def groups(c: Model) -> int:
     rest = c.n_layers - len(c.first_layers)
     if rest < 0 or rest % len(c.pattern) or c.first_layers and not rest:
         after = f" after {len(c.first_layers)} of model.first_layers" if c.first_layers else ""
-        raise ValueError(f"model.n_layers={c.n_layers} is not a multiple of the {len(c.pattern)} layers of model.pattern{after}")
+        raise ValueError(
+            f"model.n_layers={c.n_layers} is not a multiple of the {len(c.pattern)} layers of"
+            f" model.pattern{after}"
+        )
     return rest // len(c.pattern)

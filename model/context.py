@@ -1,8 +1,9 @@
 """Where the tokens of a call stand: what attention may see, and where a cache is written.
 
-Training passes no context: tokens stand at 0 .. T-1 and see what is before them. Prefill and decode are the same module call with a
-context: every row has its own positions (rows of unequal length are padded on the left, at negative positions), and keys and values
-are kept in the Flax collection "cache", in `slots` shared by all rows.
+Training passes no context: tokens stand at 0 .. T-1 and see what is before them. Prefill and decode
+are the same module call with a context: every row has its own positions (rows of unequal length are
+padded on the left, at negative positions), and keys and values are kept in the Flax collection
+"cache", in `slots` shared by all rows.
 """
 
 import flax
@@ -16,8 +17,10 @@ from model.config import Model
 
 @flax.struct.dataclass
 class Context:
-    """at: positions of the tokens of this call, (B, T) or (T,). keys: positions of what may be attended to, (B, J) or (J,); negative
-    is nothing. slot: where in the cache this call's keys are written; None without a cache."""
+    """at: positions of the tokens of this call, (B, T) or (T,). keys: positions of what may be
+    attended to, (B, J) or (J,); negative is nothing. slot: where in the cache this call's keys are
+    written; None without a cache.
+    """
 
     at: jax.Array
     keys: jax.Array
@@ -25,13 +28,17 @@ class Context:
 
 
 def plain(length: int) -> Context:
-    """Tokens at 0 .. length-1 without a cache. The positions are numpy's: tables over them are constants of the program."""
+    """Tokens at 0 .. length-1 without a cache. The positions are numpy's: tables over them are
+    constants of the program.
+    """
     at = np.arange(length)
     return Context(at, at)
 
 
 def on_device(at):
-    """`at` as an array of the program: numpy's consecutive positions are made there, not shipped as a constant."""
+    """`at` as an array of the program: numpy's consecutive positions are made there, not shipped as
+    a constant.
+    """
     return jnp.arange(at[0], at[0] + at.size) if isinstance(at, np.ndarray) else at
 
 
@@ -49,7 +56,9 @@ def visible(c: Model, ctx: Context, turned: bool = False):
 
 
 def remember(module: nn.Module, name: str, new_BT, ctx: Context):
-    """`new_BT` itself without a cache; with one, it is written at `ctx.slot` and everything kept so far returned, (B, J, ...)."""
+    """`new_BT` itself without a cache; with one, it is written at `ctx.slot` and everything kept so
+    far returned, (B, J, ...).
+    """
     if ctx.slot is None:
         return new_BT
     shape = (new_BT.shape[0], ctx.keys.shape[1], *new_BT.shape[2:])

@@ -13,14 +13,17 @@ from model.mlps import routing
 from model.params import Kernel, declare, einsum, precise
 from model.positions import POSITIONS
 
-# Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a matmul, not a scatter.
+# Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a
+# matmul, not a scatter.
 ONE_HOT_VOCAB = 1024
 
 
 @jax.custom_vjp
 def _rows(table_VD, tokens_BT):
-    """table_VD[tokens_BT], whose gradient is summed in float32 at least: a frequent token has thousands of terms, and a sum in bfloat16 stands
-    still once it is 256 times as large as a term."""
+    """table_VD[tokens_BT], whose gradient is summed in float32 at least: a frequent token has
+    thousands of terms, and a sum in bfloat16 stands still once it is 256 times as large as a
+    term.
+    """
     return table_VD[tokens_BT]
 
 
@@ -36,11 +39,13 @@ _rows.defvjp(lambda table_VD, tokens_BT: (table_VD[tokens_BT], (table_VD, tokens
 class LM(nn.Module):
     """``LM(c, ex).apply(variables, tokens_BT) -> (logits_BTV float32, statistics)``.
 
-    read: (x_BTD, w_VD) -> anything, called with the last states and the head's matrix, whose result stands in the place of the logits.
+    read: (x_BTD, w_VD) -> anything, called with the last states and the head's matrix, whose result
+    stands in the place of the logits.
 
     variables: {"params": ..., "buffers": ...}; buffers are {} but for models with a selection bias.
-    statistics: {} for a dense model; else arrays of one value per MoE layer, and the scalar `auxiliary` (model/mlps/routing.py).
-    With a `ctx` (model/context.py) the same call prefills and decodes: keys and values are kept in the collection "cache".
+    statistics: {} for a dense model; else arrays of one value per MoE layer, and the scalar
+    `auxiliary` (model/mlps/routing.py). With a `ctx` (model/context.py) the same call prefills and
+    decodes: keys and values are kept in the collection "cache".
     """
 
     c: Model
@@ -49,7 +54,9 @@ class LM(nn.Module):
     @nn.compact
     def __call__(self, tokens_BT, ctx=None, read=None):
         c, ex = self.c, self.ex
-        table_VD = declare(self, "embed", (c.vocab_size, c.d_model), ("vocab", "embed"), 0.02 if c.tied else 1.0)
+        table_VD = declare(
+            self, "embed", (c.vocab_size, c.d_model), ("vocab", "embed"), 0.02 if c.tied else 1.0
+        )
         x_BTD = self._embed(table_VD, tokens_BT, ctx)
         stats = []
         for i, entry in enumerate(c.first_layers):
@@ -67,22 +74,28 @@ class LM(nn.Module):
             x_BTD, s = scanned(c, ex, name="groups")(x_BTD, ctx)
             stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), s)] if s else []
         else:
-            # anew in every call: what is traced depends on the rules of the logical axes, which jit's cache does not look at
+            # anew in every call: what is traced depends on the rules of the logical axes, which
+            # jit's cache does not look at
             kept, traced_once = [], nn.jit(Group)
             for g in range(groups(c)):
                 x_BTD, s = traced_once(c, ex, name=f"group_{g}")(x_BTD, ctx)
                 kept += [s] if s else []
-            stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stack(kept))] if kept else []
+            stats += (
+                [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stack(kept))] if kept else []
+            )
         stats = jax.tree.map(lambda *a: jnp.concatenate(a), *stats) if stats else {}
         read = read or functools.partial(loss.logits, cap=c.logit_cap)
         return read(*self._head(table_VD, x_BTD)), routing.losses(c, stats) if stats else {}
 
     def _embed(self, table_VD, tokens_BT, ctx):
         c, dtype = self.c, self.ex.dtype
-        # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by the partitioner
+        # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by
+        # the partitioner
         whole_VD = nn.with_logical_constraint(table_VD, ("vocab", "act_embed")).astype(dtype)
         if c.vocab_size <= ONE_HOT_VOCAB:
-            x_BTD = einsum("btv,vd->btd", jax.nn.one_hot(tokens_BT, c.vocab_size, dtype=dtype), whole_VD)
+            x_BTD = einsum(
+                "btv,vd->btd", jax.nn.one_hot(tokens_BT, c.vocab_size, dtype=dtype), whole_VD
+            )
         else:
             x_BTD = _rows(whole_VD, tokens_BT)
         if c.embed_scale:
@@ -100,7 +113,11 @@ class LM(nn.Module):
         c = self.c
         if not c.post_norm:
             x_BTD = norms.make(c, "norm_out")(x_BTD)
-        w_VD = table_VD if c.tied else Kernel((c.d_model, c.vocab_size), ("embed", "vocab"), 0.0, name="head")().T
+        w_VD = (
+            table_VD
+            if c.tied
+            else Kernel((c.d_model, c.vocab_size), ("embed", "vocab"), 0.0, name="head")().T
+        )
         if self.ex.loss_chunk:  # gathered once, not once a chunk
             w_VD = nn.with_logical_constraint(w_VD, ("vocab", "act_embed"))
         return x_BTD, w_VD
@@ -113,10 +130,14 @@ def _variables(c: Model, ex: Execution):
 
 
 def abstract(c: Model, ex: Execution = Execution()):
-    """The parameters as a tree of abstract `model.params.Parameter`s: shapes, logical axes, initial spread. Computes nothing."""
+    """The parameters as a tree of abstract `model.params.Parameter`s: shapes, logical axes, initial
+    spread. Computes nothing.
+    """
     return _variables(c, ex)["params"]
 
 
 def buffers(c: Model, ex: Execution = Execution()):
-    """The buffers, which are no parameters, as a tree of abstract arrays; they start at zero. {} for most models."""
+    """The buffers, which are no parameters, as a tree of abstract arrays; they start at zero. {}
+    for most models.
+    """
     return _variables(c, ex).get("buffers", {})

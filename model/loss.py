@@ -1,7 +1,9 @@
-"""Next-token cross-entropy: of logits, or of what logits are made of, which never stand all at once then.
+"""Next-token cross-entropy: of logits, or of what logits are made of, which never stand all at once
+then.
 
-The head's matrix w_VD multiplies the last states x_BTD. With `ex.loss_chunk` the positions go through it so many at a time, along T and not along
-B, so that every device works on its own sequences. `mean` takes the gradient in its forward pass, while the logits of a chunk are there.
+The head's matrix w_VD multiplies the last states x_BTD. With `ex.loss_chunk` the positions go
+through it so many at a time, along T and not along B, so that every device works on its own
+sequences. `mean` takes the gradient in its forward pass, while the logits of a chunk are there.
 """
 
 import functools
@@ -21,7 +23,9 @@ def logits(x_BTD, w_VD, cap: float):
 
 
 def nll(logits_BTV, targets_BT):
-    """Negative log-likelihood of each target in nats, float32 (B, T). A masked sum, not a gather: its gradient needs no scatter."""
+    """Negative log-likelihood of each target in nats, float32 (B, T). A masked sum, not a gather:
+    its gradient needs no scatter.
+    """
     hit_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
     return jax.nn.logsumexp(logits_BTV, -1) - jnp.where(hit_BTV, logits_BTV, 0).sum(-1)
 
@@ -30,13 +34,19 @@ def each(x_BTD, w_VD, targets_BT, cap: float, ex: Execution):
     """The negative log-likelihood of every target, (B, T)."""
     if not ex.loss_chunk:
         return nll(logits(x_BTD, w_VD, cap), targets_BT)
-    parts_NBC = jax.lax.map(lambda p: nll(logits(p[0], w_VD, cap), p[1]), (_split(x_BTD, ex), _split(targets_BT, ex)))
+    parts_NBC = jax.lax.map(
+        lambda p: nll(logits(p[0], w_VD, cap), p[1]), (_split(x_BTD, ex), _split(targets_BT, ex))
+    )
     return _join(parts_NBC)
 
 
 def mean(x_BTD, w_VD, targets_BT, cap: float, ex: Execution):
     """The mean of `each`; its gradient with respect to x and w is made chunk by chunk."""
-    return _fused(x_BTD, w_VD, targets_BT, cap, ex) if ex.loss_chunk else nll(logits(x_BTD, w_VD, cap), targets_BT).mean()
+    return (
+        _fused(x_BTD, w_VD, targets_BT, cap, ex)
+        if ex.loss_chunk
+        else nll(logits(x_BTD, w_VD, cap), targets_BT).mean()
+    )
 
 
 def _split(a_BT, ex: Execution):
@@ -68,13 +78,19 @@ def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
             g_BCV *= 1 - (logits_BCV / cap) ** 2
         g_BCV = g_BCV.astype(x_BTD.dtype)
         # (D, V): XLA on CPU multiplies that way round half as fast again
-        dw_GDV += einsum("gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype)
-        loss = (most_BC1 + jnp.log(sum_BC1) - jnp.take_along_axis(logits_BCV, targets_BC[..., None], -1)).sum()
+        dw_GDV += einsum(
+            "gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype
+        )
+        loss = (
+            most_BC1 + jnp.log(sum_BC1) - jnp.take_along_axis(logits_BCV, targets_BC[..., None], -1)
+        ).sum()
         return dw_GDV, (loss, einsum("bcv,vd->bcd", g_BCV, w))
 
     zeros_GDV = jnp.zeros((ex.loss_groups, *w_VD.shape[::-1]), w_VD.dtype)
     zeros_GDV = nn.with_logical_constraint(zeros_GDV, ("batch", "act_embed", "vocab"))
-    dw_GDV, (loss, dx_NBCD) = jax.lax.scan(one, zeros_GDV, (_split(x_BTD, ex), _split(targets_BT, ex)))
+    dw_GDV, (loss, dx_NBCD) = jax.lax.scan(
+        one, zeros_GDV, (_split(x_BTD, ex), _split(targets_BT, ex))
+    )
     return loss.sum() / targets_BT.size, (_join(dx_NBCD), dw_GDV.sum(0).T)
 
 

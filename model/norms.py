@@ -20,7 +20,9 @@ class RMSNorm(nn.Module):
     def __call__(self, x_BTD):
         scale_D = declare(self, "scale", x_BTD.shape[-1:], ("act_embed",), 0.0, mean=1.0)
         x = precise(x_BTD)
-        return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D).astype(x_BTD.dtype)
+        return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D).astype(
+            x_BTD.dtype
+        )
 
 
 class LayerNorm(nn.Module):
@@ -34,7 +36,9 @@ class LayerNorm(nn.Module):
         bias_D = declare(self, "bias", x_BTD.shape[-1:], ("act_embed",), 0.0)
         x = precise(x_BTD)
         x = x - jnp.mean(x, -1, keepdims=True)
-        return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D + bias_D).astype(x_BTD.dtype)
+        return (
+            x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D + bias_D
+        ).astype(x_BTD.dtype)
 
 
 class Norm(NamedTuple):
@@ -57,5 +61,7 @@ def parameters(c: Model, width: int) -> int:
 
 
 def kept(width: int) -> int:
-    """Numbers per token that one norm over `width` keeps for the backward pass: what goes in and what comes out."""
+    """Numbers per token that one norm over `width` keeps for the backward pass: what goes in and
+    what comes out.
+    """
     return 2 * width

@@ -1,7 +1,7 @@
 """AdamW and learning-rate schedules.
 
-The learning rate of a step is computed on the host from (schedule, step) and passed into the compiled step, like weight
-decay: one compiled program serves every value.
+The learning rate of a step is computed on the host from (schedule, step) and passed into the
+compiled step, like weight decay: one compiled program serves every value.
 """
 
 import dataclasses
@@ -16,7 +16,9 @@ from model.config import choose
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), decoupled decay scaled by the learning rate."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), decoupled decay scaled by the learning
+    rate.
+    """
 
     lr: float = 1e-3  # peak
     embed_lr: float = 0.0  # peak for token embedding and learned positions; 0: same as lr
@@ -30,7 +32,9 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up over a fraction of the steps, then a decay to `final` x peak. The last update uses the last value."""
+    """Linear warm-up over a fraction of the steps, then a decay to `final` x peak. The last update
+    uses the last value.
+    """
 
     decay: str = "cosine"
     warmup: float = 0.1
@@ -38,11 +42,17 @@ class Schedule:
 
 
 # share of the way from peak to final after a fraction x of the decay
-DECAYS = {"cosine": lambda x: 0.5 * (1 - math.cos(math.pi * x)), "linear": lambda x: x, "constant": lambda x: 0.0}
+DECAYS = {
+    "cosine": lambda x: 0.5 * (1 - math.cos(math.pi * x)),
+    "linear": lambda x: x,
+    "constant": lambda x: 0.0,
+}
 
 
 def factor(s: Schedule, step: int, steps: int) -> float:
-    """Multiplier of the peak learning rate at 0-based `step` of `steps`: positive from the first update on."""
+    """Multiplier of the peak learning rate at 0-based `step` of `steps`: positive from the first
+    update on.
+    """
     warm = max(1, round(s.warmup * steps)) if s.warmup else 0
     if step < warm:
         return (step + 1) / warm
@@ -57,7 +67,10 @@ def check(o: Optimizer, s: Schedule) -> None:
     if not (o.lr > 0 and math.isfinite(o.lr)):
         raise ValueError(f"optimizer.lr={o.lr} must be a positive number")
     if o.embed_lr < 0 or o.weight_decay < 0 or o.clip <= 0:
-        raise ValueError("optimizer.embed_lr and optimizer.weight_decay cannot be negative, optimizer.clip must be positive")
+        raise ValueError(
+            "optimizer.embed_lr and optimizer.weight_decay cannot be negative, optimizer.clip must"
+            " be positive"
+        )
     if not (0 <= o.b1 < 1 and 0 <= o.b2 < 1):
         raise ValueError("optimizer.b1 and optimizer.b2 must lie in [0, 1)")
     if not (0 <= s.warmup < 1 and 0 <= s.final <= 1):
@@ -65,7 +78,9 @@ def check(o: Optimizer, s: Schedule) -> None:
 
 
 def _clip(most: float) -> optax.GradientTransformation:
-    """optax.clip_by_global_norm as one product, which XLA on CPU makes where moments are; its division is a pass over all gradients."""
+    """optax.clip_by_global_norm as one product, which XLA on CPU makes where moments are; its
+    division is a pass over all gradients.
+    """
 
     def clipped(grads, _):
         norm = optax.tree.norm(grads)
@@ -86,7 +101,9 @@ def apply(o: Optimizer, params, updates, lr, embed_lr, weight_decay):
     def one(path, p, u):
         names = {k.key for k in path}
         rate = embed_lr if names & {"embed", "positions"} else lr
-        spared = o.decay == "matrices" and any(n in ("scale", "embed", "positions") or n.endswith("bias") for n in names)
+        spared = o.decay == "matrices" and any(
+            n in ("scale", "embed", "positions") or n.endswith("bias") for n in names
+        )
         decay = 0.0 if spared else weight_decay
         return p - rate * (u + decay * p)
 
@@ -94,5 +111,7 @@ def apply(o: Optimizer, params, updates, lr, embed_lr, weight_decay):
 
 
 def state_bytes(parameters: int) -> int:
-    """Bytes of the optimizer state for so many parameters: two moments in float32 and one int32 that counts updates."""
+    """Bytes of the optimizer state for so many parameters: two moments in float32 and one int32
+    that counts updates.
+    """
     return 2 * 4 * parameters + 4

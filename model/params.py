@@ -1,8 +1,9 @@
 """Parameters: declared once with their logical axes and their initial spread, born on the host.
 
-A jitted random init costs one to two seconds of compilation per shape on CPU, and its draws depend on the tree's layout.
-Here every leaf is drawn by numpy from a counter-based generator keyed by (seed, name of the leaf, repetition of the layer
-pattern): the same values whether layers are scanned or unrolled, on any mesh, in any process.
+A jitted random init costs one to two seconds of compilation per shape on CPU, and its draws depend
+on the tree's layout. Here every leaf is drawn by numpy from a counter-based generator keyed by
+(seed, name of the leaf, repetition of the layer pattern): the same values whether layers are
+scanned or unrolled, on any mesh, in any process.
 """
 
 import functools
@@ -24,10 +25,14 @@ class Parameter(nn.LogicallyPartitioned):
 
 
 def declare(module: nn.Module, name: str, shape, axes, std: float, mean: float = 0.0):
-    """Declares parameter `name` of `shape` with logical `axes`, drawn from N(mean, std^2). Returns the float32 array."""
+    """Declares parameter `name` of `shape` with logical `axes`, drawn from N(mean, std^2). Returns
+    the float32 array.
+    """
 
     def init(key, shape):
-        return Parameter(mean + std * jax.random.normal(key, shape, jnp.float32), tuple(axes), mean=mean, std=std)
+        return Parameter(
+            mean + std * jax.random.normal(key, shape, jnp.float32), tuple(axes), mean=mean, std=std
+        )
 
     return module.param(name, init, tuple(shape))
 
@@ -38,7 +43,9 @@ def precise(x):
 
 
 def precision(*operands):
-    """That of a product: float32 is multiplied in float32 everywhere, where GPUs would take TF32 of it and TPUs bfloat16."""
+    """That of a product: float32 is multiplied in float32 everywhere, where GPUs would take TF32 of
+    it and TPUs bfloat16.
+    """
     return jax.lax.Precision.HIGHEST if all(a.dtype == jnp.float32 for a in operands) else None
 
 
@@ -48,17 +55,21 @@ def einsum(eq: str, *operands, **more):
 
 
 def settled(a):
-    """`a`, as one array before anything is made of it. XLA on CPU fuses sums and transposes into whoever reads them, once for every reader, and
-    barriers are gone by then. A conditional it does not look through; the other branch is for numbers that are lost already."""
+    """`a`, as one array before anything is made of it. XLA on CPU fuses sums and transposes into
+    whoever reads them, once for every reader, and barriers are gone by then. A conditional it does
+    not look through; the other branch is for numbers that are lost already.
+    """
     first = a[(0,) * a.ndim]
     return jax.lax.cond(first == first, lambda a: a, lambda a: a + jnp.nan, a)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(eq: str, x, w):
-    """``einsum(eq, x, w)`` whose gradient with respect to `w` multiplies the narrower of x and the result's gradient, transposed, by the wider
-    one. XLA on CPU makes that transposed copy in any case, and has its fast matmul for this order alone: as jax transposes an einsum, the
-    weights' gradients of an MLP take 1.7 times as long (LOG.md, 2026-11-25)."""
+    """``einsum(eq, x, w)`` whose gradient with respect to `w` multiplies the narrower of x and the
+    result's gradient, transposed, by the wider one. XLA on CPU makes that transposed copy in any
+    case, and has its fast matmul for this order alone: as jax transposes an einsum, the weights'
+    gradients of an MLP take 1.7 times as long (LOG.md, 2026-11-25).
+    """
     return einsum(eq, x, w)
 
 
@@ -72,8 +83,11 @@ def _product_bwd(eq, held, g):
     dx = einsum(f"{of_y},{of_w}->{of_x}", g, w)
     if x.size <= g.size:
         return dx, einsum(f"{of_x},{of_y}->{of_w}", x, g)
-    turned = "".join(sorted(of_w, key=lambda letter: (letter not in of_x or letter not in of_y, letter in of_x)))  # a batch's letters first
-    # the barrier keeps XLA from folding the transpose into the matmul, which would turn the operands round again
+    turned = "".join(
+        sorted(of_w, key=lambda letter: (letter not in of_x or letter not in of_y, letter in of_x))
+    )  # a batch's letters first
+    # the barrier keeps XLA from folding the transpose into the matmul, which would turn the
+    # operands round again
     dw = jax.lax.optimization_barrier(einsum(f"{of_y},{of_x}->{turned}", g, x))
     return dx, jnp.einsum(f"{turned}->{of_w}", dw)
 
@@ -82,8 +96,9 @@ product.defvjp(_product_fwd, _product_bwd)
 
 
 def at_use(tree: dict, dtype: str) -> dict:
-    """The parameters as the model multiplies by them, for whoever calls it many times: in `dtype`, but norms and the router, which stay as they
-    are. The model's results do not change."""
+    """The parameters as the model multiplies by them, for whoever calls it many times: in `dtype`,
+    but norms and the router, which stay as they are. The model's results do not change.
+    """
 
     def one(path, a):
         kept = any(str(p.key) == "router" or str(p.key).startswith("norm") for p in path)
@@ -93,8 +108,9 @@ def at_use(tree: dict, dtype: str) -> dict:
 
 
 class Einsum(nn.Module):
-    """``einsum(eq, x, kernel)`` with its own kernel; `fan_in` sets the initial spread gain / sqrt(fan_in). A bias, where asked for,
-    is added over the kernel's axes that the result keeps."""
+    """``einsum(eq, x, kernel)`` with its own kernel; `fan_in` sets the initial spread gain /
+    sqrt(fan_in). A bias, where asked for, is added over the kernel's axes that the result keeps.
+    """
 
     eq: str
     shape: tuple
@@ -133,24 +149,36 @@ def is_parameter(x):
 
 
 def draws(path, box, seed: int):
-    """Yields (None, the leaf) or, for a leaf of scanned layers, (layer, its slice) one after the other, as float32 numpy arrays."""
+    """Yields (None, the leaf) or, for a leaf of scanned layers, (layer, its slice) one after the
+    other, as float32 numpy arrays.
+    """
     parts = [str(p.key) for p in path if hasattr(p, "key")]
     shape, scanned = box.value.shape, parts[0] == "groups"
     first = 0
     if parts[0].startswith("group_"):
         first = int(parts[0].removeprefix("group_"))
-    name = zlib.crc32("/".join(["group", *parts[1:]] if scanned or parts[0].startswith("group_") else parts).encode())
+    name = zlib.crc32(
+        "/".join(
+            ["group", *parts[1:]] if scanned or parts[0].startswith("group_") else parts
+        ).encode()
+    )
     for i in range(shape[0] if scanned else 1):
         if box.std:
-            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, name, first + i])))
-            drawn = box.mean + np.float32(box.std) * rng.standard_normal(shape[1:] if scanned else shape, np.float32)
+            rng = np.random.Generator(
+                np.random.Philox(np.random.SeedSequence([seed, name, first + i]))
+            )
+            drawn = box.mean + np.float32(box.std) * rng.standard_normal(
+                shape[1:] if scanned else shape, np.float32
+            )
         else:
             drawn = np.full(shape[1:] if scanned else shape, box.mean, np.float32)
         yield (i if scanned else None), drawn
 
 
 def initial(boxed, seed: int):
-    """Initial values of a tree of abstract `Parameter`s (from ``jax.eval_shape(module.init, ...)``), as numpy arrays."""
+    """Initial values of a tree of abstract `Parameter`s (from ``jax.eval_shape(module.init,
+    ...)``), as numpy arrays.
+    """
 
     def leaf(path, box):
         drawn = list(draws(path, box, seed))
@@ -160,7 +188,9 @@ def initial(boxed, seed: int):
 
 
 def unrolled(tree: dict) -> dict:
-    """A tree of scanned layers (`groups`, with a leading axis) as one of unrolled layers (`group_0`, ...); others as they are."""
+    """A tree of scanned layers (`groups`, with a leading axis) as one of unrolled layers
+    (`group_0`, ...); others as they are.
+    """
     if "groups" not in tree:
         return tree
     count = jax.tree.leaves(tree["groups"])[0].shape[0]
@@ -170,7 +200,9 @@ def unrolled(tree: dict) -> dict:
 
 def scanned(tree: dict) -> dict:
     """The inverse of `unrolled`."""
-    names = sorted((k for k in tree if k.startswith("group_")), key=lambda k: int(k.removeprefix("group_")))
+    names = sorted(
+        (k for k in tree if k.startswith("group_")), key=lambda k: int(k.removeprefix("group_"))
+    )
     if not names:
         return tree
     groups = jax.tree.map(lambda *a: np.stack(a), *(tree[k] for k in names))

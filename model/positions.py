@@ -1,8 +1,9 @@
 """Positions: one table, one signature, interchangeable by the field `positions`.
 
-An entry says what is added to the embeddings (`embed(module, c, at) -> _TD, _BTD or None`), how queries and keys are turned
-(`rotate(x_BTHK, c, at) -> x_BTHK`), what is added to the scores (`bias(c, at, keys) -> _HTJ, _BHTJ or None`), and how many parameters
-it owns. `at` and `keys` are whole positions, (T,) or (B, T); numpy's where they are known before the program runs.
+An entry says what is added to the embeddings (`embed(module, c, at) -> _TD, _BTD or None`), how
+queries and keys are turned (`rotate(x_BTHK, c, at) -> x_BTHK`), what is added to the scores
+(`bias(c, at, keys) -> _HTJ, _BHTJ or None`), and how many parameters it owns. `at` and `keys` are
+whole positions, (T,) or (B, T); numpy's where they are known before the program runs.
 """
 
 from collections.abc import Callable
@@ -28,8 +29,10 @@ def _space(at):
 
 
 def _sinusoid(module, c, at):
-    """sin | cos halves; wavelengths from 2 pi to 10,000 x 2 pi in a geometric progression, as the text of Vaswani et al. 2017 (arXiv
-    1706.03762, section 3.5) has it and as tensor2tensor, fairseq and XGLM compute it (exponent i / (D/2 - 1))."""
+    """sin | cos halves; wavelengths from 2 pi to 10,000 x 2 pi in a geometric progression, as the
+    text of Vaswani et al. 2017 (arXiv 1706.03762, section 3.5) has it and as tensor2tensor, fairseq
+    and XGLM compute it (exponent i / (D/2 - 1)).
+    """
     half = c.d_model // 2
     angle = (at + c.position_offset)[..., None] * 10_000.0 ** (-np.arange(half) / max(1, half - 1))
     xp = _space(at)
@@ -37,15 +40,19 @@ def _sinusoid(module, c, at):
 
 
 def _learned(module, c, at):
-    table_TD = declare(module, "positions", (c.seq_len + c.position_offset, c.d_model), ("seq", "act_embed"), 0.02)  # GPT-2
+    table_TD = declare(
+        module, "positions", (c.seq_len + c.position_offset, c.d_model), ("seq", "act_embed"), 0.02
+    )  # GPT-2
     if isinstance(at, np.ndarray):
         return table_TD[c.position_offset : c.position_offset + at.size]
     return table_TD[jnp.clip(at + c.position_offset, 0, table_TD.shape[0] - 1)]
 
 
 def rope(x_BTHK, c: Model, at):
-    """Rotates pairs of the first rope_fraction of K by t * theta^(-2i/K) (Su et al. 2021, arXiv 2104.09864, eq 34). The pairs are
-    (i, i + K/2), or (2i, 2i + 1) if interleaved; the order of the output is that of the input."""
+    """Rotates pairs of the first rope_fraction of K by t * theta^(-2i/K) (Su et al. 2021, arXiv
+    2104.09864, eq 34). The pairs are (i, i + K/2), or (2i, 2i + 1) if interleaved; the order of the
+    output is that of the input.
+    """
     half = rotated_pairs(c, x_BTHK.shape[-1])
     angle = at[..., None, None] * c.rope_theta ** (-np.arange(half) / half)
     xp = _space(at)
@@ -66,8 +73,10 @@ def rotated_pairs(c: Model, width: int) -> int:
 
 
 def slopes(n_heads: int) -> np.ndarray:
-    """ALiBi's slope of each head: 2^(-8h/H) for a power of two, else those of the power below and every other one of the next
-    (Press et al. 2022, arXiv 2108.12409, section 3 and appendix; as in BLOOM)."""
+    """ALiBi's slope of each head: 2^(-8h/H) for a power of two, else those of the power below and
+    every other one of the next (Press et al. 2022, arXiv 2108.12409, section 3 and appendix; as in
+    BLOOM).
+    """
     below = 2 ** (n_heads.bit_length() - 1)
     whole = 2.0 ** (-8 * np.arange(1, below + 1) / below)
     between = 2.0 ** (-4 * np.arange(1, 2 * (n_heads - below), 2) / below)
@@ -90,7 +99,9 @@ def _same(x_BTHK, c, at):
 POSITIONS = {
     "none": Position(_nothing, _same, _nothing, lambda c: 0),
     "sinusoidal": Position(_sinusoid, _same, _nothing, lambda c: 0),
-    "learned": Position(_learned, _same, _nothing, lambda c: (c.seq_len + c.position_offset) * c.d_model),
+    "learned": Position(
+        _learned, _same, _nothing, lambda c: (c.seq_len + c.position_offset) * c.d_model
+    ),
     "rope": Position(_nothing, rope, _nothing, lambda c: 0),
     "alibi": Position(_nothing, _same, _alibi, lambda c: 0),
 }
@@ -102,7 +113,11 @@ def check(c: Model) -> None:
         raise ValueError(f"sinusoidal positions need an even d_model, not {c.d_model}")
     if c.position_offset and c.positions not in ("sinusoidal", "learned"):
         raise ValueError(
-            f"model.position_offset={c.position_offset} is read by sinusoidal and learned positions alone, not by {c.positions}"
+            f"model.position_offset={c.position_offset} is read by sinusoidal and learned positions"
+            f" alone, not by {c.positions}"
         )
     if not 0 < c.rope_fraction <= 1 or c.rope_theta <= 0:
-        raise ValueError(f"model.rope_fraction={c.rope_fraction} must lie in (0, 1], model.rope_theta={c.rope_theta} above 0")
+        raise ValueError(
+            f"model.rope_fraction={c.rope_fraction} must lie in (0, 1],"
+            f" model.rope_theta={c.rope_theta} above 0"
+        )

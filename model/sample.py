@@ -1,6 +1,8 @@
-"""Generation: prefill and decode are the model's own call with a cache (model/context.py); decoding never drops an assignment.
+"""Generation: prefill and decode are the model's own call with a cache (model/context.py); decoding
+never drops an assignment.
 
-Rows of unequal length are padded on the left: a row's first `pad_B` tokens stand at negative positions, which nothing sees.
+Rows of unequal length are padded on the left: a row's first `pad_B` tokens stand at negative
+positions, which nothing sees.
 """
 
 from typing import NamedTuple
@@ -13,8 +15,10 @@ from model.lm import LM
 
 
 class Sampling(NamedTuple):
-    """How the next token is drawn. temperature 0: the most probable one. top_k 0 and top_p 1 leave all tokens in; with top_p the
-    smallest set of most probable tokens that holds that probability stays (Holtzman et al. 2020, arXiv 1904.09751)."""
+    """How the next token is drawn. temperature 0: the most probable one. top_k 0 and top_p 1 leave
+    all tokens in; with top_p the smallest set of most probable tokens that holds that probability
+    stays (Holtzman et al. 2020, arXiv 1904.09751).
+    """
 
     temperature: float = 1.0
     top_k: int = 0
@@ -44,7 +48,9 @@ def _call(lm: LM, variables, tokens_BT, pad_B, slots: int, slot, cache):
     slots_J = jnp.arange(slots)
     keys_BJ = jnp.where(slots_J < slot + tokens_BT.shape[1], slots_J - pad_B[:, None], -1)
     held = {**variables, "cache": cache} if cache else variables
-    (logits_BTV, _), kept = lm.apply(held, tokens_BT, context.Context(at_BT, keys_BJ, slot), mutable=["cache"])
+    (logits_BTV, _), kept = lm.apply(
+        held, tokens_BT, context.Context(at_BT, keys_BJ, slot), mutable=["cache"]
+    )
     return logits_BTV, kept["cache"]
 
 
@@ -58,8 +64,12 @@ def decode(lm: LM, variables, tokens_B1, pad_B, slots: int, slot, cache):
     return _call(lm, variables, tokens_B1, pad_B, slots, slot, cache)
 
 
-def extend(lm: LM, variables, first_B, pad_B, slots: int, slot, cache, key, count: int, how: Sampling):
-    """`count` tokens (B, count) from `first_B` on, which is the first of them and goes into slot `slot`."""
+def extend(
+    lm: LM, variables, first_B, pad_B, slots: int, slot, cache, key, count: int, how: Sampling
+):
+    """`count` tokens (B, count) from `first_B` on, which is the first of them and goes into slot
+    `slot`.
+    """
 
     def one(carry, i):
         token_B, cache = carry

@@ -14,7 +14,9 @@ from model.mlps import moe, routing
 
 
 class State(NamedTuple):
-    """Everything that training changes. The step is counted on the host: it addresses the data and the schedule."""
+    """Everything that training changes. The step is counted on the host: it addresses the data and
+    the schedule.
+    """
 
     params: Any
     opt: Any
@@ -32,7 +34,9 @@ def _against(lm: LM, of, tokens_BT1):
 
 
 def gradients(lm: LM, state: State, tokens_BT1, share: float = 1.0, sums=None):
-    """(gradients of the loss times `share`, added to `sums` where given, (metrics, loads of the experts by layer))."""
+    """(gradients of the loss times `share`, added to `sums` where given, (metrics, loads of the
+    experts by layer)).
+    """
     own = moe.summed(lm.ex, sums) if sums else {}
 
     def objective(params):
@@ -46,49 +50,66 @@ def gradients(lm: LM, state: State, tokens_BT1, share: float = 1.0, sums=None):
     if sums is None:
         return grads, seen
     done, before = (traverse_util.flatten_dict(tree) for tree in (own, sums))
-    added = {path: g if path in done else before[path] + g for path, g in traverse_util.flatten_dict(grads).items()}
+    added = {
+        path: g if path in done else before[path] + g
+        for path, g in traverse_util.flatten_dict(grads).items()
+    }
     return traverse_util.unflatten_dict(added), seen
 
 
 def accumulated(lm: LM, state: State, tokens_BT1):
-    """`gradients` as means over `lm.ex.accumulate` micro-batches of equal size. Routing groups stay whole, so neither loss, drops nor
-    balance change."""
+    """`gradients` as means over `lm.ex.accumulate` micro-batches of equal size. Routing groups stay
+    whole, so neither loss, drops nor balance change.
+    """
     parts, group = lm.ex.accumulate, lm.c.routing_group if lm.c.moe_layers else 1
     if parts == 1:
         return gradients(lm, state, tokens_BT1)
-    # a micro-batch takes every parts-th routing group, so that each device keeps the sequences it has
+    # a micro-batch takes every parts-th routing group, so that each device keeps the sequences it
+    # has
     split = tokens_BT1.reshape(-1, parts, group, tokens_BT1.shape[1]).swapaxes(0, 1)
     tokens_ABT1 = split.reshape(parts, -1, tokens_BT1.shape[1])
 
     def add(so_far, tokens_BT1):
         sums, seen = so_far
-        # without the barrier XLA gathers all sharded weights once, before the loop, and keeps them whole
+        # without the barrier XLA gathers all sharded weights once, before the loop, and keeps them
+        # whole
         held, tokens_BT1 = jax.lax.optimization_barrier((state, tokens_BT1))
-        sums, new = gradients(lm, held, tokens_BT1, 1 / parts, sums)  # a share, so that no pass over all gradients divides them
+        sums, new = gradients(
+            lm, held, tokens_BT1, 1 / parts, sums
+        )  # a share, so that no pass over all gradients divides them
         return (sums, jax.tree.map(jnp.add, seen, new)), None
 
     shapes = jax.eval_shape(lambda s, t: gradients(lm, s, t), state, tokens_ABT1[0])
-    (grads, seen), _ = jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), tokens_ABT1)
+    (grads, seen), _ = jax.lax.scan(
+        add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), tokens_ABT1
+    )
     return grads, jax.tree.map(lambda a: a / parts, seen)
 
 
 def _rebalanced(lm: LM, biases, load):
-    """Selection biases one step of `bias_rate` towards equal load (Wang et al. 2024, arXiv 2408.15664, algorithm 1)."""
-    return jax.tree.map(lambda b, n: b + lm.c.bias_rate * jnp.sign(n.mean(-1, keepdims=True) - n), biases, load)
+    """Selection biases one step of `bias_rate` towards equal load (Wang et al. 2024, arXiv
+    2408.15664, algorithm 1).
+    """
+    return jax.tree.map(
+        lambda b, n: b + lm.c.bias_rate * jnp.sign(n.mean(-1, keepdims=True) - n), biases, load
+    )
 
 
 def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyper):
     """One AdamW update on B sequences of T+1 tokens.
 
-    hyper: scalars lr, embed_lr, weight_decay of this step. Returns (state, metrics); `loss` is the cross-entropy alone in
-    nats per token, before the update; MoE statistics hold one value per MoE layer. Where the loss or the gradient is not
-    finite the batch is consumed and the state stays as it was: `skipped` is 1.
+    hyper: scalars lr, embed_lr, weight_decay of this step. Returns (state, metrics); `loss` is the
+    cross-entropy alone in nats per token, before the update; MoE statistics hold one value per MoE
+    layer. Where the loss or the gradient is not finite the batch is consumed and the state stays as
+    it was: `skipped` is 1.
     """
 
     grads, (metrics, load) = accumulated(lm, state, tokens_BT1)
     metrics = routing.summary(lm.c, metrics)
     updates, opt = optim.transform(optimizer).update(grads, state.opt)
-    params = optim.apply(optimizer, state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"])
+    params = optim.apply(
+        optimizer, state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"]
+    )
     moved = _rebalanced(lm, state.buffers, load) if state.buffers else state.buffers
     norm = optax.tree.norm(grads)
     ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
@@ -97,8 +118,12 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
 
 
 def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, hyper_K, count):
-    """The first `count` of K updates in one dispatch; K is static, `count` is not. Metrics have a leading axis K, zero past count."""
-    one = jax.jit(functools.partial(train_step, lm, optimizer), inline=True)  # traced once, for the shapes and for the loop
+    """The first `count` of K updates in one dispatch; K is static, `count` is not. Metrics have a
+    leading axis K, zero past count.
+    """
+    one = jax.jit(
+        functools.partial(train_step, lm, optimizer), inline=True
+    )  # traced once, for the shapes and for the loop
     shapes = jax.eval_shape(one, state, tokens_KBT1[0], jax.tree.map(lambda a: a[0], hyper_K))[1]
     empty = jax.tree.map(lambda a: jnp.zeros((tokens_KBT1.shape[0], *a.shape), a.dtype), shapes)
 

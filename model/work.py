@@ -1,4 +1,6 @@
-"""What an implementation of a part states of itself, beside the counts of the part that no implementation changes."""
+"""What an implementation of a part states of itself, beside the counts of the part that no
+implementation changes.
+"""
 
 from typing import NamedTuple
 
@@ -6,11 +8,13 @@ from model.config import Execution
 
 
 class Work(NamedTuple):
-    """On one batch. Matmul FLOPs that it executes (a multiply and an add are 2; weighted sums over experts among them):
+    """On one batch. Matmul FLOPs that it executes (a multiply and an add are 2; weighted sums over
+    experts among them):
 
     forward    padding and masked pairs included
     backward   two matmuls for each of the forward, and what an implementation adds
-    again      of the forward, what a rematerialised layer computes a second time: what its gradients are made of, so without the
+    again      of the forward, what a rematerialised layer computes a second time: what its
+               gradients are made of, so without the
                matmul that ends the layer, whose result is only added to the residual stream
 
     Bytes of activations, as XLA holds them (docs/counting.md):

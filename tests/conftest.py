@@ -1,17 +1,22 @@
-"""8 simulated devices, and a persistent compilation cache: the second run of the suite compiles nothing.
+"""8 simulated devices, and a persistent compilation cache: the second run of the suite compiles
+nothing.
 
-XLA does not optimise here, which halves the time; tests that start processes of their own run them as a user would."""
+XLA does not optimise here, which halves the time; tests that start processes of their own run them
+as a user would.
+"""
 
 import os
 
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-if FLAGS not in os.environ.get("XLA_FLAGS", ""):  # pytest-xdist's workers inherit what its driver has set
+if FLAGS not in os.environ.get(
+    "XLA_FLAGS", ""
+):  # pytest-xdist's workers inherit what its driver has set
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.environ.setdefault("ISOFLOP_CACHE", os.path.join(ROOT, ".cache"))
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["ISOFLOP_CACHE"], "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,4 +1,5 @@
-"""A Slurm of one node for tests: munged, slurmctld and slurmd on loopback, as root, without systemd or cgroups. Up in about a second.
+"""A Slurm of one node for tests: munged, slurmctld and slurmd on loopback, as root, without systemd
+or cgroups. Up in about a second.
 
 apt-get install -y --no-install-recommends slurm-wlm munge
 """
@@ -49,7 +50,10 @@ def missing() -> str | None:
         if not shutil.which(c) and not os.path.exists(f"/usr/sbin/{c}")
     ]
     if gone:
-        return f"{', '.join(gone)} not installed: apt-get install --no-install-recommends slurm-wlm munge"
+        return (
+            f"{', '.join(gone)} not installed: apt-get install --no-install-recommends slurm-wlm"
+            " munge"
+        )
     return None if os.geteuid() == 0 else "a one-node Slurm is started by root"
 
 
@@ -91,7 +95,13 @@ def cluster(folder):
         (folder / name).mkdir(parents=True)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
     # one core is too few for two jobs at once: Slurm only counts them
-    text = CONF.format(folder=folder, port=_free_port(), port2=_free_port(), cpus=os.cpu_count(), memory=max(512, pages - 512))
+    text = CONF.format(
+        folder=folder,
+        port=_free_port(),
+        port2=_free_port(),
+        cpus=os.cpu_count(),
+        memory=max(512, pages - 512),
+    )
     (folder / "slurm.conf").write_text(text)
     started, before = not _munged(), os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
@@ -101,7 +111,12 @@ def cluster(folder):
         assert _until(_munged), "munged does not come up"
         subprocess.run(["/usr/sbin/slurmctld"], check=True)
         subprocess.run(["/usr/sbin/slurmd", "-N", "localhost"], check=True)
-        idle = lambda: "idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, check=False).stdout
+        idle = lambda: (
+            "idle"
+            in subprocess.run(
+                ["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, check=False
+            ).stdout
+        )
         assert _until(idle), (folder / "slurmctld.log").read_text()[-2000:]
         yield
     finally:

@@ -1,4 +1,6 @@
-"""isoflop bench: the contenders compute the same function, every part runs end to end, and names what is missing."""
+"""isoflop bench: the contenders compute the same function, every part runs end to end, and names
+what is missing.
+"""
 
 import json
 import os
@@ -26,7 +28,10 @@ def test_train(capsys):
     found = bench(capsys, "train", "--contender=isoflop")["isoflop"]
     (stretch,) = found["rounds"]
     assert stretch["tokens"] >= 2 * 2 * 16 and stretch["wall_s"] > 0 and stretch["cpu_s"] > 0
-    assert found["tokens_per_s"] == stretch["tokens"] / stretch["wall_s"] and found["peak_bytes"] > 2**26
+    assert (
+        found["tokens_per_s"] == stretch["tokens"] / stretch["wall_s"]
+        and found["peak_bytes"] > 2**26
+    )
 
 
 def test_data(capsys):
@@ -38,11 +43,21 @@ def test_data(capsys):
 def test_growth(capsys, tmp_path):
     assert growth.main(["--rounds=1", "--scale=toy", f"--plot={tmp_path / 'g.png'}"]) == 0
     rows = json.loads(capsys.readouterr().out)["growth"]
-    assert {k: len(v) for k, v in rows.items()} == {"tokens": 2, "depth": 2, "width": 2, "context": 2}
-    assert all(r["gflop_per_cpu_s"] > 0 for v in rows.values() for r in v) and (tmp_path / "g.png").stat().st_size > 1000
+    assert {k: len(v) for k, v in rows.items()} == {
+        "tokens": 2,
+        "depth": 2,
+        "width": 2,
+        "context": 2,
+    }
+    assert (
+        all(r["gflop_per_cpu_s"] > 0 for v in rows.values() for r in v)
+        and (tmp_path / "g.png").stat().st_size > 1000
+    )
 
 
-@pytest.mark.parametrize("flag,words", [("--rounds=0", "at least 1"), ("--plot=/no/such/g.png", "no such folder")])
+@pytest.mark.parametrize(
+    "flag,words", [("--rounds=0", "at least 1"), ("--plot=/no/such/g.png", "no such folder")]
+)
 def test_growth_says_bad_input_first(flag, words, capsys, monkeypatch):
     monkeypatch.setattr(growth, "measure", None)
     with pytest.raises(SystemExit, match="2"):
@@ -53,7 +68,11 @@ def test_growth_says_bad_input_first(flag, words, capsys, monkeypatch):
 @pytest.mark.slow
 def test_startup(capsys):
     found = bench(capsys, "startup")
-    assert found["again"]["first_step_s"] < found["cached"]["first_step_s"] < found["cold"]["first_step_s"]
+    assert (
+        found["again"]["first_step_s"]
+        < found["cached"]["first_step_s"]
+        < found["cold"]["first_step_s"]
+    )
 
 
 @pytest.mark.slow
@@ -62,7 +81,13 @@ def test_decode(capsys):
     assert found["isoflop_llama"]["prefill"][0] > 0
 
 
-@pytest.mark.parametrize("part", [pytest.param(p, marks=pytest.mark.slow) if p in ("dense", "moe", "members") else p for p in gpu.PARTS])
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(p, marks=pytest.mark.slow) if p in ("dense", "moe", "members") else p
+        for p in gpu.PARTS
+    ],
+)
 def test_gpu_parts_run_on_a_cpu(part, capsys):
     assert gpu.main([f"--part={part}", "--scale=toy"]) == 0
     first, *figures, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -102,16 +127,27 @@ def _losses(name, folder, steps):
     argv, _ = training.command(name, "toy", ["--set", *SETTINGS][1:], str(folder), steps)
     with open(argv[-1]) as f:
         spec = json.load(f)
-    run, where = config.from_dict(config.Run, spec["run"]), config.from_dict(config.Where, spec["where"])
+    run, where = (
+        config.from_dict(config.Run, spec["run"]),
+        config.from_dict(config.Where, spec["where"]),
+    )
     from launch.huggingface import folder as hf
 
     run = config.override(run, "init", hf.fingerprint(where.init_from))
     train.train(run, where, str(folder / "run"))
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     return [line["loss"] for line in lines]
 
 
-SETTINGS = ["horizon.steps=20", "where.log_every=1", "where.tensorboard=false", "model.n_layers=2", "model.d_model=32"]
+SETTINGS = [
+    "horizon.steps=20",
+    "where.log_every=1",
+    "where.tensorboard=false",
+    "model.n_layers=2",
+    "model.d_model=32",
+]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +162,9 @@ def test_the_same_function(ours, theirs, tmp_path):
     """From the same weights and batches the losses agree to 1e-3 for 20 updates (extra `bench`)."""
     pytest.importorskip("torch"), pytest.importorskip("transformers")
     argv, _ = training.command(theirs, "toy", SETTINGS, str(tmp_path), 1)
-    done = subprocess.run([sys.executable, *argv, "--losses=20"], capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, *argv, "--losses=20"], capture_output=True, text=True, env=os.environ
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     want, got = json.loads(done.stdout.splitlines()[-1])["losses"], _losses(ours, tmp_path, 20)
     print(f"{ours} {got[-1]:.6f}, {theirs} {want[-1]:.6f}")

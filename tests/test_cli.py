@@ -1,4 +1,6 @@
-"""The verbs as a person types them, mistakes included: one line on stderr, status 2, nothing written."""
+"""The verbs as a person types them, mistakes included: one line on stderr, status 2, nothing
+written.
+"""
 
 import json
 import os
@@ -27,42 +29,119 @@ BAD = [
     (["train", "--config=quickstart", "--workdir={new}"], "use isoflop sweep"),
     (["sweep", "--config=tiny_moe", "--workdir={new}"], "use isoflop train"),
     (["train", "--config=nofile.py", "--workdir={new}"], "is not a file"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=model.d_modle=8"], "did you mean model.d_model"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=model.d_model=eight"], "cannot read it as int"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=model.n_heads=5"], "does not divide"),
-    (["train", "--config=tiny_moe", "--workdir={new}", "--set=model.top_k=9"], "cannot choose more experts"),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=model.d_modle=8"],
+        "did you mean model.d_model",
+    ),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=model.d_model=eight"],
+        "cannot read it as int",
+    ),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=model.n_heads=5"],
+        "does not divide",
+    ),
+    (
+        ["train", "--config=tiny_moe", "--workdir={new}", "--set=model.top_k=9"],
+        "cannot choose more experts",
+    ),
     (
         ["train", "--config=tiny_dense", "--workdir={new}", "--mesh=data=4"],
         "batch=2 is not a multiple of data x fsdp x expert of the mesh = 4: try batch=4",
     ),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=where.accumulate=0"], "at least 1 micro-batch"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=where.steps_per_dispatch=1000000000"], "is more than 1000"),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=where.accumulate=0"],
+        "at least 1 micro-batch",
+    ),
+    (
+        [
+            "train",
+            "--config=tiny_dense",
+            "--workdir={new}",
+            "--set=where.steps_per_dispatch=1000000000",
+        ],
+        "is more than 1000",
+    ),
     (
         ["train", "--config=tiny_dense", "--workdir={new}", "--set=where.accumulate=3"],
         "not a multiple of where.accumulate = 3: try batch=3",
     ),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--mesh=data=16"], "needs 16 devices, here are 8"),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--mesh=data=16"],
+        "needs 16 devices, here are 8",
+    ),
     (["train", "--config=tiny_dense", "--workdir={new}", "--processes=2"], "need --coordinator"),
-    (["count", "--config=tiny_moe", "--mesh=expert=3", "--set=batch=3", "--compile"], "does not divide"),
+    (
+        ["count", "--config=tiny_moe", "--mesh=expert=3", "--set=batch=3", "--compile"],
+        "does not divide",
+    ),
     (["count", "--config=tiny_moe", "--topology=v5e:4x4"], "give --compile"),
-    (["count", "--config=tiny_dense", "--mesh=expert=2", "--set=batch=2", "--compile"], "has no experts"),
+    (
+        ["count", "--config=tiny_dense", "--mesh=expert=2", "--set=batch=2", "--compile"],
+        "has no experts",
+    ),
     (["train", "--config=tiny_dense", "--workdir={new}", "--mesh=data=16"], "needs 16 devices"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--mesh=rows=4"], "axes are data, fsdp, tensor, expert"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=data.source=text", "--set=data.path=/none/*.txt"], "matches no file"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=data.source=text", "--set=data.path={empty}"], "is empty"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=model.vocab_size=100"], "set model.vocab_size=256"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=where.moe=blocks"], "choose from auto"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=schedule.decay=cosin"], "did you mean 'cosine'"),
-    (["train", "--config=tiny_dense", "--workdir={new}", "--set=horizon.steps=0"], "exactly one of"),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--mesh=rows=4"],
+        "axes are data, fsdp, tensor, expert",
+    ),
+    (
+        [
+            "train",
+            "--config=tiny_dense",
+            "--workdir={new}",
+            "--set=data.source=text",
+            "--set=data.path=/none/*.txt",
+        ],
+        "matches no file",
+    ),
+    (
+        [
+            "train",
+            "--config=tiny_dense",
+            "--workdir={new}",
+            "--set=data.source=text",
+            "--set=data.path={empty}",
+        ],
+        "is empty",
+    ),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=model.vocab_size=100"],
+        "set model.vocab_size=256",
+    ),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=where.moe=blocks"],
+        "choose from auto",
+    ),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=schedule.decay=cosin"],
+        "did you mean 'cosine'",
+    ),
+    (
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=horizon.steps=0"],
+        "exactly one of",
+    ),
     (["train", "--config=tiny_dense", "--workdir=/proc/nothing"], "cannot be written"),
     (["train", "--config=tiny_dense", "--workdir={full}"], "holds no run"),
     (["train", "--config=tiny_dense", "--workdir={new}", "--formt=json"], "formt"),
     (["train", "--config=tiny_dense", "--workdir={new}", "--format=xml"], "json"),
     (["train", "tiny_dense"], "unexpected argument"),
-    (["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.budgets=1e3"], "too small for any size"),
-    (["sweep", "--config=quickstart", "--workdir={new}", "--set=model.d_model=32"], "set sweep.sizes instead"),
-    (["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.sizes=17"], "nearest that fits"),
-    (["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.families=dense,mow"], "unknown family"),
+    (
+        ["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.budgets=1e3"],
+        "too small for any size",
+    ),
+    (
+        ["sweep", "--config=quickstart", "--workdir={new}", "--set=model.d_model=32"],
+        "set sweep.sizes instead",
+    ),
+    (
+        ["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.sizes=17"],
+        "nearest that fits",
+    ),
+    (
+        ["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.families=dense,mow"],
+        "unknown family",
+    ),
     (["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.seeds=0,0"], "twice"),
     (["sweep", "--config=quickstart", "--workdir={new}", "--set=sweep.sizes="], "empty"),
     (["sweep", "--config=quickstart", "--workdir={full}"], "holds no sweep"),
@@ -79,7 +158,9 @@ def test_bad_input(argv, words, capsys, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     (tmp_path / "empty.txt").write_text("")
     names = {"new": tmp_path / "new", "full": tmp_path / "full", "empty": tmp_path / "empty.txt"}
-    one = ["--mesh=data=1"] * (argv[0] == "train" and "--mesh" not in str(argv))  # this process has 8 devices
+    one = ["--mesh=data=1"] * (
+        argv[0] == "train" and "--mesh" not in str(argv)
+    )  # this process has 8 devices
     status, out, err = call(capsys, *[a.format(**names) for a in argv], *one)
     assert status == 2 and out == ""
     assert err.count("\n") == 1 and err.startswith(f"isoflop {argv[0]}: ") and words in err, err
@@ -96,7 +177,13 @@ def test_unknown_verb_and_usage(capsys):
 @pytest.mark.parametrize("verb", list(cli.VERBS))
 def test_help_reads_well(verb, capsys):
     status, out, err = call(capsys, verb, "--help")
-    assert status == 0 and not err and f"isoflop {verb} " in out and "--format" in out and max(map(len, out.splitlines())) < 160
+    assert (
+        status == 0
+        and not err
+        and f"isoflop {verb} " in out
+        and "--format" in out
+        and max(map(len, out.splitlines())) < 160
+    )
 
 
 @pytest.mark.parametrize("name", list(recipes.RECIPES))
@@ -119,7 +206,12 @@ def test_recipe_file(tmp_path, capsys):
 def test_plan_is_counted(capsys, tmp_path):
     status, out, _ = call(capsys, "sweep", "--config=quickstart", "--plan_only")
     assert status == 0 and "34 runs" in out and out.count("moe") == 17
-    assert call(capsys, "sweep", "--config=quickstart", "--plan_only", "--set=sweep.budgets=1e7,1e11")[1].count("left out:") > 0
+    assert (
+        call(capsys, "sweep", "--config=quickstart", "--plan_only", "--set=sweep.budgets=1e7,1e11")[
+            1
+        ].count("left out:")
+        > 0
+    )
 
 
 def test_train_json_is_one_object(tmp_path, capsys):
@@ -134,19 +226,29 @@ def test_train_json_is_one_object(tmp_path, capsys):
     ]
     status, out, _ = call(capsys, *argv)
     r = json.loads(out)
-    assert status == 1 and r["status"] == "diverged" and r["steps"] == 3 and r["device"]["count"] == 8
+    assert (
+        status == 1 and r["status"] == "diverged" and r["steps"] == 3 and r["device"]["count"] == 8
+    )
     assert json.loads(call(capsys, *argv)[1]) == r  # nothing is trained again
     assert "ends above the unigram entropy" in call(capsys, *argv)[2]
     text = call(capsys, *argv[:-1])[1]
     assert "nothing to do" in text and "validation loss" in text
     (tmp_path / "r" / "result.json").write_text('{"id": ')
     status, _, err = call(capsys, *argv)
-    assert status == 2 and "damaged" in err and (tmp_path / "r" / "result.json").read_text() == '{"id": '
+    assert (
+        status == 2
+        and "damaged" in err
+        and (tmp_path / "r" / "result.json").read_text() == '{"id": '
+    )
 
 
-@pytest.mark.parametrize("module", ["experiments.cli", *[f"experiments.verbs.{v}" for v in cli.VERBS]])
+@pytest.mark.parametrize(
+    "module", ["experiments.cli", *[f"experiments.verbs.{v}" for v in cli.VERBS]]
+)
 def test_python_dash_m(module):
-    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "isoflop" in done.stdout and not done.stderr
 
 

@@ -1,4 +1,6 @@
-"""Processes that train together: found, joined, agreed; and ended by one line where they are not."""
+"""Processes that train together: found, joined, agreed; and ended by one line where they are
+not.
+"""
 
 import os
 import socket
@@ -10,9 +12,22 @@ import pytest
 from launch import cluster
 from launch.config import ConfigError
 
-SLURM = {"SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "gpu[07-12,20],x1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
-SKYPILOT = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2\n", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2"}
-KUBERNETES = {"JOB_COMPLETION_INDEX": "3", "NUM_PROCESSES": "4", "POD_FQDN": "run-a-3.svc.space.svc.cluster.local"}
+SLURM = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_NODELIST": "gpu[07-12,20],x1",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_PROCID": "2",
+}
+SKYPILOT = {
+    "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2\n",
+    "SKYPILOT_NODE_RANK": "1",
+    "SKYPILOT_NUM_NODES": "2",
+}
+KUBERNETES = {
+    "JOB_COMPLETION_INDEX": "3",
+    "NUM_PROCESSES": "4",
+    "POD_FQDN": "run-a-3.svc.space.svc.cluster.local",
+}
 
 
 @pytest.mark.parametrize(
@@ -21,8 +36,24 @@ KUBERNETES = {"JOB_COMPLETION_INDEX": "3", "NUM_PROCESSES": "4", "POD_FQDN": "ru
         (SLURM, ("gpu07:63827", 4, 2, None)),
         (SLURM | {"SLURM_STEP_NODELIST": "n1,n2"}, ("n1:63827", 4, 2, None)),
         (SLURM | {"SLURM_STEP_ID": "1", "SLURM_STEP_NODELIST": "n1"}, ("n1:63828", 4, 2, None)),
-        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, ("gpu07:63827", 4, 2, 1)),
-        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "1"}, ("gpu07:63827", 4, 2, None)),
+        (
+            SLURM
+            | {
+                "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+                "SLURM_LOCALID": "1",
+                "CUDA_VISIBLE_DEVICES": "0,1",
+            },
+            ("gpu07:63827", 4, 2, 1),
+        ),
+        (
+            SLURM
+            | {
+                "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+                "SLURM_LOCALID": "1",
+                "CUDA_VISIBLE_DEVICES": "1",
+            },
+            ("gpu07:63827", 4, 2, None),
+        ),
         (SKYPILOT, ("10.0.0.1:8476", 2, 1, None)),
         (KUBERNETES, ("run-a-0.svc.space.svc.cluster.local:8476", 4, 3, None)),
         (KUBERNETES | {"JAX_COORDINATOR_ADDRESS": "head:99"}, ("head:99", 4, 3, None)),
@@ -70,12 +101,24 @@ def pair(tmp_path, *more, before=""):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    common = ["train", "--config=tiny_dense", f"--workdir={tmp_path}/r", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
+    common = [
+        "train",
+        "--config=tiny_dense",
+        f"--workdir={tmp_path}/r",
+        f"--coordinator=127.0.0.1:{port}",
+        "--processes=2",
+    ]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    code = f"import sys; from launch import cluster; {before or 'pass'}; from experiments import cli; sys.exit(cli.main(sys.argv[1:]))"
+    code = (
+        f"import sys; from launch import cluster; {before or 'pass'}; from experiments import cli;"
+        " sys.exit(cli.main(sys.argv[1:]))"
+    )
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, *common, f"--process_id={i}", *own], env=environment, text=True, stderr=subprocess.PIPE
+            [sys.executable, "-c", code, *common, f"--process_id={i}", *own],
+            env=environment,
+            text=True,
+            stderr=subprocess.PIPE,
         )
         for i, own in enumerate(more)
         if own is not None
@@ -89,9 +132,17 @@ def pair(tmp_path, *more, before=""):
     "first,second,words",
     [
         (["--mesh=data=2", "--set=seed=1"], ["--mesh=data=2"], "process 1 has the run = "),
-        (["--mesh=data=2"], ["--mesh=data=2", "--set=model.d_modle=3"], "process 1 of 2: no field 'model.d_modle': did you mean"),
+        (
+            ["--mesh=data=2"],
+            ["--mesh=data=2", "--set=model.d_modle=3"],
+            "process 1 of 2: no field 'model.d_modle': did you mean",
+        ),
         (["--mesh=data=2,fsdp=2"], ["--mesh=data=2,tensor=2"], "process 1 has a mesh = "),
-        (["--mesh=data=3"], ["--mesh=data=3"], "process 0 of 2: the mesh of 3 devices is not divided by 2 processes"),
+        (
+            ["--mesh=data=3"],
+            ["--mesh=data=3"],
+            "process 0 of 2: the mesh of 3 devices is not divided by 2 processes",
+        ),
     ],
 )
 def test_processes_that_disagree_all_end(first, second, words, tmp_path):
@@ -107,6 +158,9 @@ def test_nobody_waits_for_ever(tmp_path):
 
 def test_commits_that_differ_are_named(tmp_path):
     status, said = pair(
-        tmp_path, ["--mesh=data=2"], ["--mesh=data=2"], before="from launch import record; record.commit = lambda: sys.argv[6][-1]"
+        tmp_path,
+        ["--mesh=data=2"],
+        ["--mesh=data=2"],
+        before="from launch import record; record.commit = lambda: sys.argv[6][-1]",
     )
     assert status == [2, 2] and "process 1 has the commit = 1, process 0 has 0" in said[0], said

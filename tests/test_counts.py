@@ -1,4 +1,6 @@
-"""Counts of every registered part, held equal to outside witnesses: the initialised tree, and a walk over the traced program."""
+"""Counts of every registered part, held equal to outside witnesses: the initialised tree, and a
+walk over the traced program.
+"""
 
 import dataclasses
 import itertools
@@ -17,18 +19,45 @@ from model.positions import POSITIONS
 from tests import walk
 
 # a vocabulary above the one-hot embedding's: what is left are mixers, MLPs and the head
-TINY = Model(vocab_size=1056, seq_len=16, d_model=24, n_layers=1, n_heads=4, d_ff=40, n_experts=4, top_k=2, kv_rank=12, d_rope=6, d_head=6)
+TINY = Model(
+    vocab_size=1056,
+    seq_len=16,
+    d_model=24,
+    n_layers=1,
+    n_heads=4,
+    d_ff=40,
+    n_experts=4,
+    top_k=2,
+    kv_rank=12,
+    d_rope=6,
+    d_head=6,
+)
 replace = dataclasses.replace
 
 SHAPES = {
     **{f"{m}/{f}": {"pattern": (f"{m}/{f}",)} for m in MIXERS for f in MLPS},
     **{p: {"positions": p, "pattern": ("latent/dense",)} for p in POSITIONS},
     **{n: {"norm": n} for n in NORMS},
-    **{a: {"pattern": ("attention/moe", "attention/dense"), "n_layers": 2, "activation": a} for a in ACTIVATIONS},
-    "biases": {"qkv_bias": True, "out_bias": True, "mlp_bias": True, "pattern": ("attention/moe",), "n_shared": 1},
+    **{
+        a: {"pattern": ("attention/moe", "attention/dense"), "n_layers": 2, "activation": a}
+        for a in ACTIVATIONS
+    },
+    "biases": {
+        "qkv_bias": True,
+        "out_bias": True,
+        "mlp_bias": True,
+        "pattern": ("attention/moe",),
+        "n_shared": 1,
+    },
     "grouped": {"n_kv_heads": 2, "qk_norm": "full", "window": 5, "attention_cap": 5.0},
     "multi-query": {"n_kv_heads": 1, "qk_norm": "head", "logit_cap": 5.0},
-    "latent-queries": {"pattern": ("latent/moe",), "q_rank": 8, "d_value": 4, "n_shared": 2, "out_bias": True},
+    "latent-queries": {
+        "pattern": ("latent/moe",),
+        "q_rank": 8,
+        "d_value": 4,
+        "n_shared": 2,
+        "out_bias": True,
+    },
     "deepseek": {
         "n_layers": 2,
         "first_layers": ("latent/dense",),
@@ -38,17 +67,37 @@ SHAPES = {
         "expert_groups": 2,
         "top_groups": 1,
     },
-    "post-norm": {"post_norm": True, "embed_norm": True, "positions": "learned", "position_offset": 2, "pattern": ("attention/moe",)},
+    "post-norm": {
+        "post_norm": True,
+        "embed_norm": True,
+        "positions": "learned",
+        "position_offset": 2,
+        "pattern": ("attention/moe",),
+    },
     "post-norm-dense": {"post_norm": True, "embed_scale": True, "norm": "layernorm"},
-    "capacity": {"pattern": ("attention/moe",), "capacity_factor": 1.25, "routing_group": 2, "n_shared": 1},
-    "tied": {"tied": True, "vocab_size": 64, "n_layers": 4, "pattern": ("attention/moe", "attention/dense")},
+    "capacity": {
+        "pattern": ("attention/moe",),
+        "capacity_factor": 1.25,
+        "routing_group": 2,
+        "n_shared": 1,
+    },
+    "tied": {
+        "tied": True,
+        "vocab_size": 64,
+        "n_layers": 4,
+        "pattern": ("attention/moe", "attention/dense"),
+    },
 }
 EXECUTIONS = {
     "plain": Execution(),
     "scan": Execution(scan=True),
     "remat": Execution(remat=True),
     "scan-remat": Execution(scan=True, remat=True),
-    **{f"{name}-{remat}": Execution(moe=name, moe_rows=8, remat=remat) for name in dispatch.IMPLEMENTATIONS for remat in (False, True)},
+    **{
+        f"{name}-{remat}": Execution(moe=name, moe_rows=8, remat=remat)
+        for name in dispatch.IMPLEMENTATIONS
+        for remat in (False, True)
+    },
     "grouped": Execution(moe="block", moe_rows=4, moe_groups=2),
     "settle": Execution(settle=True),
     "chunks": Execution(attention_chunk=6, loss_chunk=4),
@@ -86,8 +135,9 @@ def test_parameters_equal_the_tree(name):
 
 @every_shape
 def test_model_flops_equal_the_walk(name):
-    """Forward, of the reference: the MoE by assignments (`ragged_dot`: 2 x assignments x d x f), the sum of experts' outputs by their
-    gates left out (a weighted sum, no matmul)."""
+    """Forward, of the reference: the MoE by assignments (`ragged_dot`: 2 x assignments x d x f),
+    the sum of experts' outputs by their gates left out (a weighted sum, no matmul).
+    """
     c = model(name)
     walked = walk.flops(walk.forward(c, Execution(moe="ragged"), 2), matrices_only=True)
     one_hot = 2 * c.d_model * c.vocab_size * (c.vocab_size <= lm.ONE_HOT_VOCAB)
@@ -99,39 +149,60 @@ def _executions():
     for name, change in SHAPES.items():
         c = replace(TINY, **change)
         for how, ex in EXECUTIONS.items():
-            fits = (c.moe_layers or ex.moe == "block" and ex.moe_groups == 1) and (ex.moe != "capacity" or c.capacity_factor)
-            quick = how in ("plain", *QUICK.get(name, ())) or name == "capacity" and "scan" not in how
+            fits = (c.moe_layers or ex.moe == "block" and ex.moe_groups == 1) and (
+                ex.moe != "capacity" or c.capacity_factor
+            )
+            quick = (
+                how in ("plain", *QUICK.get(name, ())) or name == "capacity" and "scan" not in how
+            )
             if fits:
-                yield pytest.param(name, how, id=f"{name}-{how}", marks=() if quick else pytest.mark.slow)
+                yield pytest.param(
+                    name, how, id=f"{name}-{how}", marks=() if quick else pytest.mark.slow
+                )
 
 
 @pytest.mark.parametrize("name,how", [*_executions()])
 def test_executed_flops_equal_the_walk(name, how):
-    """Forward and training, to the last FLOP: padding, masked pairs, copies of weights, recomputation; of a loop over as many blocks as the
-    routing wants, the most that it can want."""
+    """Forward and training, to the last FLOP: padding, masked pairs, copies of weights,
+    recomputation; of a loop over as many blocks as the routing wants, the most that it can want.
+    """
     c, ex = model(name), EXECUTIONS[how]
     counted, turns = account.work(c, ex, 4), None
-    if ex.moe == "loop":  # one of E experts over blocks of each width: each as often as makes all rows
+    if (
+        ex.moe == "loop"
+    ):  # one of E experts over blocks of each width: each as often as makes all rows
         narrow = loop.narrow(ex.moe_rows)
         rows = dispatch.blocks(4 * c.seq_len * c.top_k, c.n_experts, narrow) * narrow
         turns = Fraction(rows, c.n_experts * sum(loop.widths(ex.moe_rows, rows)))
     assert walk.flops(walk.forward(c, ex, 4), turns=turns) == counted.forward
-    assert walk.flops(walk.training(c, ex, 4), turns=turns) == counted.training(ex.remat) == account.executed_flops(c, ex, 4)
+    assert (
+        walk.flops(walk.training(c, ex, 4), turns=turns)
+        == counted.training(ex.remat)
+        == account.executed_flops(c, ex, 4)
+    )
 
 
 def test_a_window_and_a_triangle_count_their_own_pairs():
     for window in (0, 1, 5, 16, 40):
         c = replace(TINY, window=window)
-        seen = [(t, j) for t in range(c.seq_len) for j in range(t + 1) if not window or t - j < window]
+        seen = [
+            (t, j) for t in range(c.seq_len) for j in range(t + 1) if not window or t - j < window
+        ]
         attended = c.n_layers * 4 * c.n_heads * c.k_head * len(seen)
         rest = account.forward_flops(c) - c.n_layers * 4 * c.n_heads * c.k_head * c.seq_len
-        assert account.forward_flops(c, causal=True) * c.seq_len == pytest.approx(rest * c.seq_len + attended, rel=1e-12)
-        assert c.n_layers * 4 * c.n_heads * c.k_head * c.seq_len**2 == (account.forward_flops(c) - rest) * c.seq_len
+        assert account.forward_flops(c, causal=True) * c.seq_len == pytest.approx(
+            rest * c.seq_len + attended, rel=1e-12
+        )
+        assert (
+            c.n_layers * 4 * c.n_heads * c.k_head * c.seq_len**2
+            == (account.forward_flops(c) - rest) * c.seq_len
+        )
 
 
 def test_a_part_without_counts_is_no_part():
-    """An entry is made of all its counts: one that is missing stops the import, one that is wrong fails the tests above, which go over
-    the registries."""
+    """An entry is made of all its counts: one that is missing stops the import, one that is wrong
+    fails the tests above, which go over the registries.
+    """
     for package, entry in ((mixers, "Mixer"), (mlps, "Mlp")):
         fields = getattr(package, entry)._fields
         assert {"parameters", "multiplied", "work", "check"} <= set(fields)
@@ -142,31 +213,63 @@ def test_a_part_without_counts_is_no_part():
             with pytest.raises(AttributeError, match=missing):
                 package._entry(len, part)
     assert set(dispatch.COUNTS) == set(dispatch.IMPLEMENTATIONS)
-    assert {m for c in SHAPES.values() for e in c.get("pattern", ()) for m in e.split("/")} >= set(MIXERS) | set(MLPS)
+    assert {m for c in SHAPES.values() for e in c.get("pattern", ()) for m in e.split("/")} >= set(
+        MIXERS
+    ) | set(MLPS)
 
 
 def test_gpt2_flops():
     """DESIGN's figures for GPT-2 124M at T=1024."""
-    c = Model(vocab_size=50257, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True, positions="learned")
+    c = Model(
+        vocab_size=50257,
+        seq_len=1024,
+        d_model=768,
+        n_layers=12,
+        n_heads=12,
+        d_ff=3072,
+        tied=True,
+        positions="learned",
+    )
     counted = account.flops_per_token(c)
     assert (counted["matmul"], counted["matmul_causal"]) == (854_438_400, 797_870_592)
 
 
 def test_context_adds_parameters_with_learned_positions_alone():
     for positions in POSITIONS:
-        short, long = (account.parameters(replace(TINY, positions=positions, seq_len=t)) for t in (16, 80))
+        short, long = (
+            account.parameters(replace(TINY, positions=positions, seq_len=t)) for t in (16, 80)
+        )
         assert long["total"] - short["total"] == 64 * TINY.d_model * (positions == "learned")
-        assert long["non_embedding"] == short["non_embedding"] and long["multiplied"] == short["multiplied"]
+        assert (
+            long["non_embedding"] == short["non_embedding"]
+            and long["multiplied"] == short["multiplied"]
+        )
 
 
 def test_parameters_equal_the_tree_for_every_product_of_registries():
     """From shapes alone: every mixer x MLP x position x norm x activation, tied and untied."""
     base = Model(
-        vocab_size=24, seq_len=8, d_model=16, n_layers=1, n_heads=2, d_ff=24, n_experts=4, top_k=2, kv_rank=8, d_rope=4, mlp_bias=True
+        vocab_size=24,
+        seq_len=8,
+        d_model=16,
+        n_layers=1,
+        n_heads=2,
+        d_ff=24,
+        n_experts=4,
+        top_k=2,
+        kv_rank=8,
+        d_rope=4,
+        mlp_bias=True,
     )
     registries = itertools.product(MIXERS, MLPS, POSITIONS, NORMS, ACTIVATIONS)
     for i, (mixer, mlp, position, norm, activation) in enumerate(registries):
-        change = dict(pattern=(f"{mixer}/{mlp}",), positions=position, norm=norm, activation=activation, tied=bool(i % 2))
+        change = dict(
+            pattern=(f"{mixer}/{mlp}",),
+            positions=position,
+            norm=norm,
+            activation=activation,
+            tied=bool(i % 2),
+        )
         c = dataclasses.replace(base, **change)
         leaves = jax.tree.leaves(lm.abstract(c))
         assert sum(x.size for x in leaves) == account.parameters(c)["total"], change

@@ -49,7 +49,10 @@ def test_joules_are_counted_and_labelled_measured(nvml, monkeypatch):
     nvml()
     gauge = energy.Gauge(2)
     assert gauge.total() == 150.0
-    assert gauge.record() == {"joules": 300.0, "source": "measured by NVML, whole boards, 2 devices"}
+    assert gauge.record() == {
+        "joules": 300.0,
+        "source": "measured by NVML, whole boards, 2 devices",
+    }
     assert energy.Gauge(1, before=40.0).total() == 140.0  # of an earlier sitting
     assert energy.Gauge(1, before=None).total() is None  # whose energy nobody knows
     energy._boards.cache_clear()
@@ -72,4 +75,9 @@ def test_a_result_says_what_was_measured(works, nvml, tmp_path):
     assert (r["energy"] is None) != works
     if works:
         assert r["energy"]["joules"] > 0 and r["energy"]["source"].startswith("measured by NVML")
-    assert 0 < r["cpu_seconds"]["train"] and set(r["cpu_seconds"]) == {"setup", "restore", "train", "evaluate"}
+    assert 0 < r["cpu_seconds"]["train"] and set(r["cpu_seconds"]) == {
+        "setup",
+        "restore",
+        "train",
+        "evaluate",
+    }

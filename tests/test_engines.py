@@ -1,4 +1,6 @@
-"""Leases, the ledger, the contract of every engine, and what each does on its own: no cluster needed here."""
+"""Leases, the ledger, the contract of every engine, and what each does on its own: no cluster
+needed here.
+"""
 
 import dataclasses
 import json
@@ -13,14 +15,19 @@ import pytest
 
 from experiments import cli, plan, recipes, sweep
 from experiments.verbs import status
-from launch import checkpoint, config, engines, hardware, ledger, lease, record, train
+from launch import checkpoint, config, engines, hardware, lease, ledger, record, train
 from launch.config import ConfigError, Where
 from launch.engines import local, skypilot, slurm, worker
 from tests.conftest import ROOT
 from tests.test_launch import ALONE, BASE
 from tests.test_stranger import result
 
-GRID = ["--set=sweep.sizes=8,16", "--set=sweep.replicate_size=0", "--set=sweep.replicate_budget=0", "--set=sweep.replicate_seeds="]
+GRID = [
+    "--set=sweep.sizes=8,16",
+    "--set=sweep.replicate_size=0",
+    "--set=sweep.replicate_budget=0",
+    "--set=sweep.replicate_seeds=",
+]
 
 
 # ---- the lease
@@ -30,14 +37,25 @@ def forged(folder, number=1, **changes):
     """A lease of somebody else, as a file."""
     root = pathlib.Path(folder, lease.FOLDER)
     root.mkdir(parents=True, exist_ok=True)
-    about = {"token": "t", "host": "elsewhere", "pid": 7, "machine": "", "born": "", "seconds": 60, "renewed": 0}
+    about = {
+        "token": "t",
+        "host": "elsewhere",
+        "pid": 7,
+        "machine": "",
+        "born": "",
+        "seconds": 60,
+        "renewed": 0,
+    }
     (root / f"{number}.json").write_text(json.dumps(about | changes))
     return root / f"{number}.json"
 
 
 def test_one_holder(tmp_path):
     with lease.Lease(str(tmp_path), 60) as mine:
-        with pytest.raises(lease.Held, match=f"in use by process {os.getpid()} on"), lease.Lease(str(tmp_path), 60):
+        with (
+            pytest.raises(lease.Held, match=f"in use by process {os.getpid()} on"),
+            lease.Lease(str(tmp_path), 60),
+        ):
             pass
         mine.check()
     assert record.contents(tmp_path) == set()  # given back, and nothing is left
@@ -46,7 +64,12 @@ def test_one_holder(tmp_path):
 
 
 def test_the_dead_and_the_silent_are_taken_over(tmp_path):
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     forged(tmp_path, machine=lease._machine(), pid=int(dead.stdout), born="1")
     with lease.Lease(str(tmp_path), 60) as mine:
         assert [p.name for p in (tmp_path / lease.FOLDER).iterdir()] == ["2.json"]
@@ -87,7 +110,9 @@ def test_a_lease_that_is_gone_is_lost(gone, tmp_path):
 def test_two_results_may_not(links, tmp_path, monkeypatch):
     """With links, and on a mount that has none."""
     if not links:
-        monkeypatch.setattr(os, "link", lambda *a: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
+        monkeypatch.setattr(
+            os, "link", lambda *a: (_ for _ in ()).throw(OSError(95, "Operation not supported"))
+        )
     else:  # another's appears between the look and the end
         monkeypatch.setattr(os.path, "exists", lambda path: False)
     path = str(tmp_path / "x.json")
@@ -109,7 +134,10 @@ def test_who_lost_the_run_writes_neither_checkpoint_nor_result(tmp_path):
 
     with pytest.raises(lease.Lost):
         train.train(BASE, SMALL, str(tmp_path / "r"), progress)
-    assert os.listdir(tmp_path / "r" / checkpoint.FOLDER) == ["4"] and record.result(str(tmp_path / "r")) is None
+    assert (
+        os.listdir(tmp_path / "r" / checkpoint.FOLDER) == ["4"]
+        and record.result(str(tmp_path / "r")) is None
+    )
 
 
 def test_who_lost_the_run_after_its_last_save_puts_no_result(tmp_path):
@@ -118,7 +146,12 @@ def test_who_lost_the_run_after_its_last_save_puts_no_result(tmp_path):
             forged(tmp_path / "r", 5)
 
     with pytest.raises(lease.Lost):
-        train.train(BASE, dataclasses.replace(SMALL, checkpoint_every=0, keep_final=False), str(tmp_path / "r"), progress)
+        train.train(
+            BASE,
+            dataclasses.replace(SMALL, checkpoint_every=0, keep_final=False),
+            str(tmp_path / "r"),
+            progress,
+        )
     assert record.result(str(tmp_path / "r")) is None
 
 
@@ -130,7 +163,11 @@ def test_the_first_of_two_results_stands(tmp_path):
         if done == total:
             (tmp_path / "r" / record.RESULT).write_text(json.dumps(stands))
 
-    assert train.train(BASE, SMALL, str(tmp_path / "r"), progress) == stands == record.result(str(tmp_path / "r"))
+    assert (
+        train.train(BASE, SMALL, str(tmp_path / "r"), progress)
+        == stands
+        == record.result(str(tmp_path / "r"))
+    )
 
 
 def test_a_lost_run_json_is_written_again_and_a_foreign_folder_is_not_taken(tmp_path):
@@ -145,7 +182,9 @@ def test_a_lost_run_json_is_written_again_and_a_foreign_folder_is_not_taken(tmp_
 
 
 def attempt(tmp_path, monkeypatch, errors, run=BASE):
-    """worker.attempt where training raises `errors` one after the other. Returns (message, accumulate of each attempt)."""
+    """worker.attempt where training raises `errors` one after the other. Returns (message,
+    accumulate of each attempt).
+    """
     seen, left = [], list(errors)
 
     def trained(run, where, folder, progress, tags):
@@ -170,15 +209,23 @@ def test_out_of_memory_halves_the_micro_batch_once(tmp_path, monkeypatch):
     message, seen = attempt(tmp_path / "a", monkeypatch, [FULL], two)
     assert message["kind"] == "finished" and seen == [1, 2]
     message, seen = attempt(tmp_path / "b", monkeypatch, [FULL, FULL, None], two)
-    assert message["kind"] == "failed" and seen == [1, 2] and "at half the micro-batch too" in record.failure(str(tmp_path / "b"))
+    assert (
+        message["kind"] == "failed"
+        and seen == [1, 2]
+        and "at half the micro-batch too" in record.failure(str(tmp_path / "b"))
+    )
     message, seen = attempt(tmp_path / "c", monkeypatch, [FULL], dataclasses.replace(BASE, batch=1))
     assert message["kind"] == "failed" and seen == [1] and "cannot be halved" in message["error"]
-    message, seen = attempt(tmp_path / "d", monkeypatch, [OSError(28, "No space left: RESOURCE_EXHAUSTED")], two)
+    message, seen = attempt(
+        tmp_path / "d", monkeypatch, [OSError(28, "No space left: RESOURCE_EXHAUSTED")], two
+    )
     assert message["kind"] == "failed" and seen == [1]
 
 
 def test_out_of_memory_in_one_of_several_processes(tmp_path, monkeypatch):
-    """All of them start anew, each reading in the folder that the micro-batch is half; that is done once."""
+    """All of them start anew, each reading in the folder that the micro-batch is half; that is done
+    once.
+    """
     run = dataclasses.replace(BASE, batch=8)
     monkeypatch.setattr("jax.process_count", lambda: 2)
     message, seen = attempt(tmp_path, monkeypatch, [FULL], run)
@@ -214,7 +261,11 @@ def test_every_engine_keeps_the_contract(name):
 
 
 def test_core_imports_neither_submitit_nor_sky():
-    code = f"import sys, importlib; [importlib.import_module(m) for m in {list(engines.ENGINES.values())}]; import experiments.verbs.sweep; sys.exit(bool({{'submitit', 'sky'}} & set(sys.modules)))"
+    code = (
+        "import sys, importlib; [importlib.import_module(m) for m in"
+        f" {list(engines.ENGINES.values())}]; import experiments.verbs.sweep;"
+        " sys.exit(bool({'submitit', 'sky'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -223,7 +274,15 @@ BAD = [
     (["sweep", "--engine=slurm"], "no sbatch on this machine"),
     (["sweep", "--engine=skypilot"], "name the bucket"),
     (["sweep", "--engine=skypilot", "--set=where.sky.bucket=s3://b"], "no sky command"),
-    (["sweep", "--engine=skypilot", "--set=where.sky.bucket=s3://b", "--set=where.sky.accelerators=H100;rm"], "write them as H100:8"),
+    (
+        [
+            "sweep",
+            "--engine=skypilot",
+            "--set=where.sky.bucket=s3://b",
+            "--set=where.sky.accelerators=H100;rm",
+        ],
+        "write them as H100:8",
+    ),
     (["sweep", "--set=where.slurm.node=2"], "did you mean"),
     (["sweep", "--set=where.lease=0"], "must lie in 1 .. 86400"),
     (["status"], "--workdir is missing"),
@@ -261,19 +320,36 @@ def test_slurm_without_submitit(monkeypatch):
 
 
 def test_squeue_finds_jobs_by_the_name_of_their_array(tmp_path, monkeypatch):
-    """Job ids are used again by a controller that lost its memory; other people's jobs and ended ones do not count."""
+    """Job ids are used again by a controller that lost its memory; other people's jobs and ended
+    ones do not count.
+    """
     (tmp_path / "slurm" / "tok").mkdir(parents=True)
-    record.write_json(str(tmp_path / "slurm" / "tok" / slurm.ORDERS), {"ids": ["a", "b", "c"], "orders": []})
+    record.write_json(
+        str(tmp_path / "slurm" / "tok" / slurm.ORDERS), {"ids": ["a", "b", "c"], "orders": []}
+    )
     (tmp_path / "slurm" / "one").mkdir()
     record.write_json(str(tmp_path / "slurm" / "one" / slurm.ORDERS), {"ids": ["d"], "orders": []})
-    text = "isoflop-one N/A RUNNING\nisoflop-tok 0 RUNNING\nisoflop-tok 2 PENDING\nisoflop-tok 1 FAILED\nisoflop-other 1 RUNNING\nbash N/A RUNNING\n\n"
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, stdout=text))
+    text = (
+        "isoflop-one N/A RUNNING\nisoflop-tok 0 RUNNING\nisoflop-tok 2 PENDING\nisoflop-tok 1"
+        " FAILED\nisoflop-other 1 RUNNING\nbash N/A RUNNING\n\n"
+    )
+    monkeypatch.setattr(
+        subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, stdout=text)
+    )
     assert slurm.queued(str(tmp_path)) == {"a", "c", "d"}
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, stdout=""))
+    monkeypatch.setattr(
+        subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, stdout="")
+    )
     assert slurm.queued(str(tmp_path)) is None and slurm.queued(str(tmp_path / "new")) == set()
 
 
-SKY = ["--engine=skypilot", "--set=where.sky.bucket=gs://mine", "--set=sweep.budgets=3e10", "--set=batch=16", "--set=model.seq_len=32"]
+SKY = [
+    "--engine=skypilot",
+    "--set=where.sky.bucket=gs://mine",
+    "--set=sweep.budgets=3e10",
+    "--set=batch=16",
+    "--set=model.seq_len=32",
+]
 
 
 def test_skypilot_writes_the_task_and_calls_sky(tmp_path, monkeypatch, capsys):
@@ -297,34 +373,64 @@ def test_skypilot_writes_the_task_and_calls_sky(tmp_path, monkeypatch, capsys):
     ):
         assert line in text.splitlines()
     sky.write_text("#!/bin/sh\nexit 3\n")
-    assert cli.main([*argv, "--set=where.sky.nodes=2"]) == 2 and "ended with status 3" in capsys.readouterr().err
+    assert (
+        cli.main([*argv, "--set=where.sky.nodes=2"]) == 2
+        and "ended with status 3" in capsys.readouterr().err
+    )
     dense = recipes.load("quickstart")
-    assert skypilot.place(dataclasses.replace(dense.where, sky=config.Sky("tpu-v4-16", bucket="gs://b", launch=False)), 1).devices == 8
+    assert (
+        skypilot.place(
+            dataclasses.replace(
+                dense.where, sky=config.Sky("tpu-v4-16", bucket="gs://b", launch=False)
+            ),
+            1,
+        ).devices
+        == 8
+    )
 
 
 def test_a_node_of_skypilot_trains_what_the_orders_say(tmp_path, monkeypatch):
-    """On a mount without links: files first, result.json last, the rest of the sweep's folder beside them."""
-    monkeypatch.setattr(os, "link", lambda *a: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
-    where = Where(engine="skypilot", sky=config.Sky(accelerators="", bucket="gs://mine", together=True, launch=False), tensorboard=False)
+    """On a mount without links: files first, result.json last, the rest of the sweep's folder
+    beside them.
+    """
+    monkeypatch.setattr(
+        os, "link", lambda *a: (_ for _ in ()).throw(OSError(95, "Operation not supported"))
+    )
+    where = Where(
+        engine="skypilot",
+        sky=config.Sky(accelerators="", bucket="gs://mine", together=True, launch=False),
+        tensorboard=False,
+    )
     run = train.resolve(BASE, "cpu")
     home = tmp_path / "home"
     home.mkdir()
     record.write_json(str(home / sweep.SWEEP), {"id": "s"})
-    skypilot.submit([engines.Task(run, engines.folder(str(home), config.run_id(run)), {"size": 8}, 0, 1)], where, str(home), print)
+    skypilot.submit(
+        [engines.Task(run, engines.folder(str(home), config.run_id(run)), {"size": 8}, 0, 1)],
+        where,
+        str(home),
+        print,
+    )
     for _ in range(2):  # the second time nothing is left to do
         assert skypilot.main(str(home / "skypilot" / "orders.json"), str(tmp_path / "bucket")) == 0
     r = record.result(engines.folder(str(tmp_path / "bucket"), config.run_id(run)))
-    assert r["tags"] == {"size": 8} and record.read_json(str(tmp_path / "bucket" / sweep.SWEEP), "sweep") == {"id": "s"}
+    assert r["tags"] == {"size": 8} and record.read_json(
+        str(tmp_path / "bucket" / sweep.SWEEP), "sweep"
+    ) == {"id": "s"}
 
 
 @pytest.mark.slow
 def test_skypilots_own_schema(tmp_path, capsys):
-    """In a throwaway environment, for SkyPilot pins what we do not: about two minutes. SKY_PYTHON names one that is there."""
+    """In a throwaway environment, for SkyPilot pins what we do not: about two minutes. SKY_PYTHON
+    names one that is there.
+    """
     python = os.environ.get("SKY_PYTHON")
     if not python:
         subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "v")], check=True)
         python = str(tmp_path / "v" / "bin" / "python")
-        if subprocess.run([python, "-m", "pip", "install", "-q", "skypilot"], check=False).returncode:
+        if subprocess.run(
+            [python, "-m", "pip", "install", "-q", "skypilot"], check=False
+        ).returncode:
             pytest.skip("skypilot cannot be installed here")
     code = """if 1:
         import sys, yaml, sky
@@ -337,22 +443,38 @@ def test_skypilots_own_schema(tmp_path, capsys):
                 isinstance(m, dict) and common_utils.validate_schema(m, schemas.get_storage_schema(), "storage: ")
             sky.Task.from_yaml_config(c)
             print("accepted by skypilot", sky.__version__)
-    """
+    """  # noqa: E501
     kinds = {
-        "gpu": ["--set=where.sky.accelerators=H100:8", "--set=where.sky.nodes=2", "--set=where.sky.infra=aws/us-east-1"],
+        "gpu": [
+            "--set=where.sky.accelerators=H100:8",
+            "--set=where.sky.nodes=2",
+            "--set=where.sky.infra=aws/us-east-1",
+        ],
         "tpu": ["--set=where.sky.accelerators=tpu-v5litepod-16", "--set=where.sky.together=true"],
         "cpu": ["--set=where.sky.accelerators=", "--set=where.sky.spot=false"],
     }
     paths = []
     for name, more in kinds.items():
-        argv = ["sweep", "--config=quickstart", *GRID, *SKY, "--set=where.sky.launch=false", *more, f"--workdir={tmp_path / name}"]
+        argv = [
+            "sweep",
+            "--config=quickstart",
+            *GRID,
+            *SKY,
+            "--set=where.sky.launch=false",
+            *more,
+            f"--workdir={tmp_path / name}",
+        ]
         assert cli.main(argv) == 0
         paths.append(str(tmp_path / name / "skypilot" / "task.yaml"))
     done = subprocess.run([python, "-c", code, *paths], capture_output=True, text=True, check=False)
     print(done.stdout)
     assert done.stdout.count("accepted by skypilot") == 3, done.stderr[-2000:]
-    pathlib.Path(paths[0]).write_text(pathlib.Path(paths[0]).read_text().replace("use_spot: true", 'use_spot: "perhaps"'))
-    assert subprocess.run([python, "-c", code, paths[0]], capture_output=True, check=False).returncode  # it does look
+    pathlib.Path(paths[0]).write_text(
+        pathlib.Path(paths[0]).read_text().replace("use_spot: true", 'use_spot: "perhaps"')
+    )
+    assert subprocess.run(
+        [python, "-c", code, paths[0]], capture_output=True, check=False
+    ).returncode  # it does look
 
 
 # ---- the ledger and `isoflop status`
@@ -363,7 +485,14 @@ def planned(tmp_path, *more):
     job = recipes.load("quickstart")
     job = dataclasses.replace(
         job,
-        sweep=dataclasses.replace(job.sweep, sizes=(8, 16), budgets=(1e10,), replicate_size=0, replicate_budget=0.0, replicate_seeds=()),
+        sweep=dataclasses.replace(
+            job.sweep,
+            sizes=(8, 16),
+            budgets=(1e10,),
+            replicate_size=0,
+            replicate_budget=0.0,
+            replicate_seeds=(),
+        ),
         run=train.resolve(job.run, "cpu"),
     )
     p = plan.make(job, "cpu")
@@ -377,22 +506,44 @@ def test_status_tells_the_five_states(tmp_path, capsys):
     for i in ids[:3]:
         (runs / i).mkdir(parents=True)
     (runs / ids[0] / record.RESULT).write_text(json.dumps(result(0) | {"id": ids[0]}))
-    (runs / ids[1] / record.RESULT).write_text(json.dumps(result(0) | {"id": ids[1], "status": "diverged", "why": "went up"}))
+    (runs / ids[1] / record.RESULT).write_text(
+        json.dumps(result(0) | {"id": ids[1], "status": "diverged", "why": "went up"})
+    )
     record.fail(str(runs / ids[2]), "its disk was full")
     with lease.Lease(str(runs / ids[3]), 60):
-        record.write_json(str(runs / ids[3] / record.STATUS), {"phase": "step", "step": 50, "of": 200})
+        record.write_json(
+            str(runs / ids[3] / record.STATUS), {"phase": "step", "step": 50, "of": 200}
+        )
         (runs / ids[3] / record.METRICS).write_text('{"step": 50, "loss": 2.5}\n{"step": 51, "lo')
         assert cli.main(["status", str(tmp_path), "--format=json"]) == 0
         said = json.loads(capsys.readouterr().out)
         assert said["counts"] == {"done": 1, "running": 1, "waiting": 0, "failed": 1, "diverged": 1}
         last = said["runs"][3]
-        assert (last["step"], last["of"], last["loss"]) == (50, 200, 2.5) and f"process {os.getpid()} on" in last["holder"]
+        assert (last["step"], last["of"], last["loss"]) == (
+            50,
+            200,
+            2.5,
+        ) and f"process {os.getpid()} on" in last["holder"]
         pace = {r.family: r for r in p.runs}[last["family"]]
-        want = 0.75 * (3.0 / p.runs[0].flops * p.runs[3].flops if last["family"] == p.runs[0].family else pace.seconds)
+        want = 0.75 * (
+            3.0 / p.runs[0].flops * p.runs[3].flops
+            if last["family"] == p.runs[0].family
+            else pace.seconds
+        )
         assert said["left_s"] == pytest.approx(want, rel=0.5)
         assert cli.main(["status", str(tmp_path)]) == 0
         out = capsys.readouterr().out
-        for words in ("● 1 done", "◐ 1 running", "✗ 1 failed", "! 1 diverged", "50/200", "2.500", "went up", "its disk was full", "left"):
+        for words in (
+            "● 1 done",
+            "◐ 1 running",
+            "✗ 1 failed",
+            "! 1 diverged",
+            "50/200",
+            "2.500",
+            "went up",
+            "its disk was full",
+            "left",
+        ):
             assert words in out, (words, out)
     assert cli.main(["status", str(tmp_path), "--format=json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["waiting"] == 1
@@ -413,7 +564,9 @@ def test_status_watches_until_all_is_done(tmp_path, capsys, monkeypatch):
     assert lines == list(range(n + 1))
 
 
-@pytest.mark.parametrize("seconds,words", [(9.4, "9 s"), (93, "1 min 33 s"), (7500, "2 h 5 min"), (5e5, "5.8 days")])
+@pytest.mark.parametrize(
+    "seconds,words", [(9.4, "9 s"), (93, "1 min 33 s"), (7500, "2 h 5 min"), (5e5, "5.8 days")]
+)
 def test_durations(seconds, words):
     assert status.duration(seconds) == words
 
@@ -423,7 +576,11 @@ def test_runs_are_added_to_a_sweep_and_none_is_taken_away(tmp_path):
     more = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, budgets=(1e10, 2e10)))
     grown = plan.make(more, "cpu")
     sweep.claim(str(tmp_path), more, grown)
-    assert {r["id"] for r in record.read_json(str(tmp_path / sweep.SWEEP), "sweep")["runs"]} == {r.id for r in grown.runs} > set(ids)
+    assert (
+        {r["id"] for r in record.read_json(str(tmp_path / sweep.SWEEP), "sweep")["runs"]}
+        == {r.id for r in grown.runs}
+        > set(ids)
+    )
     with pytest.raises(record.RecordError, match="there sweep.budgets"):
         sweep.claim(str(tmp_path), job, p)
     (tmp_path / sweep.SWEEP).unlink()  # lost: made again, for what is here is a sweep's
@@ -436,12 +593,17 @@ def test_runs_are_added_to_a_sweep_and_none_is_taken_away(tmp_path):
 
 def test_a_result_taken_away_while_others_train_is_made_again(tmp_path):
     runs = [dataclasses.replace(BASE, seed=seed) for seed in (0, 1)]
-    tasks = [engines.Task(r, engines.folder(str(tmp_path), config.run_id(r)), {}, 0, 1) for r in runs]
+    tasks = [
+        engines.Task(r, engines.folder(str(tmp_path), config.run_id(r)), {}, 0, 1) for r in runs
+    ]
     told = []
 
     def report(kind, _, task, message):
         told.append((kind, task.id))
-        if told.count(("finished", tasks[0].id)) == 1 and (kind, task.id) == ("finished", tasks[0].id):
+        if told.count(("finished", tasks[0].id)) == 1 and (kind, task.id) == (
+            "finished",
+            tasks[0].id,
+        ):
             os.unlink(os.path.join(task.folder, record.RESULT))
 
     local.submit(tasks, dataclasses.replace(ALONE, workers=1), str(tmp_path), report)
@@ -451,11 +613,14 @@ def test_a_result_taken_away_while_others_train_is_made_again(tmp_path):
 
 @pytest.mark.parametrize("left", [1, 3])
 def test_the_last_run_gets_the_share_of_the_first(left, tmp_path, monkeypatch):
-    """A core or both is decided by all runs of a sweep: XLA splits sums over its threads, and what is trained last has the bits of what is
-    trained first."""
+    """A core or both is decided by all runs of a sweep: XLA splits sums over its threads, and what
+    is trained last has the bits of what is trained first.
+    """
     monkeypatch.setattr(hardware, "cores", lambda: [0, 1])
     runs = [dataclasses.replace(BASE, seed=seed) for seed in range(3)]
-    tasks = [engines.Task(r, engines.folder(str(tmp_path), config.run_id(r)), {}, 0, 1) for r in runs]
+    tasks = [
+        engines.Task(r, engines.folder(str(tmp_path), config.run_id(r)), {}, 0, 1) for r in runs
+    ]
     for t in tasks[left:]:
         os.makedirs(t.folder)
         pathlib.Path(t.folder, record.RESULT).write_text(json.dumps(result(0) | {"id": t.id}))
@@ -463,7 +628,13 @@ def test_the_last_run_gets_the_share_of_the_first(left, tmp_path, monkeypatch):
 
     class Worker:
         def __init__(self, index, share, platform, folder):
-            started.append((index, "multi_thread_eigen=false" in local._environment(index, share, platform)["XLA_FLAGS"]))
+            started.append(
+                (
+                    index,
+                    "multi_thread_eigen=false"
+                    in local._environment(index, share, platform)["XLA_FLAGS"],
+                )
+            )
             raise KeyboardInterrupt
 
     monkeypatch.setattr(local, "_Worker", Worker)

@@ -1,4 +1,6 @@
-"""The studies that are kept: records of today's recipes, small, and without a trace of the machine they ran on."""
+"""The studies that are kept: records of today's recipes, small, and without a trace of the machine
+they ran on.
+"""
 
 import dataclasses
 import json
@@ -30,13 +32,25 @@ def test_records_are_those_of_the_recipe(name):
 def test_no_path_of_a_machine(name):
     for p in pathlib.Path(ROOT, "examples", name).rglob("*"):
         if p.is_file():
-            assert not re.search(r"(?<![\w.])/(tmp|home|root|work|usr|mnt|Users)\b", p.read_text()), p
+            assert not re.search(
+                r"(?<![\w.])/(tmp|home|root|work|usr|mnt|Users)\b", p.read_text()
+            ), p
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_text_says_what_the_records_say(name, capsys):
     """Every loss and interval in the study's README comes out of its records."""
-    assert cli.main(["fit", f"--workdir={os.path.join(ROOT, 'examples', name)}", "--bootstrap=20", "--format=json"]) == 0
+    assert (
+        cli.main(
+            [
+                "fit",
+                f"--workdir={os.path.join(ROOT, 'examples', name)}",
+                "--bootstrap=20",
+                "--format=json",
+            ]
+        )
+        == 0
+    )
     a = json.loads(capsys.readouterr().out)
     values = set()
 
@@ -51,6 +65,12 @@ def test_the_text_says_what_the_records_say(name, capsys):
 
     collect([a["arms"], a["brackets"], a["gaps"]])
     text = pathlib.Path(ROOT, "examples", name, "README.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ") and re.search(r"\d\.\d{3}", line)]
+    rows = [
+        line
+        for line in text.splitlines()
+        if line.startswith("| ") and re.search(r"\d\.\d{3}", line)
+    ]
     quoted = re.findall(r"[+-]?\d\.\d{3}\b", "\n".join(rows))
-    assert len(quoted) >= 9 and not [q for q in quoted if q not in values and q.lstrip("+") not in values]
+    assert len(quoted) >= 9 and not [
+        q for q in quoted if q not in values and q.lstrip("+") not in values
+    ]

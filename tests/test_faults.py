@@ -1,7 +1,8 @@
-"""A sweep under attack: whatever is killed, stopped, removed, truncated, filled up or started twice, every run ends with one valid result,
-equal to the one of a sweep that was left alone.
+"""A sweep under attack: whatever is killed, stopped, removed, truncated, filled up or started
+twice, every run ends with one valid result, equal to the one of a sweep that was left alone.
 
-    pytest -m slow tests/test_faults.py -n 0 -s      50 faults over 24 runs, with the tally; FAULTS_SEED=1 for another draw
+    pytest -m slow tests/test_faults.py -n 0 -s      50 faults over 24 runs, with the tally;
+                                                     FAULTS_SEED=1 for another draw
 """
 
 import hashlib
@@ -36,14 +37,25 @@ SWEEP = [
     "--set=where.lease=3",
     "--bootstrap=20",
 ]
-CLOCKS = ("seconds", "cpu_seconds", "energy", "tokens_per_s", "mfu_matmul", "where", "device", "commit")
+CLOCKS = (
+    "seconds",
+    "cpu_seconds",
+    "energy",
+    "tokens_per_s",
+    "mfu_matmul",
+    "where",
+    "device",
+    "commit",
+)
 
 
 def start(workdir, *more):
     env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": ROOT}
     argv = [sys.executable, "-m", "experiments.verbs.sweep", *SWEEP, f"--workdir={workdir}", *more]
     with open(f"{workdir}.log", "a") as log:
-        return subprocess.Popen(argv, cwd=ROOT, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(
+            argv, cwd=ROOT, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
 
 
 def results(workdir) -> dict[str, dict]:
@@ -56,7 +68,9 @@ def results(workdir) -> dict[str, dict]:
 
 
 def children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
+    ).stdout
     return [int(p) for p in found.split()]
 
 
@@ -82,14 +96,30 @@ class Watch(threading.Thread):
 
 
 class Attack:
-    """One sweep and who attacks it. Like a person at a terminal it types the command again when no driver is left, and does what the
-    one line of an error says."""
+    """One sweep and who attacks it. Like a person at a terminal it types the command again when no
+    driver is left, and does what the one line of an error says.
+    """
 
-    KINDS = ("kill worker", "kill driver", "stop worker", "stop driver", "remove file", "truncate file", "fill disk", "two drivers")
+    KINDS = (
+        "kill worker",
+        "kill driver",
+        "stop worker",
+        "stop driver",
+        "remove file",
+        "truncate file",
+        "fill disk",
+        "two drivers",
+    )
 
     def __init__(self, workdir, seed, more=()):
         self.workdir, self.rng, self._more = pathlib.Path(workdir), random.Random(seed), more
-        self.drivers, self.tally, self.destroyed, self.typed, self.stopped = [], Counter(), Counter(), 0, []
+        self.drivers, self.tally, self.destroyed, self.typed, self.stopped = (
+            [],
+            Counter(),
+            Counter(),
+            0,
+            [],
+        )
         self.watch = Watch(workdir)
         self.watch.start()
 
@@ -112,7 +142,9 @@ class Attack:
 
     def obey(self):
         """ "... is damaged (...): move it away"."""
-        said = re.findall(r"(\S+) is damaged .* move it away", pathlib.Path(f"{self.workdir}.log").read_text())
+        said = re.findall(
+            r"(\S+) is damaged .* move it away", pathlib.Path(f"{self.workdir}.log").read_text()
+        )
         if said and os.path.exists(said[-1]):
             os.rename(said[-1], f"{self.workdir}.{time.monotonic_ns()}.damaged")
             self.tally["damaged file moved away, as told"] += 1
@@ -140,7 +172,16 @@ class Attack:
         """A checkpoint has many files, a result is one: each kind of name is as likely."""
         by_name = {}
         for p in self.files():
-            by_name.setdefault("checkpoint" if "checkpoints" in p.parts else "lease" if ".lease" in p.parts else p.name, []).append(p)
+            by_name.setdefault(
+                (
+                    "checkpoint"
+                    if "checkpoints" in p.parts
+                    else "lease"
+                    if ".lease" in p.parts
+                    else p.name
+                ),
+                [],
+            ).append(p)
         if not by_name:
             return False
         name = self.rng.choice(sorted(by_name))
@@ -218,7 +259,9 @@ class Attack:
         deadline = time.monotonic() + seconds
         while not self.tend():
             self.go_on()
-            assert time.monotonic() < deadline, pathlib.Path(f"{self.workdir}.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, pathlib.Path(f"{self.workdir}.log").read_text()[
+                -3000:
+            ]
             time.sleep(0.1)
         while self.drivers:  # the other driver, if there are two
             self.drivers[0].wait(timeout=seconds)
@@ -251,8 +294,15 @@ def alone(workdir, *more) -> dict:
 
 @pytest.mark.slow
 def test_a_few_faults(tmp_path):
-    """Two drivers on one folder, a worker killed and one told to stop, in half a minute and without the sweep to compare with."""
-    more = ["--set=sweep.families=dense", "--set=sweep.budgets=1e10", "--set=sweep.seeds=0,1,2", "--set=where.workers=1"]
+    """Two drivers on one folder, a worker killed and one told to stop, in half a minute and without
+    the sweep to compare with.
+    """
+    more = [
+        "--set=sweep.families=dense",
+        "--set=sweep.budgets=1e10",
+        "--set=sweep.seeds=0,1,2",
+        "--set=where.workers=1",
+    ]
     attack = Attack(tmp_path / "w", 0, [*more, "--set=where.checkpoint_every=500"])
     try:
         for kind in ("two drivers", "kill worker", "tell worker to stop"):
@@ -262,19 +312,30 @@ def test_a_few_faults(tmp_path):
         attack.end()
     found = results(tmp_path / "w")
     assert len(found) == 3 and all(r["status"] == "finished" for r in found.values())
-    assert attack.verdict(found)["twice"] == 0 and attack.tally["driver ended with 0"] == 1, attack.tally
+    assert attack.verdict(found)["twice"] == 0 and attack.tally["driver ended with 0"] == 1, (
+        attack.tally
+    )
 
 
 @pytest.mark.slow
 def test_fifty_faults_over_24_runs(tmp_path):
     """About a quarter of an hour on two busy cores."""
     seed = int(os.environ.get("FAULTS_SEED", "0"))
-    more = ["--set=sweep.budgets=2e10,4e10,6e10", "--set=sweep.seeds=0,1,2,3", "--set=where.checkpoint_every=1000"]
+    more = [
+        "--set=sweep.budgets=2e10,4e10,6e10",
+        "--set=sweep.seeds=0,1,2,3",
+        "--set=where.checkpoint_every=1000",
+    ]
     expected = alone(tmp_path / "alone", *more)
     assert len(expected) == 24
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(disk)], capture_output=True).returncode == 0
+    mounted = (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(disk)], capture_output=True
+        ).returncode
+        == 0
+    )
     attack = Attack(disk / "w", seed, more)
     began = time.monotonic()
     try:
@@ -284,19 +345,30 @@ def test_fifty_faults_over_24_runs(tmp_path):
         attack.finish(900)
         verdict = attack.verdict(expected)
         print(
-            f"\nseed {seed}: 50 faults, {time.monotonic() - began:.0f} s, command typed {attack.typed} times, {hit} of 24 done at the last fault"
+            f"\nseed {seed}: 50 faults, {time.monotonic() - began:.0f} s, command typed"
+            f" {attack.typed} times, {hit} of 24 done at the last fault"
         )
         for name, n in sorted(attack.tally.items()):
             print(f"  {n:3d} {name}")
-        print(f"  results that were destroyed and made again: {sum(attack.destroyed.values())}; verdict {verdict}")
+        print(
+            f"  results that were destroyed and made again: {sum(attack.destroyed.values())};"
+            f" verdict {verdict}"
+        )
         for k, r in results(attack.workdir).items():
             if changed := [name for name in r if r[name] != expected[k].get(name)]:
-                print(f"  {k} differs in {', '.join(f'{name}: {r[name]!r} for {expected[k].get(name)!r}' for name in changed)}")
+                print(
+                    f"  {k} differs in"
+                    f" {', '.join(f'{name}: {r[name]!r} for {expected[k].get(name)!r}' for name in changed)}"  # noqa: E501
+                )
         assert verdict == {"lost": 0, "different": 0, "unasked": 0, "twice": 0}
     finally:
         attack.end()
         if mounted:
-            shutil.copytree(disk, os.environ["FAULTS_KEEP"], dirs_exist_ok=True) if "FAULTS_KEEP" in os.environ else None
+            (
+                shutil.copytree(disk, os.environ["FAULTS_KEEP"], dirs_exist_ok=True)
+                if "FAULTS_KEEP" in os.environ
+                else None
+            )
             subprocess.run(["umount", "-l", str(disk)], check=False)
 
 

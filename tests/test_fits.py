@@ -1,4 +1,6 @@
-"""Fits of published runs, tables, answers, bad input, and `isoflop fit` and `isoflop reproduce` as a person types them."""
+"""Fits of published runs, tables, answers, bad input, and `isoflop fit` and `isoflop reproduce` as
+a person types them.
+"""
 
 import csv
 import gzip
@@ -13,7 +15,17 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.laws import answers, ask, bootstrap, fit, isoflop, reproduce, solve, sources, verdicts
+from experiments.laws import (
+    answers,
+    ask,
+    bootstrap,
+    fit,
+    isoflop,
+    reproduce,
+    solve,
+    sources,
+    verdicts,
+)
 from experiments.laws import published as published_values
 from experiments.laws import table as tables
 from experiments.laws.fit import Points
@@ -23,8 +35,14 @@ from experiments.laws.solve import Objective
 from tests.conftest import ROOT
 
 PUBLISHED = os.path.join(os.path.dirname(ROOT), "shared", "published")
-FILES = {"besiroglu2024": "chinchilla_fig4.csv", "gadre2024": "gadre_overtraining.csv", "clark2022": "clark2022_routed_final.csv"}
-at_hand = pytest.mark.skipif(not os.path.isdir(PUBLISHED), reason="the published runs are not at hand")
+FILES = {
+    "besiroglu2024": "chinchilla_fig4.csv",
+    "gadre2024": "gadre_overtraining.csv",
+    "clark2022": "clark2022_routed_final.csv",
+}
+at_hand = pytest.mark.skipif(
+    not os.path.isdir(PUBLISHED), reason="the published runs are not at hand"
+)
 TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 
 
@@ -42,8 +60,16 @@ def simulated(runs=40, sigma=0.003, seed=0):
     rng = np.random.default_rng(seed)
     n, d = 10 ** rng.uniform(7, 10, runs), 10 ** rng.uniform(9, 12, runs)
     form = FORMS["chinchilla3"]
-    loss = solve.predict(form, form.theta(**TRUTH), {"N": n, "D": d})[0] * np.exp(sigma * rng.standard_normal(runs))
-    return {"run_id": np.array([f"r{i}" for i in range(runs)], object), "n_params": n, "tokens": d, "flops": 6 * n * d, "loss": loss}
+    loss = solve.predict(form, form.theta(**TRUTH), {"N": n, "D": d})[0] * np.exp(
+        sigma * rng.standard_normal(runs)
+    )
+    return {
+        "run_id": np.array([f"r{i}" for i in range(runs)], object),
+        "n_params": n,
+        "tokens": d,
+        "flops": 6 * n * d,
+        "loss": loss,
+    }
 
 
 def write_csv(path, t, rename=()):
@@ -69,10 +95,18 @@ def test_besiroglu(capsys, tmp_path):
     rows, _ = reproduce.run("besiroglu2024", tables.read_csv(published("besiroglu2024")), 100)
     v = {r.what: r for r in rows}
     assert v["sum-Huber at the optimum, at most"].reproduced <= 0.0010183
-    for k, value, tolerance in (("alpha", 0.3473, 0.001), ("beta", 0.3672, 0.002), ("E", 1.8172, 0.002)):
+    for k, value, tolerance in (
+        ("alpha", 0.3473, 0.001),
+        ("beta", 0.3672, 0.002),
+        ("E", 1.8172, 0.002),
+    ):
         assert v[f"{k}, sum-Huber"].reproduced == pytest.approx(value, abs=tolerance)
-    assert all(r.agrees for r in rows if r.agrees is not None), [r for r in rows if r.agrees is False]
-    assert sum("interval" in r.what for r in rows) == 6 and any("stops after 2 iterations" in r.what for r in rows)
+    assert all(r.agrees for r in rows if r.agrees is not None), [
+        r for r in rows if r.agrees is False
+    ]
+    assert sum("interval" in r.what for r in rows) == 6 and any(
+        "stops after 2 iterations" in r.what for r in rows
+    )
 
 
 @at_hand
@@ -80,16 +114,31 @@ def test_gadre_and_clark():
     for name, count in (("gadre2024", 16), ("clark2022", 19)):
         rows, _ = reproduce.run(name, tables.read_csv(published(name)), 40)
         judged = [r for r in rows if r.agrees is not None]
-        assert len(judged) == count and all(r.agrees for r in judged), [r for r in judged if not r.agrees]
-        assert name == "gadre2024" or sum("effective parameters" in r.what and r.interval is not None for r in rows) == 6
-    assert all(r.mark.startswith(("unverified", "measured", "verified")) for r in rows if r.published is not None)
+        assert len(judged) == count and all(r.agrees for r in judged), [
+            r for r in judged if not r.agrees
+        ]
+        assert (
+            name == "gadre2024"
+            or sum("effective parameters" in r.what and r.interval is not None for r in rows) == 6
+        )
+    assert all(
+        r.mark.startswith(("unverified", "measured", "verified"))
+        for r in rows
+        if r.published is not None
+    )
 
 
 @at_hand
 def test_reproduce_verb(capsys, tmp_path):
     figure = tmp_path / "clark.svg"
     status, out, _ = call(
-        capsys, "reproduce", "clark2022", f"--data={published('clark2022')}", f"--figure={figure}", "--bootstrap=20", "--format=json"
+        capsys,
+        "reproduce",
+        "clark2022",
+        f"--data={published('clark2022')}",
+        f"--figure={figure}",
+        "--bootstrap=20",
+        "--format=json",
     )
     a = json.loads(out)
     assert (
@@ -98,14 +147,26 @@ def test_reproduce_verb(capsys, tmp_path):
         and all(r["verdict"] != "DIFFERS" for r in a["rows"])
         and a["source"]["sha256"]
     )
-    status, out, _ = call(capsys, "reproduce", "gadre2024", f"--data={published('gadre2024')}", f"--figure={figure}", "--bootstrap=20")
+    status, out, _ = call(
+        capsys,
+        "reproduce",
+        "gadre2024",
+        f"--data={published('gadre2024')}",
+        f"--figure={figure}",
+        "--bootstrap=20",
+    )
     assert status == 0 and "unverified" in out and "0 differ" in out and out.count("agrees") >= 16
 
 
 def raw_files(folder):
     """The authors' layouts, made of the tidy files."""
     t = tables.read_csv(published("besiroglu2024"))
-    raw = {"besiroglu2024": write_csv(folder / "svg.csv", {"Model Size": t["n_params"], "Training FLOP": t["flops"], "loss": t["loss"]})}
+    raw = {
+        "besiroglu2024": write_csv(
+            folder / "svg.csv",
+            {"Model Size": t["n_params"], "Training FLOP": t["flops"], "loss": t["loss"]},
+        )
+    }
     t = tables.read_csv(published("clark2022"))
     cols = [
         "run_id",
@@ -155,7 +216,10 @@ def raw_files(folder):
                 "results": [{"val_data": ["x/c4_val/y.tar"], "loss": t["loss"][i]}],
             }
             task = {"eval_metrics": {"icl": dict.fromkeys(sources._SUBSET, 1 - t["err_avg17"][i])}}
-            for where, value in ((f"s/exp_data/models/{name}.json", model), (f"s/exp_data/evals/evaluation_{name}_heavy.json", task)):
+            for where, value in (
+                (f"s/exp_data/models/{name}.json", model),
+                (f"s/exp_data/evals/evaluation_{name}_heavy.json", task),
+            ):
                 (folder / "x.json").write_text(json.dumps(value))
                 tar.add(folder / "x.json", where)
     return raw
@@ -164,16 +228,29 @@ def raw_files(folder):
 @at_hand
 def test_authors_files_are_fetched_kept_and_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
-    tidy = {"besiroglu2024": ("loss", None), "clark2022": ("in_main_fit", "router"), "gadre2024": ("fit_point_loss", "err_avg17")}
+    tidy = {
+        "besiroglu2024": ("loss", None),
+        "clark2022": ("in_main_fit", "router"),
+        "gadre2024": ("fit_point_loss", "err_avg17"),
+    }
     for name, path in raw_files(tmp_path).items():
-        monkeypatch.setitem(sources.SOURCES, name, sources.SOURCES[name]._replace(url=f"file://{path}"))
+        monkeypatch.setitem(
+            sources.SOURCES, name, sources.SOURCES[name]._replace(url=f"file://{path}")
+        )
         t, source = sources.load(name)
         want = tables.read_csv(published(name))
-        assert len(t["loss"]) == len(want["loss"]) and sorted(t["loss"]) == pytest.approx(sorted(want["loss"]))
+        assert len(t["loss"]) == len(want["loss"]) and sorted(t["loss"]) == pytest.approx(
+            sorted(want["loss"])
+        )
         assert sum(t.get("in_main_fit", [0])) == sum(want.get("in_main_fit", [0]))
-        assert sum(t.get("fit_point_loss", [0])) == sum(want.get("fit_point_loss", [0])) and tidy[name]
+        assert (
+            sum(t.get("fit_point_loss", [0])) == sum(want.get("fit_point_loss", [0])) and tidy[name]
+        )
         assert sum(t.get("is_outlier", [0])) == sum(want.get("is_outlier", [0]))
-        assert source["sha256"] == sources.sha256(path) and "recorded at the first fetch" in source["how"]
+        assert (
+            source["sha256"] == sources.sha256(path)
+            and "recorded at the first fetch" in source["how"]
+        )
         os.remove(path)  # the cache serves the second call
         assert sources.load(name)[1]["sha256"] == source["sha256"]
         with open(source["path"], "ab") as f:
@@ -184,14 +261,27 @@ def test_authors_files_are_fetched_kept_and_checked(tmp_path, monkeypatch):
 
 def test_without_a_network_it_says_how(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(sources.SOURCES, "gadre2024", sources.SOURCES["gadre2024"]._replace(url="file:///no/such/file"))
+    monkeypatch.setitem(
+        sources.SOURCES,
+        "gadre2024",
+        sources.SOURCES["gadre2024"]._replace(url="file:///no/such/file"),
+    )
     status, out, err = call(capsys, "reproduce", "gadre2024")
-    assert status == 2 and not out and err.count("\n") == 1 and "--data=FILE" in err and not (tmp_path / "cache").exists()
+    assert (
+        status == 2
+        and not out
+        and err.count("\n") == 1
+        and "--data=FILE" in err
+        and not (tmp_path / "cache").exists()
+    )
     for argv, words in (
         (["reproduce"], "name a published fit"),
         (["reproduce", "hoffmann"], "not 'hoffmann'"),
         (["reproduce", "gadre2024", "--data=/none.csv"], "does not exist"),
-        (["reproduce", "gadre2024", f"--data={os.path.join(ROOT, 'README.md')}"], "neither the authors' file"),
+        (
+            ["reproduce", "gadre2024", f"--data={os.path.join(ROOT, 'README.md')}"],
+            "neither the authors' file",
+        ),
     ):
         status, out, err = call(capsys, *argv)
         assert status == 2 and not out and err.count("\n") == 1 and words in err, err
@@ -218,7 +308,9 @@ def test_same_seed_same_answer_and_objectives():
     for text in ("huber:1e-3", "squared", "lad", "squared:loss", "huber:1e-2:loss"):
         o = ask.objective(text)
         f = fit.fit("chinchilla3", pts, o)
-        assert f.value == pytest.approx(float(o.value(f.residuals)), rel=2e-3 if o.kind == "lad" else 1e-9)  # the sum that is reported
+        assert f.value == pytest.approx(
+            float(o.value(f.residuals)), rel=2e-3 if o.kind == "lad" else 1e-9
+        )  # the sum that is reported
         form = FORMS["chinchilla3"]
         for shift in np.eye(5) * 1e-2:  # no better neighbour
             moved = solve.predict(form, f.theta + shift, pts.x)[0]
@@ -227,14 +319,18 @@ def test_same_seed_same_answer_and_objectives():
 
 
 def test_scipy_agrees():
-    """The same objective by scipy's L-BFGS with tight tolerances from the fit's optimum, and from Hoffmann's values."""
+    """The same objective by scipy's L-BFGS with tight tolerances from the fit's optimum, and from
+    Hoffmann's values.
+    """
     t = simulated(60, 0.01)
     x = {"N": t["n_params"], "D": t["tokens"]}
     f = fit.fit("chinchilla3", Points(x, t["loss"]))
     e, a, b, alpha, beta = f.theta
     polished = reproduce.scipy_huber(x, t["loss"], [e, a, b, alpha, beta], mean=False, tight=True)
     assert polished.fun == pytest.approx(f.value, rel=1e-6)
-    assert reproduce.scipy_huber(x, t["loss"], [0.5, 6, 6, 0.34, 0.28], mean=False, tight=True).fun >= f.value * (1 - 1e-9)
+    assert reproduce.scipy_huber(
+        x, t["loss"], [0.5, 6, 6, 0.34, 0.28], mean=False, tight=True
+    ).fun >= f.value * (1 - 1e-9)
 
 
 def test_weights_and_seeds():
@@ -244,11 +340,25 @@ def test_weights_and_seeds():
     d = np.repeat(np.geomspace(1e9, 1e12, 6), 4)
     sigma = np.repeat(np.geomspace(0.001, 0.02, 6), 4)
     form = FORMS["chinchilla3"]
-    y = solve.predict(form, form.theta(**TRUTH), {"N": n, "D": d})[0] * np.exp(sigma * rng.standard_normal(24))
-    t = {"n_params": n, "tokens": d, "flops": 6 * n**1.5, "loss": y, "seed": np.tile([0.0, 1, 2, 3], 6)}
+    y = solve.predict(form, form.theta(**TRUTH), {"N": n, "D": d})[0] * np.exp(
+        sigma * rng.standard_normal(24)
+    )
+    t = {
+        "n_params": n,
+        "tokens": d,
+        "flops": 6 * n**1.5,
+        "loss": y,
+        "seed": np.tile([0.0, 1, 2, 3], 6),
+    }
     pts, words = ask.points(form, t)
-    assert pts.noise.dof == 18 and "inverse variance between seeds" in words and pts.weights[0] > 20 * pts.weights[-1]
-    level, weights = bootstrap.seed_noise(np.repeat(np.arange(6), 4), np.log(y), np.repeat(np.geomspace(1, 1e4, 6), 4))
+    assert (
+        pts.noise.dof == 18
+        and "inverse variance between seeds" in words
+        and pts.weights[0] > 20 * pts.weights[-1]
+    )
+    level, weights = bootstrap.seed_noise(
+        np.repeat(np.arange(6), 4), np.log(y), np.repeat(np.geomspace(1, 1e4, 6), 4)
+    )
     assert weights[0] > 20 * weights[-1] and weights.mean() == pytest.approx(1) and level.dof == 18
     t["seed"] = np.zeros(24)
     assert ask.points(form, t)[0].noise is None
@@ -257,7 +367,11 @@ def test_weights_and_seeds():
 def test_checkpoints_of_a_run_are_resampled_together():
     rng = np.random.default_rng(0)
     counts = bootstrap.case_counts(np.array(["a", "a", "b", "c", "c", "c"], object), 6, 50, rng)
-    assert (counts[:, 0] == counts[:, 1]).all() and (counts[:, 3] == counts[:, 5]).all() and (counts[:, [0, 2, 3]].sum(1) == 3).all()
+    assert (
+        (counts[:, 0] == counts[:, 1]).all()
+        and (counts[:, 3] == counts[:, 5]).all()
+        and (counts[:, [0, 2, 3]].sum(1) == 3).all()
+    )
     t = simulated(12)
     t["run_id"] = np.array(list("aabbccddeeff"), object)
     a = ask.ask(t, "chinchilla3", resamples=20)
@@ -270,7 +384,9 @@ def test_extrapolation_is_tested_on_held_out_compute():
     e = a["extrapolation"]
     assert e["n_fit"] == 30 and e["n_test"] == 30 and e["worst_relative_error"] < 1e-6
     t["loss"] = np.where(t["flops"] > np.median(t["flops"]), t["loss"] * 1.05, t["loss"])
-    e = ask.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))["extrapolation"]
+    e = ask.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))[
+        "extrapolation"
+    ]
     assert e["mean_relative_error"] == pytest.approx(0.05 / 1.05, rel=1e-3) and e["bias"] < 0
 
 
@@ -299,30 +415,47 @@ def known(law="chinchilla3", values=None, inputs="ND"):
 def test_optimum_is_the_closed_form():
     f, c = known(), 1e21
     a = answers.optimum(f, c, answers.Cost(), {})
-    g = (TRUTH["alpha"] * TRUTH["A"] / (TRUTH["beta"] * TRUTH["B"])) ** (1 / (TRUTH["alpha"] + TRUTH["beta"]))
+    g = (TRUTH["alpha"] * TRUTH["A"] / (TRUTH["beta"] * TRUTH["B"])) ** (
+        1 / (TRUTH["alpha"] + TRUTH["beta"])
+    )
     n = g * (c / 6) ** (TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"]))
-    assert a["n_opt"]["value"] == pytest.approx(n, rel=1e-3) and a["d_opt"]["value"] == pytest.approx(c / 6 / n, rel=1e-3)
+    assert a["n_opt"]["value"] == pytest.approx(n, rel=1e-3) and a["d_opt"][
+        "value"
+    ] == pytest.approx(c / 6 / n, rel=1e-3)
     assert a["tokens_per_parameter"]["value"] == pytest.approx(c / 6 / n / n, rel=2e-3)
-    assert f.parameters["G"] == pytest.approx(g, rel=1e-9) and f.parameters["n_exponent"] == pytest.approx(0.5126, abs=1e-4)
+    assert f.parameters["G"] == pytest.approx(g, rel=1e-9) and f.parameters[
+        "n_exponent"
+    ] == pytest.approx(0.5126, abs=1e-4)
 
 
 def test_memory_and_inference():
     f, c = known(), 1e21
     free = answers.optimum(f, c, answers.Cost(), {})
     tight = answers.optimum(f, c, answers.Cost(), {}, memory=16 * free["n_opt"]["value"] / 3)
-    assert tight["memory_binds"] and tight["n_opt"]["value"] == pytest.approx(free["n_opt"]["value"] / 3, rel=1e-6)
+    assert tight["memory_binds"] and tight["n_opt"]["value"] == pytest.approx(
+        free["n_opt"]["value"] / 3, rel=1e-6
+    )
     assert tight["loss"]["value"] > free["loss"]["value"]
     wide = answers.optimum(f, c, answers.Cost(), {}, memory=160 * free["n_opt"]["value"])
-    assert not wide["memory_binds"] and wide["n_opt"]["value"] == pytest.approx(free["n_opt"]["value"], rel=1e-3)
-    served = answers.optimum(f, c, answers.Cost(), {}, inference=1e12)
-    assert served["n_opt"]["value"] < free["n_opt"]["value"] and served["loss"]["value"] > free["loss"]["value"]
-    # the same loss for the least sum: without inference the budget comes back, with it the model is smaller and longer trained
-    back = answers.cheapest(f, free["loss"]["value"], 0.0, answers.Cost(), {})
-    assert back["flops"]["value"] == pytest.approx(c, rel=1e-3) and back["n_opt"]["value"] == pytest.approx(
-        free["n_opt"]["value"], rel=2e-2
+    assert not wide["memory_binds"] and wide["n_opt"]["value"] == pytest.approx(
+        free["n_opt"]["value"], rel=1e-3
     )
+    served = answers.optimum(f, c, answers.Cost(), {}, inference=1e12)
+    assert (
+        served["n_opt"]["value"] < free["n_opt"]["value"]
+        and served["loss"]["value"] > free["loss"]["value"]
+    )
+    # the same loss for the least sum: without inference the budget comes back, with it the model is
+    # smaller and longer trained
+    back = answers.cheapest(f, free["loss"]["value"], 0.0, answers.Cost(), {})
+    assert back["flops"]["value"] == pytest.approx(c, rel=1e-3) and back["n_opt"][
+        "value"
+    ] == pytest.approx(free["n_opt"]["value"], rel=2e-2)
     more = answers.cheapest(f, free["loss"]["value"], 1e13, answers.Cost(), {})
-    assert more["n_opt"]["value"] < back["n_opt"]["value"] and more["d_opt"]["value"] > back["d_opt"]["value"]
+    assert (
+        more["n_opt"]["value"] < back["n_opt"]["value"]
+        and more["d_opt"]["value"] > back["d_opt"]["value"]
+    )
     assert "no model" in answers.cheapest(f, 1.5, 0.0, answers.Cost(), {})["verdict"]
 
 
@@ -336,10 +469,21 @@ def test_leverage_and_where_routing_stops():
     dense = answers.frontier(f, lever["value"] * 1e20, answers.Cost(), {"E": 1.0})[2][0]
     moe = answers.frontier(f, 1e20, answers.Cost(), {"E": 8.0})[2][0]
     assert lever["value"] > 1 and dense == pytest.approx(moe, rel=1e-4)
-    assert "still helps" in answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e21, "value": 1.5}])["words"]
-    assert answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e22, "value": 0.5}])["flops"] == pytest.approx(1e21)
+    assert (
+        "still helps"
+        in answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e21, "value": 1.5}])[
+            "words"
+        ]
+    )
+    assert answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e22, "value": 0.5}])[
+        "flops"
+    ] == pytest.approx(1e21)
     assert "no leverage" in answers.routing_stops([{"flops": 1e20, "value": float("nan")}])["words"]
-    clark = known("clark2022", {"a": -0.083, "b": -0.126, "c": 0.012, "d": 1.111, "Es": 1.88, "Em_over_Es": 250.0}, "NE")
+    clark = known(
+        "clark2022",
+        {"a": -0.083, "b": -0.126, "c": 0.012, "d": 1.111, "Es": 1.88, "Em_over_Es": 250.0},
+        "NE",
+    )
     n_eff = answers.effective_parameters(clark, 1e9, 64)["value"]
     same = clark.predict({"N": np.array([n_eff, 1e9]), "E": np.array([1.0, 64.0])})[0]
     assert (
@@ -351,36 +495,68 @@ def test_leverage_and_where_routing_stops():
 
 
 def test_expert_law_answers_with_a_band():
-    """A table of dense and MoE runs: leverage as a curve with its band, the optimum under a memory limit that counts all experts."""
+    """A table of dense and MoE runs: leverage as a curve with its band, the optimum under a memory
+    limit that counts all experts.
+    """
     values = published_values.PUBLISHED["ludziejewski2025"].values
     form, rng = FORMS["ludziejewski2025"], np.random.default_rng(0)
-    n, d, e = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4), [1.0, 2, 4, 8, 16, 64, 128]))
+    n, d, e = (
+        v.ravel()
+        for v in np.meshgrid(
+            np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4), [1.0, 2, 4, 8, 16, 64, 128]
+        )
+    )
     x = {"N": n, "D": d, "E": e}
-    loss = solve.predict(form, form.theta(**values, Es=2.0, Em_over_Es=150.0), x)[0] * np.exp(5e-4 * rng.standard_normal(len(n)))
-    t = {"n_active_params": n, "n_params": n * (1 + 0.6 * (e - 1)), "n_experts": e, "tokens": d, "flops": 6 * n * d, "loss": loss}
-    a = ask.ask(t, "ludziejewski2025", resamples=20, asked=[{"C": 1e19, "E": 8.0, "memory": 16e9 * 2.0}])
+    loss = solve.predict(form, form.theta(**values, Es=2.0, Em_over_Es=150.0), x)[0] * np.exp(
+        5e-4 * rng.standard_normal(len(n))
+    )
+    t = {
+        "n_active_params": n,
+        "n_params": n * (1 + 0.6 * (e - 1)),
+        "n_experts": e,
+        "tokens": d,
+        "flops": 6 * n * d,
+        "loss": loss,
+    }
+    a = ask.ask(
+        t, "ludziejewski2025", resamples=20, asked=[{"C": 1e19, "E": 8.0, "memory": 16e9 * 2.0}]
+    )
     curve, p = a["leverage"]["curve"], a["predictions"][0]
-    assert len(curve) == 7 and all(r["interval"][0] <= r["value"] <= r["interval"][1] for r in curve[:4]) and curve[0]["value"] > 1
     assert (
-        a["leverage"]["words"] and p["n_max"] == pytest.approx(2e9 / (1 + 0.6 * 7), rel=1e-3) and p["n_opt"]["value"] <= p["n_max"] * 1.001
+        len(curve) == 7
+        and all(r["interval"][0] <= r["value"] <= r["interval"][1] for r in curve[:4])
+        and curve[0]["value"] > 1
+    )
+    assert (
+        a["leverage"]["words"]
+        and p["n_max"] == pytest.approx(2e9 / (1 + 0.6 * 7), rel=1e-3)
+        and p["n_opt"]["value"] <= p["n_max"] * 1.001
     )
     assert p["leverage_over_dense"]["value"] > 1
 
 
 def test_identities_between_forms():
-    """Gadre's law is Chinchilla's with alpha = beta = 2 eta; repeated data leave it where every token is fresh; Abnar's has two N terms at S = 0."""
+    """Gadre's law is Chinchilla's with alpha = beta = 2 eta; repeated data leave it where every
+    token is fresh; Abnar's has two N terms at S = 0.
+    """
     n, d = np.geomspace(1e7, 1e10, 7), np.geomspace(1e12, 1e9, 7)
     v, eta = TRUTH, 0.17
     chin = known(values=v | {"alpha": 2 * eta, "beta": 2 * eta}).predict({"N": n, "D": d})[0]
-    g = known("gadre2024", {"E": v["E"], "a": v["A"] * 6**eta, "b": v["B"] * 6**eta, "eta": eta}, "CM")
+    g = known(
+        "gadre2024", {"E": v["E"], "a": v["A"] * 6**eta, "b": v["B"] * 6**eta, "eta": eta}, "CM"
+    )
     assert g.predict({"C": 6 * n * d, "M": d / n})[0] == pytest.approx(chin, rel=1e-9)
     m = known("muennighoff2023", v | {"RD": 15.0, "RN": 1e6}, "NDU")
     fresh = m.predict({"N": n, "D": d, "U": d})[0]
     assert fresh == pytest.approx(known(values=v).predict({"N": n, "D": d})[0], rel=1e-3)
     far = m.predict({"N": n, "D": np.full(7, 1e15), "U": np.full(7, 1e9)})[0]
-    assert far == pytest.approx(m.predict({"N": n, "D": np.full(7, 1e17), "U": np.full(7, 1e9)})[0], rel=1e-9)  # D' has a limit
+    assert far == pytest.approx(
+        m.predict({"N": n, "D": np.full(7, 1e17), "U": np.full(7, 1e9)})[0], rel=1e-9
+    )  # D' has a limit
     a = published_values.PUBLISHED["abnar2025"].values
-    law = known("abnar2025", a, "NDS").predict({"N": np.full(4, 1e9), "D": np.full(4, 2e10), "S": np.array([0, 0.5, 0.9, 0.98])})[0]
+    law = known("abnar2025", a, "NDS").predict(
+        {"N": np.full(4, 1e9), "D": np.full(4, 2e10), "S": np.array([0, 0.5, 0.9, 0.98])}
+    )[0]
     assert law == pytest.approx([2.566, 2.590, 2.702, 2.898], abs=2e-3)
 
 
@@ -394,7 +570,15 @@ def test_approaches_one_and_two_recover_known_exponents():
         for k, s in enumerate(np.geomspace(0.2, 5, 9)):
             n = float(answers.optimum(f, c, answers.Cost(), {})["n_opt"]["value"]) * s
             for row, v in zip(
-                rows.values(), (f"{c:g}/{k}", n, c / 6 / n, c, f.predict({"N": np.array([n]), "D": np.array([c / 6 / n])})[0][0], c)
+                rows.values(),
+                (
+                    f"{c:g}/{k}",
+                    n,
+                    c / 6 / n,
+                    c,
+                    f.predict({"N": np.array([n]), "D": np.array([c / 6 / n])})[0][0],
+                    c,
+                ),
             ):
                 row.append(v)
     t = {k: np.array(v, object if k == "run_id" else float) for k, v in rows.items()}
@@ -402,14 +586,23 @@ def test_approaches_one_and_two_recover_known_exponents():
     for name, tolerance in (("chinchilla2", 0.02), ("chinchilla2_interpolated", 0.02)):
         a = ask.ask(t, name, resamples=60, asked=[{"C": 1e22}])
         assert a["parameters"]["n_exponent"] == pytest.approx(0.5126, abs=tolerance), name
-        assert a["intervals"]["n_exponent"][0] <= a["parameters"]["n_exponent"] <= a["intervals"]["n_exponent"][1]
-        assert a["predictions"][0]["n_opt"]["interval"] and a["published"][0]["mark"] == "unverified"
+        assert (
+            a["intervals"]["n_exponent"][0]
+            <= a["parameters"]["n_exponent"]
+            <= a["intervals"]["n_exponent"][1]
+        )
+        assert (
+            a["predictions"][0]["n_opt"]["interval"] and a["published"][0]["mark"] == "unverified"
+        )
     curve = {k: np.repeat(v, 6) for k, v in t.items()}
     share = np.tile(np.linspace(0.86, 1.0, 6), 36)
     curve["tokens"], curve["flops"] = curve["tokens"] * share, curve["flops"] * share
     curve["loss"] = f.predict({"N": curve["n_params"], "D": curve["tokens"]})[0]
     a = ask.ask(curve, "chinchilla1", resamples=20)
-    assert a["parameters"]["n_exponent"] == pytest.approx(0.5126, abs=0.03) and a["verdicts"]["winners"] >= 4
+    assert (
+        a["parameters"]["n_exponent"] == pytest.approx(0.5126, abs=0.03)
+        and a["verdicts"]["winners"] >= 4
+    )
     with pytest.raises(FitError, match="training curves"):
         ask.ask(t, "chinchilla1", resamples=20)
 
@@ -417,16 +610,27 @@ def test_approaches_one_and_two_recover_known_exponents():
 def test_envelope_takes_the_least_loss():
     """Two runs that cross at C = 10: the smaller model wins below, the larger above."""
     c = np.geomspace(1, 100, 50)
-    small, large = (1e6, c, c / 6e6, 3 - 0.1 * np.log(c)), (1e7, c, c / 6e7, 3.2303 - 0.2 * np.log(c))
+    small, large = (
+        (1e6, c, c / 6e6, 3 - 0.1 * np.log(c)),
+        (1e7, c, c / 6e7, 3.2303 - 0.2 * np.log(c)),
+    )
     e = isoflop.envelope([small, large], 101)
     assert set(e["n"][e["flops"] < 9.9]) == {1e6} and set(e["n"][e["flops"] > 10.2]) == {1e7}
-    assert e["loss"] == pytest.approx(np.minimum(3 - 0.1 * np.log(e["flops"]), 3.2303 - 0.2 * np.log(e["flops"])), abs=1e-3)
+    assert e["loss"] == pytest.approx(
+        np.minimum(3 - 0.1 * np.log(e["flops"]), 3.2303 - 0.2 * np.log(e["flops"])), abs=1e-3
+    )
 
 
 def test_open_prefactors_do_not_hide_the_exponents():
-    """B spans more than a factor 2.5 while beta is known to a few percent: the first is named, the second stands."""
+    """B spans more than a factor 2.5 while beta is known to a few percent: the first is named, the
+    second stands.
+    """
     t = simulated(60, 0.015)
-    v = verdicts.read(fit.fit("chinchilla3", Points({"N": t["n_params"], "D": t["tokens"]}, t["loss"]), resamples=60))
+    v = verdicts.read(
+        fit.fit(
+            "chinchilla3", Points({"N": t["n_params"], "D": t["tokens"]}, t["loss"]), resamples=60
+        )
+    )
     assert (
         v["identified"]
         and "known only within a factor" in v["not_identified"]["B"]
@@ -443,10 +647,15 @@ def test_learning_rate_law_flags_edges():
     ]
     t = dict(zip(("n_params", "tokens", "lr", "loss"), np.array(rows).T))
     a = ask.ask(t, "learning_rate", objective_squared(), resamples=20)
-    assert a["parameters"]["a"] == pytest.approx(-0.713, abs=0.03) and a["parameters"]["b"] == pytest.approx(0.307, abs=0.05)
+    assert a["parameters"]["a"] == pytest.approx(-0.713, abs=0.03) and a["parameters"][
+        "b"
+    ] == pytest.approx(0.307, abs=0.05)
     assert a["verdicts"]["edges"] == []
     t["loss"] = t["loss"] - 30 * np.log(t["lr"]) + 100  # the best is now at the largest rate tried
-    assert len(ask.ask(t, "learning_rate", objective_squared(), resamples=20)["verdicts"]["edges"]) == 6
+    assert (
+        len(ask.ask(t, "learning_rate", objective_squared(), resamples=20)["verdicts"]["edges"])
+        == 6
+    )
 
 
 def objective_squared():
@@ -455,7 +664,10 @@ def objective_squared():
 
 def test_where_and_columns(tmp_path):
     t = simulated(6) | {"kind": np.array(list("aabbcc"), object)}
-    assert len(tables.where(t, "kind==a and loss>0")["loss"]) == 2 and len(tables.where(t, "kind!='a'&loss<99")["loss"]) == 4
+    assert (
+        len(tables.where(t, "kind==a and loss>0")["loss"]) == 2
+        and len(tables.where(t, "kind!='a'&loss<99")["loss"]) == 4
+    )
     for text, words in (
         ("knd==a", "did you mean 'kind'"),
         ("loss", "cannot read"),
@@ -466,17 +678,26 @@ def test_where_and_columns(tmp_path):
         with pytest.raises(FitError, match=words):
             tables.where(t, text)
     path = write_csv(tmp_path / "a.csv", t, {"tokens": "train_tokens"})
-    assert tables.read([path], columns={"tokens": "train_tokens"})["tokens"] == pytest.approx(t["tokens"])
+    assert tables.read([path], columns={"tokens": "train_tokens"})["tokens"] == pytest.approx(
+        t["tokens"]
+    )
     with pytest.raises(FitError, match="no column 'tokns'"):
         tables.read([path], columns={"tokens": "tokns"})
 
 
 def test_training_curves_of_a_folder(tmp_path):
-    """Every run's logged points, smoothed over five, the last torn line left out; C by the named convention."""
-    t, final = tables.read([folder(tmp_path / "s")], c="6N", curves=True), tables.read([str(tmp_path / "s")], c="6N")
+    """Every run's logged points, smoothed over five, the last torn line left out; C by the named
+    convention.
+    """
+    t, final = (
+        tables.read([folder(tmp_path / "s")], c="6N", curves=True),
+        tables.read([str(tmp_path / "s")], c="6N"),
+    )
     assert len(t["loss"]) == 12 * 36 and len(set(t["run_id"])) == 12
     last = np.isclose(t["tokens"], np.repeat(final["tokens"], 36), rtol=1e-12)
-    assert t["flops"][last] == pytest.approx(final["flops"]) and t["loss"][last] == pytest.approx(final["loss"] + 0.02)
+    assert t["flops"][last] == pytest.approx(final["flops"]) and t["loss"][last] == pytest.approx(
+        final["loss"] + 0.02
+    )
     (tmp_path / "none" / "runs").mkdir(parents=True)
     with pytest.raises(FitError, match="training curves"):
         tables.read([str(tmp_path / "none")], curves=True)
@@ -489,7 +710,11 @@ def test_load_gives_a_pandas_table(tmp_path, monkeypatch):
     monkeypatch.undo()
     pandas = pytest.importorskip("pandas")
     frame = tables.load(folder(tmp_path / "s"))
-    assert isinstance(frame, pandas.DataFrame) and len(frame) == 12 and {"n_params", "tokens", "flops", "loss"} <= set(frame.columns)
+    assert (
+        isinstance(frame, pandas.DataFrame)
+        and len(frame) == 12
+        and {"n_params", "tokens", "flops", "loss"} <= set(frame.columns)
+    )
 
 
 def folder(path, seed=0):
@@ -504,14 +729,23 @@ def folder(path, seed=0):
             "status": "finished",
             "tags": {"size": i, "budget": None, "role": "tokens"},
             "run": {"seed": 0, "model": {"d_ff": 8}, "optimizer": {"lr": 0.01}},
-            "parameters": {"multiplied": t["n_params"][i], "total": 2 * t["n_params"][i], "active": t["n_params"][i]},
+            "parameters": {
+                "multiplied": t["n_params"][i],
+                "total": 2 * t["n_params"][i],
+                "active": t["n_params"][i],
+            },
             "training_tokens": t["tokens"][i],
             "flops": {"matmul": t["flops"][i], "6N": 2 * t["flops"][i]},
             "validation": {"loss": t["loss"][i]},
         }
         (where / "result.json").write_text(json.dumps(result))
-        lines = [{"step": k, "tokens": t["tokens"][i] * k / 40, "loss": t["loss"][i] + (40 - k) / 100} for k in range(1, 41)]
-        (where / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "tok')
+        lines = [
+            {"step": k, "tokens": t["tokens"][i] * k / 40, "loss": t["loss"][i] + (40 - k) / 100}
+            for k in range(1, 41)
+        ]
+        (where / "metrics.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "tok'
+        )
     return str(path)
 
 
@@ -520,22 +754,52 @@ def folder(path, seed=0):
 
 def test_fit_verb_on_files_and_folders(capsys, tmp_path):
     path = write_csv(tmp_path / "runs.csv", simulated(30))
-    argv = ["fit", f"--runs={path}", "--law=chinchilla3", "--objective=huber:1e-3", "--bootstrap=20", "--predict=C=1e21", "--format=json"]
+    argv = [
+        "fit",
+        f"--runs={path}",
+        "--law=chinchilla3",
+        "--objective=huber:1e-3",
+        "--bootstrap=20",
+        "--predict=C=1e21",
+        "--format=json",
+    ]
     status, out, _ = call(capsys, *argv)
     a = json.loads(out)
-    assert status == 0 and {"parameters", "intervals", "objective", "n_points", "verdicts", "predictions"} <= set(a) and a["n_points"] == 30
     assert (
-        a["parameters"]["alpha"] == pytest.approx(0.3478, abs=0.05) and a["predictions"][0]["n_opt"]["interval"] and a["data"][0]["sha256"]
+        status == 0
+        and {"parameters", "intervals", "objective", "n_points", "verdicts", "predictions"}
+        <= set(a)
+        and a["n_points"] == 30
     )
-    assert a["conventions"]["N"] == "n_params" and all(p["mark"].startswith("unverified") for p in a["published"])
+    assert (
+        a["parameters"]["alpha"] == pytest.approx(0.3478, abs=0.05)
+        and a["predictions"][0]["n_opt"]["interval"]
+        and a["data"][0]["sha256"]
+    )
+    assert a["conventions"]["N"] == "n_params" and all(
+        p["mark"].startswith("unverified") for p in a["published"]
+    )
     text = call(capsys, *argv[:-1])[1]
-    assert "verdict:" in text and "published (unverified" in text and "N: n_params" in text and "nats/token" in text
+    assert (
+        "verdict:" in text
+        and "published (unverified" in text
+        and "N: n_params" in text
+        and "nats/token" in text
+    )
     assert text.count("unverified") >= 2
     # several sweeps, folders and files together, by another convention
     one, two = folder(tmp_path / "one"), folder(tmp_path / "two", 3)
     argv = ["fit", f"--runs={one},{two}", f"--runs={path}", "--bootstrap=20", "--format=json"]
     assert json.loads(call(capsys, *argv)[1])["n_points"] == 54
-    argv = ["fit", f"--workdir={one}", "--law=power_floor", "--params=total", "--flops=6N", "--bootstrap=20", "--format=json"]
+    argv = [
+        "fit",
+        f"--workdir={one}",
+        "--law=power_floor",
+        "--params=total",
+        "--flops=6N",
+        "--bootstrap=20",
+        "--format=json",
+    ]
     a = json.loads(call(capsys, *argv)[1])
     assert a["conventions"]["C"] == "6N" and a["n_points"] == 12
 
@@ -571,21 +835,37 @@ def test_bad_input(argv, words, capsys, tmp_path):
     t = simulated(30)
     bad = lambda k, v: t | {k: np.concatenate([[v], t[k][1:]])}
     few = {k: v[:5] for k, v in t.items()}
-    made = {"csv": t, "few": few, "flat": t | {"n_params": np.full(30, 1e8)}, "nan": bad("loss", np.nan), "zero": bad("tokens", 0.0)}
+    made = {
+        "csv": t,
+        "few": few,
+        "flat": t | {"n_params": np.full(30, 1e8)},
+        "nan": bad("loss", np.nan),
+        "zero": bad("tokens", 0.0),
+    }
     names = {k: write_csv(tmp_path / f"{k}.csv", v) for k, v in made.items()}
-    names["words"] = write_csv(tmp_path / "words.csv", t | {"tokens": np.array(["many"] * 30, object)})
+    names["words"] = write_csv(
+        tmp_path / "words.csv", t | {"tokens": np.array(["many"] * 30, object)}
+    )
     (tmp_path / "empty.csv").write_text("")
     names |= {"empty": str(tmp_path / "empty.csv"), "folder": folder(tmp_path / "sweep")}
     before = sorted(os.listdir(tmp_path))
     status, out, err = call(capsys, "fit", *[a.format(**names) for a in argv], "--bootstrap=20")
-    assert status == 2 and out == "" and err.count("\n") == 1 and err.startswith("isoflop fit: ") and words in err, err
+    assert (
+        status == 2
+        and out == ""
+        and err.count("\n") == 1
+        and err.startswith("isoflop fit: ")
+        and words in err
+    ), err
     assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_a_fit_that_has_not_converged_says_so(monkeypatch):
     monkeypatch.setattr(fit, "LIMIT", 2)
     t = simulated(40, 0.01)
-    v = verdicts.read(fit.fit("chinchilla3", Points({"N": t["n_params"], "D": t["tokens"]}, t["loss"])))
+    v = verdicts.read(
+        fit.fit("chinchilla3", Points({"N": t["n_params"], "D": t["tokens"]}, t["loss"]))
+    )
     assert not v["converged"] and not v["identified"] and "do not use these numbers" in v["words"]
 
 
@@ -595,22 +875,34 @@ def test_a_fit_that_has_not_converged_says_so(monkeypatch):
 @at_hand
 @pytest.mark.slow
 def test_full_grid_and_speed():
-    """1,000 resamples of the default fit within 20 CPU-seconds; the full grid's optimum in at least 99 of 100 resamples."""
-    code = "from experiments.benchmarks import laws; import json; print(json.dumps(laws.measure('full', 1)))"
+    """1,000 resamples of the default fit within 20 CPU-seconds; the full grid's optimum in at least
+    99 of 100 resamples.
+    """
+    code = (
+        "from experiments.benchmarks import laws; import json;"
+        " print(json.dumps(laws.measure('full', 1)))"
+    )
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
         "ISOFLOP_POINTS": published("besiroglu2024"),
         "OPENBLAS_NUM_THREADS": "1",
     }
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     a = json.loads(done.stdout.splitlines()[-1])
-    assert a["fit_cpu_s"] <= 20 and a["full_grid"]["reached"] >= 99 and a["ratio"] > 1, (a, time.monotonic() - started)
+    assert a["fit_cpu_s"] <= 20 and a["full_grid"]["reached"] >= 99 and a["ratio"] > 1, (
+        a,
+        time.monotonic() - started,
+    )
 
 
 @pytest.mark.slow
 def test_coverage():
-    """Exponents and the prediction at ten times the compute: 91 to 98% of 400 simulated sets, on three designs."""
+    """Exponents and the prediction at ten times the compute: 91 to 98% of 400 simulated sets, on
+    three designs.
+    """
     from experiments.benchmarks import coverage
 
     for name, method in coverage.CHECKED.items():
@@ -623,27 +915,52 @@ def test_floor_is_judged():
     from experiments.laws import known
 
     sharp = known.judge(1.334, [1.330, 1.338], 1.3343, 0.05)
-    assert sharp["contains"] and sharp["ratio"] == pytest.approx(0.08) and "holds the source's entropy" in sharp["words"]
+    assert (
+        sharp["contains"]
+        and sharp["ratio"] == pytest.approx(0.08)
+        and "holds the source's entropy" in sharp["words"]
+    )
     wide = known.judge(1.33, [1.30, 1.36], 1.3343, 0.05)
     assert wide["contains"] and "cannot tell E" in wide["words"] and "about 9" in wide["words"]
-    assert "MISSES" in known.judge(1.2, [1.1, 1.3], 1.3343, 0.05)["words"] and "no end" in known.judge(1.2, None, 1.3343, 0.05)["words"]
+    assert (
+        "MISSES" in known.judge(1.2, [1.1, 1.3], 1.3343, 0.05)["words"]
+        and "no end" in known.judge(1.2, None, 1.3343, 0.05)["words"]
+    )
 
 
 @pytest.mark.slow
 def test_known_truth_from_training(tmp_path):
-    """Ten seeds trained on the synthetic source: the interval of E holds its entropy at least eight times; where it is not sharp, the
-    report says why and what would help."""
+    """Ten seeds trained on the synthetic source: the interval of E holds its entropy at least eight
+    times; where it is not sharp, the report says why and what would help.
+    """
     from experiments import sweep
     from experiments.laws import analysis
 
-    workdir = os.environ.get("ISOFLOP_KNOWN_TRUTH") or str(tmp_path / "w")  # a finished sweep of the recipe, if there is one
+    workdir = os.environ.get("ISOFLOP_KNOWN_TRUTH") or str(
+        tmp_path / "w"
+    )  # a finished sweep of the recipe, if there is one
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    argv = [sys.executable, "-m", "experiments.cli", "sweep", "--config=known_truth", f"--workdir={workdir}"]
+    argv = [
+        sys.executable,
+        "-m",
+        "experiments.cli",
+        "sweep",
+        "--config=known_truth",
+        f"--workdir={workdir}",
+    ]
     subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True)
-    floors = [analysis.analyse(rows, resamples=1000)["floors"][0] for rows in by_seed(sweep.results(workdir))]
-    assert len(floors) == 10 and sum(f["contains"] for f in floors) >= 8, [f["words"] for f in floors]
+    floors = [
+        analysis.analyse(rows, resamples=1000)["floors"][0]
+        for rows in by_seed(sweep.results(workdir))
+    ]
+    assert len(floors) == 10 and sum(f["contains"] for f in floors) >= 8, [
+        f["words"] for f in floors
+    ]
     assert all(f["ratio"] <= 0.2 or "cannot tell E" in f["words"] for f in floors)
 
 
 def by_seed(results):
-    return [[r for r in results if r["run"]["seed"] == s] for s in sorted({r["run"]["seed"] for r in results})]
+    return [
+        [r for r in results if r["run"]["seed"] == s]
+        for s in sorted({r["run"]["seed"] for r in results})
+    ]

@@ -1,4 +1,6 @@
-"""Every form: recovered from its own noise-free losses; what the points do not identify is named; published values carry their mark."""
+"""Every form: recovered from its own noise-free losses; what the points do not identify is named;
+published values carry their mark.
+"""
 
 import numpy as np
 import pytest
@@ -23,12 +25,46 @@ GRIDS = {  # form: inputs, crossed
 TRUTH = {p.law: p.values for p in published.PUBLISHED.values()} | {
     "power_floor": {"E": 1.6, "A": 2.6e3, "alpha": 0.17},
     "gadre2024_error": {"eps": 0.857, "k": 2.2, "gamma": 0.7146},
-    "clark2022": {"a": -0.0826, "b": -0.1234, "c": 0.0112, "d": 1.107, "Es": 1.72, "Em_over_Es": 273.0},
-    "ludziejewski2025": published.PUBLISHED["ludziejewski2025"].values | {"Es": 2.0, "Em_over_Es": 150.0},
-    "frantar2023": {"aS": 16.8, "cS": 9.6, "BD": 15.4, "c": 0.65, "bS": 0.72, "bN": 0.245, "bD": 0.203},
+    "clark2022": {
+        "a": -0.0826,
+        "b": -0.1234,
+        "c": 0.0112,
+        "d": 1.107,
+        "Es": 1.72,
+        "Em_over_Es": 273.0,
+    },
+    "ludziejewski2025": (
+        published.PUBLISHED["ludziejewski2025"].values | {"Es": 2.0, "Em_over_Es": 150.0}
+    ),
+    "frantar2023": {
+        "aS": 16.8,
+        "cS": 9.6,
+        "BD": 15.4,
+        "c": 0.65,
+        "bS": 0.72,
+        "bN": 0.245,
+        "bD": 0.203,
+    },
     "chinchilla3": {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658},
 }
-EXPONENTS = {"alpha", "beta", "gamma", "eta", "alpha_N", "alpha_D", "bS", "bN", "bD", "a", "b", "c", "delta", "omega", "zeta", "lambda_"}
+EXPONENTS = {
+    "alpha",
+    "beta",
+    "gamma",
+    "eta",
+    "alpha_N",
+    "alpha_D",
+    "bS",
+    "bN",
+    "bD",
+    "a",
+    "b",
+    "c",
+    "delta",
+    "omega",
+    "zeta",
+    "lambda_",
+}
 
 
 def design(form, scale=1.0):
@@ -49,14 +85,17 @@ def test_form_recovers_its_truth(law):
     f = fit.fit(law, fit.Points(x, losses(law, x)))
     for scale in (1.0, 10.0):
         wide = design(form, scale)
-        np.testing.assert_allclose(solve.predict(form, f.theta, wide)[0], losses(law, wide), rtol=1e-6)
+        np.testing.assert_allclose(
+            solve.predict(form, f.theta, wide)[0], losses(law, wide), rtol=1e-6
+        )
     loose = set(verdicts.not_identified(f))
     for name in EXPONENTS & set(form.names) - loose - set(form.linear):
         assert f.parameters[name] == pytest.approx(TRUTH[law][name], abs=1e-4), name
     assert not loose, loose
 
 
-# designs that leave parameters open: what is held, and which must be named (and no exponent that is still seen)
+# designs that leave parameters open: what is held, and which must be named (and no exponent that is
+# still seen)
 def held(law):
     x = design(FORMS[law])
     if "E" in x and law == "clark2022":
@@ -79,7 +118,12 @@ def held(law):
         return x, {"gamma"}
     # one narrow window: a floor or a curvature cannot be seen in rounded losses
     return {
-        k: v[:1] * (1 + 3e-10 * np.arange(v.size)) if k != "D" else v[:1] * (1 + 3e-10 * np.arange(v.size)[::-1]) for k, v in x.items()
+        k: (
+            v[:1] * (1 + 3e-10 * np.arange(v.size))
+            if k != "D"
+            else v[:1] * (1 + 3e-10 * np.arange(v.size)[::-1])
+        )
+        for k, v in x.items()
     }, None
 
 
@@ -89,7 +133,9 @@ def test_unidentified_parameters_are_named(law):
     f = fit.fit(law, fit.Points(x, losses(law, x)))
     loose = verdicts.not_identified(f)
     assert (expected or set(FORMS[law].names) & EXPONENTS) <= set(loose), (expected, loose)
-    assert "not identified by these runs" in verdicts.read(f)["words"] or not set(loose) & verdicts.headline(f)
+    assert "not identified by these runs" in verdicts.read(f)["words"] or not set(
+        loose
+    ) & verdicts.headline(f)
 
 
 def test_ridges_are_named():
@@ -97,7 +143,11 @@ def test_ridges_are_named():
     x = {"N": n, "D": 20 * n}  # one line in (N, D): the two terms are hard to tell apart
     y = losses("chinchilla3", x) * np.exp(1e-3 * np.random.default_rng(0).normal(size=12))
     v = verdicts.read(fit.fit("chinchilla3", fit.Points(x, y), resamples=40))
-    assert v["not_identified"] and any("move together" in r for r in v["ridges"]) and not v["identified"]
+    assert (
+        v["not_identified"]
+        and any("move together" in r for r in v["ridges"])
+        and not v["identified"]
+    )
 
 
 @pytest.mark.parametrize("name", {**published.PUBLISHED, **published.ALLOCATIONS})
@@ -106,5 +156,7 @@ def test_published_values_carry_their_mark(name):
     assert p.mark.startswith("verified: " if p.verified else "unverified") and "arXiv" in p.where
     if isinstance(p, published.Published) and set(FORMS[p.law].names) <= set(p.values):
         x = design(FORMS[p.law])
-        y = solve.predict(FORMS[p.law], FORMS[p.law].theta(**{k: p.values[k] for k in FORMS[p.law].names}), x)
+        y = solve.predict(
+            FORMS[p.law], FORMS[p.law].theta(**{k: p.values[k] for k in FORMS[p.law].names}), x
+        )
         assert np.isfinite(y).all() and (y > 0).all()

@@ -1,4 +1,6 @@
-"""The house keeps its shape: imports point down, data/ knows no jax, the base install no tensorflow or torch."""
+"""The house keeps its shape: imports point down, data/ knows no jax, the base install no tensorflow
+or torch.
+"""
 
 import ast
 import configparser
@@ -34,7 +36,8 @@ def test_imports_point_down():
         here = os.path.relpath(path, ROOT).split(os.sep)[0]
         for name in imported(path):
             if name in FLOOR and name != here and FLOOR[name] >= FLOOR[here]:
-                # launch/config.py and launch/train.py introduce data to model; they do not know each other
+                # launch/config.py and launch/train.py introduce data to model; they do not know
+                # each other
                 wrong.append(f"{os.path.relpath(path, ROOT)} imports {name}")
             if here == "data" and name in ("jax", "flax", "optax"):
                 wrong.append(f"{os.path.relpath(path, ROOT)} imports {name}")
@@ -44,7 +47,9 @@ def test_imports_point_down():
 
 
 def test_data_does_not_load_jax():
-    code = "import sys, data.pipeline, data.sources, data.tokenizers; sys.exit('jax' in sys.modules)"
+    code = (
+        "import sys, data.pipeline, data.sources, data.tokenizers; sys.exit('jax' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -56,7 +61,15 @@ def test_base_install_is_lean():
         for line in cfg["options"]["install_requires"].splitlines()
         if line.strip() and not line.startswith("#")
     ]
-    for wanted in ("jax", "flax", "optax", "orbax-checkpoint", "sentencepiece", "tensorflow-datasets", "absl-py"):
+    for wanted in (
+        "jax",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "sentencepiece",
+        "tensorflow-datasets",
+        "absl-py",
+    ):
         assert wanted in names
     assert not {"tensorflow", "torch"} & set(names)
 
@@ -71,6 +84,8 @@ def test_rooms_stay_small(limit, what):
                 large.append(path)
             continue
         large += [
-            f"{path}:{n.lineno}" for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno > limit
+            f"{path}:{n.lineno}"
+            for n in ast.walk(ast.parse(text))
+            if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno > limit
         ]
     assert not large, large

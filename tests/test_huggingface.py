@@ -1,4 +1,6 @@
-"""Folders in Hugging Face's format without Hugging Face: round trips, and what a user reads when one is wrong."""
+"""Folders in Hugging Face's format without Hugging Face: round trips, and what a user reads when
+one is wrong.
+"""
 
 import dataclasses
 import json
@@ -13,7 +15,17 @@ from launch.huggingface import FAMILIES, folder
 from model.config import Model
 from tests.test_model import variables
 
-BASE = Model(vocab_size=40, seq_len=24, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=24, activation="swiglu", norm_eps=1e-5)
+BASE = Model(
+    vocab_size=40,
+    seq_len=24,
+    d_model=16,
+    n_layers=2,
+    n_heads=2,
+    n_kv_heads=1,
+    d_ff=24,
+    activation="swiglu",
+    norm_eps=1e-5,
+)
 GPT2 = Model(
     vocab_size=40,
     seq_len=24,
@@ -60,7 +72,10 @@ def test_round_trip(name, tmp_path):
         ({"activation": "gelu"}, "model.activation='gelu'"),
         ({"logit_cap": 30.0}, "llama, differs in model.logit_cap=30.0"),
         ({"positions": "none"}, "model.positions='none'"),
-        ({"pattern": ("attention/moe",), "n_experts": 4, "capacity_factor": 1.25}, "mixtral, differs in model.capacity_factor"),
+        (
+            {"pattern": ("attention/moe",), "n_experts": 4, "capacity_factor": 1.25},
+            "mixtral, differs in model.capacity_factor",
+        ),
         ({"qkv_bias": True}, "model.out_bias=False"),
     ],
 )
@@ -71,7 +86,9 @@ def test_what_no_family_has_is_named(change, words):
 
 def edit(path, **changes):
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({k: v for k, v in (config | changes).items() if v != "DROP"}))
+    (path / "config.json").write_text(
+        json.dumps({k: v for k, v in (config | changes).items() if v != "DROP"})
+    )
 
 
 def rewrite(path, change):
@@ -95,22 +112,39 @@ DAMAGE = {
     "no family": (lambda p: edit(p, model_type="DROP"), "model_type None"),
     "missing field": (lambda p: edit(p, hidden_size="DROP"), "no field 'hidden_size'"),
     "wrong type": (lambda p: edit(p, hidden_size="big"), "config.json"),
-    "another rope": (lambda p: edit(p, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), "rope_type='yarn'"),
-    "another activation": (lambda p: edit(p, hidden_act="gelu"), "activation 'gelu' is not supported"),
+    "another rope": (
+        lambda p: edit(p, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}),
+        "rope_type='yarn'",
+    ),
+    "another activation": (
+        lambda p: edit(p, hidden_act="gelu"),
+        "activation 'gelu' is not supported",
+    ),
     "not JSON": (lambda p: (p / "config.json").write_text("{"), "not a readable JSON object"),
-    "deep JSON": (lambda p: (p / "config.json").write_text("[" * 100_000), "not a readable JSON object"),
+    "deep JSON": (
+        lambda p: (p / "config.json").write_text("[" * 100_000),
+        "not a readable JSON object",
+    ),
     "no config": (lambda p: (p / "config.json").unlink(), "holds no config.json"),
     "missing tensor": (lambda p: rewrite(p, lambda t: t.pop(NORM)), f"tensor {NORM} is missing"),
-    "extra tensor": (lambda p: rewrite(p, lambda t: t.update(extra=np.zeros(3, np.float32))), "tensor extra is not part of a llama"),
+    "extra tensor": (
+        lambda p: rewrite(p, lambda t: t.update(extra=np.zeros(3, np.float32))),
+        "tensor extra is not part of a llama",
+    ),
     "wrong shape": (
         lambda p: rewrite(p, lambda t: t.update({DOWN: t[DOWN].T.copy()})),
         rf"tensor {DOWN} has shape \[24, 16\].*asks for \[16, 24\]",
     ),
     "config of another size": (lambda p: edit(p, intermediate_size=32), "has shape .* asks for"),
     "a pickle": (replaced_by_pickle, "pytorch_model.bin is a pickle"),
-    "not safetensors": (lambda p: (p / "model.safetensors").write_bytes(b"\x80\x04garbage" * 9), "not a readable safetensors file"),
+    "not safetensors": (
+        lambda p: (p / "model.safetensors").write_bytes(b"\x80\x04garbage" * 9),
+        "not a readable safetensors file",
+    ),
     "truncated": (
-        lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:-50]),
+        lambda p: (p / "model.safetensors").write_bytes(
+            (p / "model.safetensors").read_bytes()[:-50]
+        ),
         "not a readable safetensors",
     ),
 }
@@ -175,7 +209,14 @@ def test_an_export_overwrites_nothing(llama):
     ],
 )
 def test_init_from_on_bad_input(more, words, llama, tmp_path, capsys):
-    argv = ["train", "--config=tiny_dense", f"--workdir={tmp_path}/r", f"--init_from={llama}", "--set=where.mesh=data=1", *more]
+    argv = [
+        "train",
+        "--config=tiny_dense",
+        f"--workdir={tmp_path}/r",
+        f"--init_from={llama}",
+        "--set=where.mesh=data=1",
+        *more,
+    ]
     assert cli.main(argv) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1 and not (tmp_path / "r").exists()
@@ -183,11 +224,19 @@ def test_init_from_on_bad_input(more, words, llama, tmp_path, capsys):
 
 def test_weights_are_part_of_the_identity(llama, tmp_path, capsys):
     """The same command with other weights in the folder is refused, not mixed."""
-    argv = ["train", "--config=tiny_dense", f"--init_from={llama}", "--set=model.vocab_size=320", "--set=data.source=synthetic"]
+    argv = [
+        "train",
+        "--config=tiny_dense",
+        f"--init_from={llama}",
+        "--set=model.vocab_size=320",
+        "--set=data.source=synthetic",
+    ]
     assert cli.main([*argv, f"--workdir={tmp_path}/r"]) == 2  # the table has 40 rows
     assert "embed_tokens" in capsys.readouterr().err
 
 
 def test_every_family_reads_what_it_writes():
     for name, family in FAMILIES.items():
-        assert {"read", "write", "tensors"} <= set(family._fields) and family.architecture.endswith(("LMHeadModel", "ForCausalLM")), name
+        assert {"read", "write", "tensors"} <= set(family._fields) and family.architecture.endswith(
+            ("LMHeadModel", "ForCausalLM")
+        ), name

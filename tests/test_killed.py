@@ -1,4 +1,6 @@
-"""Commands that are killed, told to stop, and typed again, alone and in two processes: the end equals the run left alone."""
+"""Commands that are killed, told to stop, and typed again, alone and in two processes: the end
+equals the run left alone.
+"""
 
 import json
 import os
@@ -68,7 +70,9 @@ def alone(tmp_path_factory):
 
 
 def test_sigterm(alone, tmp_path):
-    """In a step, while compiling, and in the evaluation: status 75, one line, within 5 s; afterwards the same run."""
+    """In a step, while compiling, and in the evaluation: status 75, one line, within 5 s;
+    afterwards the same run.
+    """
     for phase, first in (("compile", 0), ("step", 150), ("evaluate", 0)):
         process = start(tmp_path / "r")
         assert until(tmp_path / "r", process, phase, first)
@@ -78,7 +82,11 @@ def test_sigterm(alone, tmp_path):
         if phase == "evaluate" and process.returncode == 0:  # it was over before the signal came
             continue
         assert process.returncode == preempt.STATUS, (phase, err)
-        assert time.monotonic() - told < 5 and err.count("\n") == 1 and "the same command goes on" in err, err
+        assert (
+            time.monotonic() - told < 5
+            and err.count("\n") == 1
+            and "the same command goes on" in err
+        ), err
     out, err = start(tmp_path / "r").communicate(timeout=120)
     assert differences(tmp_path / "r", alone) == []
 
@@ -103,15 +111,28 @@ def free_port() -> int:
 
 def pair(folder, *more):
     """Two processes of four simulated devices each."""
-    common = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--mesh=data=2,fsdp=2,tensor=2", "--set=batch=8", *more]
+    common = [
+        f"--coordinator=127.0.0.1:{free_port()}",
+        "--processes=2",
+        "--mesh=data=2,fsdp=2,tensor=2",
+        "--set=batch=8",
+        *more,
+    ]
     return [start(folder, *common, f"--process_id={i}") for i in range(2)]
 
 
 def test_two_processes_stop_together_and_one_goes_on(tmp_path):
-    """SIGTERM to one of two processes: both save at the same step and end with 75; one process on one device goes on."""
+    """SIGTERM to one of two processes: both save at the same step and end with 75; one process on
+    one device goes on.
+    """
     folder, steps = (
         tmp_path / "r",
-        ["--set=model.n_heads=4", "--set=horizon.steps=120", "--set=where.checkpoint_every=0", "--set=where.log_every=1"],
+        [
+            "--set=model.n_heads=4",
+            "--set=horizon.steps=120",
+            "--set=where.checkpoint_every=0",
+            "--set=where.log_every=1",
+        ],
     )
     both = pair(folder, *steps)
     assert until(folder, both[0], "step")
@@ -122,7 +143,9 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path):
     assert [p.returncode for p in both] == [preempt.STATUS] * 2, ends
     said = [err.splitlines()[-1] for _, err in ends]
     number = checkpoint.steps(str(folder))[-1]
-    assert 10 < number < 120 and all(f"saved at step {number} of 120" in line for line in said), said
+    assert 10 < number < 120 and all(f"saved at step {number} of 120" in line for line in said), (
+        said
+    )
     out, err = start(folder, "--set=batch=8", *steps).communicate(timeout=120)
     assert [m["step"] for m in lines(folder)] == list(range(1, 121)), err
     out, err = start(tmp_path / "alone", "--set=batch=8", *steps).communicate(timeout=120)
@@ -139,7 +162,9 @@ MOMENTS = ["compile", "step", "save"] * 6 + ["evaluate"] * 6
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "moe"])
 def test_killed_at_24_moments(name, tmp_path):
-    """kill -9 at 24 moments of one run, each started again: the end equals the run that was left alone. About three minutes a family."""
+    """kill -9 at 24 moments of one run, each started again: the end equals the run that was left
+    alone. About three minutes a family.
+    """
     more = [f"--config=tiny_{name}", "--set=horizon.steps=1500", "--set=where.checkpoint_every=40"]
     start(tmp_path / "alone", *more).communicate(timeout=300)
     folder, rng, tally = tmp_path / "r", np.random.default_rng(0), {}
@@ -147,21 +172,36 @@ def test_killed_at_24_moments(name, tmp_path):
         before = (checkpoint.steps(str(folder)) or [0])[-1] if folder.exists() else 0
         process = start(folder, *more)
         first = before + int(rng.integers(10, 60)) if moment in ("step", "save") else 0
-        assert until(folder, process, moment, first), f"over before the {moment}: {process.communicate()[1]}"
+        assert until(folder, process, moment, first), (
+            f"over before the {moment}: {process.communicate()[1]}"
+        )
         time.sleep(float(rng.uniform(0, 0.3 if moment == "compile" else 0.03)))
         process.kill()
         process.communicate()
         found = status(folder, process)
         root = folder / checkpoint.FOLDER
-        unmarked = [n for n in (os.listdir(root) if root.exists() else []) if not (root / n / checkpoint.MARK).exists()]
+        unmarked = [
+            n
+            for n in (os.listdir(root) if root.exists() else [])
+            if not (root / n / checkpoint.MARK).exists()
+        ]
         phase = found.get("phase", "none")
-        flying = bool(unmarked) and phase in ("step", "save", "evaluate")  # earlier ones are cleared when a run restores
+        flying = bool(unmarked) and phase in (
+            "step",
+            "save",
+            "evaluate",
+        )  # earlier ones are cleared when a run restores
         tally[phase] = tally.get(phase, 0) + 1
         tally["save in flight"] = tally.get("save in flight", 0) + flying
-        print(f"{name}: killed in {phase} at step {found.get('step')}{', a save in flight' if flying else ''}")
+        print(
+            f"{name}: killed in {phase} at step"
+            f" {found.get('step')}{', a save in flight' if flying else ''}"
+        )
     start(folder, *more).communicate(timeout=300)
     print(name, tally)
-    assert min(tally[k] for k in ("compile", "step", "evaluate", "save", "save in flight")) >= 3, tally
+    assert min(tally[k] for k in ("compile", "step", "evaluate", "save", "save in flight")) >= 3, (
+        tally
+    )
     assert differences(folder, tmp_path / "alone") == []
 
 
@@ -170,7 +210,9 @@ def test_a_small_disk_fills(tmp_path):
     """A tmpfs that holds one checkpoint and not two."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "none", str(disk)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2500k", "none", str(disk)], capture_output=True
+    ).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     try:
         process = start(disk / "r")
@@ -179,7 +221,13 @@ def test_a_small_disk_fills(tmp_path):
         kept = checkpoint.steps(str(disk / "r"))
         assert (
             kept
-            and checkpoint.newest(str(disk / "r"), record.read_json(str(disk / "r" / record.RUN), "run")["id"], False, print) == kept[-1]
+            and checkpoint.newest(
+                str(disk / "r"),
+                record.read_json(str(disk / "r" / record.RUN), "run")["id"],
+                False,
+                print,
+            )
+            == kept[-1]
         )
     finally:
         subprocess.run(["umount", str(disk)])
@@ -188,4 +236,8 @@ def test_a_small_disk_fills(tmp_path):
 def test_bench_checkpoint_runs(capsys):
     assert cli.main(["bench", "checkpoint", "--scale=toy", "--rounds=1", "--format=json"]) == 0
     r = json.loads(capsys.readouterr().out)
-    assert set(r["contenders"]) == {"with", "without"} and r["wall_ratio"] > 0 and r["parameters"] > 10_000
+    assert (
+        set(r["contenders"]) == {"with", "without"}
+        and r["wall_ratio"] > 0
+        and r["parameters"] > 10_000
+    )

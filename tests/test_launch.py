@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from data.config import Data
-from launch import config, hardware, layout, mesh, record, train
+from launch import config, engines, hardware, layout, mesh, record, train
 from launch.config import ConfigError, Horizon, Job, Run, Where
-from launch import engines
 from launch.engines import local
 from launch.pace import SECONDS, Pace
 from launch.record import RecordError
@@ -24,7 +23,11 @@ from model.optim import Optimizer
 DENSE = Model(vocab_size=320, seq_len=24, d_model=16, n_layers=2, n_heads=2, d_ff=32, n_experts=4)
 MOE = dataclasses.replace(DENSE, pattern=("attention/moe",))
 BASE = Run(
-    model=DENSE, data=Data(source="synthetic", validation_windows=40), batch=8, horizon=Horizon(steps=12), optimizer=Optimizer(lr=1e-2)
+    model=DENSE,
+    data=Data(source="synthetic", validation_windows=40),
+    batch=8,
+    horizon=Horizon(steps=12),
+    optimizer=Optimizer(lr=1e-2),
 )
 ALONE = Where(mesh="data=1", log_every=4, tensorboard=False, keep_final=False)
 
@@ -38,7 +41,11 @@ def test_id_hashes_the_run_alone_and_ignores_defaults():
     assert a == config.run_id(dataclasses.replace(BASE)) and len(a) == 12
     assert a != config.run_id(dataclasses.replace(BASE, seed=1))
     assert "rope_theta" not in json.dumps(config.brief(BASE)) and config.brief(Run()) == {}
-    assert config.from_dict(Run, config.brief(BASE)) == config.from_dict(Run, json.loads(json.dumps(config.to_dict(BASE)))) == BASE
+    assert (
+        config.from_dict(Run, config.brief(BASE))
+        == config.from_dict(Run, json.loads(json.dumps(config.to_dict(BASE))))
+        == BASE
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,11 @@ def test_id_hashes_the_run_alone_and_ignores_defaults():
         ("model.d_model=128", lambda j: j.run.model.d_model, 128),
         ("model.tied=true", lambda j: j.run.model.tied, True),
         ("optimizer.lr=1", lambda j: j.run.optimizer.lr, 1.0),
-        ("model.pattern=attention/dense,attention/moe", lambda j: j.run.model.pattern, ("attention/dense", "attention/moe")),
+        (
+            "model.pattern=attention/dense,attention/moe",
+            lambda j: j.run.model.pattern,
+            ("attention/dense", "attention/moe"),
+        ),
         ("where.remat=True", lambda j: j.where.remat, True),
         ("horizon.tokens=1e6", lambda j: j.run.horizon.tokens, 1_000_000),
         ("data.source=tfds:lm1b", lambda j: j.run.data.source, "tfds:lm1b"),
@@ -81,7 +92,9 @@ def test_bad_set(text, words):
         config.set_fields(Job(), [text])
 
 
-@pytest.mark.parametrize("h", [Horizon(), Horizon(steps=1, tokens=5), Horizon(tokens=3), Horizon(steps=-1)])
+@pytest.mark.parametrize(
+    "h", [Horizon(), Horizon(steps=1, tokens=5), Horizon(tokens=3), Horizon(steps=-1)]
+)
 def test_bad_horizons(h):
     with pytest.raises(ConfigError):
         config.steps(dataclasses.replace(BASE, horizon=h))
@@ -101,11 +114,16 @@ def single(tmp_path_factory):
     out = {}
     for name, model in (("dense", DENSE), ("moe", MOE)):
         folder = str(tmp_path_factory.mktemp(name))
-        out[name] = train.train(dataclasses.replace(BASE, model=model), ALONE, folder), lines(folder)
+        out[name] = (
+            train.train(dataclasses.replace(BASE, model=model), ALONE, folder),
+            lines(folder),
+        )
     return out
 
 
-@pytest.mark.parametrize("layout,name", [("data=2,fsdp=2,tensor=2", "dense"), ("data=4,expert=2", "moe")])
+@pytest.mark.parametrize(
+    "layout,name", [("data=2,fsdp=2,tensor=2", "dense"), ("data=4,expert=2", "moe")]
+)
 def test_records_of_layouts_agree_with_one_device(layout, name, single, tmp_path):
     """Through the loop; the numbers of every layout are compared in test_layouts.py."""
     run = dataclasses.replace(BASE, model={"dense": DENSE, "moe": MOE}[name])
@@ -114,21 +132,33 @@ def test_records_of_layouts_agree_with_one_device(layout, name, single, tmp_path
     want, want_lines = single[name]
     assert got["id"] == want["id"] and got["device"]["count"] == 8
     np.testing.assert_allclose(got["validation"]["loss"], want["validation"]["loss"], rtol=1e-3)
-    np.testing.assert_allclose([l["loss"] for l in lines(tmp_path / "r")], [l["loss"] for l in want_lines], rtol=1e-3)
+    np.testing.assert_allclose(
+        [l["loss"] for l in lines(tmp_path / "r")], [l["loss"] for l in want_lines], rtol=1e-3
+    )
 
 
 def test_parameters_are_sharded_by_the_rules():
-    p = train.program(dataclasses.replace(BASE, model=MOE, dtype="float32"), dataclasses.replace(ALONE, mesh="fsdp=2,tensor=2,expert=2"))
+    p = train.program(
+        dataclasses.replace(BASE, model=MOE, dtype="float32"),
+        dataclasses.replace(ALONE, mesh="fsdp=2,tensor=2,expert=2"),
+    )
     layer = p.layout.shardings.params["group_0"]["layer_0"]
     assert tuple(layer["mlp"]["in"].spec) == ("expert", "fsdp", "tensor")
     assert tuple(layer["mixer"]["q"]["kernel"].spec)[:2] == (("fsdp", "expert"), "tensor")
-    assert jax.tree.leaves(p.layout.shardings.opt[1].mu)[0].spec == jax.tree.leaves(p.layout.shardings.params)[0].spec
+    assert (
+        jax.tree.leaves(p.layout.shardings.opt[1].mu)[0].spec
+        == jax.tree.leaves(p.layout.shardings.params)[0].spec
+    )
 
 
 def test_record_is_complete_and_counted(single, tmp_path):
     r, metrics = single["moe"]
     tokens = 12 * 8 * 24
-    assert r["training_tokens"] == r["bytes"] == tokens and r["steps"] == 12 and r["dataset_tokens"] is None
+    assert (
+        r["training_tokens"] == r["bytes"] == tokens
+        and r["steps"] == 12
+        and r["dataset_tokens"] is None
+    )
     assert (
         r["flops"]["matmul"] == r["flops_per_token"]["matmul"] * tokens
         and r["flops"]["6N_active"] == 6 * r["parameters"]["active"] * tokens
@@ -144,9 +174,16 @@ def test_record_is_complete_and_counted(single, tmp_path):
         and metrics[-1]["tokens"] == tokens
         and metrics[-1]["flops_matmul"] == r["flops"]["matmul"]
     )
-    assert {"loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_s", "expert_load", "router_entropy", "balance_loss"} <= set(
-        metrics[0]
-    )
+    assert {
+        "loss",
+        "bits_per_byte",
+        "learning_rate",
+        "grad_norm",
+        "tokens_per_s",
+        "expert_load",
+        "router_entropy",
+        "balance_loss",
+    } <= set(metrics[0])
     assert all(len(m["expert_load"]) == 2 for m in metrics)
 
 
@@ -162,7 +199,14 @@ def test_a_second_train_returns_the_record(single, tmp_path, monkeypatch):
 def test_learning_rate_reuses_the_program(tmp_path):
     a = train.program(dataclasses.replace(BASE, dtype="float32"), ALONE)
     b = train.program(
-        dataclasses.replace(BASE, dtype="float32", horizon=Horizon(steps=99), seed=4, optimizer=Optimizer(lr=0.5, weight_decay=0.1)), ALONE
+        dataclasses.replace(
+            BASE,
+            dtype="float32",
+            horizon=Horizon(steps=99),
+            seed=4,
+            optimizer=Optimizer(lr=0.5, weight_decay=0.1),
+        ),
+        ALONE,
     )
     assert a is b
 
@@ -173,14 +217,18 @@ def test_a_start_traces_a_layer_once(model):
 
     def products(depth):
         c = dataclasses.replace(model, n_layers=depth)
-        l = layout.lay(c, Optimizer(), Execution(), mesh.make(mesh.parse("data=1"), jax.devices()[:1]))
+        l = layout.lay(
+            c, Optimizer(), Execution(), mesh.make(mesh.parse("data=1"), jax.devices()[:1])
+        )
         return layout.lower_step(l, 2).as_text().count("stablehlo.dot_general")
 
     assert products(6) == products(2) > 10 and gc.isenabled()
 
 
 def test_options_that_an_xla_does_not_know_are_left_out(monkeypatch):
-    """The next XLA may have dropped one of ours: the program compiles without it, and with the others."""
+    """The next XLA may have dropped one of ours: the program compiles without it, and with the
+    others.
+    """
     tried, lowered = [], jax.jit(lambda a: a + 1).lower(1.0)
 
     class Lowered:
@@ -189,7 +237,11 @@ def test_options_that_an_xla_does_not_know_are_left_out(monkeypatch):
             return lowered.compile(compiler_options=compiler_options)
 
     known = ("xla_cpu_prefer_vector_width", 512)
-    monkeypatch.setitem(hardware.CHOICES, "cpu", hardware.CHOICES["cpu"]._replace(options=(("xla_cpu_of_yesterday", True), known)))
+    monkeypatch.setitem(
+        hardware.CHOICES,
+        "cpu",
+        hardware.CHOICES["cpu"]._replace(options=(("xla_cpu_of_yesterday", True), known)),
+    )
     assert hardware.compiled(Lowered(), "cpu")(1.0) == 2
     assert tried == [{"xla_cpu_of_yesterday": True, known[0]: 512}, dict([known])]
 
@@ -224,7 +276,11 @@ def test_a_call_holds_as_many_updates_as_fit(monkeypatch):
 
     one = SECONDS / 3  # a third of a call
     assert after((9, 1)) == [1]  # nothing to compare with yet
-    assert after((1.01 * SECONDS, 1), (0.99 * one, 1), (0.99 * one, 1)) == [1, 1, 3]  # medians: 1.01 calls, 2/3 of one, 1/3
+    assert after((1.01 * SECONDS, 1), (0.99 * one, 1), (0.99 * one, 1)) == [
+        1,
+        1,
+        3,
+    ]  # medians: 1.01 calls, 2/3 of one, 1/3
     assert after((100, 3), (3 * 0.99 * one, 3)) == [3, 3]  # a machine that slept
     assert after((4 * one, 3), (4 * one, 3)) == [2, 2]  # a machine that has become slower
     pace.paused()
@@ -234,22 +290,38 @@ def test_a_call_holds_as_many_updates_as_fit(monkeypatch):
 
 def test_the_loop_goes_by_the_clock(tmp_path, monkeypatch):
     done = []
-    train.train(dataclasses.replace(BASE, seed=4), ALONE, str(tmp_path / "b"), lambda n, total: done.append(n))
-    assert done[:3] == [1, 2, 3] and done[-1] == 12 and len(done) < 12  # until the second call is done there is nothing to go by
+    train.train(
+        dataclasses.replace(BASE, seed=4),
+        ALONE,
+        str(tmp_path / "b"),
+        lambda n, total: done.append(n),
+    )
+    assert (
+        done[:3] == [1, 2, 3] and done[-1] == 12 and len(done) < 12
+    )  # until the second call is done there is nothing to go by
     done.clear()
     monkeypatch.setattr(Pace, "count", lambda self: 1 + len(done) % 3)
-    train.train(dataclasses.replace(BASE, seed=5), ALONE, str(tmp_path / "a"), lambda n, total: done.append(n))
+    train.train(
+        dataclasses.replace(BASE, seed=5),
+        ALONE,
+        str(tmp_path / "a"),
+        lambda n, total: done.append(n),
+    )
     assert done == [1, 3, 6, 7, 9, 12]
 
 
 def test_text_run_counts_bytes(tmp_path):
     (tmp_path / "a.txt").write_text("def f(x):\n    return x + 1\n" * 400)
     run = dataclasses.replace(
-        BASE, model=dataclasses.replace(DENSE, vocab_size=256), data=Data(source="text", path=str(tmp_path / "a.txt"), validation_windows=6)
+        BASE,
+        model=dataclasses.replace(DENSE, vocab_size=256),
+        data=Data(source="text", path=str(tmp_path / "a.txt"), validation_windows=6),
     )
     r = train.train(run, ALONE, str(tmp_path / "r"))
     v = r["validation"]
-    assert r["bytes"] == r["training_tokens"] and r["epochs"] == pytest.approx(12 * 8 / ((r["dataset_tokens"] - 1) // 24))
+    assert r["bytes"] == r["training_tokens"] and r["epochs"] == pytest.approx(
+        12 * 8 / ((r["dataset_tokens"] - 1) // 24)
+    )
     assert v["bits_per_byte"] == pytest.approx(v["loss"] / math.log(2), rel=0.01)
 
 
@@ -299,8 +371,13 @@ def test_tensorboard_events(tmp_path):
 
 
 def test_devices_are_known_or_said_to_be_unknown():
-    assert hardware.device("NVIDIA H200").memory == 141e9 and hardware.device("NVIDIA H100 80GB HBM3").peak == 989e12
-    assert hardware.device("TPU v5 lite").peak == 197e12 and hardware.device("TPU v5p").peak == 459e12
+    assert (
+        hardware.device("NVIDIA H200").memory == 141e9
+        and hardware.device("NVIDIA H100 80GB HBM3").peak == 989e12
+    )
+    assert (
+        hardware.device("TPU v5 lite").peak == 197e12 and hardware.device("TPU v5p").peak == 459e12
+    )
     assert hardware.device("cpu") is None and hardware.mfu(DENSE, 1e6, "cpu", 1) is None
 
 

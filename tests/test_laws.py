@@ -20,11 +20,17 @@ def test_parabola_recovers_its_vertex(c2, vertex, floor):
     n = np.exp(vertex + np.array([-1.3, -0.6, 0.2, 0.9, 1.4]))
     loss = floor + c2 * (np.log(n) - vertex) ** 2
     q = isoflop.parabola(n, 1e9 / n, loss, 6e9)
-    assert q.interior and math.log(q.n_opt) == pytest.approx(vertex, abs=1e-6) and q.loss_opt == pytest.approx(floor, abs=1e-8)
+    assert (
+        q.interior
+        and math.log(q.n_opt) == pytest.approx(vertex, abs=1e-6)
+        and q.loss_opt == pytest.approx(floor, abs=1e-8)
+    )
     assert q.d_opt == pytest.approx(1e9 / q.n_opt, rel=1e-6)
 
 
-@pytest.mark.parametrize("loss", [[5, 4, 3, 2, 1.0], [1, 2, 3, 4, 5.0], [1, 2, 2.5, 2, 1.0], [3, 2, 1.9, 1.85, 1.84]])
+@pytest.mark.parametrize(
+    "loss", [[5, 4, 3, 2, 1.0], [1, 2, 3, 4, 5.0], [1, 2, 2.5, 2, 1.0], [3, 2, 1.9, 1.85, 1.84]]
+)
 def test_no_interior_minimum_is_said(loss):
     n = np.geomspace(1e4, 1e6, 5)
     assert not isoflop.parabola(n, 1 / n, loss, 1.0).interior
@@ -68,7 +74,12 @@ def simulated(sigma, seed, budgets=(1e11, 2e11, 4e11), sizes=(0.3, 0.55, 1, 1.8,
             for i, s in enumerate(sizes):
                 n = 2e4 * s
                 best = 2e4 * (c / 2e11) ** 0.5
-                loss = 2 - 0.1 * math.log(c / 1e11) + 0.1 * math.log(n / best) ** 2 - 0.05 * (family == "moe")
+                loss = (
+                    2
+                    - 0.1 * math.log(c / 1e11)
+                    + 0.1 * math.log(n / best) ** 2
+                    - 0.05 * (family == "moe")
+                )
                 out.append(record(family, i, c, n, c / 6 / n, loss + sigma * rng.normal()))
         for k in (1, 2):
             out.append(
@@ -89,7 +100,9 @@ def simulated(sigma, seed, budgets=(1e11, 2e11, 4e11), sizes=(0.3, 0.55, 1, 1.8,
 def test_analysis_recovers_exponents_and_gap():
     a = analysis.analyse(simulated(1e-5, 0), resamples=50)
     for f in a["families"].values():
-        assert f["n_exponent"] == pytest.approx(0.5, abs=1e-3) and f["d_exponent"] == pytest.approx(0.5, abs=1e-3)
+        assert f["n_exponent"] == pytest.approx(0.5, abs=1e-3) and f["d_exponent"] == pytest.approx(
+            0.5, abs=1e-3
+        )
         assert all(q["interior"] for q in f["parabolas"]) and f["resamples_used"] == 50
     seeds = [g for g in a["gaps"] if g["seeds"] == 3]
     assert (
@@ -103,7 +116,9 @@ def test_analysis_recovers_exponents_and_gap():
 
 
 def test_intervals_cover():
-    """The true exponent lies in the 95% interval in at least 86% of 60 simulated sweeps (binomial slack), and noise is recovered."""
+    """The true exponent lies in the 95% interval in at least 86% of 60 simulated sweeps (binomial
+    slack), and noise is recovered.
+    """
     hits, sigmas = 0, []
     for seed in range(60):
         own = [points.point(r) for r in simulated(0.01, seed) if r["family"] == "dense"]
@@ -120,18 +135,28 @@ def test_unidentified_laws_are_said_to_be():
     n = np.geomspace(1e8, 1.5e8, 12)
     rng = np.random.default_rng(1)
     points = [
-        {"n": a, "d": 1e10 * a / 1e8, "c": 6e10 * a * a / 1e8, "loss": truth(a, 1e10 * a / 1e8) * (1 + 0.01 * rng.normal())} for a in n
+        {
+            "n": a,
+            "d": 1e10 * a / 1e8,
+            "c": 6e10 * a * a / 1e8,
+            "loss": truth(a, 1e10 * a / 1e8) * (1 + 0.01 * rng.normal()),
+        }
+        for a in n
     ]
     p = analysis._parametric(points, None, 60, 0)
     assert p["verdict"].startswith("not identified by these runs") and not p["identified"]
-    assert analysis._parametric(points[:5], None, 20, 0)["verdict"].startswith("not identified by these runs: chinchilla3 has 5 parameters")
+    assert analysis._parametric(points[:5], None, 20, 0)["verdict"].startswith(
+        "not identified by these runs: chinchilla3 has 5 parameters"
+    )
 
 
 def test_identified_law_is_said_to_be():
     n, d = design()
     points = [
         {"n": a, "d": b, "c": 6 * a * b, "loss": l}
-        for a, b, l in zip(n, d, truth(n, d) * (1 + 1e-4 * np.random.default_rng(0).normal(size=n.size)))
+        for a, b, l in zip(
+            n, d, truth(n, d) * (1 + 1e-4 * np.random.default_rng(0).normal(size=n.size))
+        )
     ]
     assert analysis._parametric(points, None, 30, 0)["verdict"].startswith("identified")
 
@@ -143,8 +168,15 @@ def test_brackets_pick_the_best_and_flag_edges():
         for lr in (0.25, 1.0, 4.0)
     ]
     a = analysis.analyse(rows, resamples=20)
-    assert {v["size"]: v["edge"] for v in a["learning_rates"]} == {1: False, 2: True, 3: False, 4: True}
-    assert {v["best_multiplier"] for v in a["learning_rates"]} == {1.0, 4.0, 0.25} and all(v["trials"] == 3 for v in a["learning_rates"])
+    assert {v["size"]: v["edge"] for v in a["learning_rates"]} == {
+        1: False,
+        2: True,
+        3: False,
+        4: True,
+    }
+    assert {v["best_multiplier"] for v in a["learning_rates"]} == {1.0, 4.0, 0.25} and all(
+        v["trials"] == 3 for v in a["learning_rates"]
+    )
 
 
 def test_divergence_is_excluded_and_said():
@@ -158,7 +190,11 @@ def test_divergence_is_excluded_and_said():
 
 def test_student_interval():
     mean, (low, high) = bootstrap.student([1.0, 2.0, 3.0])
-    assert mean == 2 and high - 2 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5) and low == pytest.approx(4 - high)
+    assert (
+        mean == 2
+        and high - 2 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+        and low == pytest.approx(4 - high)
+    )
     assert bootstrap.student([1.0]) == (1.0, None)
 
 
@@ -169,4 +205,7 @@ def test_interval_counts_draws_without_an_answer():
     assert whole == pytest.approx([0.025, 0.975], abs=2e-3)
     wider = bootstrap.interval(draws + [np.nan] * 20)
     assert wider[0] < whole[0] and wider[1] > whole[1]
-    assert bootstrap.interval(draws + [np.inf] * 80) is None and bootstrap.interval([np.nan] * 50) is None
+    assert (
+        bootstrap.interval(draws + [np.inf] * 80) is None
+        and bootstrap.interval([np.nan] * 50) is None
+    )

@@ -1,5 +1,6 @@
-"""The same numbers on every layout, and what the compiler makes of a layout. The whole product of models and layouts is in the slow lane,
-and for a user in `isoflop bench layouts`."""
+"""The same numbers on every layout, and what the compiler makes of a layout. The whole product of
+models and layouts is in the slow lane, and for a user in `isoflop bench layouts`.
+"""
 
 import dataclasses
 import functools
@@ -36,7 +37,9 @@ def reference(name, dtype="float64"):
 def differs(name, mesh, dtype="float64", **how):
     model, moe = bench.MODELS[name]
     with jax.enable_x64(dtype == "float64"):
-        return bench.compare(name, dtype, reference(name, dtype), bench.follow(model, moe, mesh, dtype, **how))
+        return bench.compare(
+            name, dtype, reference(name, dtype), bench.follow(model, moe, mesh, dtype, **how)
+        )
 
 
 def test_every_axis_is_tried():
@@ -46,7 +49,11 @@ def test_every_axis_is_tried():
 
 
 @pytest.mark.parametrize(
-    "name,mesh", [pytest.param(*q, marks=pytest.mark.slow) if q[0] in ("moe ragged", "moe block") else q for q in QUICK]
+    "name,mesh",
+    [
+        pytest.param(*q, marks=pytest.mark.slow) if q[0] in ("moe ragged", "moe block") else q
+        for q in QUICK
+    ],
 )
 def test_layouts_agree_with_one_device(name, mesh):
     """float64: loss to 1e-9 over 20 steps, every leaf of the gradient to 1e-8, router included."""
@@ -66,11 +73,15 @@ def test_every_model_on_every_layout():
     """The table of docs/meshes.md, two processes included. About ten minutes."""
     answer = bench.measure("full", 1)
     print(bench.text(answer))
-    assert len(answer["layouts"]) == 2 * (4 * 12 - 5 + 4) and all(r["within"] for r in answer["layouts"])
+    assert len(answer["layouts"]) == 2 * (4 * 12 - 5 + 4) and all(
+        r["within"] for r in answer["layouts"]
+    )
 
 
 def planted(sort):
-    """Experts as one would write them first: tokens replicated over the axis of the experts, gates permuted into the experts' order."""
+    """Experts as one would write them first: tokens replicated over the axis of the experts, gates
+    permuted into the experts' order.
+    """
 
     def ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
         def local(x_nD, expert_nS, gate_nS, w):
@@ -80,79 +91,140 @@ def planted(sort):
             order_A = sort(own_A)
             sizes = jax.nn.one_hot(own_A, held, dtype=np.int32).sum(0)
             times = lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes)
-            y_AD = dispatch._mlp(x_nD[order_A // c.top_k], w, act, times, None) * gate_nS.reshape(-1)[order_A][:, None]
-            return jax.lax.psum(jax.numpy.zeros_like(x_nD).at[order_A // c.top_k].add(y_AD), ("expert", "tensor"))
+            y_AD = (
+                dispatch._mlp(x_nD[order_A // c.top_k], w, act, times, None)
+                * gate_nS.reshape(-1)[order_A][:, None]
+            )
+            return jax.lax.psum(
+                jax.numpy.zeros_like(x_nD).at[order_A // c.top_k].add(y_AD), ("expert", "tensor")
+            )
 
         flat = [a.reshape(-1, a.shape[-1]) for a in (x_GnD, expert_GnS, gate_GnS)]
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
             return dispatch._ragged_local(*flat, w, act, c).reshape(x_GnD.shape)
         rows = jax.P(("data", "fsdp"))
-        specs = {name: nn.logical_to_mesh_axes(("experts", *(("mlp", None) if name == "out" else (None, "mlp")))) for name in w}
-        return jax.shard_map(local, in_specs=(rows, rows, rows, specs), out_specs=rows)(*flat, w).reshape(x_GnD.shape)
+        specs = {
+            name: nn.logical_to_mesh_axes(
+                ("experts", *(("mlp", None) if name == "out" else (None, "mlp")))
+            )
+            for name in w
+        }
+        return jax.shard_map(local, in_specs=(rows, rows, rows, specs), out_specs=rows)(
+            *flat, w
+        ).reshape(x_GnD.shape)
 
     return ragged
 
 
 def test_a_planted_argsort_is_seen(monkeypatch):
-    """jnp.argsort inside shard_map is typed as equal on all devices: the loss is right and the router's gradient is not. jax.lax.sort in
-    its place is right in both."""
+    """jnp.argsort inside shard_map is typed as equal on all devices: the loss is right and the
+    router's gradient is not. jax.lax.sort in its place is right in both.
+    """
     monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "ragged", planted(dispatch.sort_order))
     assert not bench.excess(differs("moe ragged", "data=2,expert=4"), "float64")
     monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "ragged", planted(jax.numpy.argsort))
     d = differs("moe ragged", "data=2,expert=4")
     print(d)
-    assert d.first_loss < 1e-9 and "first_gradient" in bench.excess(d, "float64") and "router" in d.first_gradient[1]
+    assert (
+        d.first_loss < 1e-9
+        and "first_gradient" in bench.excess(d, "float64")
+        and "router" in d.first_gradient[1]
+    )
 
 
-WIDE = Model(vocab_size=1040, seq_len=32, d_model=128, n_layers=2, n_heads=4, d_ff=256, n_experts=8, activation="swiglu")
+WIDE = Model(
+    vocab_size=1040,
+    seq_len=32,
+    d_model=128,
+    n_layers=2,
+    n_heads=4,
+    d_ff=256,
+    n_experts=8,
+    activation="swiglu",
+)
 ROUTED = dataclasses.replace(WIDE, pattern=("attention/moe",), capacity_factor=1.25)
 
 
 def test_what_is_compiled(monkeypatch):
-    """Capacity exchanges tokens over the experts' axis and nothing but gradients over data; nothing is rematerialised involuntarily; what
-    a loop over micro-batches carries of gradients is sharded as the parameters are."""
+    """Capacity exchanges tokens over the experts' axis and nothing but gradients over data; nothing
+    is rematerialised involuntarily; what a loop over micro-batches carries of gradients is sharded
+    as the parameters are.
+    """
     sizes, texts, table = meshes.parse("data=2,fsdp=2,expert=2"), [], collectives.table
-    monkeypatch.setattr(collectives, "table", lambda text, sizes: texts.append(text) or table(text, sizes))
-    d = compiled.over(ROUTED, Execution(moe="capacity", moe_groups=8, accumulate=2), 16, meshes.make(sizes))
+    monkeypatch.setattr(
+        collectives, "table", lambda text, sizes: texts.append(text) or table(text, sizes)
+    )
+    d = compiled.over(
+        ROUTED, Execution(moe="capacity", moe_groups=8, accumulate=2), 16, meshes.make(sizes)
+    )
     assert d["involuntary_rematerialisations"] == 0
     rows = {(r["axes"], r["op"]): r for r in d["collectives"]}
-    assert rows["expert", "all-to-all"]["count"] == 2 * 2 * 4  # there and back, forward and backward, 2 layers, 2 micro-batches
+    assert (
+        rows["expert", "all-to-all"]["count"] == 2 * 2 * 4
+    )  # there and back, forward and backward, 2 layers, 2 micro-batches
     room = 32 * ROUTED.top_k * 1.25 / 8
-    held = 1 * 8 * room * 128 * 4  # one group of a micro-batch on a device: experts x rows x d_model
+    held = (
+        1 * 8 * room * 128 * 4
+    )  # one group of a micro-batch on a device: experts x rows x d_model
     assert rows["expert", "all-to-all"]["bytes"] == 16 * held / 2
     over_data = {op for axes, op in rows if "data" in axes}
     assert over_data == {"all-reduce"}
-    carried = [line.split(" while(")[0] for line in texts[0].splitlines() if " while(" in line and "f32[4,64,128]" in line]
-    assert carried and not any("f32[8,128,128]" in c or "f32[1040,128]" in c or "f32[128,1040]" in c for c in carried)
+    carried = [
+        line.split(" while(")[0]
+        for line in texts[0].splitlines()
+        if " while(" in line and "f32[4,64,128]" in line
+    ]
+    assert carried and not any(
+        "f32[8,128,128]" in c or "f32[1040,128]" in c or "f32[128,1040]" in c for c in carried
+    )
 
 
 def test_state_is_spread_evenly():
     """Bytes of state per device fall as 1 / (fsdp x tensor x expert) within 5%."""
-    for name, model, mesh in (("dense", WIDE, "fsdp=4,tensor=2"), ("moe", ROUTED, "fsdp=2,tensor=2,expert=2"), ("moe", ROUTED, "expert=8")):
+    for name, model, mesh in (
+        ("dense", WIDE, "fsdp=4,tensor=2"),
+        ("moe", ROUTED, "fsdp=2,tensor=2,expert=2"),
+        ("moe", ROUTED, "expert=8"),
+    ):
         sizes = meshes.parse(mesh)
-        l = layouts.lay(model, Optimizer(), Execution(moe_groups=meshes.rows(sizes)), meshes.make(sizes))
+        l = layouts.lay(
+            model, Optimizer(), Execution(moe_groups=meshes.rows(sizes)), meshes.make(sizes)
+        )
         leaves = list(zip(jax.tree.leaves(l.state), jax.tree.leaves(l.shardings)))
         held = sum(a.dtype.itemsize * int(np.prod(s.shard_shape(a.shape))) for a, s in leaves)
         counted = account.memory(model, Execution(), 8)
-        assert held / ((counted["parameters"] + counted["optimizer_state"]) / 8) == pytest.approx(1, abs=0.05), (name, mesh)
+        assert held / ((counted["parameters"] + counted["optimizer_state"]) / 8) == pytest.approx(
+            1, abs=0.05
+        ), (name, mesh)
 
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_the_first_state_is_born_in_shards(scan, monkeypatch):
-    """Shard by shard the values of one device; nothing larger than a shard is ever put on a device."""
+    """Shard by shard the values of one device; nothing larger than a shard is ever put on a
+    device.
+    """
     c = dataclasses.replace(ROUTED, seq_len=8, d_model=32, d_ff=32, positions="learned")
-    l = layouts.lay(c, Optimizer(), Execution(moe_groups=8, scan=scan), meshes.make(meshes.parse("data=2,fsdp=2,expert=2")))
+    l = layouts.lay(
+        c,
+        Optimizer(),
+        Execution(moe_groups=8, scan=scan),
+        meshes.make(meshes.parse("data=2,fsdp=2,expert=2")),
+    )
     put, most = [], max(a.size * 4 for a in jax.tree.leaves(l.state))
     real = jax.make_array_from_callback
-    note = lambda shape, sharding, f: real(shape, sharding, lambda index: put.append(f(index).nbytes) or f(index))
+    note = lambda shape, sharding, f: real(
+        shape, sharding, lambda index: put.append(f(index).nbytes) or f(index)
+    )
     monkeypatch.setattr(jax, "make_array_from_callback", note)
     state = layouts.initial(l, 5)
     want = step.create(l.lm, Optimizer(), params.initial(l.boxed, 5))
     jax.tree.map(np.testing.assert_array_equal, state, want)
     assert max(put) <= most / 2
     for array, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(l.shardings)):
-        assert {s.data.shape for s in array.addressable_shards} == {sharding.shard_shape(array.shape)}
+        assert {s.data.shape for s in array.addressable_shards} == {
+            sharding.shard_shape(array.shape)
+        }
 
 
 HLO = """
@@ -175,7 +247,7 @@ ENTRY %main (p: f32[]) -> f32[] {
   %f = f32[3]{0} fusion(%a), kind=kCustom, calls=%piece
   %f.2 = f32[4]{0} all-gather(%x), channel_id=9, replica_groups=[4,2]<=[4,2], frontend_attributes={chain_id="6"}
 }
-"""
+"""  # noqa: E501
 
 
 def test_collectives_are_read_by_axis():
@@ -202,7 +274,8 @@ def test_collectives_are_read_by_axis():
 """
     counted = unknown.replace(
         "%body (p: f32[]) -> f32[] {",
-        "%body (p: f32[]) -> f32[] {\n  %two = u32[] constant(2)\n  %n = u32[] add(%i, %two)\n  ROOT %o = (f32[], u32[]) tuple(%x, /*index=1*/%n)",
+        "%body (p: f32[]) -> f32[] {\n  %two = u32[] constant(2)\n  %n = u32[] add(%i, %two)\n "
+        " ROOT %o = (f32[], u32[]) tuple(%x, /*index=1*/%n)",
     )
     assert collectives.table(loop + counted, sizes) == collectives.table(HLO, sizes)
 
@@ -213,7 +286,8 @@ def test_accumulation_is_one_batch(tmp_path):
 
     run = dataclasses.replace(BASE, model=MOE)
     results = [
-        train.train(run, dataclasses.replace(ALONE, accumulate=n, mesh=m), str(tmp_path / m)) for n, m in ((1, "data=1"), (4, "expert=2"))
+        train.train(run, dataclasses.replace(ALONE, accumulate=n, mesh=m), str(tmp_path / m))
+        for n, m in ((1, "data=1"), (4, "expert=2"))
     ]
     np.testing.assert_allclose(*(r["validation"]["loss"] for r in results), rtol=1e-5)
     np.testing.assert_allclose(*(r["moe"]["expert_load"] for r in results), rtol=1e-5)
@@ -221,7 +295,9 @@ def test_accumulation_is_one_batch(tmp_path):
 
 
 def test_bad_accumulation():
-    with pytest.raises(ConfigError, match="accumulate = 3 times data x fsdp x expert of the mesh = 2: try batch=12"):
+    with pytest.raises(
+        ConfigError, match="accumulate = 3 times data x fsdp x expert of the mesh = 2: try batch=12"
+    ):
         meshes.check(meshes.parse("data=2"), WIDE, 8, 8, 3)
 
 

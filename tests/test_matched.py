@@ -29,7 +29,9 @@ ONE = Model(
     z_weight=0.0,
     activation="swiglu",
 )
-CASES = [(name, 0.0) for name in dispatch.IMPLEMENTATIONS if name != "capacity"] + [("capacity", 1.0)]
+CASES = [(name, 0.0) for name in dispatch.IMPLEMENTATIONS if name != "capacity"] + [
+    ("capacity", 1.0)
+]
 
 
 def expert(tree):
@@ -38,7 +40,11 @@ def expert(tree):
     for k, v in tree.items():
         if k == "mlp":
             out[k] = {name: w["kernel"][None] for name, w in v.items()}
-            out[k]["router"] = np.random.default_rng(0).standard_normal((v["in"]["kernel"].shape[0], 1)).astype(np.float32)
+            out[k]["router"] = (
+                np.random.default_rng(0)
+                .standard_normal((v["in"]["kernel"].shape[0], 1))
+                .astype(np.float32)
+            )
         else:
             out[k] = expert(v) if isinstance(v, dict) else v
     return out
@@ -46,7 +52,9 @@ def expert(tree):
 
 def gradients(c, ex, held):
     tokens = np.random.default_rng(1).integers(0, c.vocab_size, (4, c.seq_len + 1), np.int32)
-    grads, metrics, _ = jax.jit(lambda p: _flat(step.gradients(LM(c, ex), step.State(p, None, {}), tokens)))(held)
+    grads, metrics, _ = jax.jit(
+        lambda p: _flat(step.gradients(LM(c, ex), step.State(p, None, {}), tokens))
+    )(held)
     return grads, float(metrics["loss"])
 
 
@@ -57,7 +65,9 @@ def _flat(answer):
 
 @functools.cache
 def dense():
-    rng = np.random.default_rng(3)  # no leaf at zero, as the head is at first: nothing would reach the others
+    rng = np.random.default_rng(
+        3
+    )  # no leaf at zero, as the head is at first: nothing would reach the others
     draw = lambda a: (a + 0.3 * rng.standard_normal(a.shape)).astype(np.float32)
     held = jax.tree.map(draw, params.initial(abstract(ONE, Execution()), 3))
     return held, *gradients(ONE, Execution(), held)
@@ -65,7 +75,9 @@ def dense():
 
 @pytest.mark.parametrize("name,factor", CASES)
 def test_one_expert_is_the_dense_model(name, factor):
-    """Through router and dispatch, auxiliary weights 0: the loss and every gradient leaf that both have; the router's is zero."""
+    """Through router and dispatch, auxiliary weights 0: the loss and every gradient leaf that both
+    have; the router's is zero.
+    """
     moe = dataclasses.replace(ONE, pattern=("attention/moe",), capacity_factor=factor)
     held, want, loss = dense()
     got, other = gradients(moe, Execution(moe=name, moe_rows=4), expert(held))
@@ -77,7 +89,9 @@ def test_one_expert_is_the_dense_model(name, factor):
         if "router" in str(path):
             assert np.abs(found[path]).max() < 1e-6
         else:
-            assert 0 < np.linalg.norm(a) and np.linalg.norm(a - found[path]) <= 2e-5 * np.linalg.norm(a), path
+            assert 0 < np.linalg.norm(a) and np.linalg.norm(
+                a - found[path]
+            ) <= 2e-5 * np.linalg.norm(a), path
 
 
 def pair(size=32, steps=500):
@@ -90,7 +104,12 @@ def test_matched_by_active_parameters():
     m = matched(dense, moe, lr_multipliers=(0.5, 1.0, 2.0))
     assert len(m.dense) == len(m.moe) == 3 and m.by == "active_params"
     for a, b in zip(m.dense, m.moe):
-        assert a.optimizer == b.optimizer and a.data == b.data and a.seed == b.seed and config.steps(a) == config.steps(b) == 500
+        assert (
+            a.optimizer == b.optimizer
+            and a.data == b.data
+            and a.seed == b.seed
+            and config.steps(a) == config.steps(b) == 500
+        )
     assert [r.optimizer.lr / dense.optimizer.lr for r in m.dense] == [0.5, 1.0, 2.0]
     router = account.parameters(moe.model)["groups"]["router"]
     assert m.active_ratio == 1 + router / account.parameters(dense.model)["active"]
@@ -99,7 +118,9 @@ def test_matched_by_active_parameters():
 def test_matched_by_flops():
     m = matched(*pair(64, 3000), by="flops")
     assert config.steps(m.moe[0]) < config.steps(m.dense[0]) == 3000
-    assert abs(spent(m.moe[0]) - spent(m.dense[0])) <= spent(m.moe[0]) / config.steps(m.moe[0])  # to a step
+    assert abs(spent(m.moe[0]) - spent(m.dense[0])) <= spent(m.moe[0]) / config.steps(
+        m.moe[0]
+    )  # to a step
 
 
 def test_same_initial_values_where_shapes_agree():

@@ -16,8 +16,28 @@ from model.config import Execution, Model
 from tests import walk
 
 DENSE = Model(vocab_size=2000, seq_len=160, d_model=160, n_layers=5, n_heads=5, d_ff=480)
-MOE = Model(vocab_size=1200, seq_len=112, d_model=80, n_layers=3, n_heads=5, d_ff=320, n_experts=6, top_k=2, pattern=("attention/moe",))
-SMALL = Model(vocab_size=400, seq_len=80, d_model=112, n_layers=7, n_heads=7, d_ff=224, activation="swiglu", norm="layernorm", tied=True)
+MOE = Model(
+    vocab_size=1200,
+    seq_len=112,
+    d_model=80,
+    n_layers=3,
+    n_heads=5,
+    d_ff=320,
+    n_experts=6,
+    top_k=2,
+    pattern=("attention/moe",),
+)
+SMALL = Model(
+    vocab_size=400,
+    seq_len=80,
+    d_model=112,
+    n_layers=7,
+    n_heads=7,
+    d_ff=224,
+    activation="swiglu",
+    norm="layernorm",
+    tied=True,
+)
 replace = dataclasses.replace
 
 
@@ -25,22 +45,40 @@ def size(tree):
     return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("c", [DENSE, MOE, replace(MOE, selection_bias=True, router="sigmoid", n_shared=1)], ids=["dense", "moe", "bias"])
+@pytest.mark.parametrize(
+    "c",
+    [DENSE, MOE, replace(MOE, selection_bias=True, router="sigmoid", n_shared=1)],
+    ids=["dense", "moe", "bias"],
+)
 def test_bytes_equal_the_tree(c):
     state, counted = walk.state(c, Execution()), account.memory(c, Execution(), 6)
     assert size(state.params) == counted["parameters"]
-    assert size(jax.eval_shape(lambda s, t: step.gradients(lm.LM(c), s, t)[0], state, walk.batch(c, 6, 1))) == counted["gradients"]
-    assert size(state.opt) == counted["optimizer_state"] and size(state.buffers) == counted["buffers"]
+    assert (
+        size(
+            jax.eval_shape(
+                lambda s, t: step.gradients(lm.LM(c), s, t)[0], state, walk.batch(c, 6, 1)
+            )
+        )
+        == counted["gradients"]
+    )
+    assert (
+        size(state.opt) == counted["optimizer_state"] and size(state.buffers) == counted["buffers"]
+    )
     assert size(walk.batch(c, 6, 1)) == counted["batch"]
 
 
-# none of these widths, lengths, depths or batches is among those that the formula was written with (docs/counting.md)
+# none of these widths, lengths, depths or batches is among those that the formula was written with
+# (docs/counting.md)
 PROGRAMS = {
     "dense": (DENSE, Execution(), 6),
     "dense-remat": (DENSE, Execution(scan=True, remat=True), 6),
     "swiglu": (SMALL, Execution(), 10),
     "swiglu-remat": (SMALL, Execution(scan=True, remat=True), 10),
-    "chunks": (replace(DENSE, vocab_size=6000, seq_len=320), Execution(attention_chunk=64, loss_chunk=32), 6),
+    "chunks": (
+        replace(DENSE, vocab_size=6000, seq_len=320),
+        Execution(attention_chunk=64, loss_chunk=32),
+        6,
+    ),
     "grouped": (replace(DENSE, n_kv_heads=1, activation="relu"), Execution(), 3),
     "moe-all": (MOE, Execution(moe="all"), 6),
     "moe-all-remat": (MOE, Execution(moe="all", scan=True, remat=True), 6),
@@ -49,43 +87,81 @@ PROGRAMS = {
     "moe-loop": (MOE, Execution(moe="loop", moe_rows=32), 6),
     "moe-loop-remat": (MOE, Execution(moe="loop", moe_rows=32, scan=True, remat=True), 6),
     "moe-loop-swiglu": (replace(MOE, activation="swiglu"), Execution(moe="loop", moe_rows=32), 6),
-    "moe-capacity": (replace(MOE, capacity_factor=1.5, n_shared=1, top_k=3, d_ff=240), Execution(moe="capacity"), 6),
+    "moe-capacity": (
+        replace(MOE, capacity_factor=1.5, n_shared=1, top_k=3, d_ff=240),
+        Execution(moe="capacity"),
+        6,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_activations_are_within_a_quarter_of_the_compilers(name):
-    """Temporaries of the compiled forward and backward pass; parameters are its arguments and gradients its outputs."""
+    """Temporaries of the compiled forward and backward pass; parameters are its arguments and
+    gradients its outputs.
+    """
     c, ex, batch = PROGRAMS[name]
-    f = jax.jit(functools.partial(step.gradients, lm.LM(c, ex))).lower(walk.state(c, ex), walk.batch(c, batch, 1)).compile()
-    assert account.activations(c, ex, batch) / f.memory_analysis().temp_size_in_bytes == pytest.approx(1, abs=0.25)
+    f = (
+        jax.jit(functools.partial(step.gradients, lm.LM(c, ex)))
+        .lower(walk.state(c, ex), walk.batch(c, batch, 1))
+        .compile()
+    )
+    assert account.activations(
+        c, ex, batch
+    ) / f.memory_analysis().temp_size_in_bytes == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_no_logits_of_full_size(tied):
-    """32,768 ids and 8,192 tokens a step, as the platform's table has it: no array of so many numbers in the compiled step, nor in the
-    evaluation; all temporaries together are smaller than the logits."""
-    c = Model(vocab_size=32_768, seq_len=256, d_model=32, n_layers=1, n_heads=2, d_ff=64, tied=tied, logit_cap=30.0)
+    """32,768 ids and 8,192 tokens a step, as the platform's table has it: no array of so many
+    numbers in the compiled step, nor in the evaluation; all temporaries together are smaller than
+    the logits.
+    """
+    c = Model(
+        vocab_size=32_768,
+        seq_len=256,
+        d_model=32,
+        n_layers=1,
+        n_heads=2,
+        d_ff=64,
+        tied=tied,
+        logit_cap=30.0,
+    )
     ex = hardware.execution(c, Where(), "float32", "cpu", 1, 8192)
     l = layout.lay(c, optim.Optimizer(), ex, mesh.make({a: 1 for a in mesh.AXES}))
     for program in (layout.lower_step(l, 32).compile(), layout.lower_evaluate(l, 32).compile()):
-        sizes = [math.prod(map(int, s.split(","))) for s in re.findall(r"(?:f32|bf16|pred|s32)\[([0-9,]+)\]", program.as_text())]
+        sizes = [
+            math.prod(map(int, s.split(",")))
+            for s in re.findall(r"(?:f32|bf16|pred|s32)\[([0-9,]+)\]", program.as_text())
+        ]
         assert 0 < max(sizes) < 8192 * 32_768 / 8
         assert program.memory_analysis().temp_size_in_bytes < 4 * 8192 * 32_768 / 2
-    whole = jax.jit(functools.partial(step.gradients, lm.LM(c, Execution()))).lower(walk.state(c, Execution()), walk.batch(c, 32, 1))
+    whole = jax.jit(functools.partial(step.gradients, lm.LM(c, Execution()))).lower(
+        walk.state(c, Execution()), walk.batch(c, 32, 1)
+    )
     assert "8192x32768" in whole.as_text() or "32x256x32768" in whole.as_text()
 
 
 @pytest.mark.parametrize("d_model", [256, 320])
 def test_xla_counts_the_same_flops(d_model):
     """Within 2%, elementwise work included: dense, unrolled, no remat."""
-    c = Model(vocab_size=1056, seq_len=128, d_model=d_model, n_layers=2, n_heads=4, d_ff=4 * d_model)
-    f = jax.jit(functools.partial(step.gradients, lm.LM(c))).lower(walk.state(c, Execution()), walk.batch(c, 4, 1)).compile()
-    assert f.cost_analysis()["flops"] / (4 * c.seq_len * account.flops_per_token(c)["matmul"]) == pytest.approx(1, abs=0.02)
+    c = Model(
+        vocab_size=1056, seq_len=128, d_model=d_model, n_layers=2, n_heads=4, d_ff=4 * d_model
+    )
+    f = (
+        jax.jit(functools.partial(step.gradients, lm.LM(c)))
+        .lower(walk.state(c, Execution()), walk.batch(c, 4, 1))
+        .compile()
+    )
+    assert f.cost_analysis()["flops"] / (
+        4 * c.seq_len * account.flops_per_token(c)["matmul"]
+    ) == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"n_kv_heads": 1}, {"pattern": ("latent/dense",), "kv_rank": 24, "d_rope": 8}], ids=["full", "one", "latent"]
+    "change",
+    [{}, {"n_kv_heads": 1}, {"pattern": ("latent/dense",), "kv_rank": 24, "d_rope": 8}],
+    ids=["full", "one", "latent"],
 )
 def test_cache_is_what_decoding_keeps(change):
     """Bytes per token, of the collection that a prefill leaves behind."""

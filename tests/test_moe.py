@@ -1,4 +1,6 @@
-"""Experts: implementations against each other leaf by leaf, capacity, balance and selection bias against counts made by hand."""
+"""Experts: implementations against each other leaf by leaf, capacity, balance and selection bias
+against counts made by hand.
+"""
 
 import dataclasses
 import math
@@ -16,7 +18,15 @@ from model.lm import LM
 from model.mlps import dispatch, routing
 from tests.test_model import ROUTED, TINY, forward, tokens, variables, weights
 
-MOE = dataclasses.replace(TINY, pattern=("attention/moe",), d_ff=24, n_experts=5, top_k=3, activation="swiglu", mlp_bias=True)
+MOE = dataclasses.replace(
+    TINY,
+    pattern=("attention/moe",),
+    d_ff=24,
+    n_experts=5,
+    top_k=3,
+    activation="swiglu",
+    mlp_bias=True,
+)
 
 
 @settings(deadline=None, max_examples=8)
@@ -24,8 +34,12 @@ MOE = dataclasses.replace(TINY, pattern=("attention/moe",), d_ff=24, n_experts=5
 def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed):
     expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
     with jax.disable_jit():
-        blocks, source, slot = (np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows))
-        block_expert = np.asarray(dispatch.owners(jnp.asarray(blocks), dispatch.blocks(assignments, n_experts, rows)))
+        blocks, source, slot = (
+            np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows)
+        )
+        block_expert = np.asarray(
+            dispatch.owners(jnp.asarray(blocks), dispatch.blocks(assignments, n_experts, rows))
+        )
     assert blocks.sum() * rows <= source.size and (source[blocks.sum() * rows :] == -1).all()
     assert sorted(source[source >= 0]) == list(range(assignments))
     assert (source[slot] == np.arange(assignments)).all()
@@ -36,12 +50,16 @@ def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed)
 @pytest.mark.parametrize("factor", [0.0, 0.8])
 @pytest.mark.parametrize("name", [n for n in dispatch.IMPLEMENTATIONS if n != "all"])
 def test_gradients_leaf_by_leaf(name, factor, skew):
-    """Against all experts, masked; router included, also when most tokens choose one expert, and when a part is dropped."""
+    """Against all experts, masked; router included, also when most tokens choose one expert, and
+    when a part is dropped.
+    """
     if name == "capacity" and not factor:
         pytest.skip("a layout of fixed rows is for models that drop")
     c = dataclasses.replace(MOE, capacity_factor=factor)
     w = weights(c)
-    w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"]["router"] + skew * np.eye(16, 5, dtype=np.float32)
+    w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"][
+        "router"
+    ] + skew * np.eye(16, 5, dtype=np.float32)
 
     def gradient(ex):
         def loss(w):
@@ -51,7 +69,10 @@ def test_gradients_leaf_by_leaf(name, factor, skew):
         return jax.jit(jax.grad(loss, has_aux=True))(w)
 
     rows = 12 if name == "loop" else 4  # blocks of every width: 12, 6, 2 and 1
-    (want, stats), (got, _) = gradient(Execution(moe="all")), gradient(Execution(moe=name, moe_rows=rows))
+    (want, stats), (got, _) = (
+        gradient(Execution(moe="all")),
+        gradient(Execution(moe=name, moe_rows=rows)),
+    )
     assert (np.asarray(stats["dropped"]).max() > 0) == bool(factor)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got)):
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a) + 1e-7, path
@@ -62,7 +83,12 @@ def test_capacity_equals_dropless_exactly_when_nothing_is_dropped():
     held, t = variables(MOE), tokens(MOE, 4)[:, :-1]
     for ex in (Execution(moe="all"), Execution()):
         assert np.array_equal(forward(roomy, ex, held, t), forward(MOE, ex, held, t))
-    np.testing.assert_allclose(forward(roomy, Execution(moe="capacity"), held, t), forward(MOE, Execution(), held, t), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(
+        forward(roomy, Execution(moe="capacity"), held, t),
+        forward(MOE, Execution(), held, t),
+        rtol=2e-5,
+        atol=2e-5,
+    )
     stats = jax.jit(lambda v, t: LM(roomy).apply(v, t)[1])(held, t)
     assert float(stats["dropped"].max()) == 0
 
@@ -70,8 +96,12 @@ def test_capacity_equals_dropless_exactly_when_nothing_is_dropped():
 @settings(deadline=None, max_examples=8)
 @given(st.integers(1, 3), st.floats(0.3, 2.0), st.sampled_from([1, 2, 4]), st.integers(0, 10**6))
 def test_what_is_dropped(top_k, factor, group, seed):
-    """First choices stand before second ones, earlier tokens before later ones, in each routing group by itself: counted by hand."""
-    c = dataclasses.replace(MOE, n_experts=4, top_k=top_k, capacity_factor=factor, routing_group=group)
+    """First choices stand before second ones, earlier tokens before later ones, in each routing
+    group by itself: counted by hand.
+    """
+    c = dataclasses.replace(
+        MOE, n_experts=4, top_k=top_k, capacity_factor=factor, routing_group=group
+    )
     logits = np.random.default_rng(seed).normal(size=(4, 6, 4)).astype(np.float32) * 2
     with jax.disable_jit():
         r = routing.route(c, jnp.asarray(logits), None, dropless=False)
@@ -95,11 +125,15 @@ def test_drops_do_not_depend_on_the_batch_around_a_group():
     c = dataclasses.replace(MOE, capacity_factor=0.7)
     held, t = variables(c), tokens(c, 4)[:, :-1]
     ex = Execution(moe="capacity")
-    np.testing.assert_allclose(forward(c, ex, held, t)[2:], forward(c, ex, held, t[2:]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        forward(c, ex, held, t)[2:], forward(c, ex, held, t[2:]), rtol=1e-5, atol=1e-5
+    )
 
 
 def layer_stats(c, logits, expert):
-    r = routing.Routing(jnp.asarray(expert), jnp.ones(expert.shape) / c.top_k, None, jax.nn.softmax(logits))
+    r = routing.Routing(
+        jnp.asarray(expert), jnp.ones(expert.shape) / c.top_k, None, jax.nn.softmax(logits)
+    )
     return jax.tree.map(lambda a: a[None], routing.statistics(c, logits, r))
 
 
@@ -114,24 +148,38 @@ def test_balance_loss_is_one_when_balanced():
 
 
 def test_balance_is_pooled_over_layers_where_asked():
-    """Two layers, each all on one expert, but on different ones: unbalanced by layer, balanced over the model."""
+    """Two layers, each all on one expert, but on different ones: unbalanced by layer, balanced over
+    the model.
+    """
     c = dataclasses.replace(TINY, n_experts=2, top_k=1, z_weight=0.0, balance_weight=1.0)
     sure = [jnp.broadcast_to(jnp.array(x), (1, 4, 2)) for x in ([30.0, 0.0], [0.0, 30.0])]
     rows = [layer_stats(c, x, np.full((1, 4, 1), i)) for i, x in enumerate(sure)]
     stats = jax.tree.map(lambda *a: jnp.concatenate(a), *rows)
     assert float(routing.losses(c, stats)["auxiliary"]) == pytest.approx(4)
-    assert float(routing.losses(dataclasses.replace(c, balance_scope="model"), stats)["auxiliary"]) == pytest.approx(1)
+    assert float(
+        routing.losses(dataclasses.replace(c, balance_scope="model"), stats)["auxiliary"]
+    ) == pytest.approx(1)
 
 
 def test_selection_bias_moves_without_gradient_towards_equal_load():
-    """It changes the choice, not the gates; no gradient, no parameter; a step moves it by bias_rate; loads even out."""
-    c = dataclasses.replace(TINY, pattern=("attention/moe",), balance_weight=0.0, bias_rate=0.02, **ROUTED | {"expert_groups": 1})
+    """It changes the choice, not the gates; no gradient, no parameter; a step moves it by
+    bias_rate; loads even out.
+    """
+    c = dataclasses.replace(
+        TINY,
+        pattern=("attention/moe",),
+        balance_weight=0.0,
+        bias_rate=0.02,
+        **ROUTED | {"expert_groups": 1},
+    )
     check(c)
     logits, bias = jnp.array([[[2.0, 1.0, 0.0, -1.0]]]), jnp.array([-9.0, 0, 0, 0])
     r = routing.route(c, logits, bias, dropless=True)
     assert set(np.asarray(r.expert_BTS).ravel()) == {1, 2}
     gates = jax.nn.sigmoid(logits[0, 0, 1:3])
-    np.testing.assert_allclose(np.sort(r.gate_BTS[0, 0])[::-1], 2.5 * gates / gates.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.sort(r.gate_BTS[0, 0])[::-1], 2.5 * gates / gates.sum(), rtol=1e-5
+    )
     assert not np.any(jax.grad(lambda b: routing.route(c, logits, b, True).gate_BTS.sum())(bias))
     lm, o = LM(c), optim.Optimizer()
     state = step.create(lm, o, variables(c)["params"])
@@ -146,7 +194,9 @@ def test_selection_bias_moves_without_gradient_towards_equal_load():
 
 
 def test_only_the_best_groups_are_chosen_from():
-    c = dataclasses.replace(TINY, n_experts=8, top_k=2, expert_groups=4, top_groups=1, router="sigmoid")
+    c = dataclasses.replace(
+        TINY, n_experts=8, top_k=2, expert_groups=4, top_groups=1, router="sigmoid"
+    )
     logits = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
     expert = np.asarray(routing.route(c, jnp.asarray(logits), None, True).expert_BTS)
     scores = 1 / (1 + np.exp(-logits.astype(float)))
@@ -172,10 +222,18 @@ def test_bad_routers_say_what_to_do(change, words):
 
 @pytest.mark.parametrize("factor", [0.0, 1.0])
 def test_one_expert_is_the_dense_mlp(factor):
-    """A 1-expert top-1 MoE with auxiliary weights 0 computes the dense model's function and shared gradients."""
+    """A 1-expert top-1 MoE with auxiliary weights 0 computes the dense model's function and shared
+    gradients.
+    """
     dense = dataclasses.replace(TINY, n_layers=1)
     sparse = dataclasses.replace(
-        dense, pattern=("attention/moe",), n_experts=1, top_k=1, balance_weight=0.0, z_weight=0.0, capacity_factor=factor
+        dense,
+        pattern=("attention/moe",),
+        n_experts=1,
+        top_k=1,
+        balance_weight=0.0,
+        z_weight=0.0,
+        capacity_factor=factor,
     )
     w = weights(dense)
     m = weights(sparse)
@@ -185,13 +243,22 @@ def test_one_expert_is_the_dense_mlp(factor):
         "group_0": {
             "layer_0": {
                 **layer,
-                "mlp": {"router": m["group_0"]["layer_0"]["mlp"]["router"], **{k: layer["mlp"][k]["kernel"][None] for k in ("in", "out")}},
+                "mlp": {
+                    "router": m["group_0"]["layer_0"]["mlp"]["router"],
+                    **{k: layer["mlp"][k]["kernel"][None] for k in ("in", "out")},
+                },
             }
         },
     }
     ex = Execution(moe="capacity" if factor else "block")
     loss = lambda c: lambda w: (LM(c, ex).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
-    (a, ga), (b, gb) = (jax.jit(jax.value_and_grad(loss(c)))(tree) for c, tree in ((dense, w), (sparse, m)))
+    (a, ga), (b, gb) = (
+        jax.jit(jax.value_and_grad(loss(c)))(tree) for c, tree in ((dense, w), (sparse, m))
+    )
     assert float(a) == pytest.approx(float(b), rel=1e-5)
-    np.testing.assert_allclose(gb["group_0"]["layer_0"]["mlp"]["in"][0], ga["group_0"]["layer_0"]["mlp"]["in"]["kernel"], atol=1e-5)
+    np.testing.assert_allclose(
+        gb["group_0"]["layer_0"]["mlp"]["in"][0],
+        ga["group_0"]["layer_0"]["mlp"]["in"]["kernel"],
+        atol=1e-5,
+    )
     np.testing.assert_allclose(gb["embed"], ga["embed"], atol=1e-5)

@@ -19,7 +19,9 @@ from tests.test_model import TINY, core_shapes, forward, tokens, variables
 
 replace = dataclasses.replace
 WIDE = replace(TINY, vocab_size=1056)  # above the one-hot embedding's
-GPT2 = Model(vocab_size=50304, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True)
+GPT2 = Model(
+    vocab_size=50304, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True
+)
 
 
 def _exact(e) -> bool:
@@ -28,14 +30,21 @@ def _exact(e) -> bool:
 
 
 @pytest.mark.parametrize(
-    "ex", [Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS] + [Execution(attention_chunk=4, loss_chunk=4)], ids=str
+    "ex",
+    [Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS]
+    + [Execution(attention_chunk=4, loss_chunk=4)],
+    ids=str,
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mixer,vocab", [*zip(MIXERS, itertools.cycle((32, 1056)))])
 def test_float32_is_multiplied_in_float32(ex, dtype, mixer, vocab):
-    """Accelerators take fewer bits of float32 unless told: every product of two float32 arrays tells them, the router's too."""
+    """Accelerators take fewer bits of float32 unless told: every product of two float32 arrays
+    tells them, the router's too.
+    """
     pattern = (f"{mixer}/dense", f"{mixer}/moe")
-    c = replace(TINY, vocab_size=vocab, pattern=pattern, capacity_factor=1.25 * (ex.moe == "capacity"))
+    c = replace(
+        TINY, vocab_size=vocab, pattern=pattern, capacity_factor=1.25 * (ex.moe == "capacity")
+    )
     traced = walk.products(walk.training(c, replace(ex, dtype=dtype), 4), turns=1)
     found = [e for e, _ in traced if all(v.aval.dtype == jnp.float32 for v in e.invars[:2])]
     assert len(found) >= (3 if dtype == "bfloat16" else 20)
@@ -47,7 +56,9 @@ def test_a_frequent_token_has_its_whole_gradient():
     table_VD, tokens_BT = jnp.ones((4, 8), jnp.bfloat16), jnp.zeros((3, 1000), int)
     g_VD = jax.grad(lambda w: lm._rows(w, tokens_BT).astype(jnp.float32).sum())(table_VD)
     assert g_VD.dtype == jnp.bfloat16
-    np.testing.assert_allclose(g_VD.astype(jnp.float32), np.outer([3000, 0, 0, 0], np.ones(8)), rtol=2**-8)
+    np.testing.assert_allclose(
+        g_VD.astype(jnp.float32), np.outer([3000, 0, 0, 0], np.ones(8)), rtol=2**-8
+    )
 
 
 @core_shapes
@@ -84,16 +95,26 @@ def test_which_attention_a_gpu_gets(change, kernel):
     scores = c.k_head + c.d_rope
     takes = lambda ex: "cudnn" if attention.fused(c, ex, scores, c.v_head) else "xla"
     assert takes(gpu(c)) == kernel
-    assert takes(gpu(c, "float32")) == takes(hardware.execution(c, Where(), "bfloat16", "tpu", 1, 65_536)) == "xla"
+    assert (
+        takes(gpu(c, "float32"))
+        == takes(hardware.execution(c, Where(), "bfloat16", "tpu", 1, 65_536))
+        == "xla"
+    )
     counted = [account.work(c, replace(gpu(c), attention=how), 64) for how in ("cudnn", "xla")]
     assert (counted[0] != counted[1]) == (kernel == "cudnn")
 
 
-@pytest.mark.parametrize("change", [{"positions": "alibi"}, {"attention_cap": 5.0}, {"pattern": ("latent/dense",)}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"positions": "alibi"}, {"attention_cap": 5.0}, {"pattern": ("latent/dense",)}],
+    ids=str,
+)
 def test_a_kernel_asked_for_where_it_computes_something_else_is_not_taken(change):
     c = replace(WIDE, **change)
     held, t = variables(c), tokens(c, 2)[:, :-1]
-    a, b = (forward(c, Execution(dtype="bfloat16", attention=how), held, t) for how in ("xla", "cudnn"))
+    a, b = (
+        forward(c, Execution(dtype="bfloat16", attention=how), held, t) for how in ("xla", "cudnn")
+    )
     np.testing.assert_array_equal(a, b)
 
 
@@ -105,7 +126,8 @@ def test_the_kernel_is_counted_by_what_is_attended_to():
     scores_again = 2 * GPT2.n_layers * GPT2.d_model * (GPT2.seq_len + 1) // 2
     assert work.training(False) == tokens * (each + scores_again)
     held = lambda ex: account.memory(GPT2, ex, batch)["activations"]
-    # 19.4 GiB of temporaries in the program compiled for an H200, gradients among them (docs/counting.md)
+    # 19.4 GiB of temporaries in the program compiled for an H200, gradients among them
+    # (docs/counting.md)
     assert 18 < held(ex) / 2**30 < 24 < 80 < held(replace(ex, attention="xla")) / 2**30
 
 
@@ -118,6 +140,8 @@ def test_a_device_without_the_kernel_takes_xla(monkeypatch):
 
 
 def test_blocks_of_a_gpu_are_wide():
-    """2,048 rows where an expert has 16,384: an eighth of padding, an eighth as many copies of weights as blocks of 256 (docs/benchmarks.md)."""
+    """2,048 rows where an expert has 16,384: an eighth of padding, an eighth as many copies of
+    weights as blocks of 256 (docs/benchmarks.md).
+    """
     ex = gpu(replace(GPT2, pattern=("attention/moe",)))
     assert (ex.moe, ex.moe_rows) == ("block", 2048)

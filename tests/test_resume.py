@@ -1,4 +1,6 @@
-"""Runs that are stopped, killed, damaged and moved, against the same run left alone: equal to the last bit."""
+"""Runs that are stopped, killed, damaged and moved, against the same run left alone: equal to the
+last bit.
+"""
 
 import dataclasses
 import errno
@@ -21,7 +23,9 @@ from model.optim import Optimizer, Schedule
 from model.params import initial
 from tests.test_launch import ALONE, BASE, DENSE, MOE, lines
 
-WHERE = dataclasses.replace(ALONE, log_every=3, checkpoint_every=4, steps_per_dispatch=2)  # a line straddles every checkpoint
+WHERE = dataclasses.replace(
+    ALONE, log_every=3, checkpoint_every=4, steps_per_dispatch=2
+)  # a line straddles every checkpoint
 RUN = dataclasses.replace(BASE, schedule=Schedule(warmup=0.3))
 RUNS = {"dense": RUN, "moe": dataclasses.replace(RUN, model=MOE)}
 
@@ -44,15 +48,21 @@ def arrays(folder, number=None):
 
     number = number or checkpoint.steps(str(folder))[-1]
     with ocp.StandardCheckpointer() as c:
-        tree = c.restore(os.path.abspath(os.path.join(folder, checkpoint.FOLDER, str(number), "state")))
-    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+        tree = c.restore(
+            os.path.abspath(os.path.join(folder, checkpoint.FOLDER, str(number), "state"))
+        )
+    return {
+        jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def differences(a, b) -> list[str]:
     """In what two finished run folders differ, clocks left out."""
     out = []
     x, y = arrays(a), arrays(b)
-    out += [k for k in x.keys() | y.keys() if k not in x or k not in y or not np.array_equal(x[k], y[k])]
+    out += [
+        k for k in x.keys() | y.keys() if k not in x or k not in y or not np.array_equal(x[k], y[k])
+    ]
     drop = lambda m: {k: v for k, v in m.items() if k != "tokens_per_s"}
     if [drop(m) for m in lines(a)] != [drop(m) for m in lines(b)]:
         out.append("metrics.jsonl")
@@ -60,7 +70,18 @@ def differences(a, b) -> list[str]:
     out += [
         k
         for k in x
-        if k not in ("seconds", "cpu_seconds", "energy", "tokens_per_s", "mfu_matmul", "where", "device", "commit") and x[k] != y[k]
+        if k
+        not in (
+            "seconds",
+            "cpu_seconds",
+            "energy",
+            "tokens_per_s",
+            "mfu_matmul",
+            "where",
+            "device",
+            "commit",
+        )
+        and x[k] != y[k]
     ]
     return out
 
@@ -104,18 +125,26 @@ def test_dispatches_and_checkpoints_do_not_change_a_run(dispatch, whole, tmp_pat
 
 
 FAULTS = {
-    "moments": lambda state, meta: (state._replace(opt=jax.tree.map(lambda a: a * 0, state.opt)), meta),
+    "moments": lambda state, meta: (
+        state._replace(opt=jax.tree.map(lambda a: a * 0, state.opt)),
+        meta,
+    ),
     "position": lambda state, meta: (state, {**meta, "step": meta["step"] + 1}),
     "half a line": lambda state, meta: (state, {**meta, "meter": None}),
     "bytes": lambda state, meta: (state, {**meta, "bytes": 0}),
-    "one bit": lambda state, meta: (state._replace(params=jax.tree.map(lambda a: a * np.float32(1 + 2**-23), state.params)), meta),
+    "one bit": lambda state, meta: (
+        state._replace(params=jax.tree.map(lambda a: a * np.float32(1 + 2**-23), state.params)),
+        meta,
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_resume_is_seen(fault, whole, cut, tmp_path, monkeypatch):
-    """The comparison above must fail when the checkpoint lacks something. All randomness is addressed by (seed, step): there is
-    no generator to save, and a wrong step is a wrong position in data and schedule alike."""
+    """The comparison above must fail when the checkpoint lacks something. All randomness is
+    addressed by (seed, step): there is no generator to save, and a wrong step is a wrong position
+    in data and schedule alike.
+    """
     restore = Session.restore
     monkeypatch.setattr(Session, "restore", lambda self, *a: FAULTS[fault](*restore(self, *a)))
     folder = shutil.copytree(cut["dense"], tmp_path / "r")
@@ -124,7 +153,10 @@ def test_a_broken_resume_is_seen(fault, whole, cut, tmp_path, monkeypatch):
 
 
 def largest(folder):
-    return max((p for p in pathlib.Path(folder, checkpoint.FOLDER, "8").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    return max(
+        (p for p in pathlib.Path(folder, checkpoint.FOLDER, "8").rglob("*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
 
 
 def flip(folder):
@@ -138,7 +170,11 @@ DAMAGE = {
     "flipped bit": flip,
     "truncated": lambda f: os.truncate(largest(f), largest(f).stat().st_size // 2),
     "lost file": lambda f: largest(f).unlink(),
-    "torn mark": lambda f: pathlib.Path(f, checkpoint.FOLDER, "8", checkpoint.MARK).write_text('{"version": 1, "fi'),
+    "torn mark": (
+        lambda f: pathlib.Path(f, checkpoint.FOLDER, "8", checkpoint.MARK).write_text(
+            '{"version": 1, "fi'
+        )
+    ),
 }
 
 
@@ -155,7 +191,9 @@ def test_damage_is_noticed(damage, whole, cut, tmp_path):
 def test_an_unfinished_checkpoint_does_not_exist(whole, cut, tmp_path):
     folder, said = shutil.copytree(cut["dense"], tmp_path / "r"), []
     (folder / checkpoint.FOLDER / "8" / checkpoint.MARK).unlink()
-    shutil.copytree(folder / checkpoint.FOLDER / "4", folder / checkpoint.FOLDER / "10.orbax-checkpoint-tmp")
+    shutil.copytree(
+        folder / checkpoint.FOLDER / "4", folder / checkpoint.FOLDER / "10.orbax-checkpoint-tmp"
+    )
     (folder / checkpoint.FOLDER / "10.orbax-checkpoint-tmp" / checkpoint.MARK).unlink()
     train.train(RUN, WHERE, str(folder), say=said.append)
     assert said == [] and differences(folder, whole["dense"]) == []
@@ -196,7 +234,11 @@ def test_last_best_and_named_are_kept(tmp_path):
 
 
 def test_named_steps_are_hit_exactly(tmp_path):
-    train.train(RUN, dataclasses.replace(WHERE, checkpoint_every=0, keep_steps=(5, 7, 11)), str(tmp_path / "r"))
+    train.train(
+        RUN,
+        dataclasses.replace(WHERE, checkpoint_every=0, keep_steps=(5, 7, 11)),
+        str(tmp_path / "r"),
+    )
     assert checkpoint.steps(str(tmp_path / "r")) == [5, 7, 11]
 
 
@@ -208,15 +250,23 @@ def test_named_steps_are_hit_exactly(tmp_path):
     ],
 )
 def test_elsewhere(layouts, tmp_path):
-    """8 -> 4 -> 1 devices and back up: the state that is restored is the one that was saved, and the data goes on in order."""
+    """8 -> 4 -> 1 devices and back up: the state that is restored is the one that was saved, and
+    the data goes on in order.
+    """
     run, folder = RUNS["moe"], str(tmp_path / "r")
     for i, layout in enumerate(layouts):
         where = dataclasses.replace(WHERE, mesh=layout, log_every=1)
         if i:
             p = train.program(train.resolve(run, "cpu"), where)
-            with jax.set_mesh(p.layout.mesh), checkpoint.Checkpoints(folder, "", config.Where()) as c:
+            with (
+                jax.set_mesh(p.layout.mesh),
+                checkpoint.Checkpoints(folder, "", config.Where()) as c,
+            ):
                 state, meta = c.restore(4 * i, p.layout.state, p.layout.shardings)
-            found = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(state)}
+            found = {
+                jax.tree_util.keystr(k): np.asarray(v)
+                for k, v in jax.tree_util.tree_leaves_with_path(state)
+            }
             saved = arrays(folder, 4 * i)
             assert meta["step"] == 4 * i and len(found) == len(saved)
             key = lambda k: k.replace(".", "").replace("[", "").replace("]", "").replace("'", "")
@@ -235,7 +285,10 @@ def test_elsewhere(layouts, tmp_path):
 
 def test_two_processes_in_one_folder(tmp_path):
     (tmp_path / "r").mkdir()
-    with lease.Lease(str(tmp_path / "r"), 60), pytest.raises(RecordError, match=f"in use by process {os.getpid()} on"):
+    with (
+        lease.Lease(str(tmp_path / "r"), 60),
+        pytest.raises(RecordError, match=f"in use by process {os.getpid()} on"),
+    ):
         train.train(RUN, WHERE, str(tmp_path / "r"))
 
 
@@ -250,7 +303,10 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, m
         wait(self)
 
     monkeypatch.setattr(CheckpointManager, "wait_until_finished", full)
-    with pytest.raises(RecordError, match="step 8 could not be written.*no space left on the disk.*the one at step 4 is whole"):
+    with pytest.raises(
+        RecordError,
+        match="step 8 could not be written.*no space left on the disk.*the one at step 4 is whole",
+    ):
         train.train(RUN, WHERE, str(tmp_path / "r"))
     assert checkpoint.steps(str(tmp_path / "r")) == [4]
 
@@ -260,11 +316,17 @@ def test_a_bad_update_is_skipped_on_the_device():
     params = jax.tree.map(np.array, initial(abstract(DENSE), 0))
     hyper = {"lr": 1e-2, "embed_lr": 1e-2, "weight_decay": 0.0}
     good = step.create(lm, Optimizer(), params)
-    after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(lm, Optimizer(), good, tokens, hyper)
-    assert metrics["skipped"] == 0 and not np.array_equal(after.params["head"]["kernel"], params["head"]["kernel"])
+    after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(
+        lm, Optimizer(), good, tokens, hyper
+    )
+    assert metrics["skipped"] == 0 and not np.array_equal(
+        after.params["head"]["kernel"], params["head"]["kernel"]
+    )
     params["embed"][0, 0] = np.inf
     bad = step.create(lm, Optimizer(), params)
-    after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(lm, Optimizer(), bad, tokens, hyper)
+    after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(
+        lm, Optimizer(), bad, tokens, hyper
+    )
     assert metrics["skipped"] == 1
     for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(bad)):
         assert np.array_equal(a, b)
@@ -313,8 +375,13 @@ def test_skipped_and_diverged_runs_in_fits():
     from tests.test_laws import simulated
 
     rows = simulated(0.001, 0)
-    rows[0].update(status="diverged", why="the validation loss 4.1 ends above the unigram entropy 3.1")
+    rows[0].update(
+        status="diverged", why="the validation loss 4.1 ends above the unigram entropy 3.1"
+    )
     rows[1].update(skipped=2)
     a = analysis.analyse(rows, resamples=20)
-    assert any("unigram entropy 3.1" in e["why"] for e in a["excluded"]) and a["n_points"] == len(rows) - 1
+    assert (
+        any("unigram entropy 3.1" in e["why"] for e in a["excluded"])
+        and a["n_points"] == len(rows) - 1
+    )
     assert len(a["flagged"]) == 1 and "2 of" in a["flagged"][0]["why"]

@@ -49,7 +49,13 @@ def test_temperature_is_that_of_the_distribution():
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"pattern": ("attention/moe",), "capacity_factor": 0.5}, {"positions": "learned", "seq_len": 20}], ids=str
+    "change",
+    [
+        {},
+        {"pattern": ("attention/moe",), "capacity_factor": 0.5},
+        {"positions": "learned", "seq_len": 20},
+    ],
+    ids=str,
 )
 def test_greedy_text_is_the_argmax_of_full_passes(change):
     """Rows of unequal length; a model that drops assignments in training drops none here."""
@@ -68,7 +74,10 @@ def test_greedy_text_is_the_argmax_of_full_passes(change):
 def test_draws_follow_the_seed():
     run = dataclasses.replace(BASE, model=TINY, dtype="float32")
     held, prompt = variables(TINY), [np.array([1, 2], np.int32)]
-    a, b, other = (generate.generate(run, held, prompt, 8, Sampling(1.0), seed).tokens.tolist() for seed in (0, 0, 1))
+    a, b, other = (
+        generate.generate(run, held, prompt, 8, Sampling(1.0), seed).tokens.tolist()
+        for seed in (0, 0, 1)
+    )
     assert a == b != other
 
 
@@ -84,14 +93,38 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("t")
     (path / "a.txt").write_text("abcabc" * 500)
     (path / "b.txt").write_text("bcabca" * 500)
-    argv = ["train", "--config=tiny_dense", f"--workdir={path}/r", "--set=data.source=text", f"--set=data.path={path}/*.txt"]
-    argv += ["--set=horizon.steps=60", "--set=model.seq_len=24", "--set=data.validation_windows=4", "--set=where.mesh=data=1"]
+    argv = [
+        "train",
+        "--config=tiny_dense",
+        f"--workdir={path}/r",
+        "--set=data.source=text",
+        f"--set=data.path={path}/*.txt",
+    ]
+    argv += [
+        "--set=horizon.steps=60",
+        "--set=model.seq_len=24",
+        "--set=data.validation_windows=4",
+        "--set=where.mesh=data=1",
+    ]
     assert cli.main([*argv, "--set=where.tensorboard=false"]) == 0
     return path / "r"
 
 
 def test_sample_verb(trained, capsys):
-    assert cli.main(["sample", f"--run={trained}", "--prompt=abcabc", "--prompt=bc", "--tokens=9", "--temperature=0", "--format=json"]) == 0
+    assert (
+        cli.main(
+            [
+                "sample",
+                f"--run={trained}",
+                "--prompt=abcabc",
+                "--prompt=bc",
+                "--tokens=9",
+                "--temperature=0",
+                "--format=json",
+            ]
+        )
+        == 0
+    )
     r = json.loads(capsys.readouterr().out)
     assert [s["text"] for s in r["samples"]] == ["abcabcabc", "abcabcabc"] and r["step"] == 60
     assert r["prefill_tokens_per_s"] > 0 and r["decode_tokens_per_s"] > 0
@@ -110,7 +143,11 @@ def test_sample_verb(trained, capsys):
     ],
 )
 def test_sample_verb_on_bad_input(flags, words, trained, capsys):
-    given = flags if any(f.startswith("--run") for f in flags) or not flags else [f"--run={trained}", *flags]
+    given = (
+        flags
+        if any(f.startswith("--run") for f in flags) or not flags
+        else [f"--run={trained}", *flags]
+    )
     assert cli.main(["sample", *given]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1

@@ -1,4 +1,6 @@
-"""A sweep on a real Slurm of one node: a job killed with -9, submitted again; two processes that train one run through jax.distributed."""
+"""A sweep on a real Slurm of one node: a job killed with -9, submitted again; two processes that
+train one run through jax.distributed.
+"""
 
 import os
 import pathlib
@@ -10,7 +12,7 @@ import time
 
 import pytest
 
-from launch import ledger, lease, record
+from launch import lease, ledger, record
 from tests import one_node_slurm
 from tests.conftest import ROOT
 from tests.test_faults import SWEEP
@@ -18,7 +20,12 @@ from tests.test_faults import SWEEP
 pytest.importorskip("submitit", reason='pip install -e ".[slurm]"')
 WHY = one_node_slurm.missing()
 pytestmark = pytest.mark.skipif(WHY is not None, reason=str(WHY))
-RUNS = ["--set=sweep.families=dense", "--set=sweep.budgets=1e10,2e10", "--set=sweep.seeds=0,1,2", "--set=where.checkpoint_every=500"]
+RUNS = [
+    "--set=sweep.families=dense",
+    "--set=sweep.budgets=1e10,2e10",
+    "--set=sweep.seeds=0,1,2",
+    "--set=where.checkpoint_every=500",
+]
 SLURM = ["--engine=slurm", "--set=where.workers=2", "--set=where.slurm.minutes=10"]
 
 
@@ -30,8 +37,18 @@ def cluster(tmp_path_factory):
 
 def start(workdir, *more):
     env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": ROOT}
-    argv = [sys.executable, "-m", "experiments.verbs.sweep", *SWEEP, *SLURM, *more, f"--workdir={workdir}"]
-    return subprocess.Popen(argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    argv = [
+        sys.executable,
+        "-m",
+        "experiments.verbs.sweep",
+        *SWEEP,
+        *SLURM,
+        *more,
+        f"--workdir={workdir}",
+    ]
+    return subprocess.Popen(
+        argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def submitted(err: str) -> list[int]:
@@ -58,18 +75,35 @@ def test_six_runs_and_a_kill(cluster, tmp_path):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert submitted(err) == [6, 1] and "report:" in out, err
-    results = {p.parent.name: record.result(str(p.parent)) for p in (tmp_path / "w" / "runs").glob(f"*/{record.RESULT}")}
-    assert len(results) == 6 and all(r["status"] == "finished" for r in results.values()) and run in results
+    results = {
+        p.parent.name: record.result(str(p.parent))
+        for p in (tmp_path / "w" / "runs").glob(f"*/{record.RESULT}")
+    }
+    assert (
+        len(results) == 6
+        and all(r["status"] == "finished" for r in results.values())
+        and run in results
+    )
     stamps = {k: os.stat(tmp_path / "w" / "runs" / k / record.RESULT).st_mtime_ns for k in results}
     again = start(tmp_path / "w", *RUNS)
     out, err = again.communicate(timeout=120)
-    assert again.returncode == 0 and submitted(err) == [] and "6 done" in out, (out, err)  # todo 6 -> 1 -> 0
-    assert stamps == {k: os.stat(tmp_path / "w" / "runs" / k / record.RESULT).st_mtime_ns for k in results}
+    assert again.returncode == 0 and submitted(err) == [] and "6 done" in out, (
+        out,
+        err,
+    )  # todo 6 -> 1 -> 0
+    assert stamps == {
+        k: os.stat(tmp_path / "w" / "runs" / k / record.RESULT).st_mtime_ns for k in results
+    }
 
 
 def test_two_tasks_train_one_run(cluster, tmp_path):
     """srun starts two processes, which find each other through Slurm's environment."""
-    more = ["--set=sweep.families=dense", "--set=sweep.budgets=4e8", "--mesh=data=2", "--set=where.slurm.tasks_per_node=2"]
+    more = [
+        "--set=sweep.families=dense",
+        "--set=sweep.budgets=4e8",
+        "--mesh=data=2",
+        "--set=where.slurm.tasks_per_node=2",
+    ]
     process = start(tmp_path / "w", *more)
     out, err = process.communicate(timeout=240)
     logs = "".join(p.read_text()[-1500:] for p in (tmp_path / "w" / "slurm").glob("*/*.err"))
@@ -77,4 +111,9 @@ def test_two_tasks_train_one_run(cluster, tmp_path):
     assert len(found) == 1 and submitted(err) == [1], err + logs
     r = record.result(str(found[0].parent))
     # too short a run to learn anything of context, which is not asked here
-    assert r["device"]["processes"] == 2 and r["device"]["count"] == 2 and r["steps"] == 85 and r["train_loss"] < 5.5
+    assert (
+        r["device"]["processes"] == 2
+        and r["device"]["count"] == 2
+        and r["steps"] == 85
+        and r["train_loss"] < 5.5
+    )

@@ -1,5 +1,7 @@
-"""A workdir from a stranger: whatever its names and records hold, `status`, `fit` and `report` run none of it, end with an answer or one
-line, and put no markup into a page and no command into a terminal."""
+"""A workdir from a stranger: whatever its names and records hold, `status`, `fit` and `report` run
+none of it, end with an answer or one line, and put no markup into a page and no command into a
+terminal.
+"""
 
 import ast
 import contextlib
@@ -27,11 +29,19 @@ def result(i: int) -> dict:
     size, budget = (8, 16, 32)[i % 3], (1e9, 2e9)[i // 3]
     n = 30 * size**2
     tokens = round(budget / 6 / n)
-    counts = {k: n for k in ("total", "active", "non_embedding", "active_non_embedding", "multiplied")}
+    counts = {
+        k: n for k in ("total", "active", "non_embedding", "active_non_embedding", "multiplied")
+    }
     return {
         "id": f"{i:012x}",
         "family": "dense",
-        "tags": {"size": size, "budget": budget, "role": "grid", "lr_multiplier": 1.0, "sweep": "s"},
+        "tags": {
+            "size": size,
+            "budget": budget,
+            "role": "grid",
+            "lr_multiplier": 1.0,
+            "sweep": "s",
+        },
         "status": "finished",
         "why": None,
         "run": {
@@ -50,7 +60,13 @@ def result(i: int) -> dict:
         "flops": {k: 6 * n * tokens for k in account.CONVENTIONS},
         "flops_per_token": {k: 6 * n for k in account.CONVENTIONS},
         "train_loss": 2.1,
-        "validation": {"loss": 1.7 + 40 / n**0.5 + 300 / tokens**0.5, "se": 0.01, "bits_per_byte": 3.0, "excess": None, "excess_se": None},
+        "validation": {
+            "loss": 1.7 + 40 / n**0.5 + 300 / tokens**0.5,
+            "se": 0.01,
+            "bits_per_byte": 3.0,
+            "excess": None,
+            "excess_se": None,
+        },
         "tokens_per_s": 1e4,
         "moe": {"auxiliary": 0.0},
         "seconds": {"train": 2.0, "total": 3.0},
@@ -63,15 +79,23 @@ def result(i: int) -> dict:
 
 
 def write(workdir, results=None, extra=None):
-    entries = [{"id": f"{i:012x}", "family": "dense", "size": 8, "tokens": 1, "flops": 1e9, "seconds": 1.0} for i in range(7)]
+    entries = [
+        {"id": f"{i:012x}", "family": "dense", "size": 8, "tokens": 1, "flops": 1e9, "seconds": 1.0}
+        for i in range(7)
+    ]
     workdir.mkdir(exist_ok=True)
-    (workdir / "sweep.json").write_text(json.dumps({"id": "0", "sweep": {"name": "s"}, "runs": entries, **(extra or {})}))
+    (workdir / "sweep.json").write_text(
+        json.dumps({"id": "0", "sweep": {"name": "s"}, "runs": entries, **(extra or {})})
+    )
     for r in results or [result(i) for i in range(6)]:
         folder = workdir / "runs" / r["id"]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / record.RESULT).write_text(json.dumps(r))
         (folder / record.METRICS).write_text(
-            "".join(json.dumps({"step": k, "loss": 3 - k / 10, "tokens": k * 64}) + "\n" for k in range(1, 9))
+            "".join(
+                json.dumps({"step": k, "loss": 3 - k / 10, "tokens": k * 64}) + "\n"
+                for k in range(1, 9)
+            )
         )
     return workdir
 
@@ -80,7 +104,9 @@ def calls(workdir, capsys, verbs=("status", "fit", "report")) -> list[int]:
     """Statuses of the verbs; each ends with an answer, or with one line."""
     out = []
     for verb in verbs:
-        status = cli.main([verb, f"--workdir={workdir}", *(["--bootstrap=20"] if verb != "status" else [])])
+        status = cli.main(
+            [verb, f"--workdir={workdir}", *(["--bootstrap=20"] if verb != "status" else [])]
+        )
         said = capsys.readouterr()
         assert status in (0, 2), (verb, said)
         assert status == 0 or said.out == "" and said.err.count("\n") == 1, (verb, said)
@@ -94,7 +120,10 @@ def test_a_sound_folder_is_read(tmp_path, capsys):
     assert calls(w, capsys) == [0, 0, 0]
     assert cli.main(["status", str(w), "--format=json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["counts"] == {"done": 6, "running": 0, "waiting": 1, "failed": 0, "diverged": 0} and said["left_s"] is None
+    assert (
+        said["counts"] == {"done": 6, "running": 0, "waiting": 1, "failed": 0, "diverged": 0}
+        and said["left_s"] is None
+    )
 
 
 def test_markup_and_terminal_commands_stay_text(tmp_path, capsys):
@@ -113,7 +142,16 @@ def test_markup_and_terminal_commands_stay_text(tmp_path, capsys):
 
 def test_hostile_names(tmp_path, capsys):
     w = write(
-        tmp_path / "w", extra={"runs": [{"id": "../../etc"}, {"id": MARKUP}, {"id": 3}, None, {"id": f"{0:012x}", "family": [ESCAPE]}]}
+        tmp_path / "w",
+        extra={
+            "runs": [
+                {"id": "../../etc"},
+                {"id": MARKUP},
+                {"id": 3},
+                None,
+                {"id": f"{0:012x}", "family": [ESCAPE]},
+            ]
+        },
     )
     for name in (ESCAPE.replace("/", ""), "<b>", "..x", "$(touch owned)", "000000000000.py", "-rf"):
         (w / "runs" / name).mkdir()
@@ -132,8 +170,12 @@ FILES = {
     "no text": lambda p: p.write_bytes(b"\x80\x04\x95cos\nsystem\n"),
     "a list": lambda p: p.write_text("[1]"),
     "NaN": lambda p: p.write_text(json.dumps(result(0) | {"epochs": float("nan")})),
-    "infinity": lambda p: p.write_text(json.dumps(result(0)).replace('"epochs": 0.1', '"epochs": 1e999')),
-    "many digits": lambda p: p.write_text(json.dumps(result(0)).replace('"epochs": 0.1', '"epochs": ' + "9" * 5000)),
+    "infinity": lambda p: p.write_text(
+        json.dumps(result(0)).replace('"epochs": 0.1', '"epochs": 1e999')
+    ),
+    "many digits": lambda p: p.write_text(
+        json.dumps(result(0)).replace('"epochs": 0.1', '"epochs": ' + "9" * 5000)
+    ),
     "a pipe": lambda p: os.mkfifo(p),
     "a device": lambda p: p.symlink_to("/dev/zero"),
     "a loop": lambda p: p.symlink_to(p),
@@ -144,7 +186,9 @@ FILES = {
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_hostile_files(name, tmp_path, capsys):
-    """As a result and as sweep.json: the run counts as failed, and fit and report name the file; nothing hangs."""
+    """As a result and as sweep.json: the run counts as failed, and fit and report name the file;
+    nothing hangs.
+    """
     w = write(tmp_path / "w")
     path = w / "runs" / f"{0:012x}" / record.RESULT
     path.unlink()
@@ -170,12 +214,28 @@ def leaves(value, path=()):
         yield (*path, k)
 
 
-HOSTILE = ["1e9", MARKUP, None, [], {}, [[1]], True, -1, 0, 1e300, float("nan"), float("inf"), "x" * 20_000]
+HOSTILE = [
+    "1e9",
+    MARKUP,
+    None,
+    [],
+    {},
+    [[1]],
+    True,
+    -1,
+    0,
+    1e300,
+    float("nan"),
+    float("inf"),
+    "x" * 20_000,
+]
 
 
 @pytest.mark.parametrize("path", list(leaves(result(0))), ids=".".join)
 def test_wrong_values_are_named_or_borne(path, tmp_path):
-    """Every field of a record by every kind of wrong value: it is said to be damaged, or the analysis bears it."""
+    """Every field of a record by every kind of wrong value: it is said to be damaged, or the
+    analysis bears it.
+    """
     from experiments.laws import analysis
 
     for value in HOSTILE:
@@ -205,28 +265,43 @@ def test_wrong_values_reach_no_page(tmp_path, capsys):
 
 
 def test_nothing_is_unpickled_or_evaluated():
-    """No pickle, no eval, no exec, no numpy load without allow_pickle=False, no YAML that makes objects, in any module of the product."""
+    """No pickle, no eval, no exec, no numpy load without allow_pickle=False, no YAML that makes
+    objects, in any module of the product.
+    """
     wrong = []
     for path in modules():
         for node in ast.walk(ast.parse(pathlib.Path(path).read_text())):
             where = f"{os.path.relpath(path, ROOT)}:{getattr(node, 'lineno', 0)}"
             names = (
-                [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else []
             )
             wrong += [
                 f"{where} imports {n}"
                 for n in names
-                if n and n.split(".")[0] in ("pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib")
+                if n
+                and n.split(".")[0]
+                in ("pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib")
             ]
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            if called in ("eval", "exec", "os.system") or called.endswith(("read_pickle", "yaml.load")):
+            if called in ("eval", "exec", "os.system") or called.endswith(
+                ("read_pickle", "yaml.load")
+            ):
                 wrong.append(f"{where} calls {called}")
-            if called in ("np.load", "numpy.load", "np.fromfile") and "allow_pickle=False" not in ast.unparse(node):
+            if called in (
+                "np.load",
+                "numpy.load",
+                "np.fromfile",
+            ) and "allow_pickle=False" not in ast.unparse(node):
                 wrong.append(f"{where} calls {called} without allow_pickle=False")
             if any(
-                k.arg in ("allow_pickle", "shell") and not (isinstance(k.value, ast.Constant) and k.value.value is False)
+                k.arg in ("allow_pickle", "shell")
+                and not (isinstance(k.value, ast.Constant) and k.value.value is False)
                 for k in node.keywords
             ):
                 wrong.append(f"{where} calls {called} with pickle or a shell")

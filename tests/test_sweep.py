@@ -38,13 +38,23 @@ def environment():
 def start(workdir, *more):
     argv = [sys.executable, "-m", "experiments.verbs.sweep", *SMALL, f"--workdir={workdir}", *more]
     return subprocess.Popen(
-        argv, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        argv,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
 def finished(workdir):
     runs = os.path.join(workdir, "runs")
-    return sorted(r for r in (os.listdir(runs) if os.path.isdir(runs) else []) if os.path.exists(os.path.join(runs, r, "result.json")))
+    return sorted(
+        r
+        for r in (os.listdir(runs) if os.path.isdir(runs) else [])
+        if os.path.exists(os.path.join(runs, r, "result.json"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +67,10 @@ def sweep(tmp_path_factory):
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
-    before = {r: os.stat(os.path.join(workdir, "runs", r, "result.json")).st_mtime_ns for r in finished(workdir)}
+    before = {
+        r: os.stat(os.path.join(workdir, "runs", r, "result.json")).st_mtime_ns
+        for r in finished(workdir)
+    }
     second = start(workdir, "--format=json")
     out, err = second.communicate(timeout=500)
     return workdir, before, second.returncode, out, err
@@ -77,11 +90,19 @@ def test_killed_and_typed_again(sweep):
 
 
 def test_sigterm_of_a_sweep(tmp_path):
-    """Told to stop, the workers save what they have: status 75, one line, and the open runs go on from their checkpoints."""
+    """Told to stop, the workers save what they have: status 75, one line, and the open runs go on
+    from their checkpoints.
+    """
     process = start(tmp_path / "w", "--set=sweep.budgets=3e11", "--set=sweep.replicate_budget=3e11")
-    statuses = lambda: [json.loads(p.read_text()) for p in (tmp_path / "w").glob(f"runs/*/{record.STATUS}")]
+    statuses = lambda: [
+        json.loads(p.read_text()) for p in (tmp_path / "w").glob(f"runs/*/{record.STATUS}")
+    ]
     deadline = time.time() + 120
-    while not any(s["phase"] == "step" for s in statuses()) and time.time() < deadline and process.poll() is None:
+    while (
+        not any(s["phase"] == "step" for s in statuses())
+        and time.time() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
@@ -91,23 +112,39 @@ def test_sigterm_of_a_sweep(tmp_path):
 
 
 def results(workdir):
-    return [json.loads(pathlib.Path(workdir, "runs", r, "result.json").read_text()) for r in finished(workdir)]
+    return [
+        json.loads(pathlib.Path(workdir, "runs", r, "result.json").read_text())
+        for r in finished(workdir)
+    ]
 
 
 def test_every_step_stands_once(sweep):
     for r in results(sweep[0]):
-        steps = [json.loads(line)["step"] for line in pathlib.Path(sweep[0], "runs", r["id"], "metrics.jsonl").read_text().splitlines()]
+        steps = [
+            json.loads(line)["step"]
+            for line in (
+                pathlib.Path(sweep[0], "runs", r["id"], "metrics.jsonl").read_text().splitlines()
+            )
+        ]
         assert steps == sorted(set(steps)) and steps[-1] == r["steps"]
 
 
 def test_pairs_share_tokens_order_and_seed(sweep):
     by_cell = {}
     for r in results(sweep[0]):
-        by_cell.setdefault((r["tags"]["size"], r["tags"]["budget"], r["run"]["seed"]), {})[r["family"]] = r
+        by_cell.setdefault((r["tags"]["size"], r["tags"]["budget"], r["run"]["seed"]), {})[
+            r["family"]
+        ] = r
     assert len(by_cell) == RUNS // 2
     for dense, moe in ((c["dense"], c["moe"]) for c in by_cell.values()):
-        assert dense["training_tokens"] == moe["training_tokens"] and dense["run"]["data"] == moe["run"]["data"]
-        assert moe["parameters"]["active"] - dense["parameters"]["active"] == moe["parameters"]["groups"]["router"]
+        assert (
+            dense["training_tokens"] == moe["training_tokens"]
+            and dense["run"]["data"] == moe["run"]["data"]
+        )
+        assert (
+            moe["parameters"]["active"] - dense["parameters"]["active"]
+            == moe["parameters"]["groups"]["router"]
+        )
         assert abs(dense["flops"]["matmul"] / dense["tags"]["budget"] - 1) < 0.05
         assert dense["fingerprints"] == moe["fingerprints"]
 
@@ -119,7 +156,11 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action") and v and not v.startswith("#")]
+        self.links += [
+            v
+            for k, v in attrs
+            if k in ("src", "href", "xlink:href", "action") and v and not v.startswith("#")
+        ]
 
     def handle_data(self, data):
         self.text.append(data)
@@ -134,7 +175,11 @@ def parsed(path):
 def test_report_is_offline_and_complete(sweep):
     p = parsed(os.path.join(sweep[0], "report.html"))
     assert (
-        p.tags.count("svg") in (6, 7, 8) and p.tags.count("table") >= 8 and "script" not in p.tags and "img" not in p.tags and not p.links
+        p.tags.count("svg") in (6, 7, 8)
+        and p.tags.count("table") >= 8
+        and "script" not in p.tags
+        and "img" not in p.tags
+        and not p.links
     )
     text = " ".join(p.text)
     for words in (
@@ -198,7 +243,10 @@ def test_markup_in_records_stays_text(sweep):
 
 
 def test_fit_and_report_verbs(sweep, capsys):
-    assert cli.main(["fit", f"--workdir={sweep[0]}", "--bootstrap=20", "--n=total", "--format=json"]) == 0
+    assert (
+        cli.main(["fit", f"--workdir={sweep[0]}", "--bootstrap=20", "--n=total", "--format=json"])
+        == 0
+    )
     a = json.loads(capsys.readouterr().out)
     assert a["n_convention"] == "total" and set(a["families"]) == {"dense", "moe"}
     assert cli.main(["report", f"--workdir={sweep[0]}", "--bootstrap=20"]) == 0
@@ -220,18 +268,36 @@ def test_damaged_result_is_named_and_kept(sweep, capsys, tmp_path):
     pathlib.Path(path).write_text("{")
     assert cli.main(["sweep", *SMALL, f"--workdir={copy}"]) == 2
     err = capsys.readouterr().err
-    assert victim in err and "move it away" in err and err.count("\n") == 1 and pathlib.Path(path).read_text() == "{"
+    assert (
+        victim in err
+        and "move it away" in err
+        and err.count("\n") == 1
+        and pathlib.Path(path).read_text() == "{"
+    )
 
 
 def test_quickstart_plan_is_fair():
     job = recipes.load("quickstart")
     runs = plan.make(job, "cpu").runs
-    assert len(job.sweep.budgets) >= 3 and len(job.sweep.sizes) >= 5 and set(job.sweep.families) == {"dense", "moe"}
+    assert (
+        len(job.sweep.budgets) >= 3
+        and len(job.sweep.sizes) >= 5
+        and set(job.sweep.families) == {"dense", "moe"}
+    )
     assert len({p.id for p in runs}) == len(runs) == 34
     assert len({p.shape for p in runs}) == 10  # one compiled program each
     moe = next(p.run.model for p in runs if p.family == "moe")
     assert (moe.n_experts, moe.top_k) == (8, 2) and moe.top_k * moe.f_expert == moe.d_ff
-    assert len({p.run.seed for p in runs if (p.size, p.budget) == (job.sweep.replicate_size, job.sweep.replicate_budget)}) >= 3
+    assert (
+        len(
+            {
+                p.run.seed
+                for p in runs
+                if (p.size, p.budget) == (job.sweep.replicate_size, job.sweep.replicate_budget)
+            }
+        )
+        >= 3
+    )
 
 
 def test_lr_bracket_gives_both_families_the_same_trials():
@@ -244,7 +310,9 @@ def test_lr_bracket_gives_both_families_the_same_trials():
 
 def test_adding_budgets_keeps_run_ids():
     job = recipes.load("quickstart")
-    more = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, budgets=(*job.sweep.budgets, 8e11)))
+    more = dataclasses.replace(
+        job, sweep=dataclasses.replace(job.sweep, budgets=(*job.sweep.budgets, 8e11))
+    )
     assert {p.id for p in plan.make(job, "cpu").runs} < {p.id for p in plan.make(more, "cpu").runs}
     assert config.run_id(plan.make(job, "cpu").runs[0].run) == plan.make(job, "cpu").runs[0].id
 
@@ -266,7 +334,12 @@ def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
     assert cli.main(argv) == 0
     assert "above the source's entropy" in capsys.readouterr().out
     text = " ".join(parsed(tmp_path / "w" / "report.html").text)
-    assert "Above the source's entropy" in text and "Expert load" in text and "20k tokens" in text and "IsoFLOP curves" not in text
+    assert (
+        "Above the source's entropy" in text
+        and "Expert load" in text
+        and "20k tokens" in text
+        and "IsoFLOP curves" not in text
+    )
 
 
 def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):

@@ -15,21 +15,28 @@ def _dot(e) -> tuple[int, bool]:
     (contract_a, contract_b), (batch_a, batch_b) = e.params["dimension_numbers"]
     a, b = (v.aval.shape for v in e.invars)
     flops = 2 * math.prod(e.outvars[0].aval.shape) * math.prod(a[i] for i in contract_a)
-    return flops, len(a) > len(contract_a) + len(batch_a) and len(b) > len(contract_b) + len(batch_b)
+    return flops, len(a) > len(contract_a) + len(batch_a) and len(b) > len(contract_b) + len(
+        batch_b
+    )
 
 
 def _ragged(e) -> int:
-    """By rows: an expert's matrix multiplies its own alone, whichever of the three sides is the ragged one."""
+    """By rows: an expert's matrix multiplies its own alone, whichever of the three sides is the
+    ragged one.
+    """
     numbers = e.params["ragged_dot_dimension_numbers"]
     (contract, _), _ = numbers.dot_dimension_numbers
     a, out = e.invars[0].aval.shape, e.outvars[0].aval.shape
-    out = out if numbers.rhs_group_dimensions else out[1:]  # the gradient of the weights has the experts as a leading axis
+    out = (
+        out if numbers.rhs_group_dimensions else out[1:]
+    )  # the gradient of the weights has the experts as a leading axis
     return 2 * math.prod(out) * math.prod(a[i] for i in contract)
 
 
 def products(jaxpr, turns=None, times=1):
-    """(equation, how often it runs) of every `dot_general` and `ragged_dot_general`: in a scan as often as it is long, in loops of unknown length
-    `turns` times."""
+    """(equation, how often it runs) of every `dot_general` and `ragged_dot_general`: in a scan as
+    often as it is long, in loops of unknown length `turns` times.
+    """
     for e in jaxpr.eqns:
         if e.primitive.name in ("dot_general", "ragged_dot_general"):
             yield e, times
@@ -44,7 +51,9 @@ def products(jaxpr, turns=None, times=1):
 
 
 def flops(jaxpr, matrices_only: bool = False, turns=None) -> int:
-    """2 x multiply-adds of all `products`. matrices_only: leaves out weighted sums of vectors, in which one side has no axis of its own."""
+    """2 x multiply-adds of all `products`. matrices_only: leaves out weighted sums of vectors, in
+    which one side has no axis of its own.
+    """
     n = 0
     for e, times in products(jaxpr, turns):
         own, matrices = _dot(e) if e.primitive.name == "dot_general" else (_ragged(e), True)
@@ -55,7 +64,9 @@ def flops(jaxpr, matrices_only: bool = False, turns=None) -> int:
 @functools.cache
 def state(c, ex):
     """The abstract State of a model."""
-    return jax.eval_shape(lambda p: step.create(LM(c, ex), optim.Optimizer(), nn.unbox(p)), abstract(c, ex))
+    return jax.eval_shape(
+        lambda p: step.create(LM(c, ex), optim.Optimizer(), nn.unbox(p)), abstract(c, ex)
+    )
 
 
 def batch(c, n, more=0):
@@ -64,9 +75,13 @@ def batch(c, n, more=0):
 
 def forward(c, ex, n):
     """The traced forward pass on `n` sequences."""
-    return jax.make_jaxpr(lambda s, t: LM(c, ex).apply(step.variables(s), t)[0])(state(c, ex), batch(c, n)).jaxpr
+    return jax.make_jaxpr(lambda s, t: LM(c, ex).apply(step.variables(s), t)[0])(
+        state(c, ex), batch(c, n)
+    ).jaxpr
 
 
 def training(c, ex, n):
     """The traced forward and backward pass."""
-    return jax.make_jaxpr(lambda s, t: step.gradients(LM(c, ex), s, t))(state(c, ex), batch(c, n, 1)).jaxpr
+    return jax.make_jaxpr(lambda s, t: step.gradients(LM(c, ex), s, t))(
+        state(c, ex), batch(c, n, 1)
+    ).jaxpr

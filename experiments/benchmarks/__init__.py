@@ -1,15 +1,28 @@
-"""What is timed, by name. A part measures (scale, rounds) -> dict of figures, and has a text for people; contenders of a part alternate, round
-by round, and CPU-seconds stand beside wall time, because machines are noisy."""
+"""What is timed, by name. A part measures (scale, rounds) -> dict of figures, and has a text for
+people; contenders of a part alternate, round by round, and CPU-seconds stand beside wall time,
+because machines are noisy.
+"""
 
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from experiments.benchmarks import checkpoint, contest, laws, layouts, reading, startup, training, writing
+from experiments.benchmarks import (
+    checkpoint,
+    contest,
+    laws,
+    layouts,
+    reading,
+    startup,
+    training,
+    writing,
+)
 
 
 class Part(NamedTuple):
-    """contenders: the names that --contender chooses from; () where a part takes neither those nor settings."""
+    """contenders: the names that --contender chooses from; () where a part takes neither those nor
+    settings.
+    """
 
     measure: Callable
     text: Callable

@@ -1,7 +1,10 @@
-"""What saving in the background costs, if it is done every 100 steps: stretches of one model with a save in them and without, alternating.
+"""What saving in the background costs, if it is done every 100 steps: stretches of one model with a
+save in them and without, alternating.
 
-A stretch is 30 steps, long enough for the save to be written; what it takes longer than its neighbour without one is the cost of a save, and
-is set against 100 steps. Short stretches alternate often, which a noisy machine asks for."""
+A stretch is 30 steps, long enough for the save to be written; what it takes longer than its
+neighbour without one is the cost of a save, and is set against 100 steps. Short stretches alternate
+often, which a noisy machine asks for.
+"""
 
 import dataclasses
 import statistics
@@ -15,7 +18,10 @@ from model import account
 from model.config import Model
 
 EVERY, WARM, STRETCH = 100, 5, 30  # the timed steps are WARM .. WARM + STRETCH
-SHAPES = {"full": dict(d_model=256, n_heads=8, d_ff=1024, n_layers=13), "toy": dict(d_model=16, n_heads=2, d_ff=32, n_layers=2)}
+SHAPES = {
+    "full": dict(d_model=256, n_heads=8, d_ff=1024, n_layers=13),
+    "toy": dict(d_model=16, n_heads=2, d_ff=32, n_layers=2),
+}
 
 
 class _Timed(Exception):
@@ -42,7 +48,9 @@ def _stretch(run: Run, where: Where) -> tuple[float, float]:
 
 
 def measure(scale: str = "full", rounds: int = 8) -> dict:
-    """Seconds of a stretch by contender and round; and with / without a save every 100 steps, medians over rounds."""
+    """Seconds of a stretch by contender and round; and with / without a save every 100 steps,
+    medians over rounds.
+    """
     model = Model(vocab_size=320, seq_len=128, **SHAPES[scale])
     run = Run(
         model=model,
@@ -58,7 +66,10 @@ def measure(scale: str = "full", rounds: int = 8) -> dict:
     for i in range(rounds):
         for name in sorted(arms, reverse=bool(i % 2)):
             seconds[name].append(_stretch(run, arms[name]))
-    ratio = lambda k: [1 + (a[k] - b[k]) / (b[k] * EVERY / STRETCH) for a, b in zip(seconds["with"], seconds["without"])]
+    ratio = lambda k: [
+        1 + (a[k] - b[k]) / (b[k] * EVERY / STRETCH)
+        for a, b in zip(seconds["with"], seconds["without"])
+    ]
     tokens = STRETCH * run.batch * model.seq_len
     contenders = {
         n: {
@@ -86,13 +97,16 @@ def measure(scale: str = "full", rounds: int = 8) -> dict:
 
 def text(r: dict) -> str:
     lines = [
-        f"{r['parameters']:,} parameters, stretches of {r['steps']} steps of {r['tokens_per_step']} tokens, with one background save and without"
+        f"{r['parameters']:,} parameters, stretches of {r['steps']} steps of {r['tokens_per_step']}"
+        " tokens, with one background save and without"
     ]
     for name, c in r["contenders"].items():
         lines.append(
-            f"  {name:<8} {c['tokens_per_s']:10,.0f} tokens/s  {c['tokens_per_cpu_s']:10,.0f} per CPU-second   wall {', '.join(f'{s:.2f}' for s in c['wall_s'])} s"
+            f"  {name:<8} {c['tokens_per_s']:10,.0f} tokens/s  {c['tokens_per_cpu_s']:10,.0f} per"
+            f" CPU-second   wall {', '.join(f'{s:.2f}' for s in c['wall_s'])} s"
         )
     lines.append(
-        f"  a save every {r['every']} steps: x{r['wall_ratio']:.4f} wall, x{r['cpu_ratio']:.4f} CPU (medians of {len(r['wall_ratios'])} rounds)"
+        f"  a save every {r['every']} steps: x{r['wall_ratio']:.4f} wall, x{r['cpu_ratio']:.4f} CPU"
+        f" (medians of {len(r['wall_ratios'])} rounds)"
     )
     return "\n".join(lines)

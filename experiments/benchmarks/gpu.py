@@ -1,14 +1,22 @@
-"""What a card does: numerics against the CPU first, then times. Each part takes less than eight minutes on one H200-class card.
+"""What a card does: numerics against the CPU first, then times. Each part takes less than eight
+minutes on one H200-class card.
 
 python -m experiments.benchmarks.gpu --part=dense|moe|members|decode [--scale=toy]
 
-dense     12M to 1.3B parameters at context 1024 or 2048: attention by XLA and by cuDNN, layers scanned and unrolled, halves of a batch until it fits
-moe       a mixture of equal active parameters, in every implementation of the experts, over the dense model
-members   K models mapped through one step, over the fastest step of one model at the same tokens each; one update a call, and twenty
+dense
+    12M to 1.3B parameters at context 1024 or 2048: attention by XLA and by cuDNN, layers scanned
+    and unrolled, halves of a batch until it fits
+moe
+    a mixture of equal active parameters, in every implementation of the experts, over the dense
+    model
+members
+    K models mapped through one step, over the fastest step of one model at the same tokens each;
+    one update a call, and twenty
 decode    prefill and decode
 
-Every figure carries its convention: model FLOPs a second by `matmul` and `matmul_causal` over a peak of 989 TFLOP/s (H100, H200; dense bf16).
-One JSON object a line on stdout; the last proposes rows of the implementation table in launch/hardware.py. --scale=toy runs anywhere.
+Every figure carries its convention: model FLOPs a second by `matmul` and `matmul_causal` over a
+peak of 989 TFLOP/s (H100, H200; dense bf16). One JSON object a line on stdout; the last proposes
+rows of the implementation table in launch/hardware.py. --scale=toy runs anywhere.
 """
 
 import argparse
@@ -34,7 +42,8 @@ from model.sample import Sampling
 
 BUDGET_S = 400  # no new figure is started after so many seconds
 
-# the first three have a bar to reach; the second is nanochat's of 20 layers, the third llm-foundry's (shared notes)
+# the first three have a bar to reach; the second is nanochat's of 20 layers, the third
+# llm-foundry's (shared notes)
 DENSE = {
     "124M": steps.Shape(1024, 768, 12, 12, 64),
     "561M": steps.Shape(2048, 1280, 20, 10, 16, 65_536, False),
@@ -61,7 +70,10 @@ def dense(toy: bool, say) -> dict:
     dtype = "float32" if toy else "bfloat16"
     small = steps.model(TOY["toy"] if toy else steps.Shape(128, 256, 2, 4, 4, 320))
     checked = {how: Execution(dtype=dtype, attention=how) for how in _attentions()}
-    checked |= {"chunks": Execution(dtype=dtype, attention_chunk=small.seq_len // 4), "scan": Execution(dtype=dtype, scan=True)}
+    checked |= {
+        "chunks": Execution(dtype=dtype, attention_chunk=small.seq_len // 4),
+        "scan": Execution(dtype=dtype, scan=True),
+    }
     checked |= {"float32": Execution()}
     say({"numerics": steps.differences(small, checked)})
     shapes, best = list((TOY if toy else DENSE).items()), {}
@@ -70,7 +82,9 @@ def dense(toy: bool, say) -> dict:
         for name, s in shapes[i : i + AT_A_TIME]:
             for how in _attentions():
                 for scan in (False, True):
-                    if scan and how == "xla" and _is_gpu():  # two figures tell the kernels apart, two the layouts of layers
+                    if (
+                        scan and how == "xla" and _is_gpu()
+                    ):  # two figures tell the kernels apart, two the layouts of layers
                         continue
                     c = steps.model(s)
                     ex = steps.by_auto(c, s.batch, dtype, attention=how, scan=scan)
@@ -80,7 +94,14 @@ def dense(toy: bool, say) -> dict:
         timed = steps.times(cases, say)
         for name, s in shapes[i : i + AT_A_TIME]:
             rows = steps.found({how: got for (of, how), got in timed.items() if of == name})
-            say({"dense": name, "parameters": account.parameters(steps.model(s))["total"], "context": s.context, "found": rows})
+            say(
+                {
+                    "dense": name,
+                    "parameters": account.parameters(steps.model(s))["total"],
+                    "context": s.context,
+                    "found": rows,
+                }
+            )
             best[name] = steps.fastest(rows)
     return {"attention": best}
 
@@ -108,40 +129,67 @@ def moe(toy: bool, say) -> dict:
     dtype, s = ("float32", TOY["toy"]) if toy else ("bfloat16", DENSE["124M"])
     c = steps.model(s, activation="swiglu")
     sparse = dataclasses.replace(c, pattern=("attention/moe",))
-    small = steps.model(steps.Shape(16, 32, 1, 2, 2, 320), activation="swiglu", pattern=("attention/moe",))
-    ways = {"block": Execution(dtype=dtype, moe="block", moe_rows=8), "ragged": Execution(dtype=dtype, moe="ragged")}
+    small = steps.model(
+        steps.Shape(16, 32, 1, 2, 2, 320), activation="swiglu", pattern=("attention/moe",)
+    )
+    ways = {
+        "block": Execution(dtype=dtype, moe="block", moe_rows=8),
+        "ragged": Execution(dtype=dtype, moe="ragged"),
+    }
     say({"numerics": steps.differences(small, ways)})
     auto = functools.partial(steps.by_auto, sparse, s.batch, dtype)
     bounded = dataclasses.replace(sparse, capacity_factor=1.25)
     cases = {
         "dense": steps.Case(c, steps.by_auto(c, s.batch, dtype), s.batch),
         "block": steps.Case(sparse, auto(moe="block"), s.batch),
-        "block, half the rows": steps.Case(sparse, auto(moe="block", moe_rows=max(1, auto().moe_rows // 2)), s.batch),
+        "block, half the rows": steps.Case(
+            sparse, auto(moe="block", moe_rows=max(1, auto().moe_rows // 2)), s.batch
+        ),
         "capacity": steps.Case(bounded, steps.by_auto(bounded, s.batch, dtype), s.batch),
-        "ragged": steps.Case(sparse, auto(moe="ragged"), s.batch if toy else s.batch // 4),  # XLA makes every expert's rows of it
+        "ragged": steps.Case(
+            sparse, auto(moe="ragged"), s.batch if toy else s.batch // 4
+        ),  # XLA makes every expert's rows of it
     }
     if _is_gpu():
-        cases["ragged by triton"] = steps.Case(sparse, auto(moe="ragged"), s.batch, 0, ragged_by_triton)
+        cases["ragged by triton"] = steps.Case(
+            sparse, auto(moe="ragged"), s.batch, 0, ragged_by_triton
+        )
         if importlib.util.find_spec("tokamax"):
-            cases["ragged by tokamax"] = steps.Case(sparse, auto(moe="ragged"), s.batch, 0, ragged_by_tokamax)
+            cases["ragged by tokamax"] = steps.Case(
+                sparse, auto(moe="ragged"), s.batch, 0, ragged_by_tokamax
+            )
     rows = steps.found(steps.times(cases, say))
     for name, row in rows.items():
         if isinstance(row, dict) and isinstance(rows["dense"], dict):
             row["over_dense"] = row["tokens_per_s"] / rows["dense"]["tokens_per_s"]
         say({"moe": name, "found": row})
-    best = steps.fastest({name: row for name, row in rows.items() if name not in ("dense", "capacity")})
+    best = steps.fastest(
+        {name: row for name, row in rows.items() if name not in ("dense", "capacity")}
+    )
     return {"moe": best} if best else {}
 
 
 def _members(c, dtype: str, batch: int, several, updates: int, say) -> tuple[dict, dict]:
-    """Seconds of an update of one model, each way; and of so many models mapped through it, with how many such models that is worth."""
-    case = lambda k, how, scan: steps.Case(c, Execution(dtype=dtype, attention=how, scan=scan), batch, k, updates=updates)
-    keys = [(0, how, scan) for how in _attentions() for scan in (False, True)] + [(k, how, False) for k in several for how in _attentions()]
+    """Seconds of an update of one model, each way; and of so many models mapped through it, with
+    how many such models that is worth.
+    """
+    case = lambda k, how, scan: steps.Case(
+        c, Execution(dtype=dtype, attention=how, scan=scan), batch, k, updates=updates
+    )
+    keys = [(0, how, scan) for how in _attentions() for scan in (False, True)] + [
+        (k, how, False) for k in several for how in _attentions()
+    ]
     timed = steps.times({key: case(*key) for key in keys}, say)
-    of = lambda k: {f"{how}{' scan' * scan}": got for (n, how, scan), got in timed.items() if n == k}
+    of = lambda k: {
+        f"{how}{' scan' * scan}": got for (n, how, scan), got in timed.items() if n == k
+    }
     alone = {how: got if isinstance(got, str) else got[1] for how, got in of(0).items()}
     least = min((s for s in alone.values() if not isinstance(s, str)), default=math.nan)
-    tell = lambda k, got: got if isinstance(got, str) else {"step_s": got[1], "members_per_single": k * least / got[1]}
+    tell = lambda k, got: (
+        got
+        if isinstance(got, str)
+        else {"step_s": got[1], "members_per_single": k * least / got[1]}
+    )
     return alone, {k: {how: tell(k, got) for how, got in of(k).items()} for k in several}
 
 
@@ -152,10 +200,20 @@ def members(toy: bool, say) -> dict:
             if say.late():
                 break
             c = steps.model(s)
-            alone, rows = _members(c, "float32" if toy else "bfloat16", s.batch, (1, 4) if toy else (1, 4, 16, 64), updates, say)
+            alone, rows = _members(
+                c,
+                "float32" if toy else "bfloat16",
+                s.batch,
+                (1, 4) if toy else (1, 4, 16, 64),
+                updates,
+                say,
+            )
             about = {"parameters": account.parameters(c)["total"], "updates_per_call": updates}
             say({"members": name, **about, "single_step_s": alone, "found": rows})
-            gain = lambda by: max((row["members_per_single"] for row in by.values() if isinstance(row, dict)), default=0)
+            gain = lambda by: max(
+                (row["members_per_single"] for row in by.values() if isinstance(row, dict)),
+                default=0,
+            )
             best[f"{name}, {updates} a call"] = {k: gain(by) for k, by in rows.items()}
     return {"members_per_single": best}
 
@@ -173,7 +231,10 @@ def decode(toy: bool, say) -> dict:
             session = generate.Session(run, held, prompts, 4 if toy else 128, Sampling(0.0))
             session.generate()
             out = session.generate()
-            speeds = {"prefill_tokens_per_s": out.prompt_tokens / out.prefill_s, "decode_tokens_per_s": out.tokens.size / out.decode_s}
+            speeds = {
+                "prefill_tokens_per_s": out.prompt_tokens / out.prefill_s,
+                "decode_tokens_per_s": out.tokens.size / out.decode_s,
+            }
             say({"decode": name, "rows": rows, **speeds})
     return {}
 
@@ -191,22 +252,37 @@ class Say:
         return time.perf_counter() - self._started > BUDGET_S
 
     def __call__(self, answer: dict) -> None:
-        print(json.dumps({**answer, "s": round(time.perf_counter() - self._started, 1)}), flush=True)
+        print(
+            json.dumps({**answer, "s": round(time.perf_counter() - self._started, 1)}), flush=True
+        )
 
 
 def main(argv=None) -> int:
-    p = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("--part", choices=PARTS, required=True)
     p.add_argument("--scale", choices=("full", "toy"), default="full")
     a = p.parse_args(argv)
     if a.scale == "full" and jax.default_backend() == "cpu":
         print(
-            "isoflop: jax sees no accelerator here, and models of up to 1.3B parameters want one: --scale=toy runs on a CPU",
+            "isoflop: jax sees no accelerator here, and models of up to 1.3B parameters want one:"
+            " --scale=toy runs on a CPU",
             file=sys.stderr,
         )
         return 2
     say, device = Say(), jax.devices()[0].device_kind
-    say({"part": a.part, "device": device, "jax": jax.__version__, "peak": steps.PEAK, "date": time.strftime("%Y-%m-%d")})
+    say(
+        {
+            "part": a.part,
+            "device": device,
+            "jax": jax.__version__,
+            "peak": steps.PEAK,
+            "date": time.strftime("%Y-%m-%d"),
+        }
+    )
     say({"proposed": PARTS[a.part](a.scale == "toy", say)})
     return 0
 

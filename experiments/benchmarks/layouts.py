@@ -1,8 +1,10 @@
-"""The same training on every layout of this machine's devices against one of them: what each changes in loss, gradients and routing.
+"""The same training on every layout of this machine's devices against one of them: what each
+changes in loss, gradients and routing.
 
-Differences are relative: of the loss, and of each leaf of the gradient, |g - g_1| / |g_1|, the largest leaf taken. Parameters are drawn
-without zeros, so that every leaf has a gradient in the first step; the optimizer keeps no momentum, so that its first moment is the
-gradient of the last step.
+Differences are relative: of the loss, and of each leaf of the gradient, |g - g_1| / |g_1|, the
+largest leaf taken. Parameters are drawn without zeros, so that every leaf has a gradient in the
+first step; the optimizer keeps no momentum, so that its first moment is the gradient of the last
+step.
 """
 
 import dataclasses
@@ -27,8 +29,12 @@ from model.optim import Optimizer
 
 STEPS, BATCH = 20, 32
 OPTIMIZER = Optimizer(b1=0.0, clip=1e9)
-DENSE = Model(vocab_size=1040, seq_len=16, d_model=32, n_layers=2, n_heads=4, d_ff=64, activation="swiglu")
-MOE = dataclasses.replace(DENSE, vocab_size=128, n_experts=8, top_k=2, pattern=("attention/moe",), n_shared=1)
+DENSE = Model(
+    vocab_size=1040, seq_len=16, d_model=32, n_layers=2, n_heads=4, d_ff=64, activation="swiglu"
+)
+MOE = dataclasses.replace(
+    DENSE, vocab_size=128, n_experts=8, top_k=2, pattern=("attention/moe",), n_shared=1
+)
 MODELS = {
     "dense": (DENSE, "block"),
     "moe block": (MOE, "block"),
@@ -53,7 +59,9 @@ LAYOUTS = {
 
 
 class Trajectory(NamedTuple):
-    """loss of every step; gradients of the first step and of the last, leaf by name; the parameters after it, as a tree."""
+    """loss of every step; gradients of the first step and of the last, leaf by name; the parameters
+    after it, as a tree.
+    """
 
     loss: np.ndarray
     first: dict
@@ -66,7 +74,11 @@ def fits(model: Model, sizes: dict[str, int]) -> bool:
 
 
 def tokens(c: Model) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, c.vocab_size, (STEPS, BATCH, c.seq_len + 1)).astype(np.int32)
+    return (
+        np.random.default_rng(1)
+        .integers(0, c.vocab_size, (STEPS, BATCH, c.seq_len + 1))
+        .astype(np.int32)
+    )
 
 
 def whole(tree):
@@ -78,7 +90,9 @@ def whole(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-def follow(model: Model, moe: str, mesh: str = "data=1", dtype: str = "float32", **how) -> Trajectory:
+def follow(
+    model: Model, moe: str, mesh: str = "data=1", dtype: str = "float32", **how
+) -> Trajectory:
     """Trains for STEPS steps. float64 needs jax.enable_x64."""
     sizes = meshes.parse(mesh)
     ex = Execution(dtype=dtype, moe=moe, moe_groups=meshes.rows(sizes), moe_rows=8, **how)
@@ -89,17 +103,28 @@ def follow(model: Model, moe: str, mesh: str = "data=1", dtype: str = "float32",
     state, read = layouts.initial(l, 0), tokens(model)
     hyper = {"lr": 3e-3, "embed_lr": 3e-3, "weight_decay": 0.1}
     put = lambda rows: meshes.put(rows, meshes.batch_sharding(l.mesh, 1))
-    one = meshes.put({k: np.full(STEPS, v, np.float32) for k, v in hyper.items()}, dict.fromkeys(hyper, meshes.replicated(l.mesh)))
+    one = meshes.put(
+        {k: np.full(STEPS, v, np.float32) for k, v in hyper.items()},
+        dict.fromkeys(hyper, meshes.replicated(l.mesh)),
+    )
     state, metrics = program(state, put(read), one, np.int32(1))
     loss, first = [np.asarray(metrics["loss"])[:1]], whole(state.opt[1].mu)
     state, metrics = program(state, put(np.roll(read, -1, 0)), one, np.int32(STEPS - 1))
     loss.append(np.asarray(metrics["loss"])[: STEPS - 1])
-    return Trajectory(np.concatenate(loss), flat(first), flat(whole(state.opt[1].mu)), params.unrolled(whole(state.params)))
+    return Trajectory(
+        np.concatenate(loss),
+        flat(first),
+        flat(whole(state.opt[1].mu)),
+        params.unrolled(whole(state.params)),
+    )
 
 
 def flat(tree) -> dict:
     """Leaves by name, of unrolled layers whatever the layout."""
-    return {jax.tree_util.keystr(path): a for path, a in jax.tree_util.tree_leaves_with_path(params.unrolled(tree))}
+    return {
+        jax.tree_util.keystr(path): a
+        for path, a in jax.tree_util.tree_leaves_with_path(params.unrolled(tree))
+    }
 
 
 def apart(got: dict, want: dict) -> tuple[float, str]:
@@ -112,14 +137,21 @@ def apart(got: dict, want: dict) -> tuple[float, str]:
 def rerouted(model: Model, moe: str, a: dict, b: dict) -> tuple[int, int]:
     """(choices of an expert that differ between two sets of parameters on one batch, choices)."""
     lm = LM(model, Execution(moe=moe))
-    apply = jax.jit(lambda p: lm.apply({"params": p}, tokens(model)[0, :, :-1], mutable=["intermediates"])[1])
-    chosen = [np.concatenate([np.sort(x, -1).ravel() for x in jax.tree.leaves(apply(tree))]) for tree in (a, b)]
+    apply = jax.jit(
+        lambda p: lm.apply({"params": p}, tokens(model)[0, :, :-1], mutable=["intermediates"])[1]
+    )
+    chosen = [
+        np.concatenate([np.sort(x, -1).ravel() for x in jax.tree.leaves(apply(tree))])
+        for tree in (a, b)
+    ]
     return int((chosen[0] != chosen[1]).sum()), chosen[0].size
 
 
 class Difference(NamedTuple):
-    """Of one layout from one device. loss: relative, of the first step and the largest of all; gradient: (largest of a leaf, its name) in
-    the first and in the last step; rerouted: choices of experts that differ after the last step, of how many."""
+    """Of one layout from one device. loss: relative, of the first step and the largest of all;
+    gradient: (largest of a leaf, its name) in the first and in the last step; rerouted: choices of
+    experts that differ after the last step, of how many.
+    """
 
     first_loss: float
     loss: float
@@ -135,7 +167,9 @@ LIMITS = {"float64": (1e-9, 1e-9, 1e-8, 1e-8), "float32": (1e-6, 1e-3, 1e-4, flo
 def excess(d: Difference, dtype: str) -> list[str]:
     """The names of what is above its limit; not a number is."""
     got = d.first_loss, d.loss, d.first_gradient[0], d.last_gradient[0]
-    return [name for name, g, limit in zip(Difference._fields, got, LIMITS[dtype]) if not g <= limit]
+    return [
+        name for name, g, limit in zip(Difference._fields, got, LIMITS[dtype]) if not g <= limit
+    ]
 
 
 def compare(name: str, dtype: str, reference: Trajectory, got: Trajectory) -> Difference:
@@ -148,26 +182,48 @@ def compare(name: str, dtype: str, reference: Trajectory, got: Trajectory) -> Di
     return Difference(float(off[0]), float(off.max()), *gradients, counted)
 
 
-PAIR = {"dense": "data=2,fsdp=2,tensor=2", "moe": "fsdp=2,tensor=2,expert=2"}  # of two processes with four devices each
+PAIR = {
+    "dense": "data=2,fsdp=2,tensor=2",
+    "moe": "fsdp=2,tensor=2,expert=2",
+}  # of two processes with four devices each
 
 
 def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
-    """(mesh, trajectory) of models by name, each followed by two processes that share the devices of a simulated mesh."""
+    """(mesh, trajectory) of models by name, each followed by two processes that share the devices
+    of a simulated mesh.
+    """
     with socket.socket() as s, tempfile.TemporaryDirectory() as folder:
         s.bind(("127.0.0.1", 0))
         address, out = f"127.0.0.1:{s.getsockname()[1]}", os.path.join(folder, "out.npz")
         s.close()
         flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(dtype == "float64")}
+        environment = os.environ | {
+            "XLA_FLAGS": flags,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_ENABLE_X64": str(dtype == "float64"),
+        }
         call = f"import sys; from {__package__} import layouts; layouts._one_of_two(*sys.argv[1:])"
         command = [sys.executable, "-c", call, address, dtype, out, ",".join(names)]
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        both = [subprocess.Popen([*command, str(i)], env=environment, cwd=root, stdout=subprocess.DEVNULL) for i in range(2)]
+        both = [
+            subprocess.Popen(
+                [*command, str(i)], env=environment, cwd=root, stdout=subprocess.DEVNULL
+            )
+            for i in range(2)
+        ]
         if any([p.wait() for p in both]):
             raise RuntimeError("a process of two failed; its words are above")
         kept = np.load(out, allow_pickle=False)
-        read = lambda name, part: {k.split("|")[2]: kept[k] for k in kept if k.startswith(f"{name}|{part}|")}
-        return {n: (kept[f"{n}|mesh"].item(), Trajectory(kept[f"{n}|loss"], read(n, "first"), read(n, "last"), {})) for n in names}
+        read = lambda name, part: {
+            k.split("|")[2]: kept[k] for k in kept if k.startswith(f"{name}|{part}|")
+        }
+        return {
+            n: (
+                kept[f"{n}|mesh"].item(),
+                Trajectory(kept[f"{n}|loss"], read(n, "first"), read(n, "last"), {}),
+            )
+            for n in names
+        }
 
 
 def _one_of_two(address: str, dtype: str, out: str, names: str, process: str) -> None:
@@ -178,13 +234,19 @@ def _one_of_two(address: str, dtype: str, out: str, names: str, process: str) ->
         mesh = PAIR[name.split()[0]]
         t = follow(model, moe, mesh, dtype)
         kept |= {f"{name}|mesh": mesh, f"{name}|loss": t.loss}
-        kept |= {f"{name}|{part}|{k}": a for part in ("first", "last") for k, a in getattr(t, part).items()}
+        kept |= {
+            f"{name}|{part}|{k}": a
+            for part in ("first", "last")
+            for k, a in getattr(t, part).items()
+        }
     if not int(process):
         np.savez(out, **kept)
 
 
 def measure(scale: str, rounds: int) -> dict:
-    """Differences of every model and layout that this process has the devices for; `toy`: of a few."""
+    """Differences of every model and layout that this process has the devices for; `toy`: of a
+    few.
+    """
     meshes.simulate({"data": 8})
     found, devices, platform = [], jax.device_count(), jax.default_backend()
     models = dict(list(MODELS.items())[:: 1 if scale == "full" else 3])
@@ -192,31 +254,64 @@ def measure(scale: str, rounds: int) -> dict:
 
         def row(name, mesh, how, reference, got, dtype=dtype):
             d = compare(name, dtype, reference, got)
-            found.append({"model": name, "mesh": mesh, "how": how, "dtype": dtype, **d._asdict(), "within": not excess(d, dtype)})
+            found.append(
+                {
+                    "model": name,
+                    "mesh": mesh,
+                    "how": how,
+                    "dtype": dtype,
+                    **d._asdict(),
+                    "within": not excess(d, dtype),
+                }
+            )
 
         with jax.enable_x64(dtype == "float64"):
-            references = {name: follow(model, moe, dtype=dtype) for name, (model, moe) in models.items()}
+            references = {
+                name: follow(model, moe, dtype=dtype) for name, (model, moe) in models.items()
+            }
             for name, (model, moe) in models.items():
                 for mesh, how in list(LAYOUTS.items())[:: 1 if scale == "full" else 6]:
-                    if fits(model, meshes.parse(mesh)) and math.prod(meshes.parse(mesh).values()) <= devices:
-                        row(name, mesh, how, references[name], follow(model, moe, mesh, dtype, **how))
+                    if (
+                        fits(model, meshes.parse(mesh))
+                        and math.prod(meshes.parse(mesh).values()) <= devices
+                    ):
+                        row(
+                            name,
+                            mesh,
+                            how,
+                            references[name],
+                            follow(model, moe, mesh, dtype, **how),
+                        )
             if platform == "cpu" and scale == "full":
                 for name, (mesh, got) in in_two_processes(list(models), dtype).items():
                     row(name, mesh, {"processes": 2}, references[name], got)
-    return {"steps": STEPS, "devices": devices, "device": jax.devices()[0].device_kind, "limits": LIMITS, "layouts": found}
+    return {
+        "steps": STEPS,
+        "devices": devices,
+        "device": jax.devices()[0].device_kind,
+        "limits": LIMITS,
+        "layouts": found,
+    }
 
 
 def text(answer: dict) -> str:
     lines = [
-        f"{answer['steps']} steps on {answer['devices']} {answer['device']} devices against one; relative differences, of the gradient by its largest leaf",
-        f"{'model':13} {'dtype':8} {'mesh':25} {'besides':31} {'loss: first':>11} {'largest':>8} {'gradient: first':>15} {'last':>8}  rerouted",
+        (
+            f"{answer['steps']} steps on {answer['devices']} {answer['device']} devices against"
+            " one; relative differences, of the gradient by its largest leaf"
+        ),
+        (
+            f"{'model':13} {'dtype':8} {'mesh':25} {'besides':31} {'loss: first':>11}"
+            f" {'largest':>8} {'gradient: first':>15} {'last':>8}  rerouted"
+        ),
     ]
     for r in answer["layouts"]:
         how = " ".join(k if v is True else f"{k}={v}" for k, v in r["how"].items())
         moved = f"{r['rerouted'][0]} of {r['rerouted'][1]}" if r["rerouted"][1] else ""
         lines.append(
-            f"{r['model']:13} {r['dtype']:8} {r['mesh']:25} {how:31} {r['first_loss']:11.1e} {r['loss']:8.1e} "
-            f"{r['first_gradient'][0]:15.1e} {r['last_gradient'][0]:8.1e}  {moved}{'' if r['within'] else '  ABOVE ITS LIMIT'}"
+            f"{r['model']:13} {r['dtype']:8} {r['mesh']:25} {how:31} {r['first_loss']:11.1e}"
+            f" {r['loss']:8.1e} {r['first_gradient'][0]:15.1e} {r['last_gradient'][0]:8.1e} "
+            f" {moved}{'' if r['within'] else '  ABOVE ITS LIMIT'}"
         )
     bad = sum(not r["within"] for r in answer["layouts"])
     return "\n".join([*lines, f"{len(answer['layouts'])} layouts, {bad} above their limit"])

@@ -1,6 +1,8 @@
-"""Our contender: the product's own loop (launch/train.py), data and logging running and the state donated, held at every stretch.
+"""Our contender: the product's own loop (launch/train.py), data and logging running and the state
+donated, held at every stretch.
 
-python -m experiments.benchmarks.ours SPEC.json     the protocol of contest.py; SPEC: {"run", "where", "folder", "steps", "again"}
+python -m experiments.benchmarks.ours SPEC.json     the protocol of contest.py; SPEC: {"run",
+                                                    "where", "folder", "steps", "again"}
 """
 
 import dataclasses
@@ -22,15 +24,18 @@ class _Done(Exception):
 
 
 class Turns:
-    """The callback of the loop: answers at the end of a stretch and waits for the next "go". The first dispatch of a stretch is not timed: it
-    brings back what a pause has taken away."""
+    """The callback of the loop: answers at the end of a stretch and waits for the next "go". The
+    first dispatch of a stretch is not timed: it brings back what a pause has taken away.
+    """
 
     def __init__(self, steps: int, tokens: int, say):
         self._steps, self._tokens, self._say = steps, tokens, say
         self._last, self._paused, self._started = 0, None, None
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` updates are dispatched: when this is called those of the dispatch before are finished, and the newest has just begun."""
+        """`done` updates are dispatched: when this is called those of the dispatch before are
+        finished, and the newest has just begun.
+        """
         finished, self._last = self._last, done
         now = finished, time.perf_counter(), time.process_time()
         if self._paused is None:
@@ -40,7 +45,15 @@ class Turns:
             self._started = now if finished > self._paused else None
         elif finished - self._started[0] >= self._steps:
             steps, wall, cpu = (b - a for a, b in zip(self._started, now))
-            self._pause(done, {"tokens": steps * self._tokens, "wall_s": wall, "cpu_s": cpu, "peak_bytes": peak()})
+            self._pause(
+                done,
+                {
+                    "tokens": steps * self._tokens,
+                    "wall_s": wall,
+                    "cpu_s": cpu,
+                    "peak_bytes": peak(),
+                },
+            )
 
     def _pause(self, done: int, answer: dict) -> None:
         jax.block_until_ready(jax.live_arrays())  # the newest dispatch belongs to no stretch
@@ -55,7 +68,9 @@ def peak() -> int:
 
 
 def first_step(run: Run, where: Where, folder: str) -> tuple[float, float]:
-    """Seconds from the call of the loop until its first update is under way, and until it is done."""
+    """Seconds from the call of the loop until its first update is under way, and until it is
+    done.
+    """
     started, marks = time.perf_counter(), []
 
     def progress(done, total):
@@ -83,10 +98,16 @@ def main() -> int:
     mesh.simulate(mesh.parse(where.mesh))
     train.use_cache(where)
     say = lambda answer: answers.write(json.dumps(answer) + "\n")
-    if spec.get("again"):  # startup: a second run of equal shape in this process, with another seed and learning rate
+    if spec.get(
+        "again"
+    ):  # startup: a second run of equal shape in this process, with another seed and learning rate
         first_step(run, where, os.path.join(spec["folder"], "first"))
         say({"ready": True, "peak_bytes": peak()})
-        other = dataclasses.replace(run, seed=run.seed + 1, optimizer=dataclasses.replace(run.optimizer, lr=2 * run.optimizer.lr))
+        other = dataclasses.replace(
+            run,
+            seed=run.seed + 1,
+            optimizer=dataclasses.replace(run.optimizer, lr=2 * run.optimizer.lr),
+        )
         if sys.stdin.readline():
             begun, done = first_step(other, where, os.path.join(spec["folder"], "second"))
             say({"again_begun_s": begun, "again_s": done})

@@ -1,10 +1,14 @@
-"""The other contenders: a plain PyTorch GPT and transformers' Llama and Mixtral, trained by AdamW on the same weights and batches as ours.
+"""The other contenders: a plain PyTorch GPT and transformers' Llama and Mixtral, trained by AdamW
+on the same weights and batches as ours.
 
-A program of its own that imports nothing of isoflop (extra `bench`), so that no process of ours imports torch:
+A program of its own that imports nothing of isoflop (extra `bench`), so that no process of ours
+imports torch:
 
-python experiments/benchmarks/peer.py --kind=gpt --weights=HF_DIR --batches=FILE.npy [--compile] [--context=T] [--steps=N]
+python experiments/benchmarks/peer.py --kind=gpt --weights=HF_DIR --batches=FILE.npy [--compile]
+[--context=T] [--steps=N]
 
---batches: int32 (batches, B, T + 1). It speaks the protocol of contest.py; with --losses=N it prints the losses of N updates instead.
+--batches: int32 (batches, B, T + 1). It speaks the protocol of contest.py; with --losses=N it
+prints the losses of N updates instead.
 """
 
 import argparse
@@ -31,7 +35,10 @@ class Block(nn.Module):
 
     def forward(self, x):
         b, t, d = x.shape
-        q, k, v = (a.view(b, t, self.heads, -1).transpose(1, 2) for a in self.c_attn(self.ln_1(x)).split(d, -1))
+        q, k, v = (
+            a.view(b, t, self.heads, -1).transpose(1, 2)
+            for a in self.c_attn(self.ln_1(x)).split(d, -1)
+        )
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.c_proj(y.transpose(1, 2).reshape(b, t, d))
         return x + self.c_out(functional.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
@@ -43,8 +50,13 @@ class GPT(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         width = cfg["n_embd"]
-        self.wte, self.wpe = nn.Embedding(cfg["vocab_size"], width), nn.Embedding(cfg["n_positions"], width)
-        self.h = nn.ModuleList(Block(width, cfg["n_head"], cfg["n_inner"] or 4 * width) for _ in range(cfg["n_layer"]))
+        self.wte, self.wpe = (
+            nn.Embedding(cfg["vocab_size"], width),
+            nn.Embedding(cfg["n_positions"], width),
+        )
+        self.h = nn.ModuleList(
+            Block(width, cfg["n_head"], cfg["n_inner"] or 4 * width) for _ in range(cfg["n_layer"])
+        )
         self.ln_f = nn.LayerNorm(width)
 
     def forward(self, tokens):
@@ -59,7 +71,12 @@ def gpt(folder):
 
     with open(os.path.join(folder, "config.json")) as f:
         model = GPT(json.load(f))
-    names = {"attn.c_attn": "c_attn", "attn.c_proj": "c_proj", "mlp.c_fc": "c_fc", "mlp.c_proj": "c_out"}
+    names = {
+        "attn.c_attn": "c_attn",
+        "attn.c_proj": "c_proj",
+        "mlp.c_fc": "c_fc",
+        "mlp.c_proj": "c_out",
+    }
     tensors = {}
     for key, value in load_file(os.path.join(folder, "model.safetensors")).items():
         key = key.removeprefix("transformer.")
@@ -79,7 +96,9 @@ def hugging_face(folder, experts):
     config.use_cache = False
     if experts:
         config._experts_implementation = experts
-    held = transformers.AutoModelForCausalLM.from_pretrained(folder, config=config, attn_implementation="sdpa", dtype=torch.float32)
+    held = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, config=config, attn_implementation="sdpa", dtype=torch.float32
+    )
 
     class Logits(nn.Module):
         def __init__(self):
@@ -99,7 +118,14 @@ class Trainer:
         self.context, self.done = a.context or self.batches.shape[2] - 1, 0
         model = gpt(a.weights) if a.kind == "gpt" else hugging_face(a.weights, a.experts)
         self.model = model.train()
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=a.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=a.decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=a.lr,
+            betas=(0.9, 0.95),
+            eps=1e-8,
+            weight_decay=a.decay,
+            fused=True,
+        )
 
         def loss(x, y):
             return functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
@@ -141,7 +167,11 @@ def answer_decoding(a, say):
     for _ in sys.stdin:
         cpu = time.process_time()
         filled, decoded = decode(model, tokens, a.steps)
-        figures = {"tokens": tokens.shape[0] * a.steps, "wall_s": decoded, "cpu_s": time.process_time() - cpu}
+        figures = {
+            "tokens": tokens.shape[0] * a.steps,
+            "wall_s": decoded,
+            "cpu_s": time.process_time() - cpu,
+        }
         say({**figures, "prefill_tokens_per_s": tokens.numel() / filled, "peak_bytes": peak()})
 
 

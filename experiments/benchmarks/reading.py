@@ -1,6 +1,9 @@
-"""The data pipeline, on one thread of this process: batches from the token files, a seek to any step, and tokenising on one core and on all.
+"""The data pipeline, on one thread of this process: batches from the token files, a seek to any
+step, and tokenising on one core and on all.
 
-The corpus is the standard library's source, repeated in the full scale until tokenising takes seconds, in a cache folder of its own."""
+The corpus is the standard library's source, repeated in the full scale until tokenising takes
+seconds, in a cache folder of its own.
+"""
 
 import dataclasses
 import glob
@@ -38,18 +41,33 @@ def _sentencepiece(d: Data, vocab_size: int, place: str) -> Data:
     """`d` with a BPE model of its own text: tokenising that costs something."""
     import sentencepiece
 
-    where = {"model_prefix": os.path.join(place, "bpe"), "minloglevel": 2, "input_sentence_size": 20_000}
+    where = {
+        "model_prefix": os.path.join(place, "bpe"),
+        "minloglevel": 2,
+        "input_sentence_size": 20_000,
+    }
     files = ",".join(sorted(glob.glob(os.path.join(place, "0-*.txt"))))
     sentencepiece.SentencePieceTrainer.train(
-        input=files, vocab_size=vocab_size, model_type="bpe", byte_fallback=True, hard_vocab_limit=False, **where
+        input=files,
+        vocab_size=vocab_size,
+        model_type="bpe",
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        **where,
     )
-    return dataclasses.replace(d, tokenizer="sentencepiece", tokenizer_path=os.path.join(place, "bpe.model"))
+    return dataclasses.replace(
+        d, tokenizer="sentencepiece", tokenizer_path=os.path.join(place, "bpe.model")
+    )
 
 
 def _timed(tokens: int, f) -> dict:
     wall, cpu = time.perf_counter(), time.process_time() + _children()
     f()
-    return {"tokens": tokens, "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() + _children() - cpu}
+    return {
+        "tokens": tokens,
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": time.process_time() + _children() - cpu,
+    }
 
 
 def _children() -> float:
@@ -72,7 +90,9 @@ def _entry(rows: list[dict], first: float) -> dict:
 
 
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
-    """Medians over `rounds`; `seek_ms` is the median of a first batch at random steps, from a dataset that is open."""
+    """Medians over `rounds`; `seek_ms` is the median of a first batch at random steps, from a
+    dataset that is open.
+    """
     s, rng = SHAPES[scale], np.random.default_rng(0)
     names, per_batch = names or list(CONTENDERS), s["batch"] * s["context"]
     with tempfile.TemporaryDirectory() as place:
@@ -85,7 +105,9 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
         pieces = _sentencepiece(d, s["pieces"], place)
         tokens = pack.prepare(pieces, cache).meta["splits"]
         size = sum(split["tokens"] for split in tokens.values())
-        fresh = lambda k, workers: pack.prepare(pieces, os.path.join(place, f"{k}-{workers}"), workers)
+        fresh = lambda k, workers: pack.prepare(
+            pieces, os.path.join(place, f"{k}-{workers}"), workers
+        )
         timers = {
             "memmap": lambda k: _timed(s["batches"] * per_batch, lambda: read(data.batch)),
             "counted": lambda k: _timed(s["batches"] * per_batch, lambda: read(data.counted_batch)),
@@ -104,10 +126,16 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
     found = {n: _entry(r, first) for n, r in rows.items()}
     return {
         "part": part,
-        "what": f"data: batches of {s['batch']} x {s['context']} byte tokens out of {held:,}, one thread; {size:,} tokens of a BPE model",
+        "what": (
+            f"data: batches of {s['batch']} x {s['context']} byte tokens out of {held:,}, one"
+            f" thread; {size:,} tokens of a BPE model"
+        ),
         "machine": contest.machine(),
         "rounds": rounds,
         "contenders": found,
         "seek_ms": float(np.median(seeks)),
-        "notes": [f"  seek to a random step: {np.median(seeks):.2f} ms (median of {len(seeks)}, worst {max(seeks):.2f})"],
+        "notes": [
+            f"  seek to a random step: {np.median(seeks):.2f} ms (median of {len(seeks)}, worst"
+            f" {max(seeks):.2f})"
+        ],
     }

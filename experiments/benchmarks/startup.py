@@ -1,5 +1,7 @@
-"""Startup: from the start of a process to the end of the first update of a 12-layer model, with an empty compilation cache and a filled one,
-and from the start of a second run of equal shape in the same process. The synthetic source: no tokens are prepared."""
+"""Startup: from the start of a process to the end of the first update of a 12-layer model, with an
+empty compilation cache and a filled one, and from the start of a second run of equal shape in the
+same process. The synthetic source: no tokens are prepared.
+"""
 
 import json
 import os
@@ -22,11 +24,18 @@ CONTENDERS = ("cold", "cached", "again")
 
 def _once(run: Run, where: Where, place: str, name: str) -> dict:
     """One process: to its first step, and its second run's."""
-    spec = {"run": config.to_dict(run), "where": config.to_dict(where), "folder": os.path.join(place, name), "again": True}
+    spec = {
+        "run": config.to_dict(run),
+        "where": config.to_dict(where),
+        "folder": os.path.join(place, name),
+        "again": True,
+    }
     path = os.path.join(place, f"{name}.json")
     with open(path, "w") as f:
         json.dump(spec, f)
-    c = contest.Contender(name, ["-m", "experiments.benchmarks.ours", path], allocator.environment())
+    c = contest.Contender(
+        name, ["-m", "experiments.benchmarks.ours", path], allocator.environment()
+    )
     c.stretch()
     c.close()
     return {"first_step_s": c.first_step_s, "peak_bytes": c.ready["peak_bytes"], **c.stretches[0]}
@@ -34,8 +43,16 @@ def _once(run: Run, where: Where, place: str, name: str) -> dict:
 
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
     """Medians over `rounds` pairs of a cold and a cached process."""
-    run = Run(model=Model(**SHAPES[scale]), data=Data(source="synthetic"), batch=2, horizon=Horizon(steps=1000), dtype="float32")
-    asked = config.set_fields(Job(run, Where(mesh="data=1", keep_final=False, steps_per_dispatch=1)), settings)
+    run = Run(
+        model=Model(**SHAPES[scale]),
+        data=Data(source="synthetic"),
+        batch=2,
+        horizon=Horizon(steps=1000),
+        dtype="float32",
+    )
+    asked = config.set_fields(
+        Job(run, Where(mesh="data=1", keep_final=False, steps_per_dispatch=1)), settings
+    )
     config.check(asked.run)
     cold, cached = [], []
     for _ in range(rounds):
@@ -44,7 +61,12 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
             cold.append(_once(asked.run, where, place, "cold"))
             cached.append(_once(asked.run, where, place, "cached"))
     of = lambda rows, k: statistics.median(r[k] for r in rows)
-    entry = lambda s, peak: {"tokens_per_s": None, "tokens_per_cpu_s": None, "first_step_s": s, "peak_bytes": peak}
+    entry = lambda s, peak: {
+        "tokens_per_s": None,
+        "tokens_per_cpu_s": None,
+        "first_step_s": s,
+        "peak_bytes": peak,
+    }
     found = {
         "cold": entry(of(cold, "first_step_s"), of(cold, "peak_bytes")),
         "cached": entry(of(cached, "first_step_s"), of(cached, "peak_bytes")),
@@ -53,13 +75,22 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
     c = asked.run.model
     return {
         "part": part,
-        "what": f"startup to the first step: {c.n_layers} layers, d_model {c.d_model}, {account.parameters(c)['total']:,} parameters, batch {run.batch} x {c.seq_len}",
+        "what": (
+            f"startup to the first step: {c.n_layers} layers, d_model {c.d_model},"
+            f" {account.parameters(c)['total']:,} parameters, batch {run.batch} x {c.seq_len}"
+        ),
         "machine": contest.machine(),
         "run": config.brief(asked.run),
         "rounds": rounds,
         "contenders": {n: found[n] for n in names or CONTENDERS},
         "notes": [
-            "  cold: empty compilation cache; cached: filled; again: a second run of equal shape in the same process",
-            f"  again: its first update was under way after {of(cold + cached, 'again_begun_s'):.3f} s",
+            (
+                "  cold: empty compilation cache; cached: filled; again: a second run of equal"
+                " shape in the same process"
+            ),
+            (
+                "  again: its first update was under way after"
+                f" {of(cold + cached, 'again_begun_s'):.3f} s"
+            ),
         ],
     }

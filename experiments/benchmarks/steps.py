@@ -1,4 +1,6 @@
-"""Steps of training that are timed on this device, many programs compiled beside each other first (gpu.py)."""
+"""Steps of training that are timed on this device, many programs compiled beside each other first
+(gpu.py).
+"""
 
 import concurrent.futures
 import contextlib
@@ -21,7 +23,12 @@ from model.lm import LM, abstract
 PEAK = 989e12
 OPTIMIZER = optim.Optimizer()
 HYPER = {"lr": 3e-4, "embed_lr": 3e-4, "weight_decay": 0.1}
-STEPS, ROUND_S = 5, 0.3  # a time is that of so many calls or seconds at least, one call after the other without waiting, as in training
+STEPS, ROUND_S = (
+    5,
+    0.3,
+    # a time is that of so many calls or seconds at least, one after the other without waiting, as
+    # in training
+)
 
 
 class Shape(NamedTuple):
@@ -35,13 +42,22 @@ class Shape(NamedTuple):
 
 
 def model(s: Shape, **change) -> Model:
-    c = Model(vocab_size=s.vocab, seq_len=s.context, d_model=s.width, n_layers=s.layers, n_heads=s.heads, d_ff=4 * s.width, tied=s.tied)
+    c = Model(
+        vocab_size=s.vocab,
+        seq_len=s.context,
+        d_model=s.width,
+        n_layers=s.layers,
+        n_heads=s.heads,
+        d_ff=4 * s.width,
+        tied=s.tied,
+    )
     return dataclasses.replace(c, **change)
 
 
 class Case(NamedTuple):
-    """A step that is timed: of one model on `batch` sequences, or of `members` models mapped through it, `updates` of them a call.
-    lowering: what its experts' products become."""
+    """A step that is timed: of one model on `batch` sequences, or of `members` models mapped
+    through it, `updates` of them a call. lowering: what its experts' products become.
+    """
 
     c: Model
     ex: Execution
@@ -63,12 +79,16 @@ class Case(NamedTuple):
 def by_auto(c: Model, batch: int, dtype: str, scan: bool = False, **change) -> Execution:
     """What isoflop chooses here, but for `change`."""
     return dataclasses.replace(
-        hardware.execution(c, Where(scan=scan), dtype, jax.default_backend(), 1, batch * c.seq_len), accumulate=1, **change
+        hardware.execution(c, Where(scan=scan), dtype, jax.default_backend(), 1, batch * c.seq_len),
+        accumulate=1,
+        **change,
     )
 
 
 def batch_of(c: Model, *lead: int):
-    return np.random.default_rng(0).integers(0, c.vocab_size, (*lead, c.seq_len + 1)).astype(np.int32)
+    return (
+        np.random.default_rng(0).integers(0, c.vocab_size, (*lead, c.seq_len + 1)).astype(np.int32)
+    )
 
 
 def fresh(lm: LM, members: int = 0):
@@ -80,7 +100,9 @@ def fresh(lm: LM, members: int = 0):
         return box.mean + box.std * jax.random.normal(jax.random.key(i), (*lead, *box.value.shape))
 
     made = functools.partial(step.create, lm, OPTIMIZER)
-    return (jax.vmap(made) if members else made)(structure.unflatten([draw(i, box) for i, box in enumerate(boxes)]))
+    return (jax.vmap(made) if members else made)(
+        structure.unflatten([draw(i, box) for i, box in enumerate(boxes)])
+    )
 
 
 def lowered(case: Case):
@@ -93,7 +115,9 @@ def lowered(case: Case):
 
 
 def seconds(program, case: Case, repeats: int = 3) -> float:
-    """Of one update of the compiled program: the median over `repeats` rounds, after two calls that settle and a few that say how long one is."""
+    """Of one update of the compiled program: the median over `repeats` rounds, after two calls that
+    settle and a few that say how long one is.
+    """
     state, tokens, calls, out = fresh(case.lm, case.members), jax.device_put(case.tokens), 2, []
     for _ in range(repeats + 2):
         started = time.perf_counter()
@@ -114,8 +138,10 @@ def _words(e: Exception) -> str:
 
 
 def times(cases: dict[str, Case], say) -> dict[str, tuple[Case, float] | str]:
-    """Of every case (itself, at the largest batch out of its own, half of it, ... that fits; seconds of a step), or in words what went
-    wrong. All programs are compiled beside each other first."""
+    """Of every case (itself, at the largest batch out of its own, half of it, ... that fits;
+    seconds of a step), or in words what went wrong. All programs are compiled beside each other
+    first.
+    """
     compiled = functools.partial(hardware.compiled, platform=jax.default_backend())
     out = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -130,8 +156,15 @@ def times(cases: dict[str, Case], say) -> dict[str, tuple[Case, float] | str]:
         case = cases[name]
         while name not in out:
             try:
-                out[name] = case, seconds(program.result() if case is cases[name] else compiled(lowered(case)), case)
-            except Exception as e:  # the runtime raises one type for memory and for kernels that refuse a shape
+                out[name] = (
+                    case,
+                    seconds(
+                        program.result() if case is cases[name] else compiled(lowered(case)), case
+                    ),
+                )
+            except (
+                Exception
+            ) as e:  # the runtime raises one type for memory and for kernels that refuse a shape
                 case = case._replace(batch=case.batch // 2)
                 if not _no_room(e) or not case.batch or say.late():
                     out[name] = _words(e)
@@ -156,13 +189,17 @@ def fastest(rows: dict) -> str | None:
 
 
 def differences(c: Model, executions: dict[str, Execution]) -> dict:
-    """Of every execution on this device against float32 on a CPU: relative difference of the loss, and the largest of a leaf's gradient."""
+    """Of every execution on this device against float32 on a CPU: relative difference of the loss,
+    and the largest of a leaf's gradient.
+    """
     state, tokens = jax.tree.map(np.asarray, fresh(LM(c))), batch_of(c, 2)
 
     def passes(ex, device):
         with jax.default_device(device):
             held = params.scanned(state.params) if ex.scan else state.params
-            g, (metrics, _) = jax.jit(functools.partial(step.gradients, LM(c, ex)))(state._replace(params=held), tokens)
+            g, (metrics, _) = jax.jit(functools.partial(step.gradients, LM(c, ex)))(
+                state._replace(params=held), tokens
+            )
             return float(metrics["loss"]), params.unrolled(jax.tree.map(np.asarray, g))
 
     loss, gradient = passes(Execution(), jax.devices("cpu")[0])
@@ -173,6 +210,8 @@ def differences(c: Model, executions: dict[str, Execution]) -> dict:
         except Exception as e:
             out[name] = _words(e)
             continue
-        share = jax.tree.map(lambda a, b: float(np.linalg.norm(a - b) / (np.linalg.norm(b) + 1e-12)), g, gradient)
+        share = jax.tree.map(
+            lambda a, b: float(np.linalg.norm(a - b) / (np.linalg.norm(b) + 1e-12)), g, gradient
+        )
         out[name] = {"loss": abs(got / loss - 1), "gradient": max(jax.tree.leaves(share))}
     return out

@@ -1,5 +1,7 @@
-"""Training throughput against what users would pick instead: the same function, weights and batches (tests/test_bench.py: losses agree to 1e-3
-after 20 updates), float32, AdamW, the standard library's source as bytes. `train` compares dense models, `moe` mixtures of experts."""
+"""Training throughput against what users would pick instead: the same function, weights and batches
+(tests/test_bench.py: losses agree to 1e-3 after 20 updates), float32, AdamW, the standard library's
+source as bytes. `train` compares dense models, `moe` mixtures of experts.
+"""
 
 import json
 import os
@@ -24,13 +26,22 @@ SHAPES = {
     "toy": dict(vocab_size=320, seq_len=16, d_model=16, n_layers=1, n_heads=2, d_ff=32),
 }
 BATCH, BATCHES, LR, DECAY = {"full": 16, "toy": 2}, 20, 3e-4, 0.1
-GPT = dict(positions="learned", norm="layernorm", norm_eps=1e-5, qkv_bias=True, out_bias=True, mlp_bias=True)
+GPT = dict(
+    positions="learned",
+    norm="layernorm",
+    norm_eps=1e-5,
+    qkv_bias=True,
+    out_bias=True,
+    mlp_bias=True,
+)
 LLAMA = dict(norm_eps=1e-6, activation="swiglu")
 MIXTRAL = dict(LLAMA, pattern=("attention/moe",), balance_weight=0.0, z_weight=0.0)
 
 
 class Entry(NamedTuple):
-    """fields: of the model. peer: flags of peer.py; None for our own loop. where: fields of its Where."""
+    """fields: of the model. peer: flags of peer.py; None for our own loop. where: fields of its
+    Where.
+    """
 
     fields: dict
     peer: tuple[str, ...] | None = None
@@ -45,11 +56,16 @@ CONTENDERS = {
     "hf_llama": Entry(LLAMA, ("--kind=hf",)),
     "hf_llama_compiled": Entry(LLAMA, ("--kind=hf", "--compile")),
     "isoflop_moe": Entry(MIXTRAL),
-    "isoflop_capacity": Entry(dict(MIXTRAL, capacity_factor=1.25)),  # drops assignments: another function
+    "isoflop_capacity": Entry(
+        dict(MIXTRAL, capacity_factor=1.25)
+    ),  # drops assignments: another function
     "hf_mixtral": Entry(MIXTRAL, ("--kind=hf", "--experts=grouped_mm")),
     "hf_mixtral_compiled": Entry(MIXTRAL, ("--kind=hf", "--experts=grouped_mm", "--compile")),
 }
-DEFAULT = {"train": ("isoflop", "torch_compiled"), "moe": ("isoflop_moe", "isoflop_llama", "hf_mixtral_compiled")}
+DEFAULT = {
+    "train": ("isoflop", "torch_compiled"),
+    "moe": ("isoflop_moe", "isoflop_llama", "hf_mixtral_compiled"),
+}
 
 
 def job(name: str, scale: str, settings: list[str]) -> Job:
@@ -74,8 +90,12 @@ def _held_function(model: Model) -> Model:
     return model if not model.capacity_factor else Model(**{**vars(model), "capacity_factor": 0.0})
 
 
-def command(name: str, scale: str, settings: list[str], place: str, steps: int) -> tuple[list[str], dict]:
-    """Arguments of Python and environment of a contender, whose weights and batches are written under `place`."""
+def command(
+    name: str, scale: str, settings: list[str], place: str, steps: int
+) -> tuple[list[str], dict]:
+    """Arguments of Python and environment of a contender, whose weights and batches are written
+    under `place`.
+    """
     entry, asked = CONTENDERS[name], job(name, scale, settings)
     c, own = asked.run.model, os.path.join(place, name)
     os.makedirs(own)
@@ -87,12 +107,22 @@ def command(name: str, scale: str, settings: list[str], place: str, steps: int) 
         spec = {"run": config.to_dict(asked.run), "where": where, "folder": own, "steps": steps}
         with open(os.path.join(own, "spec.json"), "w") as f:
             json.dump(spec, f)
-        return ["-m", "experiments.benchmarks.ours", os.path.join(own, "spec.json")], allocator.environment()
+        return [
+            "-m",
+            "experiments.benchmarks.ours",
+            os.path.join(own, "spec.json"),
+        ], allocator.environment()
     batches = os.path.join(own, "batches.npy")
     dataset = pipeline.load(asked.run.data, c.seq_len, asked.where.cache)
     np.save(batches, np.stack([dataset.batch(i, asked.run.batch) for i in range(BATCHES)]))
     peer = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peer.py")
-    given = [f"--weights={weights}", f"--batches={batches}", f"--steps={steps}", f"--lr={LR}", f"--decay={DECAY}"]
+    given = [
+        f"--weights={weights}",
+        f"--batches={batches}",
+        f"--steps={steps}",
+        f"--lr={LR}",
+        f"--decay={DECAY}",
+    ]
     return [peer, *entry.peer, *given], {}
 
 
@@ -102,12 +132,23 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
     runs = {n: job(n, scale, settings).run for n in names}
     contest.need_torch([n for n in names if CONTENDERS[n].peer])
     with tempfile.TemporaryDirectory() as place:
-        found = contest.run({n: command(n, scale, settings, place, 6 if scale == "full" else 2) for n in names}, rounds)
+        found = contest.run(
+            {n: command(n, scale, settings, place, 6 if scale == "full" else 2) for n in names},
+            rounds,
+        )
     first = runs[names[0]]
     for name, r in runs.items():
         counted = account.parameters(r.model)
-        found[name] |= {"parameters": counted["total"], "active": counted["active"], "flops_per_token": account.flops_per_token(r.model)}
-    what = f"{part}: batch {first.batch}, context {first.model.seq_len}, d_model {first.model.d_model}, {first.model.n_layers} layers, vocabulary {first.model.vocab_size}"
+        found[name] |= {
+            "parameters": counted["total"],
+            "active": counted["active"],
+            "flops_per_token": account.flops_per_token(r.model),
+        }
+    what = (
+        f"{part}: batch {first.batch}, context {first.model.seq_len}, d_model"
+        f" {first.model.d_model}, {first.model.n_layers} layers, vocabulary"
+        f" {first.model.vocab_size}"
+    )
     per_token = ", ".join(f"{n} {found[n]['flops_per_token']['matmul'] / 1e6:.1f}" for n in names)
     return {
         "part": part,

@@ -1,4 +1,6 @@
-"""Generation: prefill and decode of a Llama-shaped model, greedy, with a cache; transformers' own loop on the same weights beside it."""
+"""Generation: prefill and decode of a Llama-shaped model, greedy, with a cache; transformers' own
+loop on the same weights beside it.
+"""
 
 import os
 import statistics
@@ -20,7 +22,13 @@ def _command(name: str, scale: str, settings: list[str], place: str) -> tuple[li
     prompts = os.path.join(place, "prompts.npy")
     np.save(prompts, np.random.default_rng(0).integers(0, 256, (1, rows, given)).astype(np.int32))
     if CONTENDERS[name] is None:
-        return ["-m", "experiments.benchmarks.writing", os.path.dirname(argv[-1]), prompts, str(count)], more
+        return [
+            "-m",
+            "experiments.benchmarks.writing",
+            os.path.dirname(argv[-1]),
+            prompts,
+            str(count),
+        ], more
     return [
         argv[0],
         *CONTENDERS[name],
@@ -32,17 +40,24 @@ def _command(name: str, scale: str, settings: list[str], place: str) -> tuple[li
 
 
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
-    """tokens_per_s of a contender are those of decoding; `prefill_tokens_per_s` stand beside them."""
+    """tokens_per_s of a contender are those of decoding; `prefill_tokens_per_s` stand beside
+    them.
+    """
     names = names or ["isoflop_llama"]
     c = training.job(names[0], scale, settings).run.model
     contest.need_torch([n for n in names if CONTENDERS[n]])
     rows, given, count = PROMPT[scale]
     with tempfile.TemporaryDirectory() as place:
         found = contest.run({n: _command(n, scale, settings, place) for n in names}, rounds)
-    prefill = ", ".join(f"{n} {statistics.median(f['prefill']):,.0f} tokens/s" for n, f in found.items())
+    prefill = ", ".join(
+        f"{n} {statistics.median(f['prefill']):,.0f} tokens/s" for n, f in found.items()
+    )
     return {
         "part": part,
-        "what": f"decode: {rows} prompts of {given} tokens, {count} tokens after each; d_model {c.d_model}, {c.n_layers} layers, vocabulary {c.vocab_size}",
+        "what": (
+            f"decode: {rows} prompts of {given} tokens, {count} tokens after each; d_model"
+            f" {c.d_model}, {c.n_layers} layers, vocabulary {c.vocab_size}"
+        ),
         "machine": contest.machine(),
         "rounds": rounds,
         "contenders": found,
@@ -79,7 +94,12 @@ def main() -> int:
             "cpu_s": out.cpu_s,
             "prefill_tokens_per_s": out.prompt_tokens / out.prefill_s,
         }
-        answers.write(json.dumps({**figures, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}) + "\n")
+        answers.write(
+            json.dumps(
+                {**figures, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+            )
+            + "\n"
+        )
     return 0
 
 

@@ -11,7 +11,9 @@ from experiments.laws.solve import Objective
 
 
 def _isoflop(points, excluded):
-    """{budget: (points, parabola)} of one family; a budget that cannot be fitted goes to `excluded`."""
+    """{budget: (points, parabola)} of one family; a budget that cannot be fitted goes to
+    `excluded`.
+    """
     out = {}
     for budget in sorted({p["budget"] for p in points}):
         group = [p for p in points if p["budget"] == budget]
@@ -19,7 +21,10 @@ def _isoflop(points, excluded):
             out[budget] = (
                 group,
                 isoflop.parabola(
-                    [p["n"] for p in group], [p["d"] for p in group], [p["loss"] for p in group], float(np.mean([p["c"] for p in group]))
+                    [p["n"] for p in group],
+                    [p["d"] for p in group],
+                    [p["loss"] for p in group],
+                    float(np.mean([p["c"] for p in group])),
                 ),
             )
         except fit.FitError as e:
@@ -41,7 +46,11 @@ def _squares(cells, replicates):
     by_cell = defaultdict(list)
     for p in replicates:
         by_cell[p["size"], p["budget"]].append(p["loss"])
-    sums += [(float(((np.array(v) - np.mean(v)) ** 2).sum()), len(v) - 1) for v in by_cell.values() if len(v) > 1]
+    sums += [
+        (float(((np.array(v) - np.mean(v)) ** 2).sum()), len(v) - 1)
+        for v in by_cell.values()
+        if len(v) > 1
+    ]
     return [(s, k) for s, k in sums if k > 0]
 
 
@@ -60,7 +69,10 @@ def _family(points, replicates, excluded, resamples, seed):
     parabolas = [q for _, q in cells.values()]
     sums = _squares(cells, replicates)
     out = {
-        "parabolas": [dict(q._asdict(), budget=b, coefficients=list(q.coefficients)) for b, (_, q) in cells.items()],
+        "parabolas": [
+            dict(q._asdict(), budget=b, coefficients=list(q.coefficients))
+            for b, (_, q) in cells.items()
+        ],
         "noise": None,
         "n_exponent": None,
         "d_exponent": None,
@@ -73,7 +85,10 @@ def _family(points, replicates, excluded, resamples, seed):
             excluded.append(
                 {
                     "what": f"{points[0]['family']} minimum at {row['budget']:.3g} FLOPs",
-                    "why": "no interior minimum: the best size is the smallest or largest, or the parabola has no minimum inside",
+                    "why": (
+                        "no interior minimum: the best size is the smallest or largest, or the"
+                        " parabola has no minimum inside"
+                    ),
                 }
             )
     laws = _exponents(parabolas)
@@ -89,10 +104,15 @@ def _family(points, replicates, excluded, resamples, seed):
         sigma, resampled = level.draw(rng), []
         for group, q in cells.values():
             loss = [_value(q, p["n"]) + sigma * rng.standard_normal() for p in group]
-            resampled.append(isoflop.parabola([p["n"] for p in group], [p["d"] for p in group], loss, q.flops))
-        # a minimum that is interior in the data stays in: a draw in which it is not is an infinitely uncertain one
+            resampled.append(
+                isoflop.parabola([p["n"] for p in group], [p["d"] for p in group], loss, q.flops)
+            )
+        # a minimum that is interior in the data stays in: a draw in which it is not is an
+        # infinitely uncertain one
         usable = [r for r, q in zip(resampled, parabolas) if q.interior]
-        ok = len(usable) >= 2 and all(r.coefficients[2] > 0 and r.n_low / 10 < r.n_opt < r.n_high * 10 for r in usable)
+        ok = len(usable) >= 2 and all(
+            r.coefficients[2] > 0 and r.n_low / 10 < r.n_opt < r.n_high * 10 for r in usable
+        )
         slopes = (
             (
                 isoflop.power([r.flops for r in usable], [r.n_opt for r in usable]).exponent,
@@ -107,21 +127,33 @@ def _family(points, replicates, excluded, resamples, seed):
     out["d_exponent_interval"] = bootstrap.interval([s[1] for _, s in draws]) if laws else None
     for i, row in enumerate(out["parabolas"]):
         for field in ("n_opt", "d_opt", "loss_opt"):
-            row[f"{field}_interval"] = bootstrap.interval([r[i]._asdict()[field] for r, _ in draws]) if row["interior"] else None
+            row[f"{field}_interval"] = (
+                bootstrap.interval([r[i]._asdict()[field] for r, _ in draws])
+                if row["interior"]
+                else None
+            )
     return out, draws
 
 
 def _parametric(points, level, resamples, seed):
-    """Approach 3 with intervals from drawn noise, the largest budget held out once, and the verdict in words."""
+    """Approach 3 with intervals from drawn noise, the largest budget held out once, and the verdict
+    in words.
+    """
     x, loss = (
-        {"N": np.array([p["n"] for p in points], float), "D": np.array([p["d"] for p in points], float)},
+        {
+            "N": np.array([p["n"] for p in points], float),
+            "D": np.array([p["d"] for p in points], float),
+        },
         np.array([p["loss"] for p in points]),
     )
     c = np.array([p["c"] for p in points], float)
     noise = bootstrap.Noise(level["sigma"] / float(loss.mean()), level["dof"]) if level else None
-    # Huber's scale is one run's noise: a finer one would make a least-absolute-deviation fit of so few points
+    # Huber's scale is one run's noise: a finer one would make a least-absolute-deviation fit of so
+    # few points
     spec = Objective("huber", max(1e-3, noise.sigma if noise else 0.0))
-    above = c > 0.9 * np.quantile(c, 0.8)  # a budget's runs differ a little in C: all of them or none
+    above = c > 0.9 * np.quantile(
+        c, 0.8
+    )  # a budget's runs differ a little in C: all of them or none
     try:
         f = fit.fit(
             "chinchilla3",
@@ -147,7 +179,9 @@ def _parametric(points, level, resamples, seed):
         "huber_delta": spec.delta,
         "starts_at_optimum": f.at_optimum,
         "n_points": len(loss),
-        "residual": float(np.sqrt(((loss - fitted[0]) ** 2).sum() / max(1, len(loss) - len(f.form.names)))),
+        "residual": float(
+            np.sqrt(((loss - fitted[0]) ** 2).sum() / max(1, len(loss) - len(f.form.names)))
+        ),
         "n_exponent": named["n_exponent"],
         "identified": reading["identified"],
         "verdict": reading["words"],
@@ -182,7 +216,9 @@ def _pairs(points):
     """MoE - dense at equal active parameters, tokens, seed and learning-rate trials."""
     table = {(p["family"], p["size"], p["budget"], p["d"], p["seed"]): p for p in points}
     rows = []
-    for (family, size, budget, tokens, seed), dense in sorted(table.items(), key=lambda kv: str(kv[0])):
+    for (family, size, budget, tokens, seed), dense in sorted(
+        table.items(), key=lambda kv: str(kv[0])
+    ):
         other = table.get(("moe", size, budget, tokens, seed))
         if family == "dense" and other:
             rows.append(
@@ -206,23 +242,42 @@ def _gaps(pairs):
     for p in pairs:
         cells[p["size"], p["budget"], p["tokens"]].append(p["gap"])
     rows = []
-    for (size, budget, tokens), gaps in sorted(cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2], kv[0][0])):
+    for (size, budget, tokens), gaps in sorted(
+        cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2], kv[0][0])
+    ):
         mean, around = bootstrap.student(gaps)
-        rows.append({"size": size, "budget": budget, "tokens": tokens, "seeds": len(gaps), "gap": mean, "interval": around})
+        rows.append(
+            {
+                "size": size,
+                "budget": budget,
+                "tokens": tokens,
+                "seeds": len(gaps),
+                "gap": mean,
+                "interval": around,
+            }
+        )
     return rows
 
 
 def _equal_flops(families, draws):
-    """Difference of the best losses at each budget, with its interval from the two families' independent resamples."""
+    """Difference of the best losses at each budget, with its interval from the two families'
+    independent resamples.
+    """
     if not {"dense", "moe"} <= set(families):
         return []
     rows = []
-    at = {f: {row["budget"]: i for i, row in enumerate(families[f]["parabolas"])} for f in ("dense", "moe")}
+    at = {
+        f: {row["budget"]: i for i, row in enumerate(families[f]["parabolas"])}
+        for f in ("dense", "moe")
+    }
     for budget in sorted(set(at["dense"]) & set(at["moe"])):
         d, m = (families[f]["parabolas"][at[f][budget]] for f in ("dense", "moe"))
         if not (d["interior"] and m["interior"]):
             continue
-        both = [m_[0][at["moe"][budget]].loss_opt - d_[0][at["dense"][budget]].loss_opt for d_, m_ in zip(draws["dense"], draws["moe"])]
+        both = [
+            m_[0][at["moe"][budget]].loss_opt - d_[0][at["dense"][budget]].loss_opt
+            for d_, m_ in zip(draws["dense"], draws["moe"])
+        ]
         rows.append(
             {
                 "budget": budget,
@@ -236,8 +291,10 @@ def _equal_flops(families, draws):
 
 
 def leverage(families, draws):
-    """Compute that dense needs for the loss of the best MoE model at a budget, over that budget: along the straight line through the
-    dense minima in log loss against log C, which the band's draws repeat. [] without two dense minima."""
+    """Compute that dense needs for the loss of the best MoE model at a budget, over that budget:
+    along the straight line through the dense minima in log loss against log C, which the band's
+    draws repeat. [] without two dense minima.
+    """
     if not {"dense", "moe"} <= set(families):
         return []
     dense = [i for i, q in enumerate(families["dense"]["parabolas"]) if q["interior"]]
@@ -247,40 +304,79 @@ def leverage(families, draws):
 
     def at(losses, moe_loss, moe_c):
         with np.errstate(invalid="ignore"):
-            slope, offset = np.polyfit(np.log(c), np.log(losses), 1) if np.isfinite(losses).all() else (np.nan, np.nan)
+            slope, offset = (
+                np.polyfit(np.log(c), np.log(losses), 1)
+                if np.isfinite(losses).all()
+                else (np.nan, np.nan)
+            )
             return float(np.exp((np.log(moe_loss) - offset) / slope) / moe_c)
 
     rows = []
     for i, q in enumerate(families["moe"]["parabolas"]):
         if not q["interior"]:
             continue
-        own = at(np.array([families["dense"]["parabolas"][k]["loss_opt"] for k in dense]), q["loss_opt"], q["flops"])
-        many = [at(np.array([d[0][k].loss_opt for k in dense]), m[0][i].loss_opt, q["flops"]) for d, m in zip(draws["dense"], draws["moe"])]
-        rows.append({"budget": q["budget"], "flops": q["flops"], "leverage": own, "interval": bootstrap.interval(many) if many else None})
+        own = at(
+            np.array([families["dense"]["parabolas"][k]["loss_opt"] for k in dense]),
+            q["loss_opt"],
+            q["flops"],
+        )
+        many = [
+            at(np.array([d[0][k].loss_opt for k in dense]), m[0][i].loss_opt, q["flops"])
+            for d, m in zip(draws["dense"], draws["moe"])
+        ]
+        rows.append(
+            {
+                "budget": q["budget"],
+                "flops": q["flops"],
+                "leverage": own,
+                "interval": bootstrap.interval(many) if many else None,
+            }
+        )
     return rows
 
 
-def analyse(results: list[dict], n: str = "multiplied", c: str = "matmul", resamples: int = 1000, seed: int = 0) -> dict:
-    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError if no run can be used."""
+def analyse(
+    results: list[dict],
+    n: str = "multiplied",
+    c: str = "matmul",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError
+    if no run can be used.
+    """
     points, excluded, flagged = usable(results, n, c)
     if not points:
-        raise fit.FitError("no finished run of a sweep to fit" + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else ""))
+        raise fit.FitError(
+            "no finished run of a sweep to fit"
+            + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else "")
+        )
     kept, verdicts = tuned(points)
     families, draws, groups = {}, {}, {}
     for family in sorted({p["family"] for p in kept}):
         own = [p for p in kept if p["family"] == family]
-        stream = zlib.crc32(f"{seed}/{family}".encode())  # the families' noise is drawn independently
+        stream = zlib.crc32(
+            f"{seed}/{family}".encode()
+        )  # the families' noise is drawn independently
         replicates = [
             p
             for p in own
             if p["role"] == "replicate"
-            or any(q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"]) for q in own)
+            or any(
+                q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"])
+                for q in own
+            )
         ]
         grid = [p for p in own if p["role"] == "grid"]
         families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
-        groups[family] = {b: [p for p in grid if p["budget"] == b] for b in {p["budget"] for p in grid}}
+        groups[family] = {
+            b: [p for p in grid if p["budget"] == b] for b in {p["budget"] for p in grid}
+        }
         families[family]["parametric"] = _parametric(
-            [p for p in own if p["role"] != "replicate"], families[family]["noise"], resamples, stream
+            [p for p in own if p["role"] != "replicate"],
+            families[family]["noise"],
+            resamples,
+            stream,
         )
     pairs = _pairs(kept)
     return {

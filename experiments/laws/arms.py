@@ -1,4 +1,6 @@
-"""Arms of a sweep against each other: at every size, on the same tokens in the same order, seed by seed."""
+"""Arms of a sweep against each other: at every size, on the same tokens in the same order, seed by
+seed.
+"""
 
 from collections import defaultdict
 
@@ -13,22 +15,32 @@ def reference(families) -> str:
 
 
 def compare(points: list[dict], totals: dict[str, int]) -> list[dict]:
-    """One row for each size, budget and family: mean loss over seeds with its Student interval, and the mean difference from the reference
-    arm over the seeds that both have. `totals`: all parameters by run id. [] for fewer than two arms."""
+    """One row for each size, budget and family: mean loss over seeds with its Student interval, and
+    the mean difference from the reference arm over the seeds that both have. `totals`: all
+    parameters by run id. [] for fewer than two arms.
+    """
     families = sorted({p["family"] for p in points})
     if len(families) < 2:
         return []
     base, cells = reference(families), defaultdict(dict)
     for p in points:
         # families that were matched by FLOPs see different tokens at one budget
-        cells[p["size"], p["budget"], None if p["budget"] else p["d"]].setdefault(p["family"], {})[p["seed"]] = p
+        cells[p["size"], p["budget"], None if p["budget"] else p["d"]].setdefault(p["family"], {})[
+            p["seed"]
+        ] = p
     rows = []
-    for (size, budget, _), arms in sorted(cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2] or 0, kv[0][0])):
+    for (size, budget, _), arms in sorted(
+        cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2] or 0, kv[0][0])
+    ):
         for family in sorted(arms, key=lambda f: (f != base, f)):
             own = arms[family]
             loss, around = bootstrap.student([p["loss"] for p in own.values()])
             both = sorted(set(own) & set(arms.get(base, {}))) if family != base else []
-            gap, spread = bootstrap.student([own[s]["loss"] - arms[base][s]["loss"] for s in both]) if both else (None, None)
+            gap, spread = (
+                bootstrap.student([own[s]["loss"] - arms[base][s]["loss"] for s in both])
+                if both
+                else (None, None)
+            )
             one = next(iter(own.values()))
             rows.append(
                 {

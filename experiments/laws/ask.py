@@ -1,4 +1,6 @@
-"""A table and the name of a law to one answer, ready for JSON: parameters, intervals, objective, verdicts, predictions."""
+"""A table and the name of a law to one answer, ready for JSON: parameters, intervals, objective,
+verdicts, predictions.
+"""
 
 import re
 
@@ -15,11 +17,14 @@ from experiments.laws.procedures import PROCEDURES
 from experiments.laws.solve import Objective
 
 LAWS = (*FORMS, *PROCEDURES)
-NEAR_BEST = 0.0025  # relative distance in loss within which a learning rate or batch counts as best (Step Law)
+# relative distance in loss within which a learning rate or batch counts as best (Step Law)
+NEAR_BEST = 0.0025
 
 
 def objective(text: str) -> Objective:
-    """`huber:1e-3`, `squared` or `lad`, with `:loss` at the end for residuals of the loss instead of its logarithm. Raises FitError."""
+    """`huber:1e-3`, `squared` or `lad`, with `:loss` at the end for residuals of the loss instead
+    of its logarithm. Raises FitError.
+    """
     kind, *rest = text.split(":")
     space = "loss" if rest and rest[-1] == "loss" else "log"
     rest = rest[:-1] if space == "loss" else rest
@@ -27,9 +32,14 @@ def objective(text: str) -> Objective:
         delta = float(rest[0]) if rest else 1e-3
     except ValueError:
         delta = -1.0
-    if kind not in ("huber", "squared", "lad") or len(rest) > (kind == "huber") or not 0 < delta < np.inf:
+    if (
+        kind not in ("huber", "squared", "lad")
+        or len(rest) > (kind == "huber")
+        or not 0 < delta < np.inf
+    ):
         raise FitError(
-            f"--objective={text}: choose huber:DELTA (such as huber:1e-3), squared or lad; add :loss for residuals of the loss itself"
+            f"--objective={text}: choose huber:DELTA (such as huber:1e-3), squared or lad; add"
+            " :loss for residuals of the loss itself"
         )
     return Objective(kind, delta, space)
 
@@ -40,7 +50,10 @@ def law(name: str) -> None:
         import difflib
 
         near = difflib.get_close_matches(name, LAWS, 1)
-        raise FitError(f"unknown law {name!r}{f': did you mean {near[0]!r}?' if near else ':'} laws are {', '.join(LAWS)}")
+        raise FitError(
+            f"unknown law {name!r}{f': did you mean {near[0]!r}?' if near else ':'} laws are"
+            f" {', '.join(LAWS)}"
+        )
 
 
 def question(text: str) -> dict[str, float]:
@@ -51,7 +64,9 @@ def question(text: str) -> dict[str, float]:
         try:
             out[m[1]] = float(m[2])
         except (TypeError, ValueError):
-            raise FitError(f"--predict={text}: write numbers such as C=1e21 or N=7e10,D=1.4e12") from None
+            raise FitError(
+                f"--predict={text}: write numbers such as C=1e21 or N=7e10,D=1.4e12"
+            ) from None
         if not (np.isfinite(out[m[1]]) and (out[m[1]] > 0 or m[1] == "S")):
             raise FitError(f"--predict={text}: {m[1]} must be a positive number")
     return out
@@ -67,19 +82,33 @@ def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[P
         compute = x.get("C", x["N"] * x["D"] if "N" in x and "D" in x else None)
         noise, weights = bootstrap.seed_noise(cells, np.log(y), compute)
         if noise is None or np.ptp(weights) == 0:
-            weights, how = None, f"equal; noise between seeds {noise.sigma:.2g} in log loss" if noise else "equal"
+            weights, how = (
+                None,
+                f"equal; noise between seeds {noise.sigma:.2g} in log loss" if noise else "equal",
+            )
         else:
-            how = f"inverse variance between seeds, a power law of compute; pooled noise {noise.sigma:.2g} in log loss"
+            how = (
+                "inverse variance between seeds, a power law of compute; pooled noise"
+                f" {noise.sigma:.2g} in log loss"
+            )
     return Points(x, y, weights, clusters, noise), how
 
 
 def resampling(form: Form, pts: Points) -> tuple[str, str]:
-    """(method, its description): cases where there are ten runs for a parameter, drawn noise below that (docs/laws.md, coverage)."""
+    """(method, its description): cases where there are ten runs for a parameter, drawn noise below
+    that (docs/laws.md, coverage).
+    """
     if pts.clusters is not None:
         return "cases", "case bootstrap of runs with all their checkpoints"
     if len(pts.y) >= 10 * len(form.names):
         return "cases", "case bootstrap of runs"
-    return "noise", "normal noise of the residuals' size drawn around the fit: fewer than ten runs for a parameter"
+    return (
+        "noise",
+        (
+            "normal noise of the residuals' size drawn around the fit: fewer than ten runs for a"
+            " parameter"
+        ),
+    )
 
 
 def price(table: tables.Table, form: Form, n: str = "", c: str = "") -> Cost:
@@ -94,20 +123,25 @@ def price(table: tables.Table, form: Form, n: str = "", c: str = "") -> Cost:
 
 
 def held_out(table: tables.Table, form: Form, x: dict, above: float) -> np.ndarray | None:
-    """Points above `above` FLOPs (default: the upper fifth of compute); None where compute is unknown or too few points remain."""
+    """Points above `above` FLOPs (default: the upper fifth of compute); None where compute is
+    unknown or too few points remain.
+    """
     c = x.get("C", table.get("flops"))
     if c is None or c.dtype == object or not np.isfinite(c).all() or np.ptp(c) == 0:
         return None
     out = c > (above or 0.9 * np.quantile(c, 0.8))
     if above and (not out.any() or (~out).sum() <= len(form.names)):
         raise FitError(
-            f"--hold_out={above:g} leaves {int((~out).sum())} runs to fit and {int(out.sum())} to test: {len(form.names) + 1} and 1 are needed"
+            f"--hold_out={above:g} leaves {int((~out).sum())} runs to fit and {int(out.sum())} to"
+            f" test: {len(form.names) + 1} and 1 are needed"
         )
     return out if out.any() and (~out).sum() > len(form.names) + 1 else None
 
 
 def near_best(table: tables.Table, column: str) -> tuple[tables.Table, list[str]]:
-    """Rows within 0.25% of the best loss of their (N, D) cell, the cell as cluster; and the cells whose best lies at the edge of what was tried."""
+    """Rows within 0.25% of the best loss of their (N, D) cell, the cell as cluster; and the cells
+    whose best lies at the edge of what was tried.
+    """
     n, d, loss, v = (tables.numbers(table, k) for k in ("n_params", "tokens", "loss", column))
     _, cell = np.unique([f"{a:.6g}/{b:.6g}" for a, b in zip(n, d)], return_inverse=True)
     keep, edges = np.zeros(len(n), bool), []
@@ -118,7 +152,9 @@ def near_best(table: tables.Table, column: str) -> tuple[tables.Table, list[str]
         best = rows[np.argmin(loss[rows])]
         keep[rows] = loss[rows] <= loss[best] * (1 + NEAR_BEST)
         if v[best] in (v[rows].min(), v[rows].max()):
-            edges.append(f"N {n[best]:.3g}, D {d[best]:.3g}: best {column} {v[best]:.3g} is at the edge")
+            edges.append(
+                f"N {n[best]:.3g}, D {d[best]:.3g}: best {column} {v[best]:.3g} is at the edge"
+            )
     if not keep.any():
         raise FitError(f"no (N, D) cell has two values of {column} to choose from")
     return {k: a[keep] for k, a in table.items()} | {"run_id": cell[keep].astype(float)}, edges
@@ -134,12 +170,21 @@ def kind(law: str, form: Form, q: dict) -> str:
     if form.optimum and "loss" in q and more <= set(q) and set(q) - more <= {"loss", "D_inf"}:
         return "cheapest"
     extra = "".join(f",{k}=8" for k in sorted(more))
-    asks = f"; C=1e21{extra} (with memory=BYTES or D_inf=TOKENS), or loss=2{extra} (with D_inf=TOKENS)" if form.optimum else ""
-    raise FitError(f"--predict: {law} answers for {', '.join(form.inputs)} together{asks}; not for {', '.join(q)}")
+    asks = (
+        f"; C=1e21{extra} (with memory=BYTES or D_inf=TOKENS), or loss=2{extra} (with D_inf=TOKENS)"
+        if form.optimum
+        else ""
+    )
+    raise FitError(
+        f"--predict: {law} answers for {', '.join(form.inputs)} together{asks}; not for"
+        f" {', '.join(q)}"
+    )
 
 
 def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
-    """An answer for each question: the outcome at given inputs, the optimum of a budget C, or the cheapest way to a loss."""
+    """An answer for each question: the outcome at given inputs, the optimum of a budget C, or the
+    cheapest way to a loss.
+    """
     out = []
     for q in asked:
         rest = {k: v for k, v in q.items() if k not in ("C", "memory", "D_inf", "loss")}
@@ -151,7 +196,9 @@ def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
                 if f.law == "clark2022":
                     answer["effective_parameters"] = answers.effective_parameters(f, q["N"], q["E"])
             case "optimum":
-                answer = answers.optimum(f, q["C"], cost, rest, q.get("memory", 0.0), q.get("D_inf", 0.0))
+                answer = answers.optimum(
+                    f, q["C"], cost, rest, q.get("memory", 0.0), q.get("D_inf", 0.0)
+                )
                 if q.get("E", 1) > 1:
                     answer["leverage_over_dense"] = answers.leverage(f, q["C"], q["E"], cost)
             case "cheapest":
@@ -161,7 +208,9 @@ def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
 
 
 def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
-    """Leverage of the table's largest expert count over dense as a curve with its band, and where routing stops helping."""
+    """Leverage of the table's largest expert count over dense as a curve with its band, and where
+    routing stops helping.
+    """
     if not {"N", "D", "E"} <= set(f.form.inputs) or "flops" not in table:
         return None
     e, c = float(f.points.x["E"].max()), table["flops"]
@@ -169,7 +218,9 @@ def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
     return {"experts": e, "curve": curve, **answers.routing_stops(curve)}
 
 
-def ask(table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), hold_out=0.0, seed=0) -> dict:
+def ask(
+    table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), hold_out=0.0, seed=0
+) -> dict:
     """Everything `isoflop fit --runs --law` prints. Raises FitError in one line."""
     law(name)
     if name in PROCEDURES:
@@ -205,7 +256,9 @@ def ask(table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), h
         "extrapolation": f.held_out,
         "leverage": experts(f, cost, table),
         "published": [
-            {"name": k, "values": p.values, "where": p.where, "mark": p.mark} for k, p in published.PUBLISHED.items() if p.law == name
+            {"name": k, "values": p.values, "where": p.where, "mark": p.mark}
+            for k, p in published.PUBLISHED.items()
+            if p.law == name
         ],
     }
 
@@ -218,7 +271,9 @@ def conventions(form: Form, table, n: str, c: str) -> dict[str, str]:
         if k == "N" and "n_total_params" in table and column == "n_params":
             out[k] = N_CONVENTIONS[n or "multiplied"]
         if k == "C":
-            out[k] = c if c and "n_total_params" in table else "6N x tokens" if c == "6N" else column
+            out[k] = (
+                c if c and "n_total_params" in table else "6N x tokens" if c == "6N" else column
+            )
     return out | {"loss": "nats/token"}
 
 
@@ -226,7 +281,9 @@ def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
     p = PROCEDURES[name]
     for q in asked:
         if set(q) != {"C"}:
-            raise FitError(f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}")
+            raise FitError(
+                f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}"
+            )
     o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed)
     return {
         "law": name,
@@ -238,12 +295,26 @@ def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
         "objective": o.objective,
         "objective_name": "sum of squared residuals of log N_opt",
         "n_points": o.n_points,
-        "bootstrap": {"resamples": resamples, "method": "runs" if name == "chinchilla1" else "drawn noise", "seed": seed},
-        "conventions": {"N": n or "n_params", "D": "tokens", "C": c or "flops", "loss": "nats/token"},
+        "bootstrap": {
+            "resamples": resamples,
+            "method": "runs" if name == "chinchilla1" else "drawn noise",
+            "seed": seed,
+        },
+        "conventions": {
+            "N": n or "n_params",
+            "D": "tokens",
+            "C": c or "flops",
+            "loss": "nats/token",
+        },
         "verdicts": {"words": o.verdict, **o.details},
         "predictions": [{"given": q, **o.at(q["C"])} for q in asked],
         "published": [
-            {"name": k, "values": {"n_exponent": a.n, "d_exponent": a.d}, "where": a.where, "mark": a.mark}
+            {
+                "name": k,
+                "values": {"n_exponent": a.n, "d_exponent": a.d},
+                "where": a.where,
+                "mark": a.mark,
+            }
             for k, a in published.ALLOCATIONS.items()
         ],
     }

@@ -1,10 +1,13 @@
-"""Error bars: runs are resampled (case bootstrap), or noise is drawn where a design has one run per cell and none can be spared.
+"""Error bars: runs are resampled (case bootstrap), or noise is drawn where a design has one run per
+cell and none can be spared.
 
-The noise of a sweep is one run's: with one seed at most points, runs cannot be resampled, so noise is drawn.
+The noise of a sweep is one run's: with one seed at most points, runs cannot be resampled, so noise
+is drawn.
 
-sigma comes from two places, pooled by degrees of freedom: residuals of the isoFLOP parabolas, and replicates with other seeds.
-Each resample draws its own sigma from the scaled inverse chi-square that so few degrees of freedom leave (so intervals have
-Student-like tails), adds normal noise to the fitted parabolas, and repeats the whole analysis.
+sigma comes from two places, pooled by degrees of freedom: residuals of the isoFLOP parabolas, and
+replicates with other seeds. Each resample draws its own sigma from the scaled inverse chi-square
+that so few degrees of freedom leave (so intervals have Student-like tails), adds normal noise to
+the fitted parabolas, and repeats the whole analysis.
 """
 
 from typing import NamedTuple
@@ -15,7 +18,9 @@ from experiments.laws.isoflop import FitError
 
 
 class Noise(NamedTuple):
-    """Standard deviation of one run's loss in nats per token, and the degrees of freedom behind it."""
+    """Standard deviation of one run's loss in nats per token, and the degrees of freedom behind
+    it.
+    """
 
     sigma: float
     dof: int
@@ -28,17 +33,23 @@ def noise(sums: list[tuple[float, int]]) -> Noise:
     """Pools (sum of squares, degrees of freedom). Raises FitError if there are none."""
     dof = sum(k for _, k in sums)
     if dof < 1:
-        raise FitError("no degrees of freedom are left for the noise: use at least four sizes per budget, or replicate seeds")
+        raise FitError(
+            "no degrees of freedom are left for the noise: use at least four sizes per budget, or"
+            " replicate seeds"
+        )
     return Noise(float(np.sqrt(sum(s for s, _ in sums) / dof)), dof)
 
 
 def interval(draws, level: float = 0.95) -> list[float] | None:
-    """Percentile interval. Draws that are not finite (a resample without a minimum, a parameter that ran off) lie half beyond
-    either end; None where that leaves an end without bound."""
+    """Percentile interval. Draws that are not finite (a resample without a minimum, a parameter
+    that ran off) lie half beyond either end; None where that leaves an end without bound.
+    """
     draws = np.asarray(draws, float)
     kept = np.sort(draws[np.isfinite(draws)])
     lost = (len(draws) - len(kept)) / 2
-    first, last = (int(np.floor(q * (len(draws) - 1) - lost)) for q in ((1 - level) / 2, (1 + level) / 2))
+    first, last = (
+        int(np.floor(q * (len(draws) - 1) - lost)) for q in ((1 - level) / 2, (1 + level) / 2)
+    )
     if first < 0 or last >= len(kept):
         return None
     return [float(kept[first]), float(kept[last])]
@@ -56,24 +67,36 @@ def student(values, level: float = 0.95) -> tuple[float, list[float] | None]:
 
 
 def case_counts(clusters, points: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each point stands in each resample, (resamples, points). Points of one cluster (the checkpoints of one run) come and go
-    together; `clusters` None: every point is a run of its own."""
-    labels = np.arange(points) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    """How often each point stands in each resample, (resamples, points). Points of one cluster (the
+    checkpoints of one run) come and go together; `clusters` None: every point is a run of its
+    own.
+    """
+    labels = (
+        np.arange(points)
+        if clusters is None
+        else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    )
     n = int(labels.max()) + 1
     return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)[:, labels]
 
 
 def seed_noise(cells, residual_values, compute=None) -> tuple[Noise | None, np.ndarray]:
-    """Noise between seeds, and weights from it. cells: a label per point, equal for points that differ in seed alone;
-    residual_values: (points,) log loss or loss. With at least four replicated cells at more than one compute, the variance is a power law
-    of compute and the weights are its inverse, mean one; with fewer it is one number and the weights are equal."""
+    """Noise between seeds, and weights from it. cells: a label per point, equal for points that
+    differ in seed alone; residual_values: (points,) log loss or loss. With at least four replicated
+    cells at more than one compute, the variance is a power law of compute and the weights are its
+    inverse, mean one; with fewer it is one number and the weights are equal.
+    """
     labels = np.unique(np.asarray(cells), return_inverse=True)[1]
     v, groups = np.asarray(residual_values, float), []
     for k in range(labels.max() + 1):
         inside = v[labels == k]
         if len(inside) > 1:
             groups.append(
-                (inside.var(ddof=1), len(inside) - 1, None if compute is None else np.log(np.asarray(compute)[labels == k].mean()))
+                (
+                    inside.var(ddof=1),
+                    len(inside) - 1,
+                    None if compute is None else np.log(np.asarray(compute)[labels == k].mean()),
+                )
             )
     weights = np.ones(len(v))
     if not groups:

@@ -1,9 +1,11 @@
-"""Dense against mixture of experts at equal wall clock and at equal memory: read off the fitted curves, not off runs that were made so.
+"""Dense against mixture of experts at equal wall clock and at equal memory: read off the fitted
+curves, not off runs that were made so.
 
-Wall clock: at every budget the parabola's minimum has seconds of training, as the runs next to it took them. The dense loss at the MoE
-minimum's seconds lies on the straight line in log loss against log seconds through the dense minima.
-Memory: a device of M bytes bounds the size. At every budget each family is at its best size that needs no more (bytes as counted,
-docs/counting.md), its loss read off its parabola; M is what the dense minimum needs, and what the MoE minimum needs.
+Wall clock: at every budget the parabola's minimum has seconds of training, as the runs next to it
+took them. The dense loss at the MoE minimum's seconds lies on the straight line in log loss against
+log seconds through the dense minima. Memory: a device of M bytes bounds the size. At every budget
+each family is at its best size that needs no more (bytes as counted, docs/counting.md), its loss
+read off its parabola; M is what the dense minimum needs, and what the MoE minimum needs.
 
 The draws of the bootstrap repeat both.
 """
@@ -22,30 +24,58 @@ FAMILIES = ("dense", "moe")
 def spent(r: dict) -> dict | None:
     """Seconds of training and bytes on one device of a result; None if the record does not say."""
     try:
-        run, where = config.from_dict(config.Run, r["run"]), config.from_dict(config.Where, r["where"])
-        return {"seconds": float(r["seconds"]["train"]), "bytes": float(predict.held(run, where, r["device"]["platform"]))}
+        run, where = (
+            config.from_dict(config.Run, r["run"]),
+            config.from_dict(config.Where, r["where"]),
+        )
+        return {
+            "seconds": float(r["seconds"]["train"]),
+            "bytes": float(predict.held(run, where, r["device"]["platform"])),
+        }
     except (KeyError, TypeError, ValueError):  # written by another version
         return None
 
 
 def _curve(group: list[dict], field: str, known: dict) -> tuple[list, list] | None:
-    """Logarithms of size and of `field`, of the runs of one budget in the order of size; None for fewer than two."""
-    pairs = sorted((math.log(p["n"]), math.log(known[p["id"]][field])) for p in group if known.get(p["id"]))
+    """Logarithms of size and of `field`, of the runs of one budget in the order of size; None for
+    fewer than two.
+    """
+    pairs = sorted(
+        (math.log(p["n"]), math.log(known[p["id"]][field])) for p in group if known.get(p["id"])
+    )
     return tuple(map(list, zip(*pairs))) if len({n for n, _ in pairs}) > 1 else None
 
 
 def equal(families: dict, draws: dict, groups: dict, results: list[dict]) -> list[dict]:
-    """Rows {"field": seconds | bytes, ...}, for every MoE minimum. `groups`: {family: {budget: points}}."""
+    """Rows {"field": seconds | bytes, ...}, for every MoE minimum. `groups`: {family: {budget:
+    points}}.
+    """
     if not set(FAMILIES) <= set(families):
         return []
     known = {r["id"]: spent(r) for r in results}
-    inside = {f: {q["budget"]: i for i, q in enumerate(families[f]["parabolas"]) if q["interior"]} for f in FAMILIES}
-    return _clock(families, draws, groups, known, inside) + _memory(families, draws, groups, known, inside)
+    inside = {
+        f: {q["budget"]: i for i, q in enumerate(families[f]["parabolas"]) if q["interior"]}
+        for f in FAMILIES
+    }
+    return _clock(families, draws, groups, known, inside) + _memory(
+        families, draws, groups, known, inside
+    )
 
 
 def _row(field, budget, at, dense, moe, many, extrapolated) -> dict:
-    row = {"field": field, "budget": budget, "at": at, "dense": dense, "moe": moe, "difference": moe - dense}
-    return {**row, "interval": bootstrap.interval(many) if many else None, "extrapolated": extrapolated}
+    row = {
+        "field": field,
+        "budget": budget,
+        "at": at,
+        "dense": dense,
+        "moe": moe,
+        "difference": moe - dense,
+    }
+    return {
+        **row,
+        "interval": bootstrap.interval(many) if many else None,
+        "extrapolated": extrapolated,
+    }
 
 
 def _clock(families, draws, groups, known, inside) -> list[dict]:
@@ -54,7 +84,9 @@ def _clock(families, draws, groups, known, inside) -> list[dict]:
         for budget, i in inside[f].items():
             curve = _curve(groups[f][budget], "seconds", known)
             if curve:
-                at[f][budget] = math.exp(np.interp(math.log(families[f]["parabolas"][i]["n_opt"]), *curve))
+                at[f][budget] = math.exp(
+                    np.interp(math.log(families[f]["parabolas"][i]["n_opt"]), *curve)
+                )
     which, x = [inside["dense"][b] for b in at["dense"]], list(at["dense"].values())
     if len(x) < 2:
         return []
@@ -68,11 +100,24 @@ def _clock(families, draws, groups, known, inside) -> list[dict]:
     rows = []
     for budget, seconds in at["moe"].items():
         i = inside["moe"][budget]
-        dense = line(np.array([families["dense"]["parabolas"][k]["loss_opt"] for k in which]), seconds)
+        dense = line(
+            np.array([families["dense"]["parabolas"][k]["loss_opt"] for k in which]), seconds
+        )
         pairs = zip(draws["dense"], draws["moe"])
-        many = [m[0][i].loss_opt - line(np.array([d[0][k].loss_opt for k in which]), seconds) for d, m in pairs]
+        many = [
+            m[0][i].loss_opt - line(np.array([d[0][k].loss_opt for k in which]), seconds)
+            for d, m in pairs
+        ]
         rows.append(
-            _row("seconds", budget, seconds, dense, families["moe"]["parabolas"][i]["loss_opt"], many, not min(x) <= seconds <= max(x))
+            _row(
+                "seconds",
+                budget,
+                seconds,
+                dense,
+                families["moe"]["parabolas"][i]["loss_opt"],
+                many,
+                not min(x) <= seconds <= max(x),
+            )
         )
     return rows
 
@@ -98,15 +143,23 @@ def _memory(families, draws, groups, known, inside) -> list[dict]:
             room = float(np.interp(math.log(best[f]["n_opt"]), *curves[f]))
             n = {g: math.exp(_inverse(curves[g], room)) for g in FAMILIES}
             loss = {g: _bounded(best[g], n[g]) for g in FAMILIES}
-            drawn = {g: [_bounded(d[0][index[g]]._asdict(), n[g]) for d in draws[g]] for g in FAMILIES}
+            drawn = {
+                g: [_bounded(d[0][index[g]]._asdict(), n[g]) for d in draws[g]] for g in FAMILIES
+            }
             many = [m - d for d, m in zip(drawn["dense"], drawn["moe"])]
-            beyond = any(math.log(n[g]) < curves[g][0][0] and best[g]["n_opt"] > n[g] for g in FAMILIES)
-            rows.append(_row("bytes", budget, math.exp(room), loss["dense"], loss["moe"], many, beyond))
+            beyond = any(
+                math.log(n[g]) < curves[g][0][0] and best[g]["n_opt"] > n[g] for g in FAMILIES
+            )
+            rows.append(
+                _row("bytes", budget, math.exp(room), loss["dense"], loss["moe"], many, beyond)
+            )
     return rows
 
 
 def _inverse(curve, y: float) -> float:
-    """The size at which a curve of logarithms reaches `y`, on the straight line of its ends beyond them."""
+    """The size at which a curve of logarithms reaches `y`, on the straight line of its ends beyond
+    them.
+    """
     n, v = curve
     k = min(max(1, int(np.searchsorted(v, y))), len(v) - 1)
     return n[k - 1] + (y - v[k - 1]) * (n[k] - n[k - 1]) / (v[k] - v[k - 1])

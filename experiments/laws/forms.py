@@ -1,7 +1,9 @@
-"""Law forms, one entry each: formula, source, inputs, parameters with units and start values, and which of them enter linearly.
+"""Law forms, one entry each: formula, source, inputs, parameters with units and start values, and
+which of them enter linearly.
 
-A new law is one entry in FORMS. N: parameters, D: training tokens, C: training FLOPs, L: nats per token, natural logarithms unless
-the formula says log10; E in MoE laws: experts, G: granularity d_ff / d_expert, S: inactive share of the experts.
+A new law is one entry in FORMS. N: parameters, D: training tokens, C: training FLOPs, L: nats per
+token, natural logarithms unless the formula says log10; E in MoE laws: experts, G: granularity d_ff
+/ d_expert, S: inactive share of the experts.
 """
 
 from collections.abc import Callable
@@ -13,8 +15,10 @@ import numpy as np
 
 
 class Parameter(NamedTuple):
-    """`kind`: positive (fitted as its logarithm), above_one (as log(value - 1)) or real. `starts`: grid values, natural units; empty
-    for linear parts, which are projected out of the grid. `low`, `high`: the box of the fit, natural units."""
+    """`kind`: positive (fitted as its logarithm), above_one (as log(value - 1)) or real. `starts`:
+    grid values, natural units; empty for linear parts, which are projected out of the grid. `low`,
+    `high`: the box of the fit, natural units.
+    """
 
     name: str
     starts: tuple[float, ...]
@@ -25,17 +29,29 @@ class Parameter(NamedTuple):
 
     def to_theta(self, value):
         return (
-            np.log(value) if self.kind == "positive" else np.log(np.asarray(value) - 1) if self.kind == "above_one" else np.asarray(value)
+            np.log(value)
+            if self.kind == "positive"
+            else np.log(np.asarray(value) - 1)
+            if self.kind == "above_one"
+            else np.asarray(value)
         )
 
     def to_value(self, theta):
-        return jnp.exp(theta) if self.kind == "positive" else 1 + jnp.exp(theta) if self.kind == "above_one" else theta
+        return (
+            jnp.exp(theta)
+            if self.kind == "positive"
+            else 1 + jnp.exp(theta)
+            if self.kind == "above_one"
+            else theta
+        )
 
 
 class Form(NamedTuple):
-    """`predict(p, x)`: the outcome in its natural unit, from parameters `p` and inputs `x` as attributes; traceable by JAX.
-    `linear`: parameters in which `predict` (or its logarithm, if `linear_in` is "log") is linear, the others held.
-    `derived(p)`: further quantities that get intervals. `columns`: where an input is read, if not in its usual column."""
+    """`predict(p, x)`: the outcome in its natural unit, from parameters `p` and inputs `x` as
+    attributes; traceable by JAX. `linear`: parameters in which `predict` (or its logarithm, if
+    `linear_in` is "log") is linear, the others held. `derived(p)`: further quantities that get
+    intervals. `columns`: where an input is read, if not in its usual column.
+    """
 
     formula: str
     source: str
@@ -66,7 +82,10 @@ class Form(NamedTuple):
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(np.array([float(p.to_theta(getattr(p, end))) for p in self.parameters]) for end in ("low", "high"))
+        return tuple(
+            np.array([float(p.to_theta(getattr(p, end))) for p in self.parameters])
+            for end in ("low", "high")
+        )
 
 
 def _positive(name, starts=(), unit="", low=1e-12, high=1e30):
@@ -103,10 +122,13 @@ _KAPLAN = "Kaplan et al. 2020, arXiv 2001.08361, eq "
 def _kaplan(letter, equation, unit, what):
     return Form(
         f"L = ({letter}c / {letter})^alpha",
-        f"{_KAPLAN}{equation}; no irreducible term: its exponent is not comparable with laws that have E",
+        f"{_KAPLAN}{equation}; no irreducible term: its exponent is not comparable with laws that"
+        " have E",
         (letter,),
         (_exponent("alpha"), _positive(f"{letter}c", 10.0 ** np.arange(6, 27, 2), unit)),
-        lambda p, x: jnp.exp(p.alpha * (jnp.log(getattr(p, f"{letter}c")) - jnp.log(getattr(x, letter)))),
+        lambda p, x: jnp.exp(
+            p.alpha * (jnp.log(getattr(p, f"{letter}c")) - jnp.log(getattr(x, letter)))
+        ),
     )
 
 
@@ -125,7 +147,11 @@ def _muennighoff(p, x):
     g = jnp.exp((jnp.log(p.alpha * p.A) - jnp.log(p.beta * p.B)) / (p.alpha + p.beta))
     n_unique = jnp.minimum(x.N, g * pw(g * unique, p.beta / p.alpha))
     saturate = lambda first, all_, r: first + first * r * -jnp.expm1(-(all_ / first - 1) / r)
-    return p.E + p.A * pw(saturate(n_unique, x.N, p.RN), -p.alpha) + p.B * pw(saturate(unique, x.D, p.RD), -p.beta)
+    return (
+        p.E
+        + p.A * pw(saturate(n_unique, x.N, p.RN), -p.alpha)
+        + p.B * pw(saturate(unique, x.D, p.RD), -p.beta)
+    )
 
 
 def _clark(p, x):
@@ -156,12 +182,16 @@ FORMS = {
             _positive("Nc", 10.0 ** np.arange(7, 17, 2), "parameters"),
             _positive("Dc", 10.0 ** np.arange(7, 17, 2), "tokens"),
         ),
-        lambda p, x: jnp.exp(p.alpha_D * jnp.logaddexp(p.alpha_N / p.alpha_D * jnp.log(p.Nc / x.N), jnp.log(p.Dc / x.D))),
+        lambda p, x: jnp.exp(
+            p.alpha_D
+            * jnp.logaddexp(p.alpha_N / p.alpha_D * jnp.log(p.Nc / x.N), jnp.log(p.Dc / x.D))
+        ),
         optimum=True,
     ),
     "power_floor": Form(
         "L = E + A / C^alpha",
-        "Henighan et al. 2020, arXiv 2010.14701, eq 1.1 (A = x0^alpha); another variable: --columns=flops=NAME",
+        "Henighan et al. 2020, arXiv 2010.14701, eq 1.1 (A = x0^alpha); another variable:"
+        " --columns=flops=NAME",
         ("C",),
         (_floor(), _positive("A"), _exponent("alpha", np.geomspace(0.02, 1.5, 12))),
         lambda p, x: p.E + p.A * pw(x.C, -p.alpha),
@@ -179,7 +209,8 @@ FORMS = {
         optimum=True,
     ),
     "muennighoff2023": Form(
-        "L = E + A / N'^alpha + B / D'^beta, D' = U (1 + RD (1 - exp(-(D/U - 1) / RD))), N' likewise from N_opt(U) and RN",
+        "L = E + A / N'^alpha + B / D'^beta, D' = U (1 + RD (1 - exp(-(D/U - 1) / RD))), N'"
+        " likewise from N_opt(U) and RN",
         "Muennighoff et al. 2023, arXiv 2305.16264, eq 5-6; U: unique tokens",
         ("N", "D", "U"),
         (
@@ -195,7 +226,8 @@ FORMS = {
     ),
     "gadre2024": Form(
         "L = E + (a M^eta + b M^-eta) C^-eta",
-        "Gadre et al. 2024, arXiv 2403.08540, eq 4; M = D / N. Chinchilla's form with alpha = beta = 2 eta",
+        "Gadre et al. 2024, arXiv 2403.08540, eq 4; M = D / N. Chinchilla's form with alpha = beta"
+        " = 2 eta",
         ("C", "M"),
         (_floor(), _positive("a"), _positive("b"), _exponent("eta", np.geomspace(0.02, 1.0, 14))),
         lambda p, x: p.E + (p.a * pw(x.M, p.eta) + p.b * pw(x.M, -p.eta)) * pw(x.C, -p.eta),
@@ -206,14 +238,20 @@ FORMS = {
         "Err = eps - k exp(-gamma L)",
         "Gadre et al. 2024, arXiv 2403.08540, eq 5; L in nats/token, Err the mean top-1 error",
         ("L",),
-        (_positive("eps", (), "error"), _positive("k"), _positive("gamma", np.geomspace(0.05, 5, 14), "1/nat", 1e-3, 50)),
+        (
+            _positive("eps", (), "error"),
+            _positive("k"),
+            _positive("gamma", np.geomspace(0.05, 5, 14), "1/nat", 1e-3, 50),
+        ),
         lambda p, x: p.eps - p.k * jnp.exp(-p.gamma * x.L),
         ("eps", "k"),
         outcome="error",
     ),
     "clark2022": Form(
-        "log10 L = a log10 N + b log10 Eh + c log10 N log10 Eh + d, 1/Eh = 1/(E - 1 + (1/Es - 1/Em)^-1) + 1/Em",
-        "Clark et al. 2022, arXiv 2202.01169, eq 1; N: parameters that a token sees, E = 1 is dense",
+        "log10 L = a log10 N + b log10 Eh + c log10 N log10 Eh + d, 1/Eh = 1/(E - 1 + (1/Es -"
+        " 1/Em)^-1) + 1/Em",
+        "Clark et al. 2022, arXiv 2202.01169, eq 1; N: parameters that a token sees, E = 1 is"
+        " dense",
         ("N", "E"),
         (_real("a"), _real("b"), _real("c"), _real("d", (0.0,), "", -50, 50), _ES, _RATIO),
         _clark,
@@ -224,7 +262,8 @@ FORMS = {
     ),
     "krajewski2024": Form(
         "L = c + (g / G^gamma + a) / N^alpha + b / D^beta",
-        "Krajewski et al. 2024, arXiv 2402.07871, eq 9; N counts the parameters of all experts at one expansion rate",
+        "Krajewski et al. 2024, arXiv 2402.07871, eq 9; N counts the parameters of all experts at"
+        " one expansion rate",
         ("N", "D", "G"),
         (
             _floor("c"),
@@ -235,7 +274,9 @@ FORMS = {
             _exponent("beta", (0.06, 0.15, 0.3, 0.6)),
             _exponent("gamma", (0.2, 0.6, 1.2)),
         ),
-        lambda p, x: p.c + (p.g * pw(x.G, -p.gamma) + p.a) * pw(x.N, -p.alpha) + p.b * pw(x.D, -p.beta),
+        lambda p, x: (
+            p.c + (p.g * pw(x.G, -p.gamma) + p.a) * pw(x.N, -p.alpha) + p.b * pw(x.D, -p.beta)
+        ),
         ("c", "g", "a", "b"),
         optimum=True,
     ),
@@ -266,8 +307,10 @@ FORMS = {
         optimum=True,
     ),
     "ludziejewski2025": Form(
-        "L = a Eh^delta N^(alpha + gamma ln Eh) + b Eh^omega D^(beta + zeta ln Eh) + c, Eh as in clark2022",
-        "Ludziejewski et al. 2025, arXiv 2502.05172 (form read in a summary); N: active parameters, E = 1 is dense",
+        "L = a Eh^delta N^(alpha + gamma ln Eh) + b Eh^omega D^(beta + zeta ln Eh) + c, Eh as in"
+        " clark2022",
+        "Ludziejewski et al. 2025, arXiv 2502.05172 (form read in a summary); N: active parameters,"
+        " E = 1 is dense",
         ("N", "D", "E"),
         (
             _positive("a"),
@@ -301,14 +344,17 @@ FORMS = {
             _exponent("bN", (0.1, 0.3, 0.6)),
             _exponent("bD", (0.1, 0.3, 0.6)),
         ),
-        lambda p, x: (p.aS * pw(1 - x.S, p.bS) + p.cS) * pw(x.N, -p.bN) + p.BD * pw(x.D, -p.bD) + p.c,
+        lambda p, x: (
+            (p.aS * pw(1 - x.S, p.bS) + p.cS) * pw(x.N, -p.bN) + p.BD * pw(x.D, -p.bD) + p.c
+        ),
         ("aS", "cS", "BD", "c"),
         derived=lambda p: {"aD": pw(p.BD, 1 / p.bD)},
         optimum=True,
     ),
     "learning_rate": Form(
         "lr = k N^a D^b",
-        "the form of Li et al. 2025 (Step Law), arXiv 2503.04715; fitted to the near-best of every (N, D) cell",
+        "the form of Li et al. 2025 (Step Law), arXiv 2503.04715; fitted to the near-best of every"
+        " (N, D) cell",
         ("N", "D"),
         (_positive("k", (1.0,)), _real("a", (-0.5,)), _real("b", (0.3,))),
         lambda p, x: p.k * pw(x.N, p.a) * pw(x.D, p.b),

@@ -1,4 +1,6 @@
-"""IsoFLOP analysis: parabolas (Chinchilla approach 2), interpolation with drawn noise, training-curve envelopes (approach 1)."""
+"""IsoFLOP analysis: parabolas (Chinchilla approach 2), interpolation with drawn noise,
+training-curve envelopes (approach 1).
+"""
 
 from typing import NamedTuple
 
@@ -10,8 +12,10 @@ class FitError(ValueError):
 
 
 class Parabola(NamedTuple):
-    """Loss = c0 + c1 x + c2 x^2 in x = log N at one budget. `interior`: it opens upwards and its vertex lies strictly inside the
-    sampled sizes, and neither end of them has the least measured loss."""
+    """Loss = c0 + c1 x + c2 x^2 in x = log N at one budget. `interior`: it opens upwards and its
+    vertex lies strictly inside the sampled sizes, and neither end of them has the least measured
+    loss.
+    """
 
     flops: float
     coefficients: tuple[float, float, float]
@@ -34,19 +38,25 @@ class Power(NamedTuple):
 
 
 def parabola(n, d, loss, flops: float) -> Parabola:
-    """Hoffmann et al. 2022, section 3.2. `n`, `d`, `loss`: one entry per run of a budget. Raises FitError below three sizes.
+    """Hoffmann et al. 2022, section 3.2. `n`, `d`, `loss`: one entry per run of a budget. Raises
+    FitError below three sizes.
 
-    D at the optimum is read off the same runs (log D is quadratic in log N along an isoFLOP line), not from C / 6N.
+    D at the optimum is read off the same runs (log D is quadratic in log N along an isoFLOP line),
+    not from C / 6N.
     """
     x = np.log(np.asarray(n, float))
     if len(np.unique(x)) < 3:
-        raise FitError(f"an isoFLOP parabola needs three sizes, the budget {flops:.3g} has {len(np.unique(x))}")
+        raise FitError(
+            f"an isoFLOP parabola needs three sizes, the budget {flops:.3g} has {len(np.unique(x))}"
+        )
     c2, c1, c0 = np.polyfit(x, np.asarray(loss, float), 2)
     best = int(np.argmin(_by_size(x, loss)[1]))
     vertex = -c1 / (2 * c2) if c2 > 0 else float("nan")
     interior = bool(c2 > 0 and x.min() < vertex < x.max() and 0 < best < len(np.unique(x)) - 1)
     d_fit = np.polyfit(x, np.log(np.asarray(d, float)), 2)
-    at = vertex if c2 > 0 and abs(vertex - x.mean()) < 10 else float("nan")  # further out it is no statement about sizes
+    at = (
+        vertex if c2 > 0 and abs(vertex - x.mean()) < 10 else float("nan")
+    )  # further out it is no statement about sizes
     return Parabola(
         flops,
         (float(c0), float(c1), float(c2)),
@@ -74,10 +84,14 @@ def power(x, y) -> Power:
     return Power(float(offset), float(slope))
 
 
-def interpolated(n, d, loss, flops: float, sigma: float, draws: int, rng: np.random.Generator) -> dict:
-    """Minimum of an isoFLOP slice by Akima interpolation of log L in log N, noise drawn around it (Porian et al. 2024, arXiv
-    2406.19146): {n_opt, d_opt, loss_opt: median of the draws; log_n: (draws,), weight: 1 / variance of log N_opt}. sigma: noise of the
-    loss, nats/token. Raises FitError below five sizes or where most draws have no interior minimum."""
+def interpolated(
+    n, d, loss, flops: float, sigma: float, draws: int, rng: np.random.Generator
+) -> dict:
+    """Minimum of an isoFLOP slice by Akima interpolation of log L in log N, noise drawn around it
+    (Porian et al. 2024, arXiv 2406.19146): {n_opt, d_opt, loss_opt: median of the draws; log_n:
+    (draws,), weight: 1 / variance of log N_opt}. sigma: noise of the loss, nats/token. Raises
+    FitError below five sizes or where most draws have no interior minimum.
+    """
     from scipy.interpolate import Akima1DInterpolator
 
     x = np.log(np.asarray(n, float))
@@ -96,7 +110,9 @@ def interpolated(n, d, loss, flops: float, sigma: float, draws: int, rng: np.ran
             at[k], least[k] = fine[i], np.exp(curve[i])
     ok = np.isfinite(at)
     if ok.mean() < 0.5:
-        raise FitError(f"no interior minimum at {flops:.3g} FLOPs in {1 - ok.mean():.0%} of the draws")
+        raise FitError(
+            f"no interior minimum at {flops:.3g} FLOPs in {1 - ok.mean():.0%} of the draws"
+        )
     middle = float(np.median(at[ok]))
     return {
         "flops": flops,
@@ -119,9 +135,11 @@ def weighted_power(x, y, weights) -> Power:
 
 
 def envelope(curves: list[tuple], budgets: int = 1500) -> dict:
-    """Training-curve envelope (Hoffmann et al. 2022, section 3.1). curves: (N, C, D, loss) per run, the last three arrays along
-    training. At each of `budgets` log-spaced C the run of least loss, by interpolation in log C, among those that cover it.
-    Returns arrays flops, n, d, loss, run over the budgets that at least two runs cover."""
+    """Training-curve envelope (Hoffmann et al. 2022, section 3.1). curves: (N, C, D, loss) per run,
+    the last three arrays along training. At each of `budgets` log-spaced C the run of least loss,
+    by interpolation in log C, among those that cover it. Returns arrays flops, n, d, loss, run over
+    the budgets that at least two runs cover.
+    """
     spans = [(c.min(), c.max()) for _, c, _, _ in curves]
     grid = np.geomspace(min(s[0] for s in spans), max(s[1] for s in spans), budgets)
     loss = np.full((len(curves), budgets), np.inf)

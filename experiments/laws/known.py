@@ -1,4 +1,6 @@
-"""Runs on the synthetic source, whose entropy is known: excess over it, and whether the fitted floor E is that entropy."""
+"""Runs on the synthetic source, whose entropy is known: excess over it, and whether the fitted
+floor E is that entropy.
+"""
 
 from collections import defaultdict
 
@@ -6,16 +8,26 @@ import numpy as np
 
 from experiments.laws import isoflop
 
-SHARP = 0.2  # a half-width of E below this share of (best loss - floor) says something about the floor
+SHARP = (
+    0.2  # a half-width of E below this share of (best loss - floor) says something about the floor
+)
 
 
 def excess(results):
-    """On the synthetic source: how the excess over its -log p falls with D at each size (means over seeds), beside the derived exponent."""
+    """On the synthetic source: how the excess over its -log p falls with D at each size (means over
+    seeds), beside the derived exponent.
+    """
     cells = defaultdict(list)
     for r in results:
         v = r["validation"]
-        if v.get("excess") is not None and v["excess"] > 0 and r["tags"].get("lr_multiplier", 1.0) == 1.0:
-            cells[r["family"], r["tags"].get("size"), r["run"]["data"]["zipf"]].append((r["training_tokens"], v["excess"], v["excess_se"]))
+        if (
+            v.get("excess") is not None
+            and v["excess"] > 0
+            and r["tags"].get("lr_multiplier", 1.0) == 1.0
+        ):
+            cells[r["family"], r["tags"].get("size"), r["run"]["data"]["zipf"]].append(
+                (r["training_tokens"], v["excess"], v["excess_se"])
+            )
     rows = []
     for (family, size, zipf), points in sorted(cells.items(), key=lambda kv: str(kv[0])):
         d = np.array(sorted({p[0] for p in points}))
@@ -40,20 +52,26 @@ def excess(results):
 
 
 def floors(results, families) -> list[dict]:
-    """Per family on a source of known entropy: the interval of E against it, and in words what these runs can say of it. `floor`: mean true
-    -log p of the validation tokens, nats/token."""
+    """Per family on a source of known entropy: the interval of E against it, and in words what
+    these runs can say of it. `floor`: mean true -log p of the validation tokens, nats/token.
+    """
     rows = []
     for family, f in families.items():
         own = [
             r
             for r in results
-            if r["family"] == family and r["validation"].get("excess") is not None and r["validation"]["loss"] is not None
+            if r["family"] == family
+            and r["validation"].get("excess") is not None
+            and r["validation"]["loss"] is not None
         ]
         law = f["parametric"]
         if not own:
             continue
         if "parameters" not in law:
-            words = f"these runs cannot identify E ({law['verdict']}); runs at several sizes and several token counts would"
+            words = (
+                f"these runs cannot identify E ({law['verdict']}); runs at several sizes and"
+                " several token counts would"
+            )
             rows.append(
                 {
                     "family": family,
@@ -69,12 +87,16 @@ def floors(results, families) -> list[dict]:
             continue
         floor = float(np.mean([r["validation"]["loss"] - r["validation"]["excess"] for r in own]))
         left = min(r["validation"]["loss"] for r in own) - floor
-        rows.append({"family": family, **judge(law["parameters"]["E"], law["intervals"]["E"], floor, left)})
+        rows.append(
+            {"family": family, **judge(law["parameters"]["E"], law["intervals"]["E"], floor, left)}
+        )
     return rows
 
 
 def judge(value, interval, floor, left) -> dict:
-    """Whether the interval of E holds `floor`, and whether it is narrow against what the best run has `left` above it."""
+    """Whether the interval of E holds `floor`, and whether it is narrow against what the best run
+    has `left` above it.
+    """
     if interval is None:
         return {
             "E": value,
@@ -87,12 +109,27 @@ def judge(value, interval, floor, left) -> dict:
         }
     half = (interval[1] - interval[0]) / 2
     ratio, contains = half / left, bool(interval[0] <= floor <= interval[1])
-    words = f"E {value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}] {'holds' if contains else 'MISSES'} the source's entropy {floor:.4f}; "
+    words = (
+        f"E {value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}] {'holds' if contains else 'MISSES'}"
+        f" the source's entropy {floor:.4f}; "
+    )
     if ratio <= SHARP:
-        words += f"its half-width is {ratio:.0%} of the {left:.4f} nats that the best run is above it"
+        words += (
+            f"its half-width is {ratio:.0%} of the {left:.4f} nats that the best run is above it"
+        )
     else:
         words += (
-            f"these runs cannot tell E from the last {left:.4f} nats that the best run is above it (half-width {half:.4f}, {ratio:.0%}): "
-            f"independent seeds of the same grid would have to number about {int(np.ceil(round((ratio / SHARP) ** 2, 6)))}, or runs come nearer the floor"
+            f"these runs cannot tell E from the last {left:.4f} nats that the best run is above it"
+            f" (half-width {half:.4f}, {ratio:.0%}): independent seeds of the same grid would have"
+            f" to number about {int(np.ceil(round((ratio / SHARP) ** 2, 6)))}, or runs come nearer"
+            " the floor"
         )
-    return {"E": value, "interval": interval, "floor": floor, "left": left, "contains": contains, "ratio": ratio, "words": words}
+    return {
+        "E": value,
+        "interval": interval,
+        "floor": floor,
+        "left": left,
+        "contains": contains,
+        "ratio": ratio,
+        "words": words,
+    }

@@ -31,14 +31,18 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
 
 
 def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
-    """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best is its first or last.
+    """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best
+    is its first or last.
 
-    Brackets are read by (family, size, budget, tokens, seed)."""
+    Brackets are read by (family, size, budget, tokens, seed).
+    """
     brackets = defaultdict(list)
     for p in points:
         brackets[p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"]].append(p)
     kept, verdicts = [], []
-    for (family, size, budget, _, seed, _), group in sorted(brackets.items(), key=lambda kv: str(kv[0])):
+    for (family, size, budget, _, seed, _), group in sorted(
+        brackets.items(), key=lambda kv: str(kv[0])
+    ):
         best = min(group, key=lambda p: p["loss"])
         kept.append(best)
         if len(group) > 1:
@@ -52,23 +56,44 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
                     "trials": len(group),
                     "best_multiplier": best["lr_multiplier"],
                     "edge": best["lr_multiplier"] in (rates[0], rates[-1]),
-                    "losses": {f"{p['lr_multiplier']:g}": p["loss"] for p in sorted(group, key=lambda p: p["lr_multiplier"])},
+                    "losses": {
+                        f"{p['lr_multiplier']:g}": p["loss"]
+                        for p in sorted(group, key=lambda p: p["lr_multiplier"])
+                    },
                 }
             )
     return kept, verdicts
 
 
 def usable(results: list[dict], n: str, c: str) -> tuple[list[dict], list[dict], list[dict]]:
-    """(points, excluded, flagged): excluded and flagged as {what, why}. A run with skipped updates is used, and flagged."""
+    """(points, excluded, flagged): excluded and flagged as {what, why}. A run with skipped updates
+    is used, and flagged.
+    """
     points, excluded, flagged = [], [], []
     for r in results:
-        loss, what = r["validation"]["loss"], f"run {r['id']} ({r['family']} {r['tags'].get('size')})"
+        loss, what = (
+            r["validation"]["loss"],
+            f"run {r['id']} ({r['family']} {r['tags'].get('size')})",
+        )
         if r["status"] != "finished" or loss is None or not math.isfinite(loss):
-            excluded.append({"what": what, "why": f"{r['status']}: {r.get('why') or 'the loss is not a finite number'}"})
+            excluded.append(
+                {
+                    "what": what,
+                    "why": f"{r['status']}: {r.get('why') or 'the loss is not a finite number'}",
+                }
+            )
         elif not r["tags"].get("role"):
             excluded.append({"what": what, "why": "not part of a sweep"})
         else:
             points.append(point(r, n, c))
             if r.get("skipped"):
-                flagged.append({"what": what, "why": f"{r['skipped']} of {r['steps']} updates were skipped (loss or gradient not finite)"})
+                flagged.append(
+                    {
+                        "what": what,
+                        "why": (
+                            f"{r['skipped']} of {r['steps']} updates were skipped (loss or gradient"
+                            " not finite)"
+                        ),
+                    }
+                )
     return points, excluded, flagged

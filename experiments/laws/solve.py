@@ -1,9 +1,12 @@
-"""The optimiser: ranked starts x resamples in one jitted program, float64 inside it and nowhere else.
+"""The optimiser: ranked starts x resamples in one jitted program, float64 inside it and nowhere
+else.
 
-A damped Gauss-Newton method on SUM-Huber(delta). The curvature is that of the points inside delta; the damping is the
-reweighted least-squares matrix of all points, a majoriser, so that a rejected step turns into a short step of iteratively reweighted least
-squares. Squared loss is delta = infinity; least absolute deviations the limit of a small delta, approached in stages.
-Rows (resamples) are mapped one after another, so that a row's starts stay in the cache and stop when the last of them has converged.
+A damped Gauss-Newton method on SUM-Huber(delta). The curvature is that of the points inside delta;
+the damping is the reweighted least-squares matrix of all points, a majoriser, so that a rejected
+step turns into a short step of iteratively reweighted least squares. Squared loss is delta =
+infinity; least absolute deviations the limit of a small delta, approached in stages. Rows
+(resamples) are mapped one after another, so that a row's starts stay in the cache and stop when the
+last of them has converged.
 """
 
 import functools
@@ -21,8 +24,9 @@ LAD_STAGES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 class Objective(NamedTuple):
-    """`kind`: huber | squared | lad. `space`: residuals of log loss ("log") or of the loss itself ("loss"). The value is always the
-    SUM over points of weight x (Huber(r) | r^2 | |r|)."""
+    """`kind`: huber | squared | lad. `space`: residuals of log loss ("log") or of the loss itself
+    ("loss"). The value is always the SUM over points of weight x (Huber(r) | r^2 | |r|).
+    """
 
     kind: str = "huber"
     delta: float = 1e-3
@@ -75,14 +79,23 @@ def _residual(form: Form, space: str, x, y):
 
 
 def _evaluate(f, theta, w, delta):
-    """Objective, gradient, curvature of the points inside delta, and the majorising matrix of all."""
+    """Objective, gradient, curvature of the points inside delta, and the majorising matrix of
+    all.
+    """
     r, push = jax.linearize(f, theta)
     jac = jax.vmap(push)(jnp.eye(len(theta)))
     a = jnp.abs(r)
     inside = a <= delta
     weight = jnp.where(inside, 1.0, delta / jnp.where(inside, 1.0, a))
-    objective = (w * jnp.where(inside, 0.5 * r * r, delta * (a - 0.5 * jnp.where(inside, 0.0, delta)))).sum()
-    return objective, jac @ (w * weight * r), (jac * (w * inside)) @ jac.T, (jac * (w * weight)) @ jac.T
+    objective = (
+        w * jnp.where(inside, 0.5 * r * r, delta * (a - 0.5 * jnp.where(inside, 0.0, delta)))
+    ).sum()
+    return (
+        objective,
+        jac @ (w * weight * r),
+        (jac * (w * inside)) @ jac.T,
+        (jac * (w * weight)) @ jac.T,
+    )
 
 
 def _descend(f, theta, w, delta, low, high, limit, tolerance):
@@ -118,14 +131,25 @@ def _descend(f, theta, w, delta, low, high, limit, tolerance):
             code,
         )
 
-    start = (theta, _evaluate(f, theta, w, delta), jnp.asarray(1e-2), jnp.asarray(3.0), 0, jnp.asarray(0))
-    theta, (value, *_), _, _, _, code = lax.while_loop(lambda s: (s[5] == 0) & (s[4] < limit), step, start)
+    start = (
+        theta,
+        _evaluate(f, theta, w, delta),
+        jnp.asarray(1e-2),
+        jnp.asarray(3.0),
+        0,
+        jnp.asarray(0),
+    )
+    theta, (value, *_), _, _, _, code = lax.while_loop(
+        lambda s: (s[5] == 0) & (s[4] < limit), step, start
+    )
     return theta, value, code > 0
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _program(form, space, x, y, w, starts, deltas, limits, tolerance):
-    """y, w: (rows, points); starts: (rows, starts, parameters). Returns theta, objective, converged per row and start."""
+    """y, w: (rows, points); starts: (rows, starts, parameters). Returns theta, objective, converged
+    per row and start.
+    """
     low, high = (jnp.asarray(b) for b in form.bounds)
 
     def row(args):
@@ -134,7 +158,9 @@ def _program(form, space, x, y, w, starts, deltas, limits, tolerance):
 
         def stage(theta, setting):
             delta, limit = setting
-            theta, value, ok = jax.vmap(lambda t: _descend(f, t, w, delta, low, high, limit, tolerance))(theta)
+            theta, value, ok = jax.vmap(
+                lambda t: _descend(f, t, w, delta, low, high, limit, tolerance)
+            )(theta)
             return theta, (value, ok)
 
         theta, (value, ok) = lax.scan(stage, starts, (deltas, limits))
@@ -144,12 +170,23 @@ def _program(form, space, x, y, w, starts, deltas, limits, tolerance):
 
 
 @float64
-def run(form: Form, x: dict, y, w, starts, objective: Objective, limit: int = 400, tolerance: float = 1e-14):
+def run(
+    form: Form,
+    x: dict,
+    y,
+    w,
+    starts,
+    objective: Objective,
+    limit: int = 400,
+    tolerance: float = 1e-14,
+):
     """Minimises the objective from every start of every row.
 
-    x: inputs by name, (points,); y: outcomes, (points,) or (rows, points); w: weights, (rows, points); starts: (starts,
-    parameters) or (rows, starts, parameters). Returns numpy theta (rows, starts, parameters), objective (rows, starts), converged.
-    Points are padded with weight zero to a multiple of 32, so that fits of about the same size share a compiled program."""
+    x: inputs by name, (points,); y: outcomes, (points,) or (rows, points); w: weights, (rows,
+    points); starts: (starts, parameters) or (rows, starts, parameters). Returns numpy theta (rows,
+    starts, parameters), objective (rows, starts), converged. Points are padded with weight zero to
+    a multiple of 32, so that fits of about the same size share a compiled program.
+    """
     w = np.atleast_2d(np.asarray(w, float))
     rows, points = w.shape
     pad = -points % 32
@@ -162,7 +199,9 @@ def run(form: Form, x: dict, y, w, starts, objective: Objective, limit: int = 40
         starts = np.broadcast_to(starts, (rows, *starts.shape))
     deltas = np.array(objective.deltas)
     limits = np.array([60] * (len(deltas) - 1) + [limit])
-    theta, value, ok = jax.device_get(_program(form, objective.space, x, y, w, starts, deltas, limits, tolerance))
+    theta, value, ok = jax.device_get(
+        _program(form, objective.space, x, y, w, starts, deltas, limits, tolerance)
+    )
     if objective.kind == "squared":
         value = 2 * value  # the sum of squares, not half of it
     if objective.kind == "lad":
@@ -173,7 +212,13 @@ def run(form: Form, x: dict, y, w, starts, objective: Objective, limit: int = 40
 @float64
 def predict(form: Form, thetas, x: dict) -> np.ndarray:
     """Outcomes (draws, points) of `thetas` (draws, parameters) at inputs (points,)."""
-    return np.asarray(_predict(form, np.atleast_2d(np.asarray(thetas, float)), {k: np.asarray(v, float) for k, v in x.items()}))
+    return np.asarray(
+        _predict(
+            form,
+            np.atleast_2d(np.asarray(thetas, float)),
+            {k: np.asarray(v, float) for k, v in x.items()},
+        )
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -197,18 +242,28 @@ def jacobian(form: Form, theta, x: dict, y, space: str) -> np.ndarray:
 
 
 def grid(form: Form, x: dict, y, w=None, limit: int = 3000) -> np.ndarray:
-    """Start points: the product of the start values, with the linear parts of each projected out by weighted least squares
-    (variable projection; relative residuals). (starts, parameters)."""
+    """Start points: the product of the start values, with the linear parts of each projected out by
+    weighted least squares (variable projection; relative residuals). (starts, parameters).
+    """
     free = [i for i, n in enumerate(form.names) if n not in form.linear]
-    lists = [np.asarray(form.parameters[i].to_theta(np.array(form.parameters[i].starts)), float) for i in free]
+    lists = [
+        np.asarray(form.parameters[i].to_theta(np.array(form.parameters[i].starts)), float)
+        for i in free
+    ]
     corner = np.array(list(itertools.product(*lists)))[:limit] if lists else np.zeros((1, 0))
     thetas = np.zeros((len(corner), len(form.names)))
     thetas[:, free] = corner
-    return _project(form, thetas, x, np.asarray(y, float), np.ones(len(y)) if w is None else w) if form.linear else thetas
+    return (
+        _project(form, thetas, x, np.asarray(y, float), np.ones(len(y)) if w is None else w)
+        if form.linear
+        else thetas
+    )
 
 
 def _project(form, thetas, x, y, w):
-    """Linear parts by least squares. A positive part that comes out negative is set to a small share, the others solved again."""
+    """Linear parts by least squares. A positive part that comes out negative is set to a small
+    share, the others solved again.
+    """
     linear = [form.names.index(n) for n in form.linear]
     kinds = [form.parameters[i].kind for i in linear]
     outcome = (lambda v: np.log(v)) if form.linear_in == "log" else (lambda v: v)
@@ -223,7 +278,9 @@ def _project(form, thetas, x, y, w):
     # the parts' columns: the outcome is affine in them, so differences from a base point are exact
     base = [1e-8 if k == "positive" else 0.0 for k in kinds]
     zero = at(base)
-    columns = np.stack([at([*base[:j], base[j] + 1.0, *base[j + 1 :]]) - zero for j in range(len(linear))], -1)
+    columns = np.stack(
+        [at([*base[:j], base[j] + 1.0, *base[j + 1 :]]) - zero for j in range(len(linear))], -1
+    )
     target = outcome(y)
     scale = np.sqrt(w) / (np.abs(y) if form.linear_in == "loss" else 1.0)
     phi, z = columns * scale[:, None], np.broadcast_to(target * scale, columns.shape[:-1])
@@ -249,7 +306,9 @@ def _lstsq(a, b):
 
 
 def ranked(form: Form, x: dict, y, w, objective: Objective, count: int) -> np.ndarray:
-    """The `count` start points of the grid with the least objective on the data. (count, parameters)."""
+    """The `count` start points of the grid with the least objective on the data. (count,
+    parameters).
+    """
     starts = grid(form, x, y, w)
     with np.errstate(all="ignore"):
         fitted = predict(form, starts, x)

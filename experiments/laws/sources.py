@@ -1,7 +1,9 @@
-"""Public files of other groups' runs: fetched at a pinned commit into the cache, or read from where the user put them.
+"""Public files of other groups' runs: fetched at a pinned commit into the cache, or read from where
+the user put them.
 
-Nothing of them is shipped. Their SHA-256 could not be taken where this was written (no network): `sha256` is empty, the hash of the first
-fetch is written beside the file, printed, and checked on every later use; whoever has fetched one can pin it here.
+Nothing of them is shipped. Their SHA-256 could not be taken where this was written (no network):
+`sha256` is empty, the hash of the first fetch is written beside the file, printed, and checked on
+every later use; whoever has fetched one can pin it here.
 """
 
 import csv
@@ -24,7 +26,9 @@ from launch import record
 
 
 class Source(NamedTuple):
-    """`read(path)`: the authors' file as a table with the common columns. `tidy`: a column that a file already in that layout has."""
+    """`read(path)`: the authors' file as a table with the common columns. `tidy`: a column that a
+    file already in that layout has.
+    """
 
     url: str
     commit: str
@@ -36,7 +40,9 @@ class Source(NamedTuple):
 
 
 def cache() -> str:
-    return os.path.join(os.environ.get("ISOFLOP_CACHE") or os.path.expanduser("~/.cache/isoflop"), "published")
+    return os.path.join(
+        os.environ.get("ISOFLOP_CACHE") or os.path.expanduser("~/.cache/isoflop"), "published"
+    )
 
 
 def sha256(path: str) -> str:
@@ -45,7 +51,9 @@ def sha256(path: str) -> str:
 
 
 def fetch(name: str) -> str:
-    """Path of the authors' file in the cache. Raises FitError, saying how to give the file by hand, if it cannot be had or has changed."""
+    """Path of the authors' file in the cache. Raises FitError, saying how to give the file by hand,
+    if it cannot be had or has changed.
+    """
     s = SOURCES[name]
     folder = os.path.join(cache(), f"{name}-{s.commit[:12]}")
     path, note = os.path.join(folder, s.file), os.path.join(folder, f"{s.file}.sha256")
@@ -56,7 +64,8 @@ def fetch(name: str) -> str:
         except (OSError, ValueError) as e:
             why = getattr(e, "reason", None) or e
             raise FitError(
-                f"{s.url} cannot be fetched ({str(why)[:100]}): download it elsewhere and give it with isoflop reproduce {name} --data=FILE"
+                f"{s.url} cannot be fetched ({str(why)[:100]}): download it elsewhere and give it"
+                f" with isoflop reproduce {name} --data=FILE"
             ) from None
         record.writable(folder, "the cache")
         fresh = f"{path}.part"
@@ -70,16 +79,24 @@ def fetch(name: str) -> str:
         with open(note) as f:
             recorded = f.read().strip()
     if recorded and found != recorded:
-        raise FitError(f"{path} has SHA-256 {found}, not {recorded}: remove it, and the same command fetches it again")
+        raise FitError(
+            f"{path} has SHA-256 {found}, not {recorded}: remove it, and the same command fetches"
+            " it again"
+        )
     return path
 
 
 def load(name: str, data: str = "") -> tuple[tables.Table, dict]:
-    """The runs of `name`, from `data` (the authors' file, or a CSV in the common layout) or from the cache. And which file it was."""
+    """The runs of `name`, from `data` (the authors' file, or a CSV in the common layout) or from
+    the cache. And which file it was.
+    """
     s = SOURCES[name]
     path = data or fetch(name)
     if not os.path.isfile(path):
-        raise FitError(f"--data={path} does not exist: give the authors' file ({s.url}) or a CSV with the common columns")
+        raise FitError(
+            f"--data={path} does not exist: give the authors' file ({s.url}) or a CSV with the"
+            " common columns"
+        )
     try:
         t = tables.read_csv(path) if path.endswith(".csv") else {}
         t = t if s.tidy in t else s.read(path)
@@ -87,16 +104,27 @@ def load(name: str, data: str = "") -> tuple[tables.Table, dict]:
         if isinstance(e, FitError):
             raise
         raise FitError(
-            f"{path} is neither the authors' file of {name} nor a CSV with the common columns ({type(e).__name__}: {str(e)[:60]})"
+            f"{path} is neither the authors' file of {name} nor a CSV with the common columns"
+            f" ({type(e).__name__}: {str(e)[:60]})"
         ) from None
-    how = "given by --data" if data else f"commit {s.commit}" + ("" if s.sha256 else ", hash recorded at the first fetch")
+    how = (
+        "given by --data"
+        if data
+        else f"commit {s.commit}" + ("" if s.sha256 else ", hash recorded at the first fetch")
+    )
     return t, {"path": path, "sha256": sha256(path), "how": how, "url": s.url}
 
 
 def _besiroglu(path):
     raw = tables.read_csv(path)
     n, c, loss = raw["Model Size"], raw["Training FLOP"], raw["loss"]
-    return {"n_params": n, "flops": c, "tokens": c / (6 * n), "loss": loss, "is_outlier": (loss >= np.sort(loss)[-5]).astype(float)}
+    return {
+        "n_params": n,
+        "flops": c,
+        "tokens": c / (6 * n),
+        "loss": loss,
+        "is_outlier": (loss >= np.sort(loss)[-5]).astype(float),
+    }
 
 
 def _clark(path):
@@ -119,7 +147,11 @@ def _clark(path):
         "tokens": col("step") * 256 * 2048,
         "flops": 3 * col("flops_per_step") * col("step"),
         "loss": col("loss_validation"),
-        "in_main_fit": (main & (col("seed") == 42) & (np.nan_to_num(col("flop_increase"), nan=1.0) == 1)).astype(float),
+        "in_main_fit": (
+            (
+                main & (col("seed") == 42) & (np.nan_to_num(col("flop_increase"), nan=1.0) == 1)
+            ).astype(float)
+        ),
     }
 
 
@@ -156,9 +188,13 @@ def _gadre(path):
                 if "/models/" in m.name:
                     models.append((base.removesuffix(".json"), value))
                 else:
-                    evals[base.removeprefix("evaluation_").removesuffix("_heavy.json")] = value["eval_metrics"]["icl"]
+                    evals[base.removeprefix("evaluation_").removesuffix("_heavy.json")] = value[
+                        "eval_metrics"
+                    ]["icl"]
     if not models:
-        raise FitError(f"{path} holds no exp_data/models/*.json: give the archive of the repository")
+        raise FitError(
+            f"{path} holds no exp_data/models/*.json: give the archive of the repository"
+        )
     rows = []
     for name, m in sorted(models):
         h = m["hyperparameters"]
@@ -177,10 +213,17 @@ def _gadre(path):
                 "tokens_per_param": 20.0 * multiple,
                 "fit_point_loss": float(first),
                 "fit_point_error_extra": float(kind == "open_lm_1b" and multiple == 1),
-                "err_avg17": float(np.mean([1 - evals[name][k] for k in _SUBSET])) if name in evals else np.nan,
+                "err_avg17": (
+                    float(np.mean([1 - evals[name][k] for k in _SUBSET]))
+                    if name in evals
+                    else np.nan
+                ),
             }
         )
-    return {k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float) for k in rows[0]}
+    return {
+        k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float)
+        for k in rows[0]
+    }
 
 
 _RAW = "https://raw.githubusercontent.com"

@@ -1,6 +1,8 @@
-"""Runs as a table: a dict of columns, from CSV files with the common names or from the folders of sweeps.
+"""Runs as a table: a dict of columns, from CSV files with the common names or from the folders of
+sweeps.
 
-Common columns: run_id, family, n_params, n_active_params, n_experts, tokens, flops, loss, seed. Numbers are float arrays, words object arrays.
+Common columns: run_id, family, n_params, n_active_params, n_experts, tokens, flops, loss, seed.
+Numbers are float arrays, words object arrays.
 """
 
 import csv
@@ -40,14 +42,18 @@ _OPS = {
 
 
 def read_csv(path: str) -> Table:
-    """A CSV file with a header line. A column in which every filled cell is a number is one; empty cells are NaN there."""
+    """A CSV file with a header line. A column in which every filled cell is a number is one; empty
+    cells are NaN there.
+    """
     try:
         with open(path, newline="", encoding="utf-8") as f:
             rows = list(csv.DictReader(f))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise FitError(f"{path} cannot be read as CSV ({str(e)[:80]})") from None
     if not rows:
-        raise FitError(f"{path} holds no rows: a CSV with a header line and one run per line is wanted")
+        raise FitError(
+            f"{path} holds no rows: a CSV with a header line and one run per line is wanted"
+        )
     return {k: _column([r.get(k) or "" for r in rows]) for k in rows[0] if k}
 
 
@@ -98,48 +104,89 @@ def read_workdir(path: str, n: str = "multiplied", c: str = "matmul") -> Table:
     rows = [run_row(r, n, c) for r in results if r["status"] == "finished"]
     if not rows:
         raise FitError(f"{path}: every run diverged")
-    return {k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float) for k in rows[0]}
+    return {
+        k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float)
+        for k in rows[0]
+    }
 
 
 def read_curves(path: str, n: str = "multiplied", c: str = "matmul") -> Table:
-    """Training curves of a sweep's folder: a row per logged point, the loss a moving mean of five of them (training loss, nats/token)."""
+    """Training curves of a sweep's folder: a row per logged point, the loss a moving mean of five
+    of them (training loss, nats/token).
+    """
     rows = []
     for r in sweep.results(path):
         name = os.path.join(path, sweep.RUNS, r["id"], record.METRICS)
         if r["status"] != "finished" or not os.path.exists(name):
             continue
         lines = [t for t in record.lines(name) if t.get("loss") is not None and t.get("tokens")]
-        smooth = np.convolve([t["loss"] for t in lines], np.ones(5) / 5, "valid") if len(lines) >= 5 else []
+        smooth = (
+            np.convolve([t["loss"] for t in lines], np.ones(5) / 5, "valid")
+            if len(lines) >= 5
+            else []
+        )
         per_token = r["flops"][c] / r["training_tokens"]
-        rows += [run_row(r, n, c) | {"tokens": t["tokens"], "flops": t["tokens"] * per_token, "loss": v} for t, v in zip(lines[4:], smooth)]
+        rows += [
+            run_row(r, n, c) | {"tokens": t["tokens"], "flops": t["tokens"] * per_token, "loss": v}
+            for t, v in zip(lines[4:], smooth)
+        ]
     if not rows:
-        raise FitError(f"{path} holds no training curves: chinchilla1 reads runs/*/{record.METRICS} of a sweep")
-    return {k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float) for k in rows[0]}
+        raise FitError(
+            f"{path} holds no training curves: chinchilla1 reads runs/*/{record.METRICS} of a sweep"
+        )
+    return {
+        k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float)
+        for k in rows[0]
+    }
 
 
 def load(workdir: str, n: str = "multiplied", c: str = "matmul"):
-    """The runs of a sweep as a pandas table, one row a run, for notebooks: `from experiments.laws.table import load`."""
+    """The runs of a sweep as a pandas table, one row a run, for notebooks: `from
+    experiments.laws.table import load`.
+    """
     try:
         import pandas
     except ImportError:
-        raise FitError("load() gives a pandas table, and pandas is not installed: pip install pandas") from None
+        raise FitError(
+            "load() gives a pandas table, and pandas is not installed: pip install pandas"
+        ) from None
     return pandas.DataFrame(read_workdir(workdir, n, c))
 
 
-def read(paths: list[str], n: str = "", c: str = "", columns: dict[str, str] | None = None, curves: bool = False) -> Table:
-    """Files and folders as one table, rows in order; columns that not all of them have are left out. `columns`: {common: theirs}. `n`, `c`: a
-    convention of records, or the name of a column. `curves`: of folders, the training curves instead of the final losses. Raises FitError."""
+def read(
+    paths: list[str],
+    n: str = "",
+    c: str = "",
+    columns: dict[str, str] | None = None,
+    curves: bool = False,
+) -> Table:
+    """Files and folders as one table, rows in order; columns that not all of them have are left
+    out. `columns`: {common: theirs}. `n`, `c`: a convention of records, or the name of a column.
+    `curves`: of folders, the training curves instead of the final losses. Raises FitError.
+    """
     parts = []
     for path in paths:
         if os.path.isdir(path):
-            part = (read_curves if curves else read_workdir)(path, n if n in N_CONVENTIONS else "multiplied", c or "matmul")
+            part = (read_curves if curves else read_workdir)(
+                path, n if n in N_CONVENTIONS else "multiplied", c or "matmul"
+            )
         elif os.path.exists(path):
             part = read_csv(path)
         else:
-            raise FitError(f"--runs={path} does not exist: give a CSV file or the folder of a sweep")
+            raise FitError(
+                f"--runs={path} does not exist: give a CSV file or the folder of a sweep"
+            )
         for common, theirs in (columns or {}).items():
             part[common] = part[column_name(part, theirs, path)]
-        parts.append(part | {"source_file": np.array([os.path.basename(os.path.normpath(path))] * len(next(iter(part.values()))), object)})
+        parts.append(
+            part
+            | {
+                "source_file": np.array(
+                    [os.path.basename(os.path.normpath(path))] * len(next(iter(part.values()))),
+                    object,
+                )
+            }
+        )
     shared = [k for k in parts[0] if all(k in p for p in parts)]
     return {k: np.concatenate([p[k] for p in parts]) for k in shared}
 
@@ -149,16 +196,24 @@ def column_name(table: Table, name: str, where: str = "the table") -> str:
     if name in table:
         return name
     near = difflib.get_close_matches(name, table, 1)
-    raise FitError(f"{where} has no column {name!r}{f': did you mean {near[0]!r}?' if near else ';'} its columns are {', '.join(table)}")
+    raise FitError(
+        f"{where} has no column {name!r}{f': did you mean {near[0]!r}?' if near else ';'} its"
+        f" columns are {', '.join(table)}"
+    )
 
 
 def where(table: Table, text: str) -> Table:
-    """Rows for which `text` holds: comparisons such as is_outlier==0 or family=='dense', joined by `and`. Nothing is evaluated as code."""
+    """Rows for which `text` holds: comparisons such as is_outlier==0 or family=='dense', joined by
+    `and`. Nothing is evaluated as code.
+    """
     keep = np.ones(len(next(iter(table.values()))), bool)
     for part in re.split(r"\s+and\s+|\s*&&?\s*", text.strip()) if text.strip() else []:
         m = re.fullmatch(r"\s*([^\s=!<>]+)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*", part)
         if not m:
-            raise FitError(f"--where={text}: cannot read {part!r}; write comparisons such as is_outlier==0 and loss<5")
+            raise FitError(
+                f"--where={text}: cannot read {part!r}; write comparisons such as is_outlier==0 and"
+                " loss<5"
+            )
         values, op, wanted = table[column_name(table, m[1])], _OPS[m[2]], m[3].strip("'\"")
         if values.dtype == object:
             if m[2] not in ("==", "!="):
@@ -187,7 +242,9 @@ def conventions(form: Form, table: Table, n: str = "", c: str = "") -> dict[str,
 
 
 def inputs(form: Form, table: Table, n: str = "", c: str = "") -> dict[str, np.ndarray]:
-    """The form's inputs by name. M may be D / N, and C may be 6N (x D) where --c=6N asks for it. Raises FitError on a column that is missing."""
+    """The form's inputs by name. M may be D / N, and C may be 6N (x D) where --c=6N asks for it.
+    Raises FitError on a column that is missing.
+    """
     out = {}
     for name, column in conventions(form, table, n, c).items():
         if name == "C" and c == "6N" and "source_file" in table and c not in table:
@@ -200,11 +257,18 @@ def inputs(form: Form, table: Table, n: str = "", c: str = "") -> dict[str, np.n
 
 
 def numbers(table: Table, name: str) -> np.ndarray:
-    """A column of numbers. Raises FitError if it is missing (name it with --columns) or holds words."""
+    """A column of numbers. Raises FitError if it is missing (name it with --columns) or holds
+    words.
+    """
     if name not in table:
         near = difflib.get_close_matches(name, table, 1)
-        hint = f" such as --columns={name}={near[0]}" if near else f" such as --columns={name}=THEIRS"
-        raise FitError(f"no column {name!r}: map one with --columns,{hint}; there are {', '.join(k for k in table if k != 'source_file')}")
+        hint = (
+            f" such as --columns={name}={near[0]}" if near else f" such as --columns={name}=THEIRS"
+        )
+        raise FitError(
+            f"no column {name!r}: map one with --columns,{hint}; there are"
+            f" {', '.join(k for k in table if k != 'source_file')}"
+        )
     if table[name].dtype == object:
         raise FitError(f"column {name!r} holds words ({table[name][0]!r}), a number is wanted")
     return table[name]
@@ -239,7 +303,10 @@ def describe(paths: list[str]) -> list[dict]:
         files = (
             [path]
             if os.path.isfile(path)
-            else [os.path.join(path, sweep.RUNS, d, record.RESULT) for d in ledger.identities(os.path.join(path, sweep.RUNS))]
+            else [
+                os.path.join(path, sweep.RUNS, d, record.RESULT)
+                for d in ledger.identities(os.path.join(path, sweep.RUNS))
+            ]
         )
         for name in files:
             if os.path.exists(name):

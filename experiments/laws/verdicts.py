@@ -1,4 +1,6 @@
-"""What a fit does not say: parameters that the points leave open, ridges, bounds, starts that disagree, residuals beyond the seeds' noise."""
+"""What a fit does not say: parameters that the points leave open, ridges, bounds, starts that
+disagree, residuals beyond the seeds' noise.
+"""
 
 import numpy as np
 
@@ -10,9 +12,14 @@ EXACT = 1e-9  # residual noise below this is taken as this: even exact losses ar
 
 
 def covariance(f: Fitted) -> np.ndarray:
-    """Of theta, linearised at the optimum, (parameters, parameters); a direction that the points do not see has a huge variance."""
+    """Of theta, linearised at the optimum, (parameters, parameters); a direction that the points do
+    not see has a huge variance.
+    """
     x = {k: f.points.x[k] for k in f.form.inputs}
-    j = solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space) * np.sqrt(f.points.w)[:, None]
+    j = (
+        solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space)
+        * np.sqrt(f.points.w)[:, None]
+    )
     size = np.maximum(np.sqrt((j**2).sum(0)), 1e-100)
     _, s, vt = np.linalg.svd(j / size, full_matrices=False)
     root = vt.T / np.maximum(s, 1e-15 * s[0])
@@ -28,7 +35,9 @@ def _interval(parameter, theta, se):
 
 
 def not_identified(f: Fitted) -> dict[str, str]:
-    """{parameter: why} by its bootstrap interval, or by its linearised one where there are no draws."""
+    """{parameter: why} by its bootstrap interval, or by its linearised one where there are no
+    draws.
+    """
     intervals = f.intervals() if len(f.draws) else None
     se, low_bound, high_bound = np.sqrt(np.diag(covariance(f))), *f.form.bounds
     out = {}
@@ -51,7 +60,9 @@ def not_identified(f: Fitted) -> dict[str, str]:
 
 
 def ridges(f: Fitted, loose: dict) -> list[str]:
-    """Pairs of parameters of which one is loose and that move together along the valley of the objective."""
+    """Pairs of parameters of which one is loose and that move together along the valley of the
+    objective.
+    """
     c = covariance(f)
     sd, names, out = np.sqrt(np.diag(c)), f.form.names, []
     for i in range(len(names)):
@@ -63,14 +74,22 @@ def ridges(f: Fitted, loose: dict) -> list[str]:
 
 
 def headline(f: Fitted) -> set[str]:
-    """Parameters that a reader takes away: floors, exponents and rates, not the prefactors that move with them."""
+    """Parameters that a reader takes away: floors, exponents and rates, not the prefactors that
+    move with them.
+    """
     scale = {"", "parameters", "tokens", "FLOPs"}
-    return {p.name for p in f.form.parameters if p.kind == "real" or (p.kind == "positive" and p.unit not in scale)}
+    return {
+        p.name
+        for p in f.form.parameters
+        if p.kind == "real" or (p.kind == "positive" and p.unit not in scale)
+    }
 
 
 def at_bound(f: Fitted) -> list[str]:
     low, high = f.form.bounds
-    return [n for n, t, a, b in zip(f.form.names, f.theta, low, high) if t <= a + 1e-6 or t >= b - 1e-6]
+    return [
+        n for n, t, a, b in zip(f.form.names, f.theta, low, high) if t <= a + 1e-6 or t >= b - 1e-6
+    ]
 
 
 def gradient_norm(f: Fitted) -> float:
@@ -78,7 +97,10 @@ def gradient_norm(f: Fitted) -> float:
     x = {k: f.points.x[k] for k in f.form.inputs}
     j, r = solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space), f.residuals
     delta = f.objective.deltas[-1]
-    slope = np.clip(r, -delta, delta) * {"huber": 1.0, "squared": 2.0, "lad": 1 / delta}[f.objective.kind]
+    slope = (
+        np.clip(r, -delta, delta)
+        * {"huber": 1.0, "squared": 2.0, "lad": 1 / delta}[f.objective.kind]
+    )
     return float(np.linalg.norm(j.T @ (f.points.w * slope)))
 
 
@@ -98,7 +120,8 @@ def read(f: Fitted) -> dict:
         words.append(f"prefactors left open: {named(rest)}")
     if f.points.noise and f.residual_sd > 2 * f.points.noise.sigma:
         words.append(
-            f"residuals are {f.residual_sd / f.points.noise.sigma:.1f} times the noise of one run: the form does not fit these runs"
+            f"residuals are {f.residual_sd / f.points.noise.sigma:.1f} times the noise of one run:"
+            " the form does not fit these runs"
         )
     return {
         "words": "; ".join(words),

@@ -1,6 +1,8 @@
-"""Recipes: each file's `recipe()` returns a Job (one run) or a SweepJob. A new question is one file and one line here.
+"""Recipes: each file's `recipe()` returns a Job (one run) or a SweepJob. A new question is one file
+and one line here.
 
-NAME:SCALE is the same sweep at another scale (experiments/recipes/scales.py): tiny, as it is written, h200 or pod.
+NAME:SCALE is the same sweep at another scale (experiments/recipes/scales.py): tiny, as it is
+written, h200 or pod.
 """
 
 import importlib
@@ -27,8 +29,9 @@ RECIPES = {
 
 
 def load(name: str) -> Job | SweepJob:
-    """The recipe NAME, or that of a file NAME.py, each also as NAME:SCALE. Raises ConfigError. A recipe is Python and runs with your
-    rights."""
+    """The recipe NAME, or that of a file NAME.py, each also as NAME:SCALE. Raises ConfigError. A
+    recipe is Python and runs with your rights.
+    """
     name, colon, scale = name.rpartition(":") if ":" in os.path.basename(name) else (name, "", "")
     job = _load(name)
     return scales.at(job, scale, name) if colon else job
@@ -43,17 +46,24 @@ def _load(name: str) -> Job | SweepJob:
         try:
             spec.loader.exec_module(module)
         except Exception as e:
-            raise ConfigError(f"--config={name} cannot be loaded ({type(e).__name__}: {e})") from None
+            raise ConfigError(
+                f"--config={name} cannot be loaded ({type(e).__name__}: {e})"
+            ) from None
     else:
         try:
             module = importlib.import_module(choose(RECIPES, name, "recipe"))
         except ValueError as e:
             raise ConfigError(f"{e}; or give a FILE.py with a recipe()") from None
     if not hasattr(module, "recipe"):
-        raise ConfigError(f"--config={name} defines no recipe(): it must return a Job or a SweepJob")
+        raise ConfigError(
+            f"--config={name} defines no recipe(): it must return a Job or a SweepJob"
+        )
     value = module.recipe()
     if not isinstance(value, (Job, SweepJob)):
-        raise ConfigError(f"recipe() of {name} returned {type(value).__name__}: it must return a Job or a SweepJob")
+        raise ConfigError(
+            f"recipe() of {name} returned {type(value).__name__}: it must return a Job or a"
+            " SweepJob"
+        )
     return value
 
 

@@ -1,6 +1,8 @@
-"""8 experts top-1, 32 top-4 and 64 top-8, at equal active and equal total parameters but for the router: do finer experts help?
+"""8 experts top-1, 32 top-4 and 64 top-8, at equal active and equal total parameters but for the
+router: do finer experts help?
 
-Each expert is d_ff / top_k wide (Dai et al. 2024, arXiv 2401.06066; Ludziejewski et al. 2024, arXiv 2402.07871).
+Each expert is d_ff / top_k wide (Dai et al. 2024, arXiv 2401.06066; Ludziejewski et al. 2024, arXiv
+2402.07871).
 """
 
 import dataclasses

@@ -1,4 +1,6 @@
-"""IsoFLOP curves of dense and MoE at four budgets and five sizes: the exponents of N_opt and D_opt, and the law behind them."""
+"""IsoFLOP curves of dense and MoE at four budgets and five sizes: the exponents of N_opt and D_opt,
+and the law behind them.
+"""
 
 import dataclasses
 

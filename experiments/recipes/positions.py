@@ -1,5 +1,6 @@
-"""Sinusoidal, learned and rotary positions at three sizes, three seeds each, on the same tokens. Learned ones own T x d_model parameters
-more, and nothing else differs."""
+"""Sinusoidal, learned and rotary positions at three sizes, three seeds each, on the same tokens.
+Learned ones own T x d_model parameters more, and nothing else differs.
+"""
 
 import dataclasses
 

@@ -1,7 +1,8 @@
 """Dense against MoE over three compute budgets and five sizes: five minutes on two CPU cores.
 
-Batches of two windows of 128 bytes make many updates out of little compute, which is what bends the isoFLOP curves at this
-scale (LOG.md). Sizes and budgets: the minima of both families lie inside at the larger budgets.
+Batches of two windows of 128 bytes make many updates out of little compute, which is what bends the
+isoFLOP curves at this scale (LOG.md). Sizes and budgets: the minima of both families lie inside at
+the larger budgets.
 """
 
 from experiments.plan import Sweep, SweepJob

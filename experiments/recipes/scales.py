@@ -1,7 +1,9 @@
-"""The same question at another scale: budgets move by one factor, sizes, batch and learning-rate brackets follow by the ladder.
+"""The same question at another scale: budgets move by one factor, sizes, batch and learning-rate
+brackets follow by the ladder.
 
-tiny is the recipe as it is written: CPU minutes. h200 is made for one GPU and under an hour, pod for a day or two of 256 of them, both by
-the plan's own prediction (`isoflop plan --config=NAME:h200 --device=h200`); neither was run: no accelerator was at hand.
+tiny is the recipe as it is written: CPU minutes. h200 is made for one GPU and under an hour, pod
+for a day or two of 256 of them, both by the plan's own prediction (`isoflop plan --config=NAME:h200
+--device=h200`); neither was run: no accelerator was at hand.
 """
 
 import dataclasses
@@ -15,15 +17,18 @@ from model.config import choose
 
 
 class Scale(NamedTuple):
-    """`factor` times the recipe's budgets, at this context, on a source that is large enough (both for bytes of the standard library's
-    source alone: a recipe with a source of its own keeps it)."""
+    """`factor` times the recipe's budgets, at this context, on a source that is large enough (both
+    for bytes of the standard library's source alone: a recipe with a source of its own keeps
+    it).
+    """
 
     factor: float
     seq_len: int
     source: str
 
 
-# both sets have to be prepared once (docs/planning.md); any text will do: --set data.source=text --set "data.path=..."
+# both sets have to be prepared once (docs/planning.md); any text will do: --set data.source=text
+# --set "data.path=..."
 SCALES = {
     "tiny": Scale(1.0, 128, "python_source"),
     "h200": Scale(1.5e4, 1024, "tfds:wiki40b/en"),
@@ -43,5 +48,7 @@ def at(job: Job | SweepJob, scale: str, name: str) -> SweepJob:
         return job
     run = job.run
     if run.data == Data():
-        run = dataclasses.replace(run, model=dataclasses.replace(run.model, seq_len=s.seq_len), data=Data(source=s.source))
+        run = dataclasses.replace(
+            run, model=dataclasses.replace(run.model, seq_len=s.seq_len), data=Data(source=s.source)
+        )
     return budget.scaled(job, s.factor, run=run).job

@@ -10,4 +10,8 @@ from launch.config import Horizon, Job
 
 def recipe() -> Job:
     dense = tiny_dense.recipe().run
-    return Job(dataclasses.replace(ladder.at(dense, dense.model.d_model, "moe"), horizon=Horizon(steps=config.steps(dense))))
+    return Job(
+        dataclasses.replace(
+            ladder.at(dense, dense.model.d_model, "moe"), horizon=Horizon(steps=config.steps(dense))
+        )
+    )

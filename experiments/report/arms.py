@@ -1,4 +1,6 @@
-"""The section of a study of arms other than dense and MoE: one panel for losses, one for differences from the reference, by size."""
+"""The section of a study of arms other than dense and MoE: one panel for losses, one for
+differences from the reference, by size.
+"""
 
 import matplotlib.pyplot as plt
 import matplotlib.ticker
@@ -11,7 +13,9 @@ from experiments.report.figures import COLOUR, LABEL, MARK, STYLE
 def _bars(ax, x, row, value, interval):
     error = [[value - interval[0]], [interval[1] - value]] if interval else None
     colour = COLOUR.get(row["family"], "#555")
-    ax.errorbar(x, value, error, fmt=MARK.get(row["family"], "o"), color=colour, ms=6, lw=1.3, capsize=4)
+    ax.errorbar(
+        x, value, error, fmt=MARK.get(row["family"], "o"), color=colour, ms=6, lw=1.3, capsize=4
+    )
 
 
 def draw(rows: list[dict]) -> str:
@@ -36,7 +40,9 @@ def draw(rows: list[dict]) -> str:
             ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         base = rows[0]["reference"]
         axes[0].set(title="loss", ylabel="validation loss (nats/token)")
-        axes[1].set(title=f"difference from {LABEL.get(base, base)}, seed by seed", ylabel="nats/token")
+        axes[1].set(
+            title=f"difference from {LABEL.get(base, base)}, seed by seed", ylabel="nats/token"
+        )
         axes[0].legend(fontsize=9)
         return figures.svg(fig)
 
@@ -46,10 +52,13 @@ def _verdicts(rows) -> str:
     out = []
     for family in dict.fromkeys(r["family"] for r in rows if r["gap"] is not None):
         own = [r for r in rows if r["family"] == family and r["gap_interval"]]
-        below, above = sum(r["gap_interval"][1] < 0 for r in own), sum(r["gap_interval"][0] > 0 for r in own)
+        below, above = (
+            sum(r["gap_interval"][1] < 0 for r in own),
+            sum(r["gap_interval"][0] > 0 for r in own),
+        )
         out.append(
-            f"<b>{esc(LABEL.get(family, family))}</b>: lower loss in {below} of {len(own)} cells, higher in {above}, "
-            f"the sign is open in {len(own) - below - above}"
+            f"<b>{esc(LABEL.get(family, family))}</b>: lower loss in {below} of {len(own)} cells,"
+            f" higher in {above}, the sign is open in {len(own) - below - above}"
         )
     return "; ".join(out)
 
@@ -58,15 +67,34 @@ def _same(rows) -> str:
     """What the arms of a cell have in common: their tokens, or where those differ, their FLOPs."""
     cells = {}
     for r in rows:
-        cells.setdefault((r["size"], r["budget"], r["tokens"] if not r["budget"] else None), set()).add(r["tokens"])
-    return "the same tokens" if all(len(c) == 1 for c in cells.values()) else "tokens for the same FLOPs,"
+        cells.setdefault(
+            (r["size"], r["budget"], r["tokens"] if not r["budget"] else None), set()
+        ).add(r["tokens"])
+    return (
+        "the same tokens"
+        if all(len(c) == 1 for c in cells.values())
+        else "tokens for the same FLOPs,"
+    )
 
 
 def section(results, curves, a) -> str:
     rows = a.get("arms") or []
-    if not rows or a["gaps"] and not {r["family"] for r in rows} - {"dense", "moe"}:  # which have sections of their own
+    if (
+        not rows or a["gaps"] and not {r["family"] for r in rows} - {"dense", "moe"}
+    ):  # which have sections of their own
         return ""
-    columns = ["arm", "d_model", "budget", "D (tokens)", "N total", "seeds", "loss", "95%", "difference", "95%"]
+    columns = [
+        "arm",
+        "d_model",
+        "budget",
+        "D (tokens)",
+        "N total",
+        "seeds",
+        "loss",
+        "95%",
+        "difference",
+        "95%",
+    ]
     data = [
         [
             LABEL.get(r["family"], r["family"]),
@@ -84,7 +112,10 @@ def section(results, curves, a) -> str:
     ]
     base = rows[0]["reference"]
     reading = (
-        f"Means over seeds; bars and brackets are 95% Student intervals over them. Differences are taken seed by seed against {esc(LABEL.get(base, base))}: "
-        f"{_same(rows)} in the same order, the same initial values wherever parameters agree. {_verdicts(rows)}."
+        "Means over seeds; bars and brackets are 95% Student intervals over them. Differences are"
+        f" taken seed by seed against {esc(LABEL.get(base, base))}: {_same(rows)} in the same"
+        f" order, the same initial values wherever parameters agree. {_verdicts(rows)}."
     )
-    return elements.section("Arms against each other", reading, draw(rows), table(columns, data), opened=True)
+    return elements.section(
+        "Arms against each other", reading, draw(rows), table(columns, data), opened=True
+    )

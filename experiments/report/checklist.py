@@ -1,4 +1,6 @@
-"""The careful reader's checklist, filled in from the records: what one asks of a scaling study before believing it."""
+"""The careful reader's checklist, filled in from the records: what one asks of a scaling study
+before believing it.
+"""
 
 from collections import Counter
 
@@ -18,13 +20,22 @@ def rates(results, a) -> list[list]:
         rate = sorted({r["run"]["optimizer"]["lr"] for r in own})
         if seen:
             edges = sum(v["edge"] for v in seen)
-            verdict = f"bracketed here, {seen[0]['trials']} rates: best inside in {len(seen) - edges} of {len(seen)} brackets" + (
-                "; EDGE: a better rate may lie outside" if edges else ""
+            verdict = (
+                f"bracketed here, {seen[0]['trials']} rates: best inside in {len(seen) - edges} of"
+                f" {len(seen)} brackets"
+                + ("; EDGE: a better rate may lie outside" if edges else "")
             )
         elif size in ladder.LR_CHECKED and family in ladder.LR_32:
-            verdict = "the ladder's rule, not bracketed in this sweep; checked at this size by recipe learning_rate, on quickstart's text and batch"
+            verdict = (
+                "the ladder's rule, not bracketed in this sweep; checked at this size by recipe"
+                " learning_rate, on quickstart's text and batch"
+            )
         else:
-            what = "at this size" if size not in ladder.LR_CHECKED else "for this arm (it was for dense and MoE with rope)"
+            what = (
+                "at this size"
+                if size not in ladder.LR_CHECKED
+                else "for this arm (it was for dense and MoE with rope)"
+            )
             verdict = f"the ladder's rule, extrapolated: never bracketed {what}"
         rows.append([family, size or "", ", ".join(f"{v:.4g}" for v in rate[:5]), verdict])
     return rows
@@ -37,25 +48,32 @@ def _tuned(results, a) -> str:
     edges = sum(v["edge"] for v in a["learning_rates"])
     other = len(verdicts) - here - open_
     return (
-        f"learning rate only, of {len(verdicts)} (family, size) pairs {here} bracketed here ({edges} optima at an edge), {other} by the ladder's checked rule, "
-        f"{open_} by the rule extrapolated; batch and other settings not tuned"
+        f"learning rate only, of {len(verdicts)} (family, size) pairs {here} bracketed here"
+        f" ({edges} optima at an edge), {other} by the ladder's checked rule, {open_} by the rule"
+        " extrapolated; batch and other settings not tuned"
     )
 
 
 def _seeds(results) -> str:
     cells = Counter()
     for r in results:
-        cells[r["family"], r["tags"].get("size"), r["training_tokens"], r["run"]["optimizer"]["lr"]] += 1
+        cells[
+            r["family"], r["tags"].get("size"), r["training_tokens"], r["run"]["optimizer"]["lr"]
+        ] += 1
     many = sorted(n for n in cells.values() if n > 1)
     seeds = sorted({r["run"]["seed"] for r in results})
-    return f"{len(seeds)} ({', '.join(map(str, seeds[:12]))}); {len(many)} of {len(cells)} cells have more than one" + (
-        f" (up to {many[-1]})" if many else ": noise between seeds is not measured"
+    return (
+        f"{len(seeds)} ({', '.join(map(str, seeds[:12]))}); {len(many)} of {len(cells)} cells have"
+        " more than one"
+        + (f" (up to {many[-1]})" if many else ": noise between seeds is not measured")
     )
 
 
 def _noise(a) -> str:
     parts = [
-        f"{k} {f['noise']['sigma']:.4f} nats/token ({f['noise']['dof']} degrees of freedom)" for k, f in a["families"].items() if f["noise"]
+        f"{k} {f['noise']['sigma']:.4f} nats/token ({f['noise']['dof']} degrees of freedom)"
+        for k, f in a["families"].items()
+        if f["noise"]
     ]
     return "; ".join(parts) or "unknown: no degree of freedom is left for it"
 
@@ -63,23 +81,41 @@ def _noise(a) -> str:
 def _epochs(results) -> str:
     above = sorted(r["epochs"] for r in results if (r.get("epochs") or 0) > 1)
     top = max((r.get("epochs") or 0 for r in results), default=0)
-    return f"none (at most {top:.2f})" if not above else f"{len(above)} runs, up to {above[-1]:.2f}: their D is not fresh text"
+    return (
+        f"none (at most {top:.2f})"
+        if not above
+        else f"{len(above)} runs, up to {above[-1]:.2f}: their D is not fresh text"
+    )
 
 
 def _skipped(results) -> str:
     hit = [r for r in results if r.get("skipped")]
-    return "none" if not hit else f"{sum(r['skipped'] for r in hit)} updates in {len(hit)} runs ({', '.join(r['id'] for r in hit[:6])})"
+    return (
+        "none"
+        if not hit
+        else (
+            f"{sum(r['skipped'] for r in hit)} updates in {len(hit)} runs"
+            f" ({', '.join(r['id'] for r in hit[:6])})"
+        )
+    )
 
 
 def _fingerprints(results, key) -> str:
-    found = sorted({f"{k} {v}" for r in results for k, v in r["fingerprints"].items() if k == key} or {"not recorded"})
+    found = sorted(
+        {f"{k} {v}" for r in results for k, v in r["fingerprints"].items() if k == key}
+        or {"not recorded"}
+    )
     return "; ".join(found) + ("" if len(found) == 1 else ": runs differ")
 
 
 def _commits(results) -> str:
     found = sorted({str(r["commit"]) for r in results})
     dirty = any(c.endswith("+") for c in found)
-    return "; ".join(found) + ("; + : with uncommitted changes" if dirty else "") + ("" if len(found) == 1 else "; runs differ")
+    return (
+        "; ".join(found)
+        + ("; + : with uncommitted changes" if dirty else "")
+        + ("" if len(found) == 1 else "; runs differ")
+    )
 
 
 def _excluded(a) -> str:
@@ -87,13 +123,16 @@ def _excluded(a) -> str:
     return (
         "none"
         if not rows
-        else f"{len(rows)}: " + "; ".join(f"{e['what']} ({e['why'].split(':')[0]})" for e in rows[:6]) + ("; ..." if len(rows) > 6 else "")
+        else f"{len(rows)}: "
+        + "; ".join(f"{e['what']} ({e['why'].split(':')[0]})" for e in rows[:6])
+        + ("; ..." if len(rows) > 6 else "")
     )
 
 
 def _identified(a) -> str:
     return "; ".join(
-        f"{k}: {'yes' if f['parametric'].get('identified') else 'no, see the verdict above'}" for k, f in a["families"].items()
+        f"{k}: {'yes' if f['parametric'].get('identified') else 'no, see the verdict above'}"
+        for k, f in a["families"].items()
     )
 
 
@@ -101,10 +140,16 @@ def answers(results, a) -> list[tuple[str, str]]:
     """(question, answer), in the order of the page."""
     return [
         ("Which parameters are N?", f"{a['n_means']} ({a['n_convention']})"),
-        ("Which FLOPs are C?", f"{a['c_convention']}, of training; model FLOPs, not executed ones (docs/counting.md)"),
+        (
+            "Which FLOPs are C?",
+            f"{a['c_convention']}, of training; model FLOPs, not executed ones (docs/counting.md)",
+        ),
         (
             "In which unit is the loss?",
-            f"{a['loss_unit']}, natural logarithm, on held-out windows of {', '.join(sorted({str(r['corpus']) for r in results}))}",
+            (
+                f"{a['loss_unit']}, natural logarithm, on held-out windows of"
+                f" {', '.join(sorted({str(r['corpus']) for r in results}))}"
+            ),
         ),
         ("How many points are fitted?", f"{a['n_points']} runs of {len(results)} finished ones"),
         ("Were the runs tuned?", _tuned(results, a)),
@@ -116,7 +161,10 @@ def answers(results, a) -> list[tuple[str, str]]:
         ("Does the parametric law follow from these runs?", _identified(a)),
         (
             "How were the intervals made?",
-            f"{a['level']:.0%} percentile intervals, noise drawn around the fits, {a['resamples']} resamples (docs/laws.md)",
+            (
+                f"{a['level']:.0%} percentile intervals, noise drawn around the fits,"
+                f" {a['resamples']} resamples (docs/laws.md)"
+            ),
         ),
         ("Data fingerprint", _fingerprints(results, "corpus")),
         ("Code fingerprint", _commits(results)),
@@ -126,4 +174,7 @@ def answers(results, a) -> list[tuple[str, str]]:
 def section(results, curves, a) -> str:
     rows = [list(qa) for qa in answers(results, a)]
     reading = "Filled in by the program from the records of the runs."
-    return f"<section><h2>The careful reader's checklist</h2><p class=read>{esc(reading)}</p>{table(['question', 'answer'], rows, 2)}</section>"
+    return (
+        "<section><h2>The careful reader's checklist</h2><p"
+        f" class=read>{esc(reading)}</p>{table(['question', 'answer'], rows, 2)}</section>"
+    )

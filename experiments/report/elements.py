@@ -17,7 +17,7 @@ details{margin-top:12px}summary{cursor:pointer;color:#3b6fb6;font-size:14px}
 th,td{padding:3px 9px;text-align:right;white-space:nowrap;border-bottom:1px solid #edeff2}th{color:#5a6472;font-weight:600;border-bottom:1px solid #c8cdd5}
 td.t,th.t{text-align:left;white-space:normal}footer{color:#5a6472;font-size:13px;margin-top:22px}code{font-size:12.5px}
 @media print{body{background:#fff}section{break-inside:avoid}}
-"""
+"""  # noqa: E501
 
 
 def esc(value) -> str:
@@ -29,14 +29,27 @@ def table(columns: list[str], rows: list[list], text_columns: int = 1) -> str:
     """An HTML table; the first `text_columns` columns are words."""
     kind = lambda i: ' class="t"' if i < text_columns else ""
     head = "".join(f"<th{kind(i)}>{esc(c)}</th>" for i, c in enumerate(columns))
-    body = "".join("<tr>" + "".join(f"<td{kind(i)}>{esc(v)}</td>" for i, v in enumerate(row)) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind(i)}>{esc(v)}</td>" for i, v in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return (
+        "<div"
+        f' class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
-def section(title: str, reading: str, svg: str, data: str, name: str = "the data of this figure", opened: bool = False) -> str:
+def section(
+    title: str,
+    reading: str,
+    svg: str,
+    data: str,
+    name: str = "the data of this figure",
+    opened: bool = False,
+) -> str:
     return (
         f"<section><h2>{esc(title)}</h2><p class=read>{reading}</p>{svg}"
-        f"<details{' open' if opened else ''}><summary>{esc(name)}</summary>{data}</details></section>"
+        f"<details{' open' if opened else ''}><summary>{esc(name)}</summary>{data}</details></section>"  # noqa: E501
     )
 
 
@@ -49,7 +62,11 @@ def g4(v) -> str:
 
 
 def span(v, digits: int = 4) -> str:
-    return "" if not v else "[" + ", ".join(f"{x:.{digits}f}" if abs(x) < 1e6 else f"{x:.3g}" for x in v) + "]"
+    return (
+        ""
+        if not v
+        else "[" + ", ".join(f"{x:.{digits}f}" if abs(x) < 1e6 else f"{x:.3g}" for x in v) + "]"
+    )
 
 
 def count_span(v) -> str:

@@ -1,4 +1,6 @@
-"""The report's figures: functions of (analysis, results, curves) that return SVG text with searchable labels."""
+"""The report's figures: functions of (analysis, results, curves) that return SVG text with
+searchable labels.
+"""
 
 import io
 from collections import defaultdict
@@ -16,7 +18,11 @@ COLOUR = {"dense": BLUE, "moe": ORANGE, "sinusoidal": BLUE, "learned": ORANGE, "
 COLOUR |= {"moe_8_1": BLUE, "moe_32_4": ORANGE, "moe_64_8": GREEN}
 SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
 LABEL = {"dense": "dense", "moe": "mixture of experts"}
-LABEL |= {"moe_8_1": "8 experts, top-1", "moe_32_4": "32 experts, top-4", "moe_64_8": "64 experts, top-8"}
+LABEL |= {
+    "moe_8_1": "8 experts, top-1",
+    "moe_32_4": "32 experts, top-4",
+    "moe_64_8": "64 experts, top-8",
+}
 MARK = {"moe": "s", "learned": "s", "rope": "D", "moe_32_4": "s", "moe_64_8": "D"}
 STYLE = {
     "svg.fonttype": "none",
@@ -56,15 +62,25 @@ def canvas(columns=1, width=9.2, height=3.9, **kw):
 
 def shades(family: str, n: int) -> list:
     """`n` colours of a family, light to dark with the budget."""
-    ramp = matplotlib.colors.LinearSegmentedColormap.from_list(family, SHADES.get(family, SHADES["dense"]))
+    ramp = matplotlib.colors.LinearSegmentedColormap.from_list(
+        family, SHADES.get(family, SHADES["dense"])
+    )
     return [ramp(x) for x in (np.linspace(0, 1, n) if n > 1 else [0.5])]
 
 
 def log_ticks(axis, low, high, most=9):
-    """Ticks at 1, 2, 5 x 10^k, or more of them, as short numbers: a decade or less of sizes has no powers of ten to show."""
+    """Ticks at 1, 2, 5 x 10^k, or more of them, as short numbers: a decade or less of sizes has no
+    powers of ten to show.
+    """
     decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
-    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
-        ticks = [m * 10.0**k for k in decades for m in steps if low * 0.8 <= m * 10.0**k <= high * 1.25]
+    for steps in (
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+    ):
+        ticks = [
+            m * 10.0**k for k in decades for m in steps if low * 0.8 <= m * 10.0**k <= high * 1.25
+        ]
         if len(ticks) >= 3:
             break
     ticks = ticks[:: -(-len(ticks) // most)]
@@ -88,7 +104,9 @@ def isoflop(analysis, results) -> str:
         points = defaultdict(list)
         for r in results:
             if r["validation"]["loss"] is not None and r["tags"].get("lr_multiplier", 1) == 1:
-                points[r["family"], r["tags"].get("budget")].append((r["parameters"][analysis["n_convention"]], r["validation"]["loss"]))
+                points[r["family"], r["tags"].get("budget")].append(
+                    (r["parameters"][analysis["n_convention"]], r["validation"]["loss"])
+                )
         every = [n for group in points.values() for n, _ in group]
         for ax, family in zip(axes[0], families):
             rows = analysis["families"][family]["parabolas"]
@@ -96,15 +114,31 @@ def isoflop(analysis, results) -> str:
                 xy = np.array(sorted(points[family, q["budget"]]))
                 grid = np.geomspace(q["n_low"], q["n_high"], 200)
                 c0, c1, c2 = q["coefficients"]
-                ax.plot(grid, c0 + c1 * np.log(grid) + c2 * np.log(grid) ** 2, color=colour, lw=1.6, label=f"{q['flops']:.3g} FLOPs")
+                ax.plot(
+                    grid,
+                    c0 + c1 * np.log(grid) + c2 * np.log(grid) ** 2,
+                    color=colour,
+                    lw=1.6,
+                    label=f"{q['flops']:.3g} FLOPs",
+                )
                 if len(xy):
                     ax.plot(*xy.T, MARK.get(family, "o"), color=colour, ms=5)
                 if q["interior"]:
                     span = q.get("n_opt_interval")
                     if span:
-                        ax.plot([max(span[0], grid[0]), min(span[1], grid[-1])], [q["loss_opt"]] * 2, color=colour, lw=1.2, alpha=0.6)
-                    ax.plot(q["n_opt"], q["loss_opt"], "*", color=colour, ms=13, mec="white", mew=0.8)
-            ax.set(xscale="log", title=LABEL.get(family, family), xlabel=f"N: {analysis['n_means']}")
+                        ax.plot(
+                            [max(span[0], grid[0]), min(span[1], grid[-1])],
+                            [q["loss_opt"]] * 2,
+                            color=colour,
+                            lw=1.2,
+                            alpha=0.6,
+                        )
+                    ax.plot(
+                        q["n_opt"], q["loss_opt"], "*", color=colour, ms=13, mec="white", mew=0.8
+                    )
+            ax.set(
+                xscale="log", title=LABEL.get(family, family), xlabel=f"N: {analysis['n_means']}"
+            )
             log_ticks(ax.xaxis, min(every), max(every))
             if rows:
                 ax.legend(loc="best", fontsize=9)
@@ -116,7 +150,10 @@ def optima(analysis) -> str:
     """N_opt and D_opt against C with their power laws."""
     with plt.rc_context(STYLE):
         fig, axes = canvas(2, height=5.2)
-        for ax, field, name in ((axes[0], "n", f"N_opt: {analysis['n_means']}"), (axes[1], "d", "D_opt: training tokens")):
+        for ax, field, name in (
+            (axes[0], "n", f"N_opt: {analysis['n_means']}"),
+            (axes[1], "d", "D_opt: training tokens"),
+        ):
             seen = []
             for k, (family, f) in enumerate(analysis["families"].items()):
                 rows = [q for q in f["parabolas"] if q["interior"]]
@@ -125,7 +162,16 @@ def optima(analysis) -> str:
                 c, y = (np.array([q[key] for q in rows]) for key in ("flops", f"{field}_opt"))
                 spans = [q.get(f"{field}_opt_interval") or (v, v) for q, v in zip(rows, y)]
                 error = np.array([[max(0, v - s[0]), max(0, s[1] - v)] for v, s in zip(y, spans)]).T
-                ax.errorbar(c * (1 + 0.02 * k), y, error, fmt=MARK.get(family, "o"), color=COLOUR.get(family), ms=6, lw=1.2, capsize=3)
+                ax.errorbar(
+                    c * (1 + 0.02 * k),
+                    y,
+                    error,
+                    fmt=MARK.get(family, "o"),
+                    color=COLOUR.get(family),
+                    ms=6,
+                    lw=1.2,
+                    capsize=3,
+                )
                 seen += [*y, *[s[0] for s in spans], *[s[1] for s in spans]]
                 law, exponent = f[f"{field}_law"], f[f"{field}_exponent"]
                 if law:
@@ -140,12 +186,23 @@ def optima(analysis) -> str:
                         label=f"{LABEL.get(family, family)}: C^{exponent:.2f}{around}",
                     )
             _published(ax, field, seen, analysis)
-            ax.set(xscale="log", yscale="log", xlabel=f"C: training FLOPs ({analysis['c_convention']})", ylabel=name)
+            ax.set(
+                xscale="log",
+                yscale="log",
+                xlabel=f"C: training FLOPs ({analysis['c_convention']})",
+                ylabel=name,
+            )
             budgets = [q["flops"] for f in analysis["families"].values() for q in f["parabolas"]]
-            ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e")))
+            ax.xaxis.set_major_formatter(
+                matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.0e}".replace("e+", "e"))
+            )
             ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-            ax.set_xticks(budgets[: len(next(iter(analysis["families"].values()))["parabolas"])], minor=False)
-            ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.3g}".replace("e+", "e")))
+            ax.set_xticks(
+                budgets[: len(next(iter(analysis["families"].values()))["parabolas"])], minor=False
+            )
+            ax.xaxis.set_major_formatter(
+                matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:.3g}".replace("e+", "e"))
+            )
             if seen:
                 log_ticks(ax.yaxis, min(seen), max(seen))
                 ax.set_ylim(min(seen) / 1.5, max(seen) * 1.6)
@@ -155,7 +212,9 @@ def optima(analysis) -> str:
 
 
 def _published(ax, field, seen, analysis):
-    """Published exponents as lines through the middle of these minima: slopes can be compared, prefactors belong to other data."""
+    """Published exponents as lines through the middle of these minima: slopes can be compared,
+    prefactors belong to other data.
+    """
     rows = [q for f in analysis["families"].values() for q in f["parabolas"] if q["interior"]]
     if not rows:
         return
@@ -163,18 +222,30 @@ def _published(ax, field, seen, analysis):
     grid = np.array([min(q["flops"] for q in rows) / 1.3, max(q["flops"] for q in rows) * 1.3])
     for (name, p), style in zip(ALLOCATIONS.items(), ("-", "--", "-.", ":", (0, (1, 3)))):
         slope = getattr(p, field)
-        ax.plot(grid, y * (grid / c) ** slope, ls=style, color="#8a919c", lw=1, zorder=1, label=f"{name}: C^{slope:.2f} ({p.mark})")
+        ax.plot(
+            grid,
+            y * (grid / c) ** slope,
+            ls=style,
+            color="#8a919c",
+            lw=1,
+            zorder=1,
+            label=f"{name}: C^{slope:.2f} ({p.mark})",
+        )
 
 
 def envelope(points: dict) -> dict:
-    """{family: (C, loss)} of the lower envelope of training curves: `points[family]` is a list of (C, loss) arrays."""
+    """{family: (C, loss)} of the lower envelope of training curves: `points[family]` is a list of
+    (C, loss) arrays.
+    """
     out = {}
     for family, curves in points.items():
         grid = np.geomspace(min(c[0] for c, _ in curves), max(c[-1] for c, _ in curves), 120)
         best = np.full(grid.shape, np.inf)
         for c, loss in curves:
             inside = (grid >= c[0]) & (grid <= c[-1])
-            best[inside] = np.minimum(best[inside], np.interp(np.log(grid[inside]), np.log(c), loss))
+            best[inside] = np.minimum(
+                best[inside], np.interp(np.log(grid[inside]), np.log(c), loss)
+            )
         out[family] = grid[np.isfinite(best)], best[np.isfinite(best)]
     return out
 
@@ -203,9 +274,17 @@ def compute(analysis, results, curves) -> str:
             for c, loss in group:
                 ax.plot(c, loss, color=COLOUR.get(family), lw=0.6, alpha=0.28)
         for family, (c, loss) in envelope(points).items():
-            ax.plot(c, loss, color=COLOUR.get(family), lw=2, label=f"{LABEL.get(family, family)}: envelope of training loss")
+            ax.plot(
+                c,
+                loss,
+                color=COLOUR.get(family),
+                lw=2,
+                label=f"{LABEL.get(family, family)}: envelope of training loss",
+            )
         for family in analysis["families"]:
-            own = [r for r in results if r["family"] == family and r["validation"]["loss"] is not None]
+            own = [
+                r for r in results if r["family"] == family and r["validation"]["loss"] is not None
+            ]
             ax.plot(
                 [r["flops"][analysis["c_convention"]] for r in own],
                 [r["validation"]["loss"] for r in own],
@@ -226,21 +305,36 @@ def compute(analysis, results, curves) -> str:
         )
         first = [c[0] for g in points.values() for c, _ in g]
         if first:
-            ax.set_xlim(max(min(first), max(r["flops"][analysis["c_convention"]] for r in results) / 500), None)
+            ax.set_xlim(
+                max(min(first), max(r["flops"][analysis["c_convention"]] for r in results) / 500),
+                None,
+            )
         ax.legend(fontsize=9)
         return svg(fig)
 
 
 def gaps(analysis) -> str:
-    """MoE minus dense: at equal active parameters and tokens by size, and between the best of each at equal FLOPs."""
+    """MoE minus dense: at equal active parameters and tokens by size, and between the best of each
+    at equal FLOPs.
+    """
     with plt.rc_context(STYLE):
         rows = analysis["equal_flops"]
-        fig, axes = canvas(2, gridspec_kw={"width_ratios": [1.6, 1]}) if rows else canvas(1, squeeze=False)
+        fig, axes = (
+            canvas(2, gridspec_kw={"width_ratios": [1.6, 1]}) if rows else canvas(1, squeeze=False)
+        )
         axes = axes if rows else axes[0]
         ax, budgets = axes[0], sorted({g["budget"] for g in analysis["gaps"] if g["budget"]})
         for budget, colour in zip(budgets, shades("moe", len(budgets))):
             own = [g for g in analysis["gaps"] if g["budget"] == budget]
-            ax.plot([g["size"] for g in own], [g["gap"] for g in own], "o-", color=colour, lw=1.4, ms=5, label=f"{budget:.3g} FLOPs")
+            ax.plot(
+                [g["size"] for g in own],
+                [g["gap"] for g in own],
+                "o-",
+                color=colour,
+                lw=1.4,
+                ms=5,
+                label=f"{budget:.3g} FLOPs",
+            )
             for g in own:
                 if g["interval"]:
                     ax.errorbar(
@@ -253,7 +347,12 @@ def gaps(analysis) -> str:
                         zorder=5,
                     )
         ax.axhline(0, color="#8a919c", lw=1)
-        ax.set(title="equal active parameters and tokens", xlabel="d_model", ylabel="MoE - dense (nats/token)", xscale="log")
+        ax.set(
+            title="equal active parameters and tokens",
+            xlabel="d_model",
+            ylabel="MoE - dense (nats/token)",
+            xscale="log",
+        )
         sizes = sorted({g["size"] for g in analysis["gaps"] if g["budget"]})
         ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         ax.set_xticks(sizes, [str(s) for s in sizes])
@@ -262,11 +361,19 @@ def gaps(analysis) -> str:
             return svg(fig)
         ax = axes[1]
         for i, e in enumerate(rows):
-            error = [[e["difference"] - e["interval"][0]], [e["interval"][1] - e["difference"]]] if e["interval"] else None
+            error = (
+                [[e["difference"] - e["interval"][0]], [e["interval"][1] - e["difference"]]]
+                if e["interval"]
+                else None
+            )
             ax.errorbar(i, e["difference"], error, fmt="D", color=COLOUR["moe"], capsize=4, ms=6)
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set_xticks(range(len(rows)), [f"{e['budget']:.3g}" for e in rows])
-        ax.set(title="equal FLOPs, best size of each", xlabel="budget (FLOPs)", xlim=(-0.6, max(1, len(rows)) - 0.4))
+        ax.set(
+            title="equal FLOPs, best size of each",
+            xlabel="budget (FLOPs)",
+            xlim=(-0.6, max(1, len(rows)) - 0.4),
+        )
         return svg(fig)
 
 
@@ -288,7 +395,9 @@ def load(results) -> str:
                 ax.plot(i, v, "os^Dv"[layer % 5], color=shades("moe", 5)[min(4, layer + 1)], ms=5)
         most = rows[0]["run"]["model"]["n_experts"] / rows[0]["run"]["model"]["top_k"]
         ax.axhline(1, color="#8a919c", lw=1)
-        ax.text(len(rows) - 0.4, 1, "balanced", va="bottom", ha="right", fontsize=8, color="#4a5361")
+        ax.text(
+            len(rows) - 0.4, 1, "balanced", va="bottom", ha="right", fontsize=8, color="#4a5361"
+        )
         ax.set(
             ylabel="max / mean expert load",
             xlabel="MoE run, by d_model",
@@ -299,21 +408,35 @@ def load(results) -> str:
         for i, cell in enumerate(cells):
             if i == 0 or cell != cells[i - 1]:
                 ax.axvline(i - 0.5, color="#c8cdd5", lw=0.8)
-                ax.text(i - 0.4, 0.985, cell, transform=ax.get_xaxis_transform(), va="top", fontsize=8, color="#4a5361")
+                ax.text(
+                    i - 0.4,
+                    0.985,
+                    cell,
+                    transform=ax.get_xaxis_transform(),
+                    va="top",
+                    fontsize=8,
+                    color="#4a5361",
+                )
         return svg(fig)
 
 
 def group_of(r) -> str:
     """What the runs of one group share: a budget, or so many tokens."""
     return (
-        f"{r['tags']['budget']:.3g} FLOPs" if r["tags"].get("budget") else f"{_short(float('{:.3g}'.format(r['training_tokens'])))} tokens"
+        f"{r['tags']['budget']:.3g} FLOPs"
+        if r["tags"].get("budget")
+        else f"{_short(float('{:.3g}'.format(r['training_tokens'])))} tokens"
     )
 
 
 def known_entropy(analysis) -> str:
     """Excess loss over the true source against D, one line per size, with the derived slope."""
     with plt.rc_context(STYLE):
-        fig, axes = canvas(max(1, len({e["family"] for e in analysis["known_entropy"]})), sharey=True, squeeze=False)
+        fig, axes = canvas(
+            max(1, len({e["family"] for e in analysis["known_entropy"]})),
+            sharey=True,
+            squeeze=False,
+        )
         for ax, family in zip(axes[0], sorted({e["family"] for e in analysis["known_entropy"]})):
             rows = [e for e in analysis["known_entropy"] if e["family"] == family]
             for e, colour in zip(rows, shades(family, len(rows))):
@@ -336,9 +459,18 @@ def known_entropy(analysis) -> str:
                 lw=1.2,
                 label=f"derived: D^-{rows[-1]['derived']:.2f}",
             )
-            ax.set(xscale="log", yscale="log", title=LABEL.get(family, family), xlabel="D: training tokens")
-            log_ticks(ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows))
-            log_ticks(ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows))
+            ax.set(
+                xscale="log",
+                yscale="log",
+                title=LABEL.get(family, family),
+                xlabel="D: training tokens",
+            )
+            log_ticks(
+                ax.xaxis, min(min(e["tokens"]) for e in rows), max(max(e["tokens"]) for e in rows)
+            )
+            log_ticks(
+                ax.yaxis, min(min(e["excess"]) for e in rows), max(max(e["excess"]) for e in rows)
+            )
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
             ax.legend(fontsize=9)
         axes[0][0].set_ylabel("loss - true -log p (nats/token)")

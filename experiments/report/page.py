@@ -1,5 +1,6 @@
-"""The report: figures, the data table under each, and what was excluded. Everything from records is escaped: nothing in a workdir
-can put markup into the page, and the page has no script."""
+"""The report: figures, the data table under each, and what was excluded. Everything from records is
+escaped: nothing in a workdir can put markup into the page, and the page has no script.
+"""
 
 import os
 
@@ -8,8 +9,8 @@ from experiments.report import arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span
 from launch import record
 
-
-# in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an entry here
+# in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an
+# entry here
 SECTIONS = (
     arms.section,
     sections.known_entropy,
@@ -55,14 +56,21 @@ def _cards(a: dict) -> str:
                 out.append(card(kind, "not identified", f"{what}: fewer than two interior minima"))
             else:
                 around = span(f.get(f"{key}_exponent_interval"), 2) or "unknown"
-                out.append(card(kind, f"{name} ∝ C^{f[f'{key}_exponent']:.2f}", f"{what}; 95% interval {around}"))
+                out.append(
+                    card(
+                        kind,
+                        f"{name} ∝ C^{f[f'{key}_exponent']:.2f}",
+                        f"{what}; 95% interval {around}",
+                    )
+                )
     best = max((g for g in a["gaps"] if g["interval"]), key=lambda g: g["seeds"], default=None)
     if best:
         out.append(
             card(
                 "plain",
                 f"{best['gap']:+.3f} nats",
-                f"MoE − dense per token, 95% interval {span(best['interval'], 3)}, {best['seeds']} seeds; equal active parameters and tokens, d_model {best['size']}",
+                f"MoE − dense per token, 95% interval {span(best['interval'], 3)}, {best['seeds']}"
+                f" seeds; equal active parameters and tokens, d_model {best['size']}",
             )
         )
     return f'<div class="cards">{"".join(out)}</div>'
@@ -71,12 +79,24 @@ def _cards(a: dict) -> str:
 def _arms(results) -> str:
     """dense against mixture of experts, or whatever the arms are."""
     order = list(ladder.FAMILIES)
-    families = sorted({r["family"] for r in results}, key=lambda f: (order.index(f) if f in order else len(order), f))
-    return ", ".join(map(str, families)) if len(families) > 2 else " against ".join(figures.LABEL.get(f, str(f)) for f in families)
+    families = sorted(
+        {r["family"] for r in results},
+        key=lambda f: (order.index(f) if f in order else len(order), f),
+    )
+    return (
+        ", ".join(map(str, families))
+        if len(families) > 2
+        else " against ".join(figures.LABEL.get(f, str(f)) for f in families)
+    )
 
 
 def _intro(name, results, a) -> str:
-    kinds = sorted({f"{r['device']['kind']} ({r['dtype'] if 'dtype' in r else r['run']['dtype']})" for r in results})
+    kinds = sorted(
+        {
+            f"{r['device']['kind']} ({r['dtype'] if 'dtype' in r else r['run']['dtype']})"
+            for r in results
+        }
+    )
     corpora = sorted({f"{r['corpus']} {r['fingerprints']['corpus']}" for r in results})
     sigma = "; ".join(
         f"{family} {f['noise']['sigma']:.3f} nats/token ({f['noise']['dof']} degrees of freedom)"
@@ -84,8 +104,11 @@ def _intro(name, results, a) -> str:
         if f["noise"]
     )
     return (
-        f"<h1>{esc(name)}: {esc(_arms(results))}</h1><p class=sub>{len(results)} runs · N: {esc(a['n_means'])} · C: {esc(a['c_convention'])} FLOPs · "
-        f"text: {esc(', '.join(corpora))} · on {esc(', '.join(kinds))}" + (f" · noise of one run: {esc(sigma)}" if sigma else "") + "</p>"
+        f"<h1>{esc(name)}: {esc(_arms(results))}</h1><p class=sub>{len(results)} runs · N:"
+        f" {esc(a['n_means'])} · C: {esc(a['c_convention'])} FLOPs · text:"
+        f" {esc(', '.join(corpora))} · on {esc(', '.join(kinds))}"
+        + (f" · noise of one run: {esc(sigma)}" if sigma else "")
+        + "</p>"
     )
 
 
@@ -93,22 +116,42 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     """The whole page as HTML text."""
     a = record.finite(analysis)
     results = sorted(results, key=_order)
-    parts = [_intro(name, results, a), _cards(a), *[part(results, curves, a) for part in _sections(a)]]
+    parts = [
+        _intro(name, results, a),
+        _cards(a),
+        *[part(results, curves, a) for part in _sections(a)],
+    ]
     versions = dict(results[0]["versions"])
-    foot = [f"isoflop {versions.pop('isoflop', None)}", f"commit {results[0]['commit']}", *[f"{k} {v}" for k, v in versions.items()]]
+    foot = [
+        f"isoflop {versions.pop('isoflop', None)}",
+        f"commit {results[0]['commit']}",
+        *[f"{k} {v}" for k, v in versions.items()],
+    ]
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width">'
         f"<title>{esc(name)}: isoflop report</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(parts)}<footer>{esc(' · '.join(foot))}</footer></main></body></html>\n"
+        f"<body><main>{''.join(parts)}<footer>{esc(' · '.join(foot))}</footer></main></body></html>\n"  # noqa: E501
     )
 
 
 def _sections(a) -> list:
-    """A sweep that is a bracket of learning rates, and finds no exponent, shows the bracket first."""
-    bracket = bool(a.get("brackets")) and all(f["n_exponent"] is None for f in a["families"].values())
+    """A sweep that is a bracket of learning rates, and finds no exponent, shows the bracket
+    first.
+    """
+    bracket = bool(a.get("brackets")) and all(
+        f["n_exponent"] is None for f in a["families"].values()
+    )
     return sorted(SECTIONS, key=lambda s: not (bracket and s is rates.section))
 
 
 def _order(r: dict) -> tuple:
     tags, run = r["tags"], r["run"]
-    return tags.get("budget") or 0, tags.get("size") or 0, run["seed"], r["training_tokens"], r["family"], run["optimizer"]["lr"]
+    return (
+        tags.get("budget") or 0,
+        tags.get("size") or 0,
+        run["seed"],
+        r["training_tokens"],
+        r["family"],
+        run["optimizer"]["lr"],
+    )

@@ -1,4 +1,6 @@
-"""The section on learning rates: the verdict of every size, and where the sweep has brackets, loss against rate."""
+"""The section on learning rates: the verdict of every size, and where the sweep has brackets, loss
+against rate.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +11,9 @@ from experiments.report.figures import LABEL, STYLE
 
 
 def _draw(rows: list[dict]) -> str:
-    """One panel for each family: mean loss over seeds against the multiple of the ladder's rate, a line for each size."""
+    """One panel for each family: mean loss over seeds against the multiple of the ladder's rate, a
+    line for each size.
+    """
     families = list(dict.fromkeys(r["family"] for r in rows))
     with plt.rc_context(STYLE):
         fig, axes = figures.canvas(len(families), sharey=True, squeeze=False, height=4.2)
@@ -17,15 +21,42 @@ def _draw(rows: list[dict]) -> str:
             cells = sorted({(r["budget"] or 0, r["size"]) for r in rows if r["family"] == family})
             many = len({b for b, _ in cells}) > 1
             for (budget, size), colour in zip(cells, figures.shades(family, len(cells))):
-                own = [r for r in rows if (r["family"], r["budget"] or 0, r["size"]) == (family, budget, size)]
+                own = [
+                    r
+                    for r in rows
+                    if (r["family"], r["budget"] or 0, r["size"]) == (family, budget, size)
+                ]
                 x, y = ([r[k] for r in own] for k in ("multiplier", "loss"))
                 spans = np.array([r["interval"] or (r["loss"], r["loss"]) for r in own]).T
                 label = f"d_model {size}" + (f", {budget:.3g} FLOPs" if many else "")
-                ax.errorbar(x, y, np.abs(spans - y), fmt="o-", color=colour, lw=1.4, ms=5, capsize=3, label=label)
+                ax.errorbar(
+                    x,
+                    y,
+                    np.abs(spans - y),
+                    fmt="o-",
+                    color=colour,
+                    lw=1.4,
+                    ms=5,
+                    capsize=3,
+                    label=label,
+                )
                 best = next(r for r in own if r["best"])
-                ax.plot(best["multiplier"], best["loss"], "*", color=colour, ms=14, mec="white", mew=0.8, zorder=5)
+                ax.plot(
+                    best["multiplier"],
+                    best["loss"],
+                    "*",
+                    color=colour,
+                    ms=14,
+                    mec="white",
+                    mew=0.8,
+                    zorder=5,
+                )
             ticks = sorted({r["multiplier"] for r in rows})
-            ax.set(xscale="log", title=LABEL.get(family, family), xlabel="learning rate over the ladder's")
+            ax.set(
+                xscale="log",
+                title=LABEL.get(family, family),
+                xlabel="learning rate over the ladder's",
+            )
             ax.set_xticks(ticks, [f"x{t:g}" for t in ticks])
             ax.minorticks_off()
             ax.legend(fontsize=9)
@@ -39,8 +70,10 @@ def _brackets(rows: list[dict]) -> str:
     cells = {(r["family"], r["size"], r["budget"]) for r in rows}
     kept = [r for r in rows if r["best"] and r["multiplier"] == 1]
     text = (
-        f"Means over seeds with 95% Student intervals; a star is the best mean. The rule (x1) is the best mean in {len(kept)} of {len(cells)} brackets; another rate is better than it, seed by "
-        f"seed and beyond the interval, in {len({(r['family'], r['size'], r['budget']) for r in better})}."
+        "Means over seeds with 95% Student intervals; a star is the best mean. The rule (x1) is"
+        f" the best mean in {len(kept)} of {len(cells)} brackets; another rate is better than it,"
+        " seed by seed and beyond the interval, in"
+        f" {len({(r['family'], r['size'], r['budget']) for r in better})}."
     )
     data = [
         [
@@ -57,7 +90,10 @@ def _brackets(rows: list[dict]) -> str:
         for r in rows
     ]
     columns = ["family", "d_model", "budget", "rate", "seeds", "loss", "95%", "minus x1", "95%"]
-    return f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows)}<details><summary>the data of this figure</summary>{table(columns, data)}</details>'
+    return (
+        f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows)}<details><summary>the'
+        f" data of this figure</summary>{table(columns, data)}</details>"
+    )
 
 
 def _seeds(a) -> str:
@@ -75,14 +111,20 @@ def _seeds(a) -> str:
         ]
         for v in a["learning_rates"]
     ]
-    data = table(["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"], rows)
+    data = table(
+        ["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"],
+        rows,
+    )
     return f"<details><summary>every bracket by itself</summary>{data}</details>"
 
 
 def section(results, curves, a) -> str:
     brackets = _brackets(a["brackets"]) + _seeds(a) if a.get("brackets") else ""
     return (
-        "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
-        "one may lie outside), or comes from the ladder's rule (experiments/ladder.py), which was fitted to brackets with the same number of trials for both families before they were "
-        f"compared (LOG.md).</p>{table(['family', 'd_model', 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"
+        "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate"
+        " was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
+        "one may lie outside), or comes from the ladder's rule (experiments/ladder.py), which was"
+        " fitted to brackets with the same number of trials for both families before they were "
+        "compared"
+        f" (LOG.md).</p>{table(['family', 'd_model', 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"  # noqa: E501
     )

@@ -12,33 +12,65 @@ HUE = {"fit": "#3b6fb6", "other": "#d1602a", "grey": "#8a919c"}
 
 
 def besiroglu2024(drawn) -> str:
-    """Measured against fitted loss, and N_opt over compute with its band beside Hoffmann's printed law."""
+    """Measured against fitted loss, and N_opt over compute with its band beside Hoffmann's printed
+    law.
+    """
     f = drawn["fit"]
     with plt.rc_context(STYLE):
         fig, (left, right) = canvas(2, height=4.2)
         fitted = f.predict(f.points.x)[0]
-        dots = left.scatter(f.points.y, (fitted / f.points.y - 1) * 100, c=np.log10(drawn["flops"]), s=16, cmap="viridis", lw=0)
+        dots = left.scatter(
+            f.points.y,
+            (fitted / f.points.y - 1) * 100,
+            c=np.log10(drawn["flops"]),
+            s=16,
+            cmap="viridis",
+            lw=0,
+        )
         left.axhline(0, color=HUE["grey"], lw=1)
-        left.set(xlabel="measured loss (nats/token)", ylabel="fitted − measured (%)", title=f"residuals of {len(fitted)} runs")
+        left.set(
+            xlabel="measured loss (nats/token)",
+            ylabel="fitted − measured (%)",
+            title=f"residuals of {len(fitted)} runs",
+        )
         fig.colorbar(dots, ax=left, label="log10 C", pad=0.01)
         budgets = np.geomspace(drawn["flops"].min(), 1e25, 40)
         rows = [answers.frontier(f, c, answers.Cost(), {})[0] for c in budgets]
         bands = np.array([bootstrap.interval(r[1:]) or (np.nan, np.nan) for r in rows]).T
         right.fill_between(budgets, *bands, color=HUE["fit"], alpha=0.2, lw=0)
-        right.plot(budgets, [r[0] for r in rows], color=HUE["fit"], lw=2, label="this fit, 95% band")
+        right.plot(
+            budgets, [r[0] for r in rows], color=HUE["fit"], lw=2, label="this fit, 95% band"
+        )
         h = published.PUBLISHED["hoffmann2022"]
         v = reproduce.HOFFMANN
         g = (v["alpha"] * v["A"] / (v["beta"] * v["B"])) ** (1 / (v["alpha"] + v["beta"]))
         split = v["beta"] / (v["alpha"] + v["beta"])
-        right.plot(budgets, g * (budgets / 6) ** split, "--", color=HUE["other"], lw=1.6, label=f"Hoffmann et al. as printed ({h.mark})")
-        right.plot(5.76e23, 70e9, "*", ms=12, color="#222", label="Chinchilla as trained: 70B (unverified)")
-        right.set(xscale="log", yscale="log", xlabel="C: training FLOPs (6 N D)", ylabel="N_opt (parameters)", title="compute-optimal size")
+        right.plot(
+            budgets,
+            g * (budgets / 6) ** split,
+            "--",
+            color=HUE["other"],
+            lw=1.6,
+            label=f"Hoffmann et al. as printed ({h.mark})",
+        )
+        right.plot(
+            5.76e23, 70e9, "*", ms=12, color="#222", label="Chinchilla as trained: 70B (unverified)"
+        )
+        right.set(
+            xscale="log",
+            yscale="log",
+            xlabel="C: training FLOPs (6 N D)",
+            ylabel="N_opt (parameters)",
+            title="compute-optimal size",
+        )
         right.legend(fontsize=9, loc="upper left")
         return svg(fig)
 
 
 def gadre2024(drawn) -> str:
-    """Loss against compute by tokens per parameter for each training set: fitted on five runs, shown on all."""
+    """Loss against compute by tokens per parameter for each training set: fitted on five runs,
+    shown on all.
+    """
     with plt.rc_context(STYLE):
         fig, panels = canvas(3, height=3.9, sharey=True)
         for ax, (name, (f, _, t)) in zip(panels, drawn["fits"].items()):
@@ -46,13 +78,35 @@ def gadre2024(drawn) -> str:
             for m, colour in zip(levels, SHADES(np.linspace(0.05, 0.9, len(levels)))):
                 rows = np.abs(t["tokens_per_param"] - m) < 0.1 * m
                 grid = np.geomspace(t["flops"][rows].min() / 2, t["flops"][rows].max() * 2, 40)
-                ax.plot(grid, f.predict({"C": grid, "M": np.full(40, float(m))})[0], color=colour, lw=1.2)
+                ax.plot(
+                    grid,
+                    f.predict({"C": grid, "M": np.full(40, float(m))})[0],
+                    color=colour,
+                    lw=1.2,
+                )
                 fitted = rows & (t["fit_point_loss"] == 1)
-                ax.plot(t["flops"][rows & ~fitted], t["loss"][rows & ~fitted], "o", ms=4.5, color=colour, label=f"M = {m:g}")
-                ax.plot(t["flops"][fitted], t["loss"][fitted], "*", ms=11, color=colour, mec="#222", mew=0.6)
+                ax.plot(
+                    t["flops"][rows & ~fitted],
+                    t["loss"][rows & ~fitted],
+                    "o",
+                    ms=4.5,
+                    color=colour,
+                    label=f"M = {m:g}",
+                )
+                ax.plot(
+                    t["flops"][fitted],
+                    t["loss"][fitted],
+                    "*",
+                    ms=11,
+                    color=colour,
+                    mec="#222",
+                    mew=0.6,
+                )
             ax.set(xscale="log", title=name, xlabel="C: training FLOPs (6 N D)")
         panels[0].set_ylabel("C4 loss (nats/token)")
-        panels[-1].legend(fontsize=8, ncols=2, title="tokens per parameter; ★ fitted", title_fontsize=8)
+        panels[-1].legend(
+            fontsize=8, ncols=2, title="tokens per parameter; ★ fitted", title_fontsize=8
+        )
         return svg(fig)
 
 
@@ -65,11 +119,29 @@ def clark2022(drawn) -> str:
             grid = np.geomspace(1, 600, 60)
             for n, colour in zip(sizes, SHADES(np.linspace(0.05, 0.9, len(sizes)))):
                 rows = f.points.x["N"] == n
-                ax.plot(f.points.x["E"][rows], f.points.y[rows], "o", ms=4.5, color=colour, label=f"{n / 1e6:.0f}M")
-                ax.plot(grid, solve.predict(FORMS["clark2022"], f.theta, {"N": np.full(60, n), "E": grid})[0], color=colour, lw=1.2)
+                ax.plot(
+                    f.points.x["E"][rows],
+                    f.points.y[rows],
+                    "o",
+                    ms=4.5,
+                    color=colour,
+                    label=f"{n / 1e6:.0f}M",
+                )
+                ax.plot(
+                    grid,
+                    solve.predict(FORMS["clark2022"], f.theta, {"N": np.full(60, n), "E": grid})[0],
+                    color=colour,
+                    lw=1.2,
+                )
             ax.set(xscale="log", title=name, xlabel="E: experts")
         panels[0].set(ylabel="validation loss (nats/token)", ylim=(1.93, 3.5))
-        panels[-1].legend(fontsize=8, ncols=2, loc="upper right", title="N: parameters a token sees", title_fontsize=8)
+        panels[-1].legend(
+            fontsize=8,
+            ncols=2,
+            loc="upper right",
+            title="N: parameters a token sees",
+            title_fontsize=8,
+        )
         return svg(fig)
 
 

@@ -1,4 +1,6 @@
-"""The sections of the report: functions of (results, curves, analysis) that return HTML, or nothing where there is nothing to show."""
+"""The sections of the report: functions of (results, curves, analysis) that return HTML, or nothing
+where there is nothing to show.
+"""
 
 from experiments.laws import published
 from experiments.report import figures, law_figures
@@ -44,26 +46,50 @@ def _parabolas(a: dict) -> str:
         for q in f["parabolas"]
     ]
     return table(
-        ["family", f"C ({a['c_convention']})", f"N_opt ({a['n_convention']})", "95%", "D_opt (tokens)", "95%", "loss", "95%"], rows
+        [
+            "family",
+            f"C ({a['c_convention']})",
+            f"N_opt ({a['n_convention']})",
+            "95%",
+            "D_opt (tokens)",
+            "95%",
+            "loss",
+            "95%",
+        ],
+        rows,
     )
 
 
 def _curves_table(results, curves, a) -> str:
     rows = [
         [family, f"{c:.3g}", f"{loss:.4f}"]
-        for family, (grid, best) in figures.envelope(figures.training_curves(results, curves, a["c_convention"])).items()
+        for family, (grid, best) in figures.envelope(
+            figures.training_curves(results, curves, a["c_convention"])
+        ).items()
         for c, loss in list(zip(grid, best))[::10]
     ]
     return table(["family", f"C ({a['c_convention']})", "envelope of training loss"], rows) + table(
         ["family", f"C ({a['c_convention']})", "final validation loss"],
-        [[r["family"], f"{r['flops'][a['c_convention']]:.5g}", f4(r["validation"]["loss"])] for r in results],
+        [
+            [r["family"], f"{r['flops'][a['c_convention']]:.5g}", f4(r["validation"]["loss"])]
+            for r in results
+        ],
     )
 
 
 def _gap_tables(a) -> str:
     first = table(
         ["d_model", "budget", "seeds", "MoE - dense", "95%"],
-        [[g["size"], f"{g['budget'] or 0:.3g}", g["seeds"], f"{g['gap']:+.4f}", span(g["interval"])] for g in a["gaps"]],
+        [
+            [
+                g["size"],
+                f"{g['budget'] or 0:.3g}",
+                g["seeds"],
+                f"{g['gap']:+.4f}",
+                span(g["interval"]),
+            ]
+            for g in a["gaps"]
+        ],
         0,
     )
     pairs = table(
@@ -85,7 +111,16 @@ def _gap_tables(a) -> str:
     )
     best = table(
         ["budget", "dense", "MoE", "difference", "95%"],
-        [[f"{e['budget']:.3g}", f4(e["dense"]), f4(e["moe"]), f"{e['difference']:+.4f}", span(e["interval"])] for e in a["equal_flops"]],
+        [
+            [
+                f"{e['budget']:.3g}",
+                f4(e["dense"]),
+                f4(e["moe"]),
+                f"{e['difference']:+.4f}",
+                span(e["interval"]),
+            ]
+            for e in a["equal_flops"]
+        ],
         0,
     )
     return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal FLOPs</p>{best}"
@@ -93,13 +128,29 @@ def _gap_tables(a) -> str:
 
 def _gap_reading(a) -> str:
     seeds = [g for g in a["gaps"] if g["interval"]]
-    text = "Both members of a pair read the same tokens in the same order; top_k × d_expert = d_ff, the router comes on top. "
+    text = (
+        "Both members of a pair read the same tokens in the same order; top_k × d_expert = d_ff,"
+        " the router comes on top. "
+    )
     if seeds:
         g = max(seeds, key=lambda g: g["seeds"])
         low, high = g["interval"]
-        verdict = "MoE is better" if high < 0 else "dense is better" if low > 0 else "the sign is not settled by these seeds"
-        text += f"Over {g['seeds']} seeds at d_model {esc(g['size'])}, {g['tokens']:,} tokens the gap is {g['gap']:+.3f} [{low:.3f}, {high:.3f}] nats/token: {verdict}. "
-        text += "Clark et al. 2022 (arXiv 2202.01169) find MoE better at these sizes; where a gap has the other sign, read it against the black bars (one seed's noise) and the expert load below. "
+        verdict = (
+            "MoE is better"
+            if high < 0
+            else "dense is better"
+            if low > 0
+            else "the sign is not settled by these seeds"
+        )
+        text += (
+            f"Over {g['seeds']} seeds at d_model {esc(g['size'])}, {g['tokens']:,} tokens the gap"
+            f" is {g['gap']:+.3f} [{low:.3f}, {high:.3f}] nats/token: {verdict}. "
+        )
+        text += (
+            "Clark et al. 2022 (arXiv 2202.01169) find MoE better at these sizes; where a gap has"
+            " the other sign, read it against the black bars (one seed's noise) and the expert load"
+            " below. "
+        )
     return text + "Black bars: 95% Student intervals over seeds."
 
 
@@ -108,8 +159,9 @@ def isoflop(results, curves, a) -> str:
     if not fitted:
         return ""
     reading = (
-        "Each curve is one compute budget; a star is its parabola's minimum, the bar through it the 95% interval of N_opt. "
-        "Left of it models are too small, right of it they see too few tokens."
+        "Each curve is one compute budget; a star is its parabola's minimum, the bar through it the"
+        " 95% interval of N_opt. Left of it models are too small, right of it they see too few"
+        " tokens."
     )
     return section("IsoFLOP curves", reading, figures.isoflop(a, fitted), _points(fitted, a))
 
@@ -118,21 +170,33 @@ def optima(results, curves, a) -> str:
     if not any(f["parabolas"] for f in a["families"].values()):
         return ""
     reading = (
-        "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals. Grey: published exponents, drawn through the middle of "
-        "these minima for their slope alone; their N and C are counted by the papers' conventions, and each carries its mark of verification."
+        "Minima of the parabolas against compute; bars and brackets are 95% bootstrap intervals."
+        " Grey: published exponents, drawn through the middle of these minima for their slope"
+        " alone; their N and C are counted by the papers' conventions, and each carries its mark of"
+        " verification."
     )
     inside = any(q["interior"] for f in a["families"].values() for q in f["parabolas"])
-    drawn = figures.optima(a) if inside else "<p class=read>No budget has a minimum inside its sizes.</p>"
+    drawn = (
+        figures.optima(a)
+        if inside
+        else "<p class=read>No budget has a minimum inside its sizes.</p>"
+    )
     return section("Compute-optimal size and tokens", reading, drawn, _parabolas(a), opened=True)
 
 
 def compute(results, curves, a) -> str:
     reading = (
-        "Thin: training loss of each run, a moving mean of five logged points. Thick: their lower envelope (Chinchilla approach 1). "
-        "The learning rate decays to zero only at a run's end, so curves in mid-flight lie above what the same compute reaches with a shorter schedule. "
-        "Training and validation text differ, so marks and lines need not meet."
+        "Thin: training loss of each run, a moving mean of five logged points. Thick: their lower"
+        " envelope (Chinchilla approach 1). The learning rate decays to zero only at a run's end,"
+        " so curves in mid-flight lie above what the same compute reaches with a shorter schedule."
+        " Training and validation text differ, so marks and lines need not meet."
     )
-    return section("Loss against compute", reading, figures.compute(a, results, curves), _curves_table(results, curves, a))
+    return section(
+        "Loss against compute",
+        reading,
+        figures.compute(a, results, curves),
+        _curves_table(results, curves, a),
+    )
 
 
 def dense_against_moe(results, curves, a) -> str:
@@ -157,10 +221,17 @@ def expert_load(results, curves, a) -> str:
         ]
         for r in routed
     ]
-    columns = ["run", "d_model", "of", "max/mean load by layer", "router entropy (nats)", "balance loss"]
+    columns = [
+        "run",
+        "d_model",
+        "of",
+        "max/mean load by layer",
+        "router entropy (nats)",
+        "balance loss",
+    ]
     reading = (
-        "Assignments of the busiest expert over the mean, on validation batches; one mark per MoE layer (circle first). "
-        "1 is perfect balance; nothing is dropped at any load."
+        "Assignments of the busiest expert over the mean, on validation batches; one mark per MoE"
+        " layer (circle first). 1 is perfect balance; nothing is dropped at any load."
     )
     return section("Expert load", reading, figures.load(routed), table(columns, rows))
 
@@ -173,13 +244,19 @@ def known_entropy(results, curves, a) -> str:
         for e in a["known_entropy"]
         for d, x, se in zip(e["tokens"], e["excess"], e["se"])
     ]
-    rows = [[e["family"], e["size"], f4(e["exponent"]), f4(e["exponent_last_three"]), f4(e["derived"])] for e in a["known_entropy"]]
+    rows = [
+        [e["family"], e["size"], f4(e["exponent"]), f4(e["exponent_last_three"]), f4(e["derived"])]
+        for e in a["known_entropy"]
+    ]
     slopes = table(["family", "d_model", "measured exponent", "of the last three", "derived"], rows)
     return section(
         "Above the source's entropy",
-        "Loss minus the true source's −log p on the same validation tokens. Dashed: the exponent derived in data/synthetic.py, a / (1 + a).",
+        "Loss minus the true source's −log p on the same validation tokens. Dashed: the exponent"
+        " derived in data/synthetic.py, a / (1 + a).",
         "".join(
-            f"<p class=read><b>{esc(figures.LABEL.get(e['family'], e['family']))}</b>: {esc(e['words'])}.</p>" for e in a.get("floors", [])
+            f"<p class=read><b>{esc(figures.LABEL.get(e['family'], e['family']))}</b>:"
+            f" {esc(e['words'])}.</p>"
+            for e in a.get("floors", [])
         )
         + figures.known_entropy(a)
         + slopes,
@@ -190,27 +267,47 @@ def known_entropy(results, curves, a) -> str:
 def parametric(results, curves, a) -> str:
     laws = {family: f["parametric"] for family, f in a["families"].items()}
     verdicts = "".join(
-        f"<p class=read><b>{esc(figures.LABEL.get(family, family))}</b>: {esc(p['verdict'])}.{_off(p)}</p>" for family, p in laws.items()
+        f"<p class=read><b>{esc(figures.LABEL.get(family, family))}</b>:"
+        f" {esc(p['verdict'])}.{_off(p)}</p>"
+        for family, p in laws.items()
     )
     shown = {family: p for family, p in laws.items() if "parameters" in p}
     reading = (
-        "L = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup> (Hoffmann et al. 2022, eq 10), sum of Huber losses on log L, many ranked starts. Line and band: the law's least loss at each "
-        "budget with its 95% interval, beyond the runs to four times their compute. Open marks: the upper fifth of compute, left out of one more fit, whose predictions are the crosses. "
-        "Values of a law that the runs do not identify are shown for completeness, not for use."
+        "L = E + A/N<sup>alpha</sup> + B/D<sup>beta</sup> (Hoffmann et al. 2022, eq 10), sum of"
+        " Huber losses on log L, many ranked starts. Line and band: the law's least loss at each"
+        " budget with its 95% interval, beyond the runs to four times their compute. Open marks:"
+        " the upper fifth of compute, left out of one more fit, whose predictions are the crosses."
+        " Values of a law that the runs do not identify are shown for completeness, not for use."
     )
     if not shown:
         return f"<section><h2>Parametric law</h2><p class=read>{reading}</p>{verdicts}</section>"
-    theirs = {f"{k} ({published.PUBLISHED[k].mark.split(';')[0]})": published.PUBLISHED[k].values for k in PUBLISHED_LAWS}
+    theirs = {
+        f"{k} ({published.PUBLISHED[k].mark.split(';')[0]})": published.PUBLISHED[k].values
+        for k in PUBLISHED_LAWS
+    }
     rows = [
-        [k, *[f"{g4(p['parameters'][k])} {span(p['intervals'][k], 3)}" for p in shown.values()], *[f"{v[k]:g}" for v in theirs.values()]]
+        [
+            k,
+            *[f"{g4(p['parameters'][k])} {span(p['intervals'][k], 3)}" for p in shown.values()],
+            *[f"{v[k]:g}" for v in theirs.values()],
+        ]
         for k in ("E", "A", "alpha", "B", "beta")
     ]
     rows += [
-        ["sum of Huber losses", *[f"{p['objective']:.3g}" for p in shown.values()], *[""] * len(theirs)],
-        ["starts that reached it", *[f"{p['starts_at_optimum']:.0%}" for p in shown.values()], *[""] * len(theirs)],
+        [
+            "sum of Huber losses",
+            *[f"{p['objective']:.3g}" for p in shown.values()],
+            *[""] * len(theirs),
+        ],
+        [
+            "starts that reached it",
+            *[f"{p['starts_at_optimum']:.0%}" for p in shown.values()],
+            *[""] * len(theirs),
+        ],
     ]
     verdicts += "".join(
-        f"<p class=read>Ridges, {esc(figures.LABEL.get(k, k))}: {esc('; '.join(p['verdicts']['ridges']))}.</p>"
+        f"<p class=read>Ridges, {esc(figures.LABEL.get(k, k))}:"
+        f" {esc('; '.join(p['verdicts']['ridges']))}.</p>"
         for k, p in shown.items()
         if p["verdicts"]["ridges"]
     )
@@ -219,11 +316,15 @@ def parametric(results, curves, a) -> str:
         [
             [family, f"{n:,.0f}", f"{d:,.0f}", f"{c:.4g}", f4(m), f4(v), "yes" if out else ""]
             for family, p in shown.items()
-            for n, d, c, m, v, out in zip(*(p["points"][k] for k in ("n", "d", "c", "measured", "fitted", "held_out")))
+            for n, d, c, m, v, out in zip(
+                *(p["points"][k] for k in ("n", "d", "c", "measured", "fitted", "held_out"))
+            )
         ],
     )
     values = table([f"N {a['n_convention']}, L nats/token", *shown, *theirs], rows)
-    return section("Parametric law", reading, verdicts + law_figures.parametric(a), data).replace("<details>", values + "<details>", 1)
+    return section("Parametric law", reading, verdicts + law_figures.parametric(a), data).replace(
+        "<details>", values + "<details>", 1
+    )
 
 
 PUBLISHED_LAWS = ("hoffmann2022", "besiroglu2024")
@@ -234,8 +335,8 @@ def _off(p) -> str:
     if not e:
         return ""
     return (
-        f" Held out: {e['n_test']} runs above, predicted from {e['n_fit']} of less compute, are off by {e['mean_relative_error']:.1%} on average "
-        f"({e['worst_relative_error']:.1%} at worst)."
+        f" Held out: {e['n_test']} runs above, predicted from {e['n_fit']} of less compute, are off"
+        f" by {e['mean_relative_error']:.1%} on average ({e['worst_relative_error']:.1%} at worst)."
     )
 
 
@@ -243,12 +344,19 @@ def leverage(results, curves, a) -> str:
     if not a.get("leverage"):
         return ""
     reading = (
-        "Compute that a dense model needs for the loss of the best MoE model at a budget, over that budget; the dense best loss is read along a straight line in log loss "
-        "against log C through the dense minima, so values far from them are extrapolations. Bars and band: 95% intervals."
+        "Compute that a dense model needs for the loss of the best MoE model at a budget, over that"
+        " budget; the dense best loss is read along a straight line in log loss against log C"
+        " through the dense minima, so values far from them are extrapolations. Bars and band: 95%"
+        " intervals."
     )
-    rows = [[f"{r['flops']:.4g}", f"{r['leverage']:.3f}", span(r["interval"], 3)] for r in a["leverage"]]
+    rows = [
+        [f"{r['flops']:.4g}", f"{r['leverage']:.3f}", span(r["interval"], 3)] for r in a["leverage"]
+    ]
     return section(
-        "Efficiency leverage of experts", reading, law_figures.leverage(a), table([f"C ({a['c_convention']})", "leverage", "95%"], rows, 0)
+        "Efficiency leverage of experts",
+        reading,
+        law_figures.leverage(a),
+        table([f"C ({a['c_convention']})", "leverage", "95%"], rows, 0),
     )
 
 
@@ -300,11 +408,16 @@ def runs(results, curves, a) -> str:
                 f"{r['tokens_per_s']:,.0f}",
             ]
         )
-    return f"<section><h2>Runs</h2><p class=read>Every finished run. N and FLOPs are counted; conventions in docs/counting.md.</p>{table(columns, rows, 2)}</section>"
+    return (
+        "<section><h2>Runs</h2><p class=read>Every finished run. N and FLOPs are counted;"
+        f" conventions in docs/counting.md.</p>{table(columns, rows, 2)}</section>"
+    )
 
 
 def excluded(results, curves, a) -> str:
-    rows = [[e["what"], e["why"]] for e in a["excluded"]] + [["left out", line] for line in a.get("left_out", [])]
+    rows = [[e["what"], e["why"]] for e in a["excluded"]] + [
+        ["left out", line] for line in a.get("left_out", [])
+    ]
     rows += [[f"used, but flagged: {e['what']}", e["why"]] for e in a["flagged"]]
     body = table(["what", "why"], rows, 2) if rows else "<p>Nothing was excluded.</p>"
     return f"<section><h2>Excluded, and why</h2>{body}</section>"

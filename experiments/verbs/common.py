@@ -16,12 +16,18 @@ from launch.record import RecordError
 
 
 def load(fv, want: type | None = None, change: Callable | None = None) -> Job | SweepJob:
-    """The recipe of --config, after `change`, with every --set and --mesh applied. Raises UserError or ConfigError."""
+    """The recipe of --config, after `change`, with every --set and --mesh applied. Raises UserError
+    or ConfigError.
+    """
     if not fv.config:
-        raise UserError(f"--config is missing: name a recipe ({', '.join(recipes.RECIPES)}) or a FILE.py")
+        raise UserError(
+            f"--config is missing: name a recipe ({', '.join(recipes.RECIPES)}) or a FILE.py"
+        )
     job = recipes.load(fv.config)
     if want is not None and not isinstance(job, want):
-        verb, kind = ("sweep", "a sweep") if isinstance(job, SweepJob) else ("train", "a single run")
+        verb, kind = (
+            ("sweep", "a sweep") if isinstance(job, SweepJob) else ("train", "a single run")
+        )
         raise UserError(f"recipe {fv.config} is {kind}: use isoflop {verb} --config={fv.config}")
     job = change(job) if change else job
     for text in getattr(fv, "set"):
@@ -39,14 +45,20 @@ def _apply(job, text: str):
     if not isinstance(job, SweepJob):
         if key.startswith("sweep."):
             raise ConfigError(f"{key}: this recipe is a single run, it has no sweep")
-        if key.startswith("horizon."):  # the horizon is one choice of three: setting one clears the others
-            job = dataclasses.replace(job, run=dataclasses.replace(job.run, horizon=config.Horizon()))
+        if key.startswith(
+            "horizon."
+        ):  # the horizon is one choice of three: setting one clears the others
+            job = dataclasses.replace(
+                job, run=dataclasses.replace(job.run, horizon=config.Horizon())
+            )
         return config.set_fields(job, [text])
     if key in ladder.OWNED:
         raise ConfigError(f"{key} is not free in a sweep: set {ladder.OWNED[key]} instead")
     if key.startswith("sweep."):
         value = text.partition("=")[2].strip()
-        return dataclasses.replace(job, sweep=config.override(job.sweep, key.removeprefix("sweep."), value, key))
+        return dataclasses.replace(
+            job, sweep=config.override(job.sweep, key.removeprefix("sweep."), value, key)
+        )
     single = config.set_fields(Job(job.run, job.where), [text])
     return dataclasses.replace(job, run=single.run, where=single.where)
 
@@ -64,7 +76,9 @@ def spread(value, interval) -> str:
     """0.512 [0.401, 0.633]; in words where there is no value."""
     if value is None:
         return "not identified by these runs"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]")
+    return f"{value:.3f}" + (
+        f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]"
+    )
 
 
 @contextlib.contextmanager
@@ -79,14 +93,22 @@ def stdout_to_stderr(active: bool):
 
 @contextlib.contextmanager
 def complete():
-    """Records that lack what is asked of them, or say together what no sweep says, as one line with the place in the code."""
+    """Records that lack what is asked of them, or say together what no sweep says, as one line with
+    the place in the code.
+    """
     try:
         yield
     except (KeyError, TypeError, ZeroDivisionError, OverflowError) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
-        what = f"lacks {e}" if isinstance(e, KeyError) else f"does not add up ({type(e).__name__}: {e})"
+        what = (
+            f"lacks {e}"
+            if isinstance(e, KeyError)
+            else f"does not add up ({type(e).__name__}: {e})"
+        )
         place = f"{os.path.basename(at.filename)}:{at.lineno}"
-        raise RecordError(f"a result.json {what}, at {place}: it was written by another version, or is damaged") from e
+        raise RecordError(
+            f"a result.json {what}, at {place}: it was written by another version, or is damaged"
+        ) from e
 
 
 __all__ = ["complete", "load", "number", "spread", "stdout_to_stderr"]

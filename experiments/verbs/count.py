@@ -1,13 +1,18 @@
-"""Counts a model exactly: parameters, FLOPs, bytes; nothing is trained, and no device is used but by --compile.
+"""Counts a model exactly: parameters, FLOPs, bytes; nothing is trained, and no device is used but
+by --compile.
 
 isoflop count --config=tiny_moe
-isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 --set model.n_heads=12 --format=json
+isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 --set
+model.n_heads=12 --format=json
 isoflop count --config=quickstart        every shape of a sweep
-isoflop count --hf_dir=DIR --context=8192 --set batch=8 --set dtype=bfloat16        a config.json in Hugging Face's format is enough
+isoflop count --hf_dir=DIR --context=8192 --set batch=8 --set dtype=bfloat16
+    a config.json in Hugging Face's format is enough
 isoflop count --hf_dir=DIR --elsewhere   how other codebases and papers count the same model
 isoflop count --config=tiny_moe --compile
-isoflop count --config=tiny_moe --mesh=data=2,expert=4 --set batch=8 --compile           what each device holds and sends; on CPU simulated
-isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile --topology=v5e:4x4    the same for chips that are not here
+isoflop count --config=tiny_moe --mesh=data=2,expert=4 --set batch=8 --compile
+    what each device holds and sends; on CPU simulated
+isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile --topology=v5e:4x4
+    the same for chips that are not here
 """
 
 import dataclasses
@@ -29,11 +34,15 @@ from model.config import Execution, Model
 
 
 def execution(run: Run, where, platform: str = "") -> Execution:
-    """How the run would be executed on `platform`, that of this machine if empty: on one device, or on the mesh of `where`."""
+    """How the run would be executed on `platform`, that of this machine if empty: on one device, or
+    on the mesh of `where`.
+    """
     platform = platform or hardware.probe()[0]
     dtype = hardware.choice(platform).dtype if run.dtype == "auto" else run.dtype
     groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), 1))
-    return hardware.execution(run.model, where, dtype, platform, groups, run.batch * run.model.seq_len)
+    return hardware.execution(
+        run.model, where, dtype, platform, groups, run.batch * run.model.seq_len
+    )
 
 
 def describe(c: Model, ex: Execution, batch: int) -> dict:
@@ -45,8 +54,14 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
         "family": config.family(c),
         "context": c.seq_len,
         "parameters": account.parameters(c),
-        "flops_per_token": {name: {"forward": third(n), "training": n} for name, n in account.flops_per_token(c).items()},
-        "executed_flops_per_token": {"forward": work.forward / tokens, "training": work.training(ex.remat) / tokens},
+        "flops_per_token": {
+            name: {"forward": third(n), "training": n}
+            for name, n in account.flops_per_token(c).items()
+        },
+        "executed_flops_per_token": {
+            "forward": work.forward / tokens,
+            "training": work.training(ex.remat) / tokens,
+        },
         "forward_shares": account.shares(c),
         "bytes": account.memory(c, ex, batch),
         "assumed": {
@@ -63,16 +78,23 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
 def _checked(job: Job) -> Job:
     """`job` itself. Raises ConfigError; a run without a horizon is counted as well."""
     h = job.run.horizon
-    config.check(job.run if h.steps or h.tokens or h.flops else dataclasses.replace(job.run, horizon=config.Horizon(steps=1)))
+    config.check(
+        job.run
+        if h.steps or h.tokens or h.flops
+        else dataclasses.replace(job.run, horizon=config.Horizon(steps=1))
+    )
     config.check_moe(job.run.model, job.where)
     return job
 
 
 def _load(fv) -> tuple[Job | SweepJob, dict]:
-    """What is to be counted, and what is to be said of where it came from. Raises UserError or ConfigError."""
+    """What is to be counted, and what is to be said of where it came from. Raises UserError or
+    ConfigError.
+    """
     if bool(fv.config) == bool(fv.hf_dir):
         raise UserError(
-            "give one of --config (a recipe or FILE.py) and --hf_dir (a folder with config.json); --config is missing, or both are set"
+            "give one of --config (a recipe or FILE.py) and --hf_dir (a folder with config.json);"
+            " --config is missing, or both are set"
         )
     if fv.hf_dir:
         from launch.huggingface import folder
@@ -91,7 +113,9 @@ def _load(fv) -> tuple[Job | SweepJob, dict]:
 
 
 def _compiled(run: Run, where, ex: Execution, topology: str) -> dict:
-    """The compiler's figures: of one device, or of the mesh of `where`, over devices of this process or of a described topology."""
+    """The compiler's figures: of one device, or of the mesh of `where`, over devices of this
+    process or of a described topology.
+    """
     from launch import compiled
 
     sizes = meshes.parse(where.mesh)
@@ -111,14 +135,20 @@ def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
     if sizes:
         meshes.check(sizes, run.model, run.batch, math.prod(sizes.values()), job.where.accumulate)
     if fv.topology and not (sizes and fv.compile):
-        raise UserError(f"--topology={fv.topology} is compiled for: give --compile, and --mesh for how its chips are used")
+        raise UserError(
+            f"--topology={fv.topology} is compiled for: give --compile, and --mesh for how its"
+            " chips are used"
+        )
     ex = execution(run, job.where, "tpu" if fv.topology else "")
     answer = {**said, **describe(run.model, ex, run.batch)}
     horizon = run.horizon
     if horizon.steps or horizon.tokens or horizon.flops:
         answer["steps"] = config.steps(run)
         answer["training_tokens"] = answer["steps"] * run.batch * run.model.seq_len
-        answer["flops"] = {k: v["training"] * answer["training_tokens"] for k, v in answer["flops_per_token"].items()}
+        answer["flops"] = {
+            k: v["training"] * answer["training_tokens"]
+            for k, v in answer["flops_per_token"].items()
+        }
     if fv.elsewhere:
         answer["elsewhere"] = elsewhere.compare(run.model)
     if fv.compile:
@@ -142,7 +172,10 @@ def _body(fv) -> int:
     job, said = _load(fv)
     if isinstance(job, SweepJob):
         if fv.compile or fv.elsewhere:
-            raise UserError(f"--compile and --elsewhere count one model, {fv.config} is a sweep: give a recipe of a single run")
+            raise UserError(
+                f"--compile and --elsewhere count one model, {fv.config} is a sweep: give a recipe"
+                " of a single run"
+            )
         answer, text = _sweep(job)
     else:
         answer, text = _single(job, said, fv)
@@ -152,13 +185,33 @@ def _body(fv) -> int:
 
 def main(argv=None) -> int:
     fv = cli.flag_values("config", "set", "mesh")
-    flags.DEFINE_string("hf_dir", "", "folder in Hugging Face's format, of which config.json is read", flag_values=fv)
-    flags.DEFINE_integer("context", None, "tokens of a sequence, instead of the model's own", flag_values=fv)
-    flags.DEFINE_bool(
-        "compile", False, "also compile the training step for this machine's device and print the compiler's figures", flag_values=fv
+    flags.DEFINE_string(
+        "hf_dir",
+        "",
+        "folder in Hugging Face's format, of which config.json is read",
+        flag_values=fv,
     )
-    flags.DEFINE_string("topology", "", "TPU slice to compile for, such as v5e:4x4 or v5p:2x2x4; needs isoflop[tpu]", flag_values=fv)
-    flags.DEFINE_bool("elsewhere", False, "also how other codebases and papers count the same model", flag_values=fv)
+    flags.DEFINE_integer(
+        "context", None, "tokens of a sequence, instead of the model's own", flag_values=fv
+    )
+    flags.DEFINE_bool(
+        "compile",
+        False,
+        "also compile the training step for this machine's device and print the compiler's figures",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "topology",
+        "",
+        "TPU slice to compile for, such as v5e:4x4 or v5p:2x2x4; needs isoflop[tpu]",
+        flag_values=fv,
+    )
+    flags.DEFINE_bool(
+        "elsewhere",
+        False,
+        "also how other codebases and papers count the same model",
+        flag_values=fv,
+    )
     return cli.run("count", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
 

@@ -1,7 +1,9 @@
-"""Writes a trained run as the Hugging Face family that computes the same function, tokenizer included.
+"""Writes a trained run as the Hugging Face family that computes the same function, tokenizer
+included.
 
   isoflop export --run=runs/llama --hf_dir=out
-  python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; print(M.from_pretrained('out'), T.from_pretrained('out'))"
+  python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T;
+  print(M.from_pretrained('out'), T.from_pretrained('out'))"
 
 If no family does, the fields that stand in the way are named, by the nearest family.
 """
@@ -16,17 +18,27 @@ from experiments.cli import UserError
 
 def _body(fv) -> int:
     if not fv.run or not fv.hf_dir:
-        raise UserError(f"--{'hf_dir' if fv.run else 'run'} is missing: isoflop export --run=RUN_DIR --hf_dir=OUT")
+        raise UserError(
+            f"--{'hf_dir' if fv.run else 'run'} is missing: isoflop export --run=RUN_DIR"
+            " --hf_dir=OUT"
+        )
     from launch import generate
     from launch.huggingface import folder, tokenizer
 
     saved = generate.load(fv.run, lambda text: print(f"isoflop: {text}", file=sys.stderr))
     written = None if saved.run.data.source == "synthetic" else generate.tokenizer(saved.run)
-    ends = {"bos_token_id": None, "eos_token_id": int(written.separator) if written else None, "pad_token_id": None}
+    ends = {
+        "bos_token_id": None,
+        "eos_token_id": int(written.separator) if written else None,
+        "pad_token_id": None,
+    }
     family = folder.save(fv.hf_dir, saved.run.model, saved.variables, ends)
     if written:
         tokenizer.save(fv.hf_dir, saved.run.data, written.separator)
-    print(f"{fv.hf_dir}: {family}, step {saved.step}" + ("" if written else "; no tokenizer: the synthetic source is no text"))
+    print(
+        f"{fv.hf_dir}: {family}, step {saved.step}"
+        + ("" if written else "; no tokenizer: the synthetic source is no text")
+    )
     return 0
 
 

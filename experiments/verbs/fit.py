@@ -1,5 +1,6 @@
-"""Fits the runs of a sweep: isoFLOP minima, exponents, and L = E + A/N^alpha + B/D^beta where the runs identify it. Or one law of your
-choice to any table of runs: CSV files with the common columns, folders of sweeps, or both together (docs/laws.md).
+"""Fits the runs of a sweep: isoFLOP minima, exponents, and L = E + A/N^alpha + B/D^beta where the
+runs identify it. Or one law of your choice to any table of runs: CSV files with the common columns,
+folders of sweeps, or both together (docs/laws.md).
 
 isoflop fit --workdir=runs/quickstart
 isoflop fit --workdir=runs/quickstart --n=total --c=matmul_causal --format=json
@@ -30,47 +31,69 @@ def analyse(results, resamples: int, n: str = "multiplied", c: str = "matmul") -
 
 def text(a: dict) -> str:
     """The answers in a few lines."""
-    lines = [f"N: {a['n_means']}; C: {a['c_convention']} FLOPs; loss: {a['loss_unit']}; 95% intervals from {a['resamples']} resamples"]
+    lines = [
+        f"N: {a['n_means']}; C: {a['c_convention']} FLOPs; loss: {a['loss_unit']}; 95% intervals"
+        f" from {a['resamples']} resamples"
+    ]
     for family, f in a["families"].items():
         inside = sum(q["interior"] for q in f["parabolas"])
         lines.append(
-            f"{family:<6} N_opt ~ C^{common.spread(f['n_exponent'], f.get('n_exponent_interval'))}   D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}"
-            f"   ({inside} of {len(f['parabolas'])} minima interior)"
+            f"{family:<6} N_opt ~ C^{common.spread(f['n_exponent'], f.get('n_exponent_interval'))} "
+            f"  D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}  "
+            f" ({inside} of {len(f['parabolas'])} minima interior)"
         )
         for q in f["parabolas"]:
             if q["interior"]:
                 lines.append(
-                    f"       C {q['flops']:.3g}: N_opt {common.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt {common.number(q['d_opt'])}, loss {common.spread(q['loss_opt'], q.get('loss_opt_interval'))}"
+                    f"       C {q['flops']:.3g}: N_opt"
+                    f" {common.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt"
+                    f" {common.number(q['d_opt'])}, loss"
+                    f" {common.spread(q['loss_opt'], q.get('loss_opt_interval'))}"
                 )
         p = f["parametric"]
         fitted = (
             ""
             if "parameters" not in p
-            else ": " + ", ".join(f"{k} {common.spread(p['parameters'][k], p['intervals'][k])}" for k in ("E", "alpha", "beta"))
+            else ": "
+            + ", ".join(
+                f"{k} {common.spread(p['parameters'][k], p['intervals'][k])}"
+                for k in ("E", "alpha", "beta")
+            )
         )
         lines.append(f"       E + A/N^alpha + B/D^beta: {p['verdict']}{fitted}")
     for g in a["gaps"]:
         if g["seeds"] > 1:
             lines.append(
-                f"MoE - dense at equal active parameters and tokens, d_model {g['size']}, {common.number(g['tokens'])} tokens, {g['seeds']} seeds: {common.spread(g['gap'], g['interval'])} nats/token"
+                f"MoE - dense at equal active parameters and tokens, d_model {g['size']},"
+                f" {common.number(g['tokens'])} tokens, {g['seeds']} seeds:"
+                f" {common.spread(g['gap'], g['interval'])} nats/token"
             )
     for e in a["equal_flops"]:
-        lines.append(f"MoE - dense, best of each at {e['budget']:.3g} FLOPs: {common.spread(e['difference'], e['interval'])} nats/token")
+        lines.append(
+            f"MoE - dense, best of each at {e['budget']:.3g} FLOPs:"
+            f" {common.spread(e['difference'], e['interval'])} nats/token"
+        )
     for e in a["known_entropy"]:
         if e["exponent"] is not None:
             lines.append(
-                f"above the source's entropy, {e['family']} d_model {e['size']}: {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
+                f"above the source's entropy, {e['family']} d_model {e['size']}:"
+                f" {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as"
+                f" D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
             )
     lines += [f"floor, {e['family']}: {e['words']}" for e in a["floors"]]
     for e in a["leverage"]:
         lines.append(
-            f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs {common.spread(e['leverage'], e['interval'])} times the compute"
+            f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs"
+            f" {common.spread(e['leverage'], e['interval'])} times the compute"
         )
     edges = [v for v in a["learning_rates"] if v["edge"]]
     if a["learning_rates"]:
-        lines.append(f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}")
+        lines.append(
+            f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}"
+        )
         lines += [
-            f"  {v['family']:<6} d_model {v['size']}: best x{v['best_multiplier']:g} of {', '.join(f'{k}: {x:.4f}' for k, x in v['losses'].items())}{'  EDGE' if v['edge'] else ''}"
+            f"  {v['family']:<6} d_model {v['size']}: best x{v['best_multiplier']:g} of"
+            f" {', '.join(f'{k}: {x:.4f}' for k, x in v['losses'].items())}{'  EDGE' if v['edge'] else ''}"  # noqa: E501
             for v in a["learning_rates"]
         ]
     lines += [f"flagged: {e['what']}: {e['why']}" for e in a["flagged"]]
@@ -90,7 +113,10 @@ def load(fv) -> list[dict]:
         raise UserError(f"--workdir={fv.workdir} does not exist: run isoflop sweep first")
     results = sweep.results(fv.workdir)
     if not results:
-        raise UserError(f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep --workdir={fv.workdir} first")
+        raise UserError(
+            f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep"
+            f" --workdir={fv.workdir} first"
+        )
     _known("n", fv.n, list(laws.N_CONVENTIONS))
     _known("c", fv.c, list(account.CONVENTIONS))
     return results
@@ -104,26 +130,45 @@ def _known(flag: str, value: str, choices: list[str]) -> None:
 def conventions(fv) -> None:
     """Adds --n, --c (aliases --params, --flops) and --bootstrap to the flags of fit and report."""
     flags.DEFINE_string(
-        "n", "", f"which parameters are N: {' | '.join(laws.N_CONVENTIONS)} [multiplied], or a column of a CSV file", flag_values=fv
+        "n",
+        "",
+        f"which parameters are N: {' | '.join(laws.N_CONVENTIONS)} [multiplied], or a column of a"
+        " CSV file",
+        flag_values=fv,
     )
     flags.DEFINE_string(
-        "c", "", f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file", flag_values=fv
+        "c",
+        "",
+        f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file",
+        flag_values=fv,
     )
     flags.DEFINE_alias("params", "n", flag_values=fv)
     flags.DEFINE_alias("flops", "c", flag_values=fv)
-    flags.DEFINE_integer("bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv)
+    flags.DEFINE_integer(
+        "bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv
+    )
 
 
 def _law(fv) -> dict:
-    """The answer of one law to --runs (or --workdir). Raises UserError or FitError before anything is computed."""
-    paths = [p for given in [*fv.runs, *([fv.workdir] if fv.workdir and not fv.runs else [])] for p in given.split(",") if p]
+    """The answer of one law to --runs (or --workdir). Raises UserError or FitError before anything
+    is computed.
+    """
+    paths = [
+        p
+        for given in [*fv.runs, *([fv.workdir] if fv.workdir and not fv.runs else [])]
+        for p in given.split(",")
+        if p
+    ]
     name, spec = fv.law or "chinchilla3", ask.objective(fv.objective)
     ask.law(name)
     columns = {}
     for pair in filter(None, fv.columns.split(",")):
         common, equals, theirs = pair.partition("=")
         if not equals:
-            raise UserError(f"--columns={fv.columns}: write COMMON=THEIRS, such as tokens=train_tokens,loss=val_loss")
+            raise UserError(
+                f"--columns={fv.columns}: write COMMON=THEIRS, such as"
+                " tokens=train_tokens,loss=val_loss"
+            )
         columns[common.strip()] = theirs.strip()
     asked = [ask.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
     # a folder's counts are named by conventions; a file's by its columns
@@ -157,22 +202,38 @@ def main(argv=None) -> int:
     fv = cli.flag_values("workdir")
     conventions(fv)
     flags.DEFINE_multi_string(
-        "runs", [], "CSV file or folder of a sweep; repeatable, or comma-separated: all are fitted together", flag_values=fv
+        "runs",
+        [],
+        "CSV file or folder of a sweep; repeatable, or comma-separated: all are fitted together",
+        flag_values=fv,
     )
-    flags.DEFINE_string("law", "", f"{' | '.join(ask.LAWS)}; default with --runs: chinchilla3", flag_values=fv)
     flags.DEFINE_string(
-        "objective", "huber:1e-3", "huber:DELTA | squared | lad, summed over log loss; add :loss for the loss itself", flag_values=fv
+        "law", "", f"{' | '.join(ask.LAWS)}; default with --runs: chinchilla3", flag_values=fv
     )
-    flags.DEFINE_string("where", "", 'rows that are fitted, such as "is_outlier==0 and loss<5"', flag_values=fv)
-    flags.DEFINE_string("columns", "", "COMMON=THEIRS,... where a file's columns have other names", flag_values=fv)
+    flags.DEFINE_string(
+        "objective",
+        "huber:1e-3",
+        "huber:DELTA | squared | lad, summed over log loss; add :loss for the loss itself",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "where", "", 'rows that are fitted, such as "is_outlier==0 and loss<5"', flag_values=fv
+    )
+    flags.DEFINE_string(
+        "columns", "", "COMMON=THEIRS,... where a file's columns have other names", flag_values=fv
+    )
     flags.DEFINE_multi_string(
         "predict",
         [],
-        "C=1e21 (optimal N, D, loss; with memory=BYTES or D_inf=TOKENS) | N=7e10,D=1.4e12 | loss=2,D_inf=1e12; repeatable",
+        "C=1e21 (optimal N, D, loss; with memory=BYTES or D_inf=TOKENS) | N=7e10,D=1.4e12 |"
+        " loss=2,D_inf=1e12; repeatable",
         flag_values=fv,
     )
     flags.DEFINE_float(
-        "hold_out", 0.0, "FLOPs above which runs are left out of one fit and predicted by it [the upper fifth]", flag_values=fv
+        "hold_out",
+        0.0,
+        "FLOPs above which runs are left out of one fit and predicted by it [the upper fifth]",
+        flag_values=fv,
     )
     flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)
     return cli.run("fit", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)

@@ -18,7 +18,11 @@ def big(a: dict) -> str:
     """A count with its interval, in k, M, G, T."""
     if a["value"] is None:
         return "none"
-    return number(a["value"]) + (f" [{number(a['interval'][0])}, {number(a['interval'][1])}]" if a["interval"] else " [no interval]")
+    return number(a["value"]) + (
+        f" [{number(a['interval'][0])}, {number(a['interval'][1])}]"
+        if a["interval"]
+        else " [no interval]"
+    )
 
 
 def _prediction(p: dict) -> str:
@@ -26,7 +30,9 @@ def _prediction(p: dict) -> str:
     parts = []
     for k, v in p.items():
         if isinstance(v, dict) and "value" in v:
-            parts.append(f"{k} {big(v) if k in ('n_opt', 'd_opt', 'effective_parameters') else spread(v['value'], v['interval'])}")
+            parts.append(
+                f"{k} {big(v) if k in ('n_opt', 'd_opt', 'effective_parameters') else spread(v['value'], v['interval'])}"  # noqa: E501
+            )
         elif k == "verdict":
             parts.append(v)
         elif k == "memory_binds":
@@ -41,25 +47,44 @@ def text(a: dict) -> str:
         f"{a['law']}: {a['formula']}",
         f"  {a['source']}",
         f"  {units}",
-        f"  {a['n_points']} points, {a['objective_name']}; 95% intervals from {a['bootstrap']['resamples']} resamples ({a['bootstrap']['method']})",
+        (
+            f"  {a['n_points']} points, {a['objective_name']}; 95% intervals from"
+            f" {a['bootstrap']['resamples']} resamples ({a['bootstrap']['method']})"
+        ),
     ]
-    lines += [f"  {k:<12} {spread(x, a['intervals'].get(k))}" for k, x in {**a["parameters"], **a.get("derived", {})}.items()]
+    lines += [
+        f"  {k:<12} {spread(x, a['intervals'].get(k))}"
+        for k, x in {**a["parameters"], **a.get("derived", {})}.items()
+    ]
     lines.append(f"  objective    {g(a['objective'])}")
     lines.append(f"verdict: {v['words']}")
     if "starts_at_optimum" in v:
         lines.append(
-            f"  {v['starts_at_optimum']:.0%} of the starts at the optimum, gradient norm {g(v['gradient_norm'])}, weights {a['weights']}"
+            f"  {v['starts_at_optimum']:.0%} of the starts at the optimum, gradient norm"
+            f" {g(v['gradient_norm'])}, weights {a['weights']}"
         )
-    lines += [f"  ridge: {r}" for r in v.get("ridges", [])] + [f"  edge: {e}" for e in v.get("edges", [])]
+    lines += [f"  ridge: {r}" for r in v.get("ridges", [])] + [
+        f"  edge: {e}" for e in v.get("edges", [])
+    ]
     if a.get("extrapolation"):
         e = a["extrapolation"]
         lines.append(
-            f"held out: fitted to {e['n_fit']} runs of less compute, {e['n_test']} runs above are off by {e['mean_relative_error']:.2%} on average, {e['worst_relative_error']:.2%} at worst"
+            f"held out: fitted to {e['n_fit']} runs of less compute, {e['n_test']} runs above are"
+            f" off by {e['mean_relative_error']:.2%} on average, {e['worst_relative_error']:.2%} at"
+            " worst"
         )
     lines += [_prediction(p) for p in a["predictions"]]
     if a.get("leverage"):
-        lines.append(f"leverage of {a['leverage']['experts']:g} experts over dense: {a['leverage']['words']}")
-        lines += [f"  {p['flops']:.3g} FLOPs: {spread(p['value'], p['interval'])}" for p in a["leverage"]["curve"]]
+        lines.append(
+            f"leverage of {a['leverage']['experts']:g} experts over dense: {a['leverage']['words']}"
+        )
+        lines += [
+            f"  {p['flops']:.3g} FLOPs: {spread(p['value'], p['interval'])}"
+            for p in a["leverage"]["curve"]
+        ]
     for p in a["published"]:
-        lines.append(f"published ({p['mark']}): {p['name']}: {', '.join(f'{k} {x:g}' for k, x in p['values'].items())}; {p['where']}")
+        lines.append(
+            f"published ({p['mark']}): {p['name']}:"
+            f" {', '.join(f'{k} {x:g}' for k, x in p['values'].items())}; {p['where']}"
+        )
     return "\n".join(lines)

@@ -2,8 +2,9 @@
 
   isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy
 
-DIR holds config.json and model.safetensors (gpt2, opt, xglm, bloom, llama, mistral, qwen3, mixtral, olmoe, qwen3_moe, deepseek_v3).
-tokens.npy: integers (batch, time). logits.npy: float32 (batch, time, vocabulary), computed in float32.
+DIR holds config.json and model.safetensors (gpt2, opt, xglm, bloom, llama, mistral, qwen3, mixtral,
+olmoe, qwen3_moe, deepseek_v3). tokens.npy: integers (batch, time). logits.npy: float32 (batch,
+time, vocabulary), computed in float32.
 """
 
 import os
@@ -25,9 +26,20 @@ def read_tokens(path: str):
         tokens = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
         raise UserError(f"--tokens={path} is not a readable .npy file ({e})") from None
-    if not isinstance(tokens, np.ndarray) or tokens.ndim != 2 or tokens.dtype.kind not in "iu" or not tokens.size:
-        shape = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, np.ndarray) else type(tokens).__name__
-        raise UserError(f"--tokens={path} holds {shape}: integers of shape (batch, time) are needed")
+    if (
+        not isinstance(tokens, np.ndarray)
+        or tokens.ndim != 2
+        or tokens.dtype.kind not in "iu"
+        or not tokens.size
+    ):
+        shape = (
+            f"{tokens.dtype} {list(tokens.shape)}"
+            if isinstance(tokens, np.ndarray)
+            else type(tokens).__name__
+        )
+        raise UserError(
+            f"--tokens={path} holds {shape}: integers of shape (batch, time) are needed"
+        )
     return tokens
 
 
@@ -40,7 +52,8 @@ def _body(fv) -> int:
 
     if not fv.hf_dir or not fv.out:
         raise UserError(
-            f"--{'out' if fv.hf_dir else 'hf_dir'} is missing: isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy"
+            f"--{'out' if fv.hf_dir else 'hf_dir'} is missing: isoflop logits --hf_dir=DIR"
+            " --tokens=tokens.npy --out=logits.npy"
         )
     tokens = read_tokens(fv.tokens)
     parent = os.path.dirname(os.path.abspath(fv.out))
@@ -49,14 +62,20 @@ def _body(fv) -> int:
     _, c, _ = folder.read_config(fv.hf_dir)
     if tokens.min() < 0 or tokens.max() >= c.vocab_size:
         raise UserError(
-            f"--tokens={fv.tokens} holds id {tokens.min() if tokens.min() < 0 else tokens.max()}: the vocabulary is 0 .. {c.vocab_size - 1}"
+            f"--tokens={fv.tokens} holds id {tokens.min() if tokens.min() < 0 else tokens.max()}:"
+            f" the vocabulary is 0 .. {c.vocab_size - 1}"
         )
     if c.positions == "learned" and tokens.shape[1] > c.seq_len:
-        raise UserError(f"--tokens={fv.tokens} is {tokens.shape[1]} long: the model has {c.seq_len} learned positions")
+        raise UserError(
+            f"--tokens={fv.tokens} is {tokens.shape[1]} long: the model has {c.seq_len} learned"
+            " positions"
+        )
     c, variables = folder.load(fv.hf_dir, c)
     import jax
 
-    logits = jax.jit(lambda v, t: LM(c, Execution()).apply(v, t)[0])(variables, tokens.astype(np.int32))
+    logits = jax.jit(lambda v, t: LM(c, Execution()).apply(v, t)[0])(
+        variables, tokens.astype(np.int32)
+    )
     with open(fv.out, "wb") as f:
         np.save(f, np.asarray(logits, np.float32))
     print(f"{fv.out}: float32 {list(logits.shape)}")
@@ -65,7 +84,9 @@ def _body(fv) -> int:
 
 def main(argv=None) -> int:
     fv = cli.flag_values()
-    flags.DEFINE_string("hf_dir", "", "folder with config.json and model.safetensors", flag_values=fv)
+    flags.DEFINE_string(
+        "hf_dir", "", "folder with config.json and model.safetensors", flag_values=fv
+    )
     flags.DEFINE_string("tokens", "", ".npy file of integers (batch, time)", flag_values=fv)
     flags.DEFINE_string("out", "", ".npy file to write", flag_values=fv)
     return cli.run("logits", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)

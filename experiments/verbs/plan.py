@@ -1,13 +1,17 @@
-"""What a sweep will cost before its first step: runs, FLOPs, hours, memory, money, energy and carbon, each with its source.
+"""What a sweep will cost before its first step: runs, FLOPs, hours, memory, money, energy and
+carbon, each with its source.
 
 isoflop plan --config=quickstart                       on this machine, at the recipe's own budgets
-isoflop plan --config=quickstart --budget=1e18 --device=h200 --devices=8 --price_per_hour=2 --format=json
-isoflop plan --config=isoflop:h200 --isoflop_budgets=1e16,3e16,1e17 --device=h100 --devices=8
-isoflop plan --config=dense_vs_moe --money=500 --device=h100 --devices=8 --price_per_hour=2.5
-isoflop plan --config=quickstart --hours=1 --calibrate        at most a minute of measuring first; kept for later plans and sweeps
+isoflop plan --config=quickstart --budget=1e18 --device=h200 --devices=8 --price_per_hour=2
+--format=json isoflop plan --config=isoflop:h200 --isoflop_budgets=1e16,3e16,1e17 --device=h100
+--devices=8 isoflop plan --config=dense_vs_moe --money=500 --device=h100 --devices=8
+--price_per_hour=2.5
+isoflop plan --config=quickstart --hours=1 --calibrate
+    at most a minute of measuring first; kept for later plans and sweeps
 isoflop plan --flops=3.14e23 --devices=256 --peak_flops=6e13 --utilisation=.7 --price_per_hour=2
 
-A budget moves the recipe's own budgets by one factor; sizes and batch follow by the ladder. --set pins a field. Nothing is trained.
+A budget moves the recipe's own budgets by one factor; sizes and batch follow by the ladder. --set
+pins a field. Nothing is trained.
 """
 
 import dataclasses
@@ -27,7 +31,17 @@ from launch.config import Job
 from launch.devices import Figure
 
 INPUTS = ("budget", "isoflop_budgets", "money", "hours")
-POSITIVE = ("budget", "money", "hours", "flops", "days", "peak_flops", "memory", "watts", "power_cap")
+POSITIVE = (
+    "budget",
+    "money",
+    "hours",
+    "flops",
+    "days",
+    "peak_flops",
+    "memory",
+    "watts",
+    "power_cap",
+)
 
 
 def _check(fv) -> None:
@@ -42,31 +56,52 @@ def _check(fv) -> None:
         if (v := fv[name].value) is not None and v < 0:
             raise UserError(f"--{name}={v:g} cannot be negative")
     if fv.utilisation is not None and not 0 < fv.utilisation <= 1:
-        raise UserError(f"--utilisation={fv.utilisation:g} must lie above 0 and at most 1: .4 stands for 40% of the peak")
+        raise UserError(
+            f"--utilisation={fv.utilisation:g} must lie above 0 and at most 1: .4 stands for 40% of"
+            " the peak"
+        )
     if fv.pue is not None and fv.pue < 1:
-        raise UserError(f"--pue={fv.pue:g} must be at least 1: all of the building's power over the machines'")
+        raise UserError(
+            f"--pue={fv.pue:g} must be at least 1: all of the building's power over the machines'"
+        )
     if fv.devices is not None and fv.devices < 1:
         raise UserError(f"--devices={fv.devices} must be at least 1")
     given = [f"--{n}" for n in INPUTS if fv[n].value not in (None, [], "")]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} are given: a plan starts from one of them, the others come out")
+        raise UserError(
+            f"{' and '.join(given)} are given: a plan starts from one of them, the others come out"
+        )
     if fv.flops is not None and (fv.config or given):
-        raise UserError(f"--flops is a plan without a recipe: leave out {'--config' if fv.config else given[0]}")
+        raise UserError(
+            f"--flops is a plan without a recipe: leave out {'--config' if fv.config else given[0]}"
+        )
     if fv.flops is None and fv.days is not None:
         raise UserError("--days is the number of days at 100% of --flops: give --flops too")
     if fv.calibrate and (fv.device or fv.flops is not None):
-        raise UserError("--calibrate measures the device of this machine: leave out " + ("--device" if fv.device else "--flops"))
+        raise UserError(
+            "--calibrate measures the device of this machine: leave out "
+            + ("--device" if fv.device else "--flops")
+        )
 
 
 def _utilisation(fv) -> dict:
-    return predict.UTILISATION if fv.utilisation is None else dict.fromkeys(predict.UTILISATION, Figure(fv.utilisation, "given"))
+    return (
+        predict.UTILISATION
+        if fv.utilisation is None
+        else dict.fromkeys(predict.UTILISATION, Figure(fv.utilisation, "given"))
+    )
 
 
 def _target(fv, where) -> predict.Target:
-    """The devices of the flags: a kind of the table, whatever has --peak_flops, or this machine's."""
+    """The devices of the flags: a kind of the table, whatever has --peak_flops, or this
+    machine's.
+    """
     platform = hardware.probe()[0]
     if fv.device.lower() == "cpu" and platform != "cpu":
-        raise UserError("--device=cpu: this machine has an accelerator; set JAX_PLATFORMS=cpu to plan for its CPU")
+        raise UserError(
+            "--device=cpu: this machine has an accelerator; set JAX_PLATFORMS=cpu to plan for"
+            " its CPU"
+        )
     if (fv.device or "cpu").lower() == "cpu" and platform == "cpu" and fv.peak_flops is None:
         t = predict.here(where, platform, _utilisation(fv))
         t = t._replace(count=fv.devices or t.count)
@@ -83,31 +118,47 @@ def _target(fv, where) -> predict.Target:
 
 
 def _rates(fv, device, name) -> cost.Rates:
-    return cost.rates(device, fv.price_per_hour, fv.watts, fv.power_cap, fv.pue, fv.grid_carbon, name)
+    return cost.rates(
+        device, fv.price_per_hour, fv.watts, fv.power_cap, fv.pue, fv.grid_carbon, name
+    )
 
 
 def _budgets(fv) -> tuple[float, ...]:
     try:
         found = tuple(float(b) for b in fv.isoflop_budgets)
     except ValueError:
-        raise UserError(f"--isoflop_budgets={','.join(fv.isoflop_budgets)}: numbers expected, such as 1e16,3e16,1e17") from None
+        raise UserError(
+            f"--isoflop_budgets={','.join(fv.isoflop_budgets)}: numbers expected, such as"
+            " 1e16,3e16,1e17"
+        ) from None
     if any(not math.isfinite(b) or b <= 0 for b in found) or len(set(found)) < len(found):
         raise UserError("--isoflop_budgets must be positive and different from each other")
     return found
 
 
 def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
-    """The recipe at the budget, the dollars or the hours of the flags. Raises UserError or ConfigError."""
+    """The recipe at the budget, the dollars or the hours of the flags. Raises UserError or
+    ConfigError.
+    """
     pinned = {text.partition("=")[0].strip() for text in fv["set"].value}
     if fv.isoflop_budgets:
         if not job.sweep.budgets:
-            raise UserError(f"recipe {fv.config} is a grid of tokens and has no isoFLOP budgets: use --budget, --money or --hours")
+            raise UserError(
+                f"recipe {fv.config} is a grid of tokens and has no isoFLOP budgets: use --budget,"
+                " --money or --hours"
+            )
         new = _budgets(fv)
         mean = lambda values: math.exp(sum(map(math.log, values)) / len(values))
         found = budget.scaled(job, mean(new) / mean(job.sweep.budgets), pinned)
-        return found._replace(job=dataclasses.replace(found.job, sweep=dataclasses.replace(found.job.sweep, budgets=new)))
+        return found._replace(
+            job=dataclasses.replace(
+                found.job, sweep=dataclasses.replace(found.job.sweep, budgets=new)
+            )
+        )
     if fv.budget is not None:
-        return budget.solve(job, make, lambda p: sum(q.flops for q in p.runs), fv.budget, "FLOPs", pinned)
+        return budget.solve(
+            job, make, lambda p: sum(q.flops for q in p.runs), fv.budget, "FLOPs", pinned
+        )
     if fv.money is None and fv.hours is None:
         return budget.Scaled(job, [])
     what = "money" if fv.money is not None else "hours"
@@ -115,19 +166,26 @@ def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
         raise UserError("--money needs a price: give --price_per_hour")
     answer = outlook.total(outlook.rows(make(job), job, target, rates), target.count, rates)
     if answer[what] is None:
-        raise UserError(f"--{what} needs a speed, and that of {target.name} is unknown: give --peak_flops, or --device of the table")
+        raise UserError(
+            f"--{what} needs a speed, and that of {target.name} is unknown: give --peak_flops, or"
+            " --device of the table"
+        )
 
     def measure(p: Plan) -> float:
         return outlook.total(outlook.rows(p, job, target, rates), target.count, rates)[what]
 
-    return budget.solve(job, make, measure, getattr(fv, what), "dollars" if what == "money" else "hours", pinned)
+    return budget.solve(
+        job, make, measure, getattr(fv, what), "dollars" if what == "money" else "hours", pinned
+    )
 
 
 def _single(job: Job, target) -> tuple[SweepJob, Plan]:
     """A recipe of one run as a plan of one."""
     run = job.run
     family = "moe" if run.model.moe_layers else "dense"
-    p = plans.Planned(run, family, run.model.d_model, None, "single", 1.0, predict.speed(run, family, target))
+    p = plans.Planned(
+        run, family, run.model.d_model, None, "single", 1.0, predict.speed(run, family, target)
+    )
     return SweepJob(plans.Sweep(name="single"), run, job.where), Plan([p], [])
 
 
@@ -139,7 +197,10 @@ def _recipe(fv) -> dict:
     job = dataclasses.replace(job, run=train.resolve(job.run, target.platform))
     if isinstance(job, Job):
         if fv.calibrate or any(fv[n].value not in (None, [], "") for n in INPUTS):
-            raise UserError(f"recipe {fv.config} is a single run: its horizon is its budget, set it with --set horizon.flops=1e15")
+            raise UserError(
+                f"recipe {fv.config} is a single run: its horizon is its budget, set it with --set"
+                " horizon.flops=1e15"
+            )
         job, plan = _single(job, target)
         asked = outlook.Asked(fv.config, "train", job, list(fv["set"].value), fv.power_cap)
         return outlook.describe(asked, job, plan, target, rates, [])
@@ -157,13 +218,25 @@ def _flops(fv) -> dict:
     """The plan of so many FLOPs on so many devices, without a recipe."""
     d = devices.device(fv.device) if fv.device else None
     name = d.name if d else fv.device or "devices"
-    peak = Figure(fv.peak_flops, "given") if fv.peak_flops is not None else d.figure("peak") if d else None
-    used = predict.UTILISATION["dense"] if fv.utilisation is None else Figure(fv.utilisation, "given")
+    peak = (
+        Figure(fv.peak_flops, "given")
+        if fv.peak_flops is not None
+        else d.figure("peak")
+        if d
+        else None
+    )
+    used = (
+        predict.UTILISATION["dense"] if fv.utilisation is None else Figure(fv.utilisation, "given")
+    )
     rates = _rates(fv, d, name)
     found = None
     if peak or fv.days is not None:
-        found = cost.compute(fv.flops, fv.devices or 1, peak.value if peak else math.nan, used.value, fv.days)
-    return outlook.compute(fv.flops, fv.devices or 1, name, peak, used, rates, found, fv.days, fv.power_cap)
+        found = cost.compute(
+            fv.flops, fv.devices or 1, peak.value if peak else math.nan, used.value, fv.days
+        )
+    return outlook.compute(
+        fv.flops, fv.devices or 1, name, peak, used, rates, found, fv.days, fv.power_cap
+    )
 
 
 def _body(fv) -> int:
@@ -182,23 +255,45 @@ def main(argv=None) -> int:
     fv = cli.flag_values("config", "set", "mesh")
     number = lambda name, text: flags.DEFINE_float(name, None, text, flag_values=fv)
     number("budget", "training FLOPs (matmul) of the whole sweep")
-    flags.DEFINE_list("isoflop_budgets", [], "training FLOPs of the dense run of each curve, such as 1e16,3e16,1e17", flag_values=fv)
+    flags.DEFINE_list(
+        "isoflop_budgets",
+        [],
+        "training FLOPs of the dense run of each curve, such as 1e16,3e16,1e17",
+        flag_values=fv,
+    )
     number("money", "dollars of the whole sweep")
     number("hours", "hours until the last run is done, on all devices")
-    flags.DEFINE_string("device", "", "kind of device, such as h200, a100-80gb, tpu v5e; default: this machine's", flag_values=fv)
-    flags.DEFINE_integer("devices", None, "how many; default: those of this machine, else 1", flag_values=fv)
+    flags.DEFINE_string(
+        "device",
+        "",
+        "kind of device, such as h200, a100-80gb, tpu v5e; default: this machine's",
+        flag_values=fv,
+    )
+    flags.DEFINE_integer(
+        "devices", None, "how many; default: those of this machine, else 1", flag_values=fv
+    )
     number("price_per_hour", "dollars per device-hour; default: 2 for an H100, else unknown")
-    number("utilisation", "model FLOPs over the peak; default: .40 dense, .25 MoE, unless the device was calibrated")
+    number(
+        "utilisation",
+        "model FLOPs over the peak; default: .40 dense, .25 MoE, unless the device was calibrated",
+    )
     number("peak_flops", "peak of one device in FLOP/s, instead of the table's")
     number("memory", "GB of one device, instead of the table's")
     number("watts", "of one device, instead of the table's board power")
-    number("power_cap", "watts at which a device is capped; what that does to its speed is unknown unless it was calibrated")
+    number(
+        "power_cap",
+        "watts at which a device is capped; what that does to its speed is unknown unless it was"
+        " calibrated",
+    )
     number("pue", "power usage effectiveness; default: 1.1")
     number("grid_carbon", "g CO2 per kWh; default: 385")
     number("flops", "plan so many training FLOPs without a recipe")
     number("days", "with --flops: days at 100%, instead of FLOPs / (devices x peak)")
     flags.DEFINE_bool(
-        "calibrate", False, "first measure this machine, at most a minute, on shapes that are not in the sweep", flag_values=fv
+        "calibrate",
+        False,
+        "first measure this machine, at most a minute, on shapes that are not in the sweep",
+        flag_values=fv,
     )
     return cli.run("plan", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 

@@ -41,7 +41,11 @@ def _memory(m: dict) -> str:
         return f"{size} of ?"
     if not m["fits"]:
         return f"{size}, NO"
-    extra = [f"accumulate {m['accumulate']}"] * (m["accumulate"] > 1) + ["remat"] * m["remat"] + [m["mesh"]] * bool(m["mesh"])
+    extra = (
+        [f"accumulate {m['accumulate']}"] * (m["accumulate"] > 1)
+        + ["remat"] * m["remat"]
+        + [m["mesh"]] * bool(m["mesh"])
+    )
     return f"{size}" + (f" with {', '.join(extra)}" if extra else "")
 
 
@@ -79,7 +83,11 @@ def _line(name: str, value: str, source: str) -> str:
 
 def _totals(answer: dict) -> list[str]:
     t, s = answer["total"], answer["sources"]
-    held = f"; {money(t['money_held'])} if all {answer['devices']} are held until the last run ends" if t.get("money_held") else ""
+    held = (
+        f"; {money(t['money_held'])} if all {answer['devices']} are held until the last run ends"
+        if t.get("money_held")
+        else ""
+    )
     return [
         _line("FLOPs", f"{t['flops']:.4g}", s["flops"]),
         _line("hours", duration(t["hours"]), s["hours"]),
@@ -94,18 +102,29 @@ def _matched(answer: dict) -> list[str]:
     if not pairs or isinstance(pairs, str):
         return [f"{'matched':<9} no: {pairs}"] if pairs else []
     spread = lambda k: "{:.4f} to {:.4f}".format(*(f(p[k] for p in pairs) for f in (min, max)))
-    text = f"active parameters {spread('active_ratio')}, FLOPs {spread('flops_ratio')} (MoE over dense; same tokens' order, batch, seeds and trials)"
+    text = (
+        f"active parameters {spread('active_ratio')}, FLOPs {spread('flops_ratio')} (MoE over"
+        " dense; same tokens' order, batch, seeds and trials)"
+    )
     return [_line("matched", pairs[0]["by"], text)]
 
 
 def _cap(answer: dict) -> list[str]:
     cap = answer["assumed"]["power_cap"]
-    return [_line("power cap", f"{cap['value']:g} W", f"effect on speed: {cap['effect_on_speed']}")] if cap["value"] else []
+    return (
+        [_line("power cap", f"{cap['value']:g} W", f"effect on speed: {cap['effect_on_speed']}")]
+        if cap["value"]
+        else []
+    )
 
 
 def _device(answer: dict) -> str:
     d = answer["device"]
-    known = "" if d["known"] or d["name"] == "cpu" else f" (unknown: {d['name']!r} is not in the device table)"
+    known = (
+        ""
+        if d["known"] or d["name"] == "cpu"
+        else f" (unknown: {d['name']!r} is not in the device table)"
+    )
     return f"{answer['recipe']} on {answer['devices']} x {d['name']}{known}"
 
 
@@ -115,7 +134,13 @@ def _recipe(answer: dict) -> None:
     print(f"{_device(answer)}: {t['runs']} runs")
     print("\n".join(_totals(answer)))
     print(_line("step", "", answer["sources"]["step_seconds"]))
-    fits = "unknown" if None in memory else "all fit" if all(memory) else f"{memory.count(False)} do not fit"
+    fits = (
+        "unknown"
+        if None in memory
+        else "all fit"
+        if all(memory)
+        else f"{memory.count(False)} do not fit"
+    )
     print(_line("memory", fits, answer["sources"]["memory"]))
     for line in (*_matched(answer), *_cap(answer)):
         print(line)
@@ -127,11 +152,21 @@ def _recipe(answer: dict) -> None:
 
 
 def _compute(answer: dict) -> None:
-    t, peak, used = answer["total"], answer["device"]["peak_flops"], answer["assumed"]["utilisation"]
+    t, peak, used = (
+        answer["total"],
+        answer["device"]["peak_flops"],
+        answer["assumed"]["utilisation"],
+    )
     rate = "unknown" if peak["value"] is None else f"{peak['value']:.4g}"
-    print(f"{t['flops']:.4g} FLOPs on {answer['devices']} x {answer['device']['name']} of {rate} FLOP/s ({peak['source']})")
+    print(
+        f"{t['flops']:.4g} FLOPs on {answer['devices']} x {answer['device']['name']} of {rate}"
+        f" FLOP/s ({peak['source']})"
+    )
     if t["days"] is not None:
-        print(f"{t['days_at_peak']:,.1f} days at 100%, {t['days']:,.1f} days at {used['value']:.0%} ({used['source']})")
+        print(
+            f"{t['days_at_peak']:,.1f} days at 100%, {t['days']:,.1f} days at {used['value']:.0%}"
+            f" ({used['source']})"
+        )
     for line in (*_totals(answer), *_cap(answer)):
         print(line)
 

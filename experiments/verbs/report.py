@@ -1,4 +1,5 @@
-"""Writes WORKDIR/report.html from the records of a sweep: one file, opens offline, text and numbers searchable.
+"""Writes WORKDIR/report.html from the records of a sweep: one file, opens offline, text and numbers
+searchable.
 
 isoflop report --workdir=runs/quickstart
 isoflop report --workdir=runs/quickstart --n=non_embedding --c=6N_active
@@ -19,7 +20,9 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
     from experiments.report import page  # matplotlib: imported where figures are drawn
 
     record.write_json(os.path.join(workdir, sweep.ANALYSIS), analysis)
-    curves = page.read_curves([os.path.join(workdir, sweep.RUNS, r["id"], record.METRICS) for r in results])
+    curves = page.read_curves(
+        [os.path.join(workdir, sweep.RUNS, r["id"], record.METRICS) for r in results]
+    )
     path = os.path.join(workdir, sweep.REPORT)
     page.save(path, page.render(name, results, analysis, curves))
     return path
@@ -36,7 +39,11 @@ def _body(fv) -> int:
     record.writable(fv.workdir)
     with common.complete():
         report = write(fv.workdir, results, analysis, str(name))
-    print(json.dumps({"report": report, "runs": len(results)}) if fv.format == "json" else f"{len(results)} runs\nreport: {report}")
+    print(
+        json.dumps({"report": report, "runs": len(results)})
+        if fv.format == "json"
+        else f"{len(results)} runs\nreport: {report}"
+    )
     return 0
 
 

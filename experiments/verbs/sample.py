@@ -20,9 +20,14 @@ def _prompts(fv, tokenizer, vocab_size: int):
     out = []
     for text in fv.prompt or [""]:
         ids = np.asarray(tokenizer.encode(text.encode()), np.int32)
-        out.append(ids if ids.size else np.array([tokenizer.separator], np.int32))  # a document's beginning
+        out.append(
+            ids if ids.size else np.array([tokenizer.separator], np.int32)
+        )  # a document's beginning
         if out[-1].max() >= vocab_size:
-            raise UserError(f"--prompt={text!r} has token {out[-1].max()}: the vocabulary is 0 .. {vocab_size - 1}")
+            raise UserError(
+                f"--prompt={text!r} has token {out[-1].max()}: the vocabulary is 0 .."
+                f" {vocab_size - 1}"
+            )
     return out
 
 
@@ -47,15 +52,22 @@ def _body(fv) -> int:
         how = Sampling(fv.temperature, fv.top_k, fv.top_p)
         g = generate.generate(saved.run, saved.variables, prompts, fv.tokens, how, fv.seed)
     texts = [_text(tokenizer, row) for row in g.tokens]
-    rates = {"prefill_tokens_per_s": g.prompt_tokens / g.prefill_s, "decode_tokens_per_s": g.tokens.size / g.decode_s}
+    rates = {
+        "prefill_tokens_per_s": g.prompt_tokens / g.prefill_s,
+        "decode_tokens_per_s": g.tokens.size / g.decode_s,
+    }
     if fv.format == "json":
-        rows = [{"prompt": p, "text": t, "tokens": ids.tolist()} for p, t, ids in zip(fv.prompt or [""], texts, g.tokens)]
+        rows = [
+            {"prompt": p, "text": t, "tokens": ids.tolist()}
+            for p, t, ids in zip(fv.prompt or [""], texts, g.tokens)
+        ]
         print(json.dumps({"step": saved.step, "samples": rows, **rates, "compile_s": g.compile_s}))
         return 0
     print("\n\n".join(p + t for p, t in zip(fv.prompt or [""], texts)))
     print(
-        f"step {saved.step}; prefill {rates['prefill_tokens_per_s']:,.0f} tokens/s ({g.prompt_tokens} tokens), decode "
-        f"{rates['decode_tokens_per_s']:,.0f} tokens/s ({g.tokens.size} tokens), {g.compile_s:.1f} s to compile",
+        f"step {saved.step}; prefill {rates['prefill_tokens_per_s']:,.0f} tokens/s"
+        f" ({g.prompt_tokens} tokens), decode {rates['decode_tokens_per_s']:,.0f} tokens/s"
+        f" ({g.tokens.size} tokens), {g.compile_s:.1f} s to compile",
         file=sys.stderr,
     )
     return 0
@@ -64,12 +76,26 @@ def _body(fv) -> int:
 def main(argv=None) -> int:
     fv = cli.flag_values()
     flags.DEFINE_string("run", "", "folder of a trained run", flag_values=fv)
-    flags.DEFINE_multi_string("prompt", [], "text to go on from; repeatable; default: the beginning of a document", flag_values=fv)
+    flags.DEFINE_multi_string(
+        "prompt",
+        [],
+        "text to go on from; repeatable; default: the beginning of a document",
+        flag_values=fv,
+    )
     flags.DEFINE_integer("tokens", 200, "how many tokens to add", lower_bound=1, flag_values=fv)
     flags.DEFINE_float("temperature", 0.8, "0: the most probable token each time", flag_values=fv)
-    flags.DEFINE_integer("top_k", 0, "draw among so many most probable tokens; 0: all", flag_values=fv)
-    flags.DEFINE_float("top_p", 1.0, "draw among the most probable tokens that hold this probability", flag_values=fv)
-    flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0, upper_bound=2**31 - 1, flag_values=fv)
+    flags.DEFINE_integer(
+        "top_k", 0, "draw among so many most probable tokens; 0: all", flag_values=fv
+    )
+    flags.DEFINE_float(
+        "top_p",
+        1.0,
+        "draw among the most probable tokens that hold this probability",
+        flag_values=fv,
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "of the draws", lower_bound=0, upper_bound=2**31 - 1, flag_values=fv
+    )
     return cli.run("sample", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
 

@@ -1,4 +1,5 @@
-"""Where the runs of a sweep stand, read off its folder: done, running, waiting, failed, diverged, and the time left. Reads alone, whoever trains.
+"""Where the runs of a sweep stand, read off its folder: done, running, waiting, failed, diverged,
+and the time left. Reads alone, whoever trains.
 
 isoflop status runs/quickstart
 isoflop status runs/quickstart --watch
@@ -16,7 +17,13 @@ from experiments import cli, sweep
 from experiments.cli import UserError
 from launch import ledger, record
 
-COLOUR = {"done": "green", "running": "cyan", "waiting": "white", "failed": "red", "diverged": "yellow"}
+COLOUR = {
+    "done": "green",
+    "running": "cyan",
+    "waiting": "white",
+    "failed": "red",
+    "diverged": "yellow",
+}
 SIGN = {"done": "●", "running": "◐", "waiting": "○", "failed": "✗", "diverged": "!"}
 ROWS = 20  # of a table on the screen; JSON has all
 
@@ -24,10 +31,16 @@ ROWS = 20  # of a table on the screen; JSON has all
 def read(workdir: str) -> dict:
     """Everything `isoflop status` says, ready for JSON. Raises UserError or RecordError."""
     if not os.path.exists(workdir):
-        raise UserError(f"--workdir={workdir} does not exist: name the folder of a sweep or of a run")
+        raise UserError(
+            f"--workdir={workdir} does not exist: name the folder of a sweep or of a run"
+        )
     if not os.path.isdir(workdir):
         raise UserError(f"--workdir={workdir} is a file: name the folder of a sweep or of a run")
-    about = record.read_json(p, "sweep") if os.path.exists(p := os.path.join(workdir, sweep.SWEEP)) else {}
+    about = (
+        record.read_json(p, "sweep")
+        if os.path.exists(p := os.path.join(workdir, sweep.SWEEP))
+        else {}
+    )
     runs, root = ledger.planned(about.get("runs")), os.path.join(workdir, sweep.RUNS)
     if not runs:  # a sweep of an earlier version, or one run
         runs = [ledger.Planned(i, "unknown", None, 1.0, None) for i in ledger.identities(root)]
@@ -35,7 +48,10 @@ def read(workdir: str) -> dict:
             root, name = os.path.split(os.path.abspath(workdir))
             runs = [ledger.Planned(name, "unknown", None, 1.0, None)]
     if not runs:
-        raise UserError(f"--workdir={workdir} holds neither a sweep nor a run: start one with isoflop sweep or isoflop train")
+        raise UserError(
+            f"--workdir={workdir} holds neither a sweep nor a run: start one with isoflop sweep or"
+            " isoflop train"
+        )
     standings = {r.id: ledger.standing(os.path.join(root, r.id)) for r in runs}
     counts = {s: sum(x.state == s for x in standings.values()) for s in ledger.STATES}
     named = about.get("sweep") if isinstance(about.get("sweep"), dict) else {}
@@ -71,7 +87,9 @@ def view(s: dict):
     from rich.text import Text
 
     total = len(s["runs"])
-    head = Text(cli.printable(s["name"], 60), style="bold").append(f"  {cli.printable(s['workdir'], 200)}", style="grey50")
+    head = Text(cli.printable(s["name"], 60), style="bold").append(
+        f"  {cli.printable(s['workdir'], 200)}", style="grey50"
+    )
     counts = Text()
     for state, n in s["counts"].items():
         if n or state in ("done", "running", "waiting"):
@@ -80,7 +98,9 @@ def view(s: dict):
     if s["counts"]["running"] + s["counts"]["waiting"]:
         left = None if s["left_s"] is None else f"about {duration(s['left_s'])} left"
         end = left or (
-            "time left: unknown yet" if s["counts"]["running"] else "nothing is training: the same isoflop sweep command goes on"
+            "time left: unknown yet"
+            if s["counts"]["running"]
+            else "nothing is training: the same isoflop sweep command goes on"
         )
     counts.append(end, style="bold" if end else "")
     over = sum(s["counts"][k] for k in ("done", "failed", "diverged"))
@@ -138,7 +158,11 @@ def _troubles(runs):
     for r in bad[:ROWS]:
         what = Text(f"{SIGN[r['state']]} {r['state']}", style=COLOUR[r["state"]])
         t.add_row(
-            Text(r["id"][:40]), what, Text(cli.printable(r["family"], 20)), str(r["size"] or ""), Text(cli.printable(r["why"] or "", 300))
+            Text(r["id"][:40]),
+            what,
+            Text(cli.printable(r["family"], 20)),
+            str(r["size"] or ""),
+            Text(cli.printable(r["why"] or "", 300)),
         )
     if len(bad) > ROWS:
         t.add_row(f"and {len(bad) - ROWS} more")
@@ -150,12 +174,18 @@ def _body(fv) -> int:
     from rich.live import Live
 
     if not fv.workdir:
-        raise UserError("--workdir is missing: name the folder of a sweep, as in isoflop status runs/quickstart")
+        raise UserError(
+            "--workdir is missing: name the folder of a sweep, as in isoflop status runs/quickstart"
+        )
     said, console = read(fv.workdir), Console(width=None if sys.stdout.isatty() else 130)
     still = lambda: fv.watch and said["counts"]["running"] + said["counts"]["waiting"]
     if fv.format == "json" or not console.is_terminal or not fv.watch:
         while True:
-            console.print(view(said), highlight=False) if fv.format != "json" else print(json.dumps(said), flush=True)
+            (
+                console.print(view(said), highlight=False)
+                if fv.format != "json"
+                else print(json.dumps(said), flush=True)
+            )
             if not still():
                 return 0
             time.sleep(fv.every)
@@ -173,8 +203,12 @@ def main(argv=None) -> int:
     if argv and not argv[0].startswith("-"):  # isoflop status WORKDIR
         argv = [f"--workdir={argv[0]}", *argv[1:]]
     fv = cli.flag_values("workdir")
-    flags.DEFINE_bool("watch", False, "again and again, until nothing runs or waits", flag_values=fv)
-    flags.DEFINE_float("every", 2.0, "seconds between two looks of --watch", lower_bound=0.1, flag_values=fv)
+    flags.DEFINE_bool(
+        "watch", False, "again and again, until nothing runs or waits", flag_values=fv
+    )
+    flags.DEFINE_float(
+        "every", 2.0, "seconds between two looks of --watch", lower_bound=0.1, flag_values=fv
+    )
     return cli.run("status", __doc__, fv, argv, _body)
 
 

@@ -1,9 +1,13 @@
-"""Plans an isoFLOP sweep, trains it, fits it and writes its report. Stopped and typed again, it trains only what is missing.
+"""Plans an isoFLOP sweep, trains it, fits it and writes its report. Stopped and typed again, it
+trains only what is missing.
 
 isoflop sweep --config=quickstart --workdir=runs/quickstart
-isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set sweep.budgets=1e11,2e11,4e11
-isoflop sweep --config=quickstart --workdir=runs/plan --plan_only      the table of runs, nothing trained
-isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm --set where.slurm.partition=gpu --set where.slurm.gpus_per_node=1
+isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set
+sweep.budgets=1e11,2e11,4e11
+isoflop sweep --config=quickstart --workdir=runs/plan --plan_only
+    the table of runs, nothing trained
+isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm --set where.slurm.partition=gpu
+--set where.slurm.gpus_per_node=1
 """
 
 import dataclasses
@@ -14,10 +18,13 @@ import time
 
 from absl import flags
 
-from experiments import calibration, cli, forecast, plan as plans, sweep
+from experiments import calibration, cli, forecast, sweep
+from experiments import plan as plans
 from experiments.cli import UserError
 from experiments.plan import Plan, SweepJob
-from experiments.verbs import common, fit as fit_verb, report as report_verb
+from experiments.verbs import common
+from experiments.verbs import fit as fit_verb
+from experiments.verbs import report as report_verb
 from launch import config, engines, preempt, train
 from model import account
 
@@ -63,7 +70,9 @@ def plan_table(plan: Plan, done: set[str]):
 
 
 class _Progress:
-    """One bar over all runs, weighted by FLOPs; on a file or pipe one line per finished run instead."""
+    """One bar over all runs, weighted by FLOPs; on a file or pipe one line per finished run
+    instead.
+    """
 
     def __init__(self, console, plan: Plan, done: set[str], wall: float | None):
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -82,7 +91,9 @@ class _Progress:
             disable=not console.is_terminal,
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task(self._label(), total=sum(self._cost.values()), completed=self._finished, left="")
+        self._task = self._bar.add_task(
+            self._label(), total=sum(self._cost.values()), completed=self._finished, left=""
+        )
 
     def _label(self):
         return f"{self._done}/{self._all} runs"
@@ -91,7 +102,9 @@ class _Progress:
         """Seconds left: the prediction at first, what was observed as it grows."""
         now, total = time.monotonic() - self._started, sum(self._cost.values()) - self._before
         share = (self._finished + sum(self._part.values()) - self._before) / total if total else 1.0
-        guesses = [(1 - share) * self._predicted * (1 - share)] if self._predicted is not None else []
+        guesses = (
+            [(1 - share) * self._predicted * (1 - share)] if self._predicted is not None else []
+        )
         if share > 0.02:
             guesses.append(now / share * (1 - share) * (share if guesses else 1))
         return sum(guesses) if guesses else None
@@ -108,9 +121,13 @@ class _Progress:
             self._done += kind == "finished"
             if not self._console.is_terminal:
                 seconds = message.get("seconds")
-                what = message.get("error") or ("elsewhere" if seconds is None else f"{seconds:.1f} s")
+                what = message.get("error") or (
+                    "elsewhere" if seconds is None else f"{seconds:.1f} s"
+                )
                 self._console.print(
-                    f"[{time.monotonic() - self._started:6.1f} s] {self._label()}  {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}: {what}",
+                    f"[{time.monotonic() - self._started:6.1f} s] {self._label()} "
+                    f" {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}:"
+                    f" {what}",
                     soft_wrap=True,
                     highlight=False,
                     markup=False,
@@ -136,7 +153,9 @@ def _body(fv) -> int:
 
     job = common.load(fv, SweepJob)
     if not fv.workdir and not fv.plan_only:
-        raise UserError("--workdir is missing: name the folder of the sweep, such as --workdir=runs/quickstart")
+        raise UserError(
+            "--workdir is missing: name the folder of the sweep, such as --workdir=runs/quickstart"
+        )
     if fv.engine:
         job = dataclasses.replace(job, where=dataclasses.replace(job.where, engine=fv.engine))
     platform = engines.get(job.where).place(job.where, 1).platform
@@ -171,23 +190,36 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
     open_runs = len(plan.runs) - len(results) - len(failures)
     if open_runs:
         if fv.format == "json":
-            print(json.dumps({"report": None, "runs": len(results), "failed": failures, "open": open_runs}))
+            print(
+                json.dumps(
+                    {"report": None, "runs": len(results), "failed": failures, "open": open_runs}
+                )
+            )
             return 1 if failures else 0
-        print(f"{len(results)} of {len(plan.runs)} runs are done, {open_runs} are handed over: isoflop status {os.path.relpath(workdir)}")
+        print(
+            f"{len(results)} of {len(plan.runs)} runs are done, {open_runs} are handed over:"
+            f" isoflop status {os.path.relpath(workdir)}"
+        )
         return 1 if failures else 0
     analysis = fit_verb.analyse(results, fv.bootstrap)
     analysis["left_out"] = plan.left_out + failures
     analysis["forecast"] = forecast.compare(workdir, results)
     path = report_verb.write(workdir, results, analysis, job.sweep.name)
     if fv.format == "json":
-        print(json.dumps({"report": path, "runs": len(results), "failed": failures, "analysis": analysis}))
+        print(
+            json.dumps(
+                {"report": path, "runs": len(results), "failed": failures, "analysis": analysis}
+            )
+        )
     else:
         print(cli.plain("\n".join([fit_verb.text(analysis), *forecast.text(analysis["forecast"])])))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
 
 
-def _announce(out, plan: Plan, done: set[str], place: engines.Place, startup: float = 0.0) -> float | None:
+def _announce(
+    out, plan: Plan, done: set[str], place: engines.Place, startup: float = 0.0
+) -> float | None:
     workers = max(1, min(place.workers, len(plan.runs) - len(done)))
     wall = plans.predicted_wall(plan, workers, done, startup)
     total = sum(p.flops for p in plan.runs)
@@ -195,7 +227,8 @@ def _announce(out, plan: Plan, done: set[str], place: engines.Place, startup: fl
         out.print(f"left out: {line}", highlight=False)
     time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"
     out.print(
-        f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers} worker{'s' * (workers > 1)}; predicted {time_text}",
+        f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers}"
+        f" worker{'s' * (workers > 1)}; predicted {time_text}",
         highlight=False,
     )
     return wall
@@ -203,9 +236,13 @@ def _announce(out, plan: Plan, done: set[str], place: engines.Place, startup: fl
 
 def main(argv=None) -> int:
     fv = cli.flag_values("config", "workdir", "set", "mesh")
-    flags.DEFINE_string("engine", "", f"{' | '.join(engines.ENGINES)}; default: the recipe's, local", flag_values=fv)
+    flags.DEFINE_string(
+        "engine", "", f"{' | '.join(engines.ENGINES)}; default: the recipe's, local", flag_values=fv
+    )
     flags.DEFINE_bool("plan_only", False, "print the plan and stop", flag_values=fv)
-    flags.DEFINE_integer("bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv)
+    flags.DEFINE_integer(
+        "bootstrap", 1000, "resamples behind the intervals", lower_bound=20, flag_values=fv
+    )
     return cli.run("sweep", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
 

@@ -2,11 +2,13 @@
 
   isoflop train --config=tiny_dense --workdir=runs/dense
   isoflop train --config=tiny_moe --workdir=runs/moe8 --mesh=data=2,fsdp=2,tensor=2 --set batch=8
-  isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text --set "data.path=notes/*.md"
-  isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR --set optimizer.lr=1e-4 --set model.seq_len=128
+  isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text --set
+  "data.path=notes/*.md" isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR
+  --set optimizer.lr=1e-4 --set model.seq_len=128
 
-With --init_from the model is the one of a Hugging Face folder, weights included; the recipe gives the rest. On a CPU a mesh of several
-devices is simulated. A finished folder is recognised and nothing is trained again.
+With --init_from the model is the one of a Hugging Face folder, weights included; the recipe gives
+the rest. On a CPU a mesh of several devices is simulated. A finished folder is recognised and
+nothing is trained again.
 """
 
 import dataclasses
@@ -27,12 +29,18 @@ def summary(r: dict) -> str:
     """A finished run in a few lines."""
     p, v = r["parameters"], r["validation"]
     bpb = f", {v['bits_per_byte']:.4f} bits per byte" if v["bits_per_byte"] else ""
-    excess = f"\nabove the source's own -log p: {v['excess']:.4f} +- {v['excess_se']:.4f} nats/token" if v["excess"] is not None else ""
+    excess = (
+        f"\nabove the source's own -log p: {v['excess']:.4f} +- {v['excess_se']:.4f} nats/token"
+        if v["excess"] is not None
+        else ""
+    )
     return (
-        f"run {r['id']} ({r['family']}): {p['total']:,} parameters, {p['active']:,} active, {p['non_embedding']:,} non-embedding\n"
-        f"{r['training_tokens']:,} training tokens ({r['epochs']:.2f} epochs), {r['flops']['matmul']:.4g} FLOPs (matmul)\n"
-        f"validation loss {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,} tokens{bpb}{excess}\n"
-        f"{r['seconds']['train']:.1f} s of training at {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it"
+        f"run {r['id']} ({r['family']}): {p['total']:,} parameters, {p['active']:,} active,"
+        f" {p['non_embedding']:,} non-embedding\n{r['training_tokens']:,} training tokens"
+        f" ({r['epochs']:.2f} epochs), {r['flops']['matmul']:.4g} FLOPs (matmul)\nvalidation loss"
+        f" {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,}"
+        f" tokens{bpb}{excess}\n{r['seconds']['train']:.1f} s of training at"
+        f" {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it"
     )
 
 
@@ -52,7 +60,9 @@ def _prepared(fv) -> tuple[Job, dict]:
     change = (lambda job: _imported(job, fv.init_from)) if fv.init_from else None
     job = common.load(fv, Job, change)
     if not fv.workdir:
-        raise UserError("--workdir is missing: name the folder of the run, such as --workdir=runs/first")
+        raise UserError(
+            "--workdir is missing: name the folder of the run, such as --workdir=runs/first"
+        )
     return job, mesh.parse(job.where.mesh)
 
 
@@ -62,9 +72,17 @@ def _checked(job: Job) -> tuple[Job, dict]:
 
     run = train.resolve(job.run, hardware.probe()[0])
     train.check(run, job.where)
-    where = {k: v for k, v in config.to_dict(job.where).items() if k not in ("cache", "init_from", "tensorboard")}
+    where = {
+        k: v
+        for k, v in config.to_dict(job.where).items()
+        if k not in ("cache", "init_from", "tensorboard")
+    }
     same = {"the run": config.run_id(run), **{f"where.{k}": v for k, v in where.items()}}
-    return dataclasses.replace(job, run=run), {**same, "the commit": record.commit(), "the version of jax": record.versions()["jax"]}
+    return dataclasses.replace(job, run=run), {
+        **same,
+        "the commit": record.commit(),
+        "the version of jax": record.versions()["jax"],
+    }
 
 
 def _body(fv) -> int:
@@ -86,7 +104,11 @@ def _body(fv) -> int:
         result = _train(run, job.where, folder)
     if place and place.process:
         return 0  # process 0 speaks for all
-    print(json.dumps(result) if fv.format == "json" else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}")
+    print(
+        json.dumps(result)
+        if fv.format == "json"
+        else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}"
+    )
     if result["status"] != "finished":
         print(f"isoflop train: {result['status']}: {result['why']}", file=sys.stderr)
         return 1
@@ -95,7 +117,13 @@ def _body(fv) -> int:
 
 def _train(run, where, folder):
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from launch import train
 
@@ -109,13 +137,27 @@ def _train(run, where, folder):
         disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("compiling", total=None)
-        return train.train(run, where, folder, lambda done, total: bar.update(task, completed=done, total=total, description="training"))
+        return train.train(
+            run,
+            where,
+            folder,
+            lambda done, total: bar.update(
+                task, completed=done, total=total, description="training"
+            ),
+        )
 
 
 def main(argv=None) -> int:
     fv = cli.flag_values("config", "workdir", "set", "mesh")
-    flags.DEFINE_string("init_from", "", "folder in Hugging Face's format to go on training from", flag_values=fv)
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where several processes train together", flag_values=fv)
+    flags.DEFINE_string(
+        "init_from", "", "folder in Hugging Face's format to go on training from", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        "",
+        "HOST:PORT of process 0, where several processes train together",
+        flag_values=fv,
+    )
     flags.DEFINE_integer("processes", 1, "how many they are", lower_bound=1, flag_values=fv)
     flags.DEFINE_integer("process_id", 0, "which of them this is, from 0", flag_values=fv)
     return cli.run("train", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)

@@ -2,12 +2,13 @@
 
 An engine module has
 
-    place(where, runs) -> Place               what `runs` runs will train on; raises ConfigError for what is missing here
+    place(where, runs) -> Place               what `runs` runs will train on; raises ConfigError for
+                                              what is missing here
     submit(tasks, where, workdir, report)     trains them, or hands them to what does
 
-What is finished is the folder's to say, never the engine's: WORKDIR/runs/ID/result.json, written once and last. Every engine skips
-what is finished, takes over what died, halves the micro-batch once where memory ran out (launch/engines/worker.py), and submits again
-what ended with status 75.
+What is finished is the folder's to say, never the engine's: WORKDIR/runs/ID/result.json, written
+once and last. Every engine skips what is finished, takes over what died, halves the micro-batch
+once where memory ran out (launch/engines/worker.py), and submits again what ended with status 75.
 """
 
 import dataclasses
@@ -26,11 +27,15 @@ ENGINES = {
     "skypilot": "launch.engines.skypilot",
 }
 SWEEP, RUNS = "sweep.json", "runs"
-DEATHS = 3  # times in a row that a run's process may die, without a word and without progress, before the run counts as failed
+# times in a row that a run's process may die, without a word and without progress, before the run
+# counts as failed
+DEATHS = 3
 
 
 class Task(NamedTuple):
-    """One run to train in `folder`. `shape`: tasks of equal shape share a compiled program. `cost`: relative, for the order."""
+    """One run to train in `folder`. `shape`: tasks of equal shape share a compiled program. `cost`:
+    relative, for the order.
+    """
 
     run: config.Run
     folder: str
@@ -44,7 +49,9 @@ class Task(NamedTuple):
 
 
 class Patience:
-    """With processes that die without a word: DEATHS times in a row for a run that gets no further than its last checkpoint."""
+    """With processes that die without a word: DEATHS times in a row for a run that gets no further
+    than its last checkpoint.
+    """
 
     def __init__(self):
         self._deaths, self._reached = Counter(), {}
@@ -60,7 +67,9 @@ class Patience:
 
 
 class Place(NamedTuple):
-    """What runs train on: cpu | gpu | tpu, the devices that one run sees, and how many runs train at once."""
+    """What runs train on: cpu | gpu | tpu, the devices that one run sees, and how many runs train
+    at once.
+    """
 
     platform: str
     devices: int
@@ -78,15 +87,24 @@ def folder(workdir: str, identity: str) -> str:
     return os.path.join(workdir, RUNS, identity)
 
 
-def submit(runs: list[Task], where: Where, workdir: str, report: Callable[..., None] = lambda *a: None) -> list[str]:
-    """Takes `runs` to results in `workdir` on `where.engine`; what has one is left alone. Returns a line per run that failed.
+def submit(
+    runs: list[Task], where: Where, workdir: str, report: Callable[..., None] = lambda *a: None
+) -> list[str]:
+    """Takes `runs` to results in `workdir` on `where.engine`; what has one is left alone. Returns a
+    line per run that failed.
 
-    report(kind, worker, task, message): started | progress | again | finished | failed."""
+    report(kind, worker, task, message): started | progress | again | finished | failed.
+    """
     todo = [t for t in runs if record.result(t.folder) is None]
     if not todo:
         return []
     engine = get(where)
-    # of all runs, not of those left: how many share the machine decides the threads of each, and so its last bits
+    # of all runs, not of those left: how many share the machine decides the threads of each, and so
+    # its last bits
     where = dataclasses.replace(where, workers=engine.place(where, len(runs)).workers)
     engine.submit(todo, where, workdir, report)
-    return [f"run {t.id}: {why}" for t in todo if record.result(t.folder) is None and (why := record.failure(t.folder))]
+    return [
+        f"run {t.id}: {why}"
+        for t in todo
+        if record.result(t.folder) is None and (why := record.failure(t.folder))
+    ]

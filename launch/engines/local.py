@@ -1,7 +1,9 @@
-"""The default engine: a pool of worker processes on this machine, one per CPU core or GPU, each serving many runs.
+"""The default engine: a pool of worker processes on this machine, one per CPU core or GPU, each
+serving many runs.
 
-Each shape is compiled by one worker and kept there; a worker that runs out takes over the rest of another's shape, whose
-program it finds in the persistent compilation cache. Several commands may serve one folder: a run that another holds is left to it.
+Each shape is compiled by one worker and kept there; a worker that runs out takes over the rest of
+another's shape, whose program it finds in the persistent compilation cache. Several commands may
+serve one folder: a run that another holds is left to it.
 """
 
 import contextlib
@@ -29,14 +31,20 @@ def place(where: Where, runs: int) -> Place:
 
 
 def count(where: Where, platform: str, devices: int, tasks: int) -> int:
-    """Workers: as asked, else one per core on CPU or one per GPU; one for all devices of a TPU or an explicit mesh."""
+    """Workers: as asked, else one per core on CPU or one per GPU; one for all devices of a TPU or
+    an explicit mesh.
+    """
     if where.mesh or platform not in ("cpu", "gpu", "cuda", "rocm"):
         return 1
-    return max(1, min(where.workers or (len(hardware.cores()) if platform == "cpu" else devices), tasks))
+    return max(
+        1, min(where.workers or (len(hardware.cores()) if platform == "cpu" else devices), tasks)
+    )
 
 
 def devices_each(where: Where, platform: str, devices: int, workers: int) -> int:
-    """Devices that each of `workers` sees. A CPU is one device, or as many simulated ones as an explicit mesh wants."""
+    """Devices that each of `workers` sees. A CPU is one device, or as many simulated ones as an
+    explicit mesh wants.
+    """
     if platform == "cpu":
         return math.prod(mesh.parse(where.mesh).values())  # 1 for no mesh
     return devices if workers == 1 else 1
@@ -50,7 +58,9 @@ def _environment(index: int, workers: int, platform: str) -> dict:
     env["PYTHONUNBUFFERED"] = "1"
     if platform == "cpu":
         env["JAX_PLATFORMS"] = "cpu"
-        flags = [f for f in env.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f]  # devices_each says how many
+        flags = [
+            f for f in env.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f
+        ]  # devices_each says how many
         if workers > 1:
             flags.append("--xla_cpu_multi_thread_eigen=false")
         env["XLA_FLAGS"] = " ".join(flags)  # empty is well, a lone space is read as a file's name
@@ -79,7 +89,13 @@ class _Worker:
                 env=_environment(index, workers, platform),
                 preexec_fn=pin,
             )
-        self.index, self.task, self.shapes, self._rest, self.heard = index, None, set(), b"", time.monotonic()
+        self.index, self.task, self.shapes, self._rest, self.heard = (
+            index,
+            None,
+            set(),
+            b"",
+            time.monotonic(),
+        )
 
     def give(self, task: Task, where: Where) -> None:
         self.task = task
@@ -88,7 +104,9 @@ class _Worker:
             self.process.stdin.write(json.dumps(worker.order(task, where)).encode() + b"\n")
 
     def answers(self) -> list[dict] | None:
-        """Messages that have arrived; None when the process has ended. Called when its stdout is readable."""
+        """Messages that have arrived; None when the process has ended. Called when its stdout is
+        readable.
+        """
         chunk = os.read(self.process.stdout.fileno(), 65536)
         if not chunk:
             return None
@@ -114,9 +132,11 @@ class _Worker:
 
 
 def choose(todo: list[Task], mine: set, others: set) -> Task:
-    """The next task of a worker: of a shape it has compiled, else of a shape nobody has, else of any; costliest first.
+    """The next task of a worker: of a shape it has compiled, else of a shape nobody has, else of
+    any; costliest first.
 
-    Among new shapes, the one with the most work left is opened first."""
+    Among new shapes, the one with the most work left is opened first.
+    """
     left = {}
     for t in todo:
         left[t.shape] = left.get(t.shape, 0) + t.cost
@@ -137,7 +157,9 @@ class _Pool:
         self._where, self._workdir, self._report = where, workdir, report
         self._todo, self._elsewhere, self._patience, self._looked = list(tasks), [], Patience(), 0.0
         self._platform, _, count = place(where, len(tasks))
-        self._share = where.workers or count  # of the machine: one part in so many, also where fewer runs are left
+        self._share = (
+            where.workers or count
+        )  # of the machine: one part in so many, also where fewer runs are left
         self._selector, self.workers, self.failed = selectors.DefaultSelector(), [], set()
         for i in range(count):
             self.workers.append(self._start(i))
@@ -154,8 +176,12 @@ class _Pool:
                     self._give(w)
             for key, _ in self._selector.select(LOOK):
                 self._listen(key.data)
-            for w in self.workers:  # one that hangs is stopped from outside (SIGSTOP, a dead disk); killed, it counts as dead
-                if not w.closed and time.monotonic() - w.heard > max(self._where.lease, 10 * worker.HEARTBEAT):
+            # one that hangs is stopped from outside (SIGSTOP, a dead disk); killed, it counts as
+            # dead
+            for w in self.workers:
+                if not w.closed and time.monotonic() - w.heard > max(
+                    self._where.lease, 10 * worker.HEARTBEAT
+                ):
                     w.process.kill()
             self._look()
 
@@ -191,10 +217,15 @@ class _Pool:
         w.task = None
         if not task:
             return None
-        if status == preempt.STATUS or not self._patience.ends(task):  # 75: told to stop, by someone else than us; it has saved
+        if status == preempt.STATUS or not self._patience.ends(
+            task
+        ):  # 75: told to stop, by someone else than us; it has saved
             self._todo.append(task)
             return self._report("again", w.index, task, {})
-        why = f"its worker ended {DEATHS} times in a row, at last with status {status}, and got no further (log in {w.log})"
+        why = (
+            f"its worker ended {DEATHS} times in a row, at last with status {status}, and got no"
+            f" further (log in {w.log})"
+        )
         with contextlib.suppress(OSError):
             record.fail(task.folder, why)
         self.failed.add(task.id)
@@ -234,8 +265,9 @@ class _Pool:
 
 
 def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> None:
-    """Trains all tasks. A worker that dies is replaced and its run tried again, DEATHS times in all; a run whose result is taken away
-    meanwhile is trained again."""
+    """Trains all tasks. A worker that dies is replaced and its run tried again, DEATHS times in
+    all; a run whose result is taken away meanwhile is trained again.
+    """
     while tasks:
         pool = _Pool(tasks, where, workdir, report)
         try:
@@ -245,4 +277,8 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
             raise
         finally:
             pool.close()
-        tasks = [t for t in tasks if t.id not in pool.failed and not os.path.exists(os.path.join(t.folder, record.RESULT))]
+        tasks = [
+            t
+            for t in tasks
+            if t.id not in pool.failed and not os.path.exists(os.path.join(t.folder, record.RESULT))
+        ]

@@ -1,13 +1,16 @@
-"""Runs as one managed job of SkyPilot: GPU nodes or TPU slices, spot with recovery, results on a bucket that every node mounts.
+"""Runs as one managed job of SkyPilot: GPU nodes or TPU slices, spot with recovery, results on a
+bucket that every node mounts.
 
-Writes the task, calls the `sky` command where it is installed, and is done: the runs are handed over. Nothing here imports SkyPilot.
+Writes the task, calls the `sky` command where it is installed, and is done: the runs are handed
+over. Nothing here imports SkyPilot.
 
     WORKDIR/skypilot/orders.json    what the nodes train; SkyPilot copies it to them
     WORKDIR/skypilot/task.yaml      sky jobs launch WORKDIR/skypilot/task.yaml
 
-On the nodes the bucket's folder is a workdir like any other (`isoflop status` reads it wherever the bucket is mounted). A bucket knows neither
-links nor atomic renames of folders: files come first, one marker comes last (result.json of a run, complete.json of a checkpoint), and a
-folder without its marker does not exist. Uploads go one at a time, so that they keep this order.
+On the nodes the bucket's folder is a workdir like any other (`isoflop status` reads it wherever the
+bucket is mounted). A bucket knows neither links nor atomic renames of folders: files come first,
+one marker comes last (result.json of a run, complete.json of a checkpoint), and a folder without
+its marker does not exist. Uploads go one at a time, so that they keep this order.
 """
 
 import dataclasses
@@ -31,33 +34,49 @@ def place(where: Where, runs: int) -> Place:
     """Raises ConfigError for a `where.sky` that no task can be written for."""
     s = where.sky
     if not re.fullmatch(rf"({'|'.join(STORES)})://[\w./-]+", s.bucket):
-        raise ConfigError(f"where.sky.bucket={s.bucket!r}: name the bucket that holds the workdirs, such as s3://mine or gs://mine")
+        raise ConfigError(
+            f"where.sky.bucket={s.bucket!r}: name the bucket that holds the workdirs, such as"
+            " s3://mine or gs://mine"
+        )
     if s.accelerators and not re.fullmatch(r"[\w.-]+(:\d+)?", s.accelerators):
-        raise ConfigError(f"where.sky.accelerators={s.accelerators!r}: write them as H100:8 or tpu-v5litepod-16; empty for CPUs")
+        raise ConfigError(
+            f"where.sky.accelerators={s.accelerators!r}: write them as H100:8 or tpu-v5litepod-16;"
+            " empty for CPUs"
+        )
     if s.nodes < 1:
         raise ConfigError(f"where.sky.nodes={s.nodes} must be at least 1")
     if s.launch and not shutil.which("sky"):
         raise ConfigError(
-            "where.engine=skypilot: no sky command on this machine; pip install skypilot, or --set where.sky.launch=false to write the task alone"
+            "where.engine=skypilot: no sky command on this machine; pip install skypilot, or --set"
+            " where.sky.launch=false to write the task alone"
         )
     name, _, count = s.accelerators.partition(":")
     platform = "cpu" if not name else "tpu" if name.startswith("tpu") else "gpu"
     each = _chips(name) if platform == "tpu" else int(count or 1)
     devices = each * s.nodes if s.together else each if platform == "tpu" else 1
-    return Place(platform, mesh.devices(where.mesh) or devices, 1 if s.together else s.nodes * (each if platform == "gpu" else 1))
+    return Place(
+        platform,
+        mesh.devices(where.mesh) or devices,
+        1 if s.together else s.nodes * (each if platform == "gpu" else 1),
+    )
 
 
 def _chips(name: str) -> int:
     """jax devices of a TPU slice: v4 and v5p are named by cores, two a device."""
     n = name.rpartition("-")[2]
     if not n.isdigit():
-        raise ConfigError(f"where.sky.accelerators={name!r}: say how large the slice is, such as tpu-v5litepod-16")
+        raise ConfigError(
+            f"where.sky.accelerators={name!r}: say how large the slice is, such as tpu-v5litepod-16"
+        )
     return max(1, int(n) // 2) if name.startswith(("tpu-v4-", "tpu-v5p-")) else int(n)
 
 
 def task(name: str, where: Where, orders: str) -> dict:
     """The task as SkyPilot's YAML says it."""
-    s, code = where.sky, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    s, code = (
+        where.sky,
+        os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+    )
     extra = {"gpu": "[cuda]", "tpu": "[tpu]", "cpu": ""}[place(where, 1).platform]
     resources = {"accelerators": s.accelerators} if s.accelerators else {"cpus": "4+"}
     if s.infra:
@@ -65,7 +84,11 @@ def task(name: str, where: Where, orders: str) -> dict:
     resources |= {
         "use_spot": s.spot,
         # 75: told to stop and saved; an error that is ours is not mended by another node
-        "job_recovery": {"strategy": "EAGER_NEXT_REGION", "max_restarts_on_errors": 0, "recover_on_exit_codes": [preempt.STATUS]},
+        "job_recovery": {
+            "strategy": "EAGER_NEXT_REGION",
+            "max_restarts_on_errors": 0,
+            "recover_on_exit_codes": [preempt.STATUS],
+        },
     }
     cached = {"transfers": 1, "vfs_write_back": "1s"}
     return {
@@ -87,7 +110,11 @@ def yaml(value: dict, indent: int = 0) -> str:
     lines = []
     for k, v in value.items():
         pad = "  " * indent
-        lines += [f"{pad}{k}:", yaml(v, indent + 1)] if isinstance(v, dict) else [f"{pad}{k}: {json.dumps(v)}"]
+        lines += (
+            [f"{pad}{k}:", yaml(v, indent + 1)]
+            if isinstance(v, dict)
+            else [f"{pad}{k}: {json.dumps(v)}"]
+        )
     return "\n".join(lines)
 
 
@@ -103,7 +130,11 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
     about = record.read_json(sweep, "sweep") if os.path.exists(sweep) else None
     record.write_json(
         orders,
-        {"sweep": about, "together": where.sky.together, "orders": [worker.order(t, there) | {"id": t.id, "cost": t.cost} for t in listed]},
+        {
+            "sweep": about,
+            "together": where.sky.together,
+            "orders": [worker.order(t, there) | {"id": t.id, "cost": t.cost} for t in listed],
+        },
     )
     record.write_text(path, yaml(task(name, where, orders)) + "\n")
     command = ["sky", "jobs", "launch", "--yes", "--detach-run", path]
@@ -112,11 +143,15 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
         return
     answer = subprocess.run(command, check=False, stdout=2)  # stdout is for the answer
     if answer.returncode:
-        raise record.RecordError(f"{' '.join(command)} ended with status {answer.returncode}: its own words stand above")
+        raise record.RecordError(
+            f"{' '.join(command)} ended with status {answer.returncode}: its own words stand above"
+        )
 
 
 def main(orders: str, workdir: str) -> int:
-    """What a node runs. Nodes share the runs, each with a worker per GPU, through the leases in `workdir`; or they train each together."""
+    """What a node runs. Nodes share the runs, each with a worker per GPU, through the leases in
+    `workdir`; or they train each together.
+    """
     from launch import engines
 
     listed = record.read_json(orders, "orders")
@@ -129,10 +164,17 @@ def main(orders: str, workdir: str) -> int:
         if listed["together"]:
             worker.begin(where, several=True)
             said = [worker.serve_one(o) for o in todo]
-            failures = [f"run {o['id']}: {m['error']}" for o, m in zip(todo, said, strict=True) if m["kind"] == "failed"]
+            failures = [
+                f"run {o['id']}: {m['error']}"
+                for o, m in zip(todo, said, strict=True)
+                if m["kind"] == "failed"
+            ]
         else:
             runs = [(config.from_dict(config.Run, o["run"]), o) for o in todo]
-            tasks = [Task(r, o["folder"], o["tags"], (r.model, r.batch, r.dtype), o["cost"]) for r, o in runs]
+            tasks = [
+                Task(r, o["folder"], o["tags"], (r.model, r.batch, r.dtype), o["cost"])
+                for r, o in runs
+            ]
             with preempt.raised():
                 failures = engines.submit(tasks, where, workdir)
     except preempt.Preempted as e:

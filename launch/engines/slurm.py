@@ -1,10 +1,13 @@
-"""Runs as the jobs of a Slurm array, through submitit: at most `where.workers` at once, each on `where.slurm.nodes` nodes.
+"""Runs as the jobs of a Slurm array, through submitit: at most `where.workers` at once, each on
+`where.slurm.nodes` nodes.
 
-Where a run stands is read off its folder, and off squeue for the jobs that wait; never off submitit or sacct, which knows nothing without
-accounting. Jobs are found again by the name of their array, drawn anew for each submission: a controller that lost its memory gives job ids
-out again. The command may be stopped and typed again; the jobs go on, and none is submitted twice.
+Where a run stands is read off its folder, and off squeue for the jobs that wait; never off submitit
+or sacct, which knows nothing without accounting. Jobs are found again by the name of their array,
+drawn anew for each submission: a controller that lost its memory gives job ids out again. The
+command may be stopped and typed again; the jobs go on, and none is submitted twice.
 
-    WORKDIR/slurm/TOKEN/orders.json    what the jobs named isoflop-TOKEN train, by array index; submitit's files and logs beside it
+    WORKDIR/slurm/TOKEN/orders.json    what the jobs named isoflop-TOKEN train, by array index;
+                                       submitit's files and logs beside it
 """
 
 import contextlib
@@ -23,15 +26,29 @@ from launch.config import ConfigError, Where
 from launch.engines import DEATHS, Patience, Place, Task, worker
 
 ORDERS = "orders.json"
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+ENDED = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+)
 NOTICE = 90  # seconds before its time limit at which a job is told to save
 
 
 def place(where: Where, runs: int) -> Place:
-    """Raises ConfigError if this machine submits no jobs, or `where.slurm` asks for none that can be."""
+    """Raises ConfigError if this machine submits no jobs, or `where.slurm` asks for none that can
+    be.
+    """
     for command in ("sbatch", "squeue", "srun"):
         if not shutil.which(command):
-            raise ConfigError(f"where.engine=slurm: no {command} on this machine; submit from a login node, or use --engine=local")
+            raise ConfigError(
+                f"where.engine=slurm: no {command} on this machine; submit from a login node, or"
+                " use --engine=local"
+            )
     try:
         import submitit  # noqa: F401
     except ImportError:
@@ -50,7 +67,9 @@ def place(where: Where, runs: int) -> Place:
 def _extra(text: str) -> dict[str, str]:
     pairs = [p.partition("=") for p in text.split(",") if p.strip()]
     if any(not equals or not key.strip() for key, equals, _ in pairs):
-        raise ConfigError(f"where.slurm.extra={text}: write options of sbatch as qos=high,constraint=h200")
+        raise ConfigError(
+            f"where.slurm.extra={text}: write options of sbatch as qos=high,constraint=h200"
+        )
     return {k.strip().lstrip("-"): v.strip() for k, _, v in pairs}
 
 
@@ -59,14 +78,18 @@ def _root(workdir: str) -> str:
 
 
 def send(tasks: list[Task], where: Where, workdir: str) -> str:
-    """Submits one array with a job for each task. Returns the array's job id. Raises RecordError with sbatch's own words."""
+    """Submits one array with a job for each task. Returns the array's job id. Raises RecordError
+    with sbatch's own words.
+    """
     import submitit
 
     token, s = uuid.uuid4().hex[:10], where.slurm
     folder = os.path.join(_root(workdir), token)
     os.makedirs(folder)
     path = os.path.join(folder, ORDERS)
-    record.write_json(path, {"ids": [t.id for t in tasks], "orders": [worker.order(t, where) for t in tasks]})
+    record.write_json(
+        path, {"ids": [t.id for t in tasks], "orders": [worker.order(t, where) for t in tasks]}
+    )
     code = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
     executor.update_parameters(
@@ -77,8 +100,13 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
         timeout_min=s.minutes,
         slurm_array_parallelism=min(where.workers or len(tasks), len(tasks)),
         slurm_signal_delay_s=min(NOTICE, 30 * s.minutes),
-        slurm_setup=[f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONUNBUFFERED=1"],
-        slurm_srun_args=["--kill-on-bad-exit=1"],  # of several processes one that ends leaves no others waiting for it
+        slurm_setup=[
+            f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}",
+            "export PYTHONUNBUFFERED=1",
+        ],
+        slurm_srun_args=[
+            "--kill-on-bad-exit=1"
+        ],  # of several processes one that ends leaves no others waiting for it
         slurm_additional_parameters=_extra(s.extra),
         **({"gpus_per_node": s.gpus_per_node} if s.gpus_per_node else {}),
         **({"slurm_partition": s.partition} if s.partition else {}),
@@ -88,12 +116,16 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
         jobs = executor.map_array(serve, [path] * len(tasks), range(len(tasks)))
     except submitit.core.utils.FailedJobError as e:
         shutil.rmtree(folder, ignore_errors=True)
-        raise record.RecordError(f"sbatch refused the jobs: {' '.join(str(e).split())[-300:]}") from None
+        raise record.RecordError(
+            f"sbatch refused the jobs: {' '.join(str(e).split())[-300:]}"
+        ) from None
     return jobs[0].job_id.partition("_")[0]
 
 
 def queued(workdir: str) -> set[str] | None:
-    """Ids of the runs whose jobs squeue knows of, waiting or running; None if squeue does not answer."""
+    """Ids of the runs whose jobs squeue knows of, waiting or running; None if squeue does not
+    answer.
+    """
     tokens = os.listdir(_root(workdir)) if os.path.isdir(_root(workdir)) else []
     if not tokens:
         return set()
@@ -113,8 +145,12 @@ def queued(workdir: str) -> set[str] | None:
 
 
 def serve(path: str, index: int) -> None:
-    """What a job runs: one order of the file at `path`. Ends with status 75 where it was told to stop and has saved."""
-    signal.signal(signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the time limit is near
+    """What a job runs: one order of the file at `path`. Ends with status 75 where it was told to
+    stop and has saved.
+    """
+    signal.signal(
+        signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )  # the time limit is near
     order = record.read_json(path, "orders")["orders"][index]
     worker.begin(config.from_dict(Where, order["where"]), several=True)
     message = worker.serve_one(order)
@@ -122,7 +158,9 @@ def serve(path: str, index: int) -> None:
 
 
 class _Watch:
-    """Follows the runs until each has a result or has failed; what ended without either is submitted again."""
+    """Follows the runs until each has a result or has failed; what ended without either is
+    submitted again.
+    """
 
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
@@ -142,14 +180,20 @@ class _Watch:
                 if again:
                     number = send(again, self._where, self._workdir)
                     self._sent |= {t.id for t in again}
-                    print(f"isoflop: slurm: {len(again)} of {len(self._open)} open runs submitted as job {number}", file=sys.stderr)
+                    print(
+                        f"isoflop: slurm: {len(again)} of {len(self._open)} open runs submitted as"
+                        f" job {number}",
+                        file=sys.stderr,
+                    )
                     pause = 1.0
             if self._open:
                 time.sleep(pause)
                 pause = min(1.2 * pause, 15.0)
 
     def _look(self, waiting: set[str]) -> list[Task]:
-        """Tells what has changed. Returns the runs to submit: not finished, not failed, held by nobody, known to no queue."""
+        """Tells what has changed. Returns the runs to submit: not finished, not failed, held by
+        nobody, known to no queue.
+        """
         again = []
         for identity, task in list(self._open.items()):
             s = ledger.standing(task.folder)
@@ -164,7 +208,10 @@ class _Watch:
             elif s.state == "failed" and identity in self._sent:
                 self._end("failed", task, {"error": s.why})
             elif identity in self._sent and self._died(task):
-                why = f"its job ended {DEATHS} times in a row without a word and without progress (logs in {_root(self._workdir)})"
+                why = (
+                    f"its job ended {DEATHS} times in a row without a word and without progress"
+                    f" (logs in {_root(self._workdir)})"
+                )
                 record.fail(task.folder, why)
                 self._end("failed", task, {"error": why})
             else:
@@ -188,4 +235,6 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
             os.makedirs(t.folder, exist_ok=True)
         _Watch(tasks, where, workdir, report).run()
     except preempt.Preempted:
-        raise preempt.Preempted("told to stop; the jobs go on, and the same command follows them again") from None
+        raise preempt.Preempted(
+            "told to stop; the jobs go on, and the same command follows them again"
+        ) from None

@@ -1,7 +1,10 @@
-"""Where runs are trained, whatever the engine: one order at a time, its end said by the run's folder and to who asked.
+"""Where runs are trained, whatever the engine: one order at a time, its end said by the run's
+folder and to who asked.
 
-python -m launch.engines.worker                    orders from stdin, one JSON line each, answered on stdout (engine local)
-python -m launch.engines.worker ORDERS.json WORKDIR all orders of a file that are not finished or held by others (skypilot)
+python -m launch.engines.worker                    orders from stdin, one JSON line each, answered
+                                                   on stdout (engine local)
+python -m launch.engines.worker ORDERS.json WORKDIR all orders of a file that are not finished or
+held by others (skypilot)
 """
 
 import contextlib
@@ -24,38 +27,66 @@ def order(task, where) -> dict:
     """A task and how to execute it, ready for JSON."""
     from launch import config
 
-    return {"run": config.to_dict(task.run), "where": config.to_dict(where), "folder": task.folder, "tags": task.tags}
+    return {
+        "run": config.to_dict(task.run),
+        "where": config.to_dict(where),
+        "folder": task.folder,
+        "tags": task.tags,
+    }
 
 
 def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, total: None) -> dict:
-    """Trains one order; where memory runs out, once more with twice the micro-batches, each half as large. Returns {"kind": finished |
-    elsewhere | failed | halve, ...}; a failure is also written beside the run, for whoever looks later. Raises Preempted.
+    """Trains one order; where memory runs out, once more with twice the micro-batches, each half as
+    large. Returns {"kind": finished | elsewhere | failed | halve, ...}; a failure is also written
+    beside the run, for whoever looks later. Raises Preempted.
 
-    halve: one of several processes ran out; all of them must start anew, and will read in the folder that they take half."""
+    halve: one of several processes ran out; all of them must start anew, and will read in the
+    folder that they take half.
+    """
     import jax
 
     from launch import config, lease, record, train
 
-    run, where = config.from_dict(config.Run, order["run"]), config.from_dict(config.Where, order["where"])
+    run, where = (
+        config.from_dict(config.Run, order["run"]),
+        config.from_dict(config.Where, order["where"]),
+    )
     folder, tags, halved = order["folder"], order["tags"], False
     if record.to_be_halved(folder):
         where, halved = _halved(run, where) or where, True
     while True:
         try:
             result = train.train(run, where, folder, progress, tags)
-            return {"kind": "finished", "id": result["id"], "status": result["status"], "seconds": result["seconds"]["total"]}
+            return {
+                "kind": "finished",
+                "id": result["id"],
+                "status": result["status"],
+                "seconds": result["seconds"]["total"],
+            }
         except lease.Held as e:
             return {"kind": "elsewhere", "error": str(e)}
         except Exception as e:  # the whole trace goes to the worker's log
             traceback.print_exc()
-            if isinstance(e, lease.Lost) or _held_by_another(folder):  # whatever went wrong came of the overlap
+            if isinstance(e, lease.Lost) or _held_by_another(
+                folder
+            ):  # whatever went wrong came of the overlap
                 return {"kind": "elsewhere", "error": str(e)}
-            error, smaller = f"{type(e).__name__}: {str(e).splitlines()[0][:300] if str(e) else ''}", None
+            error, smaller = (
+                f"{type(e).__name__}: {str(e).splitlines()[0][:300] if str(e) else ''}",
+                None,
+            )
             if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
-                error = f"no space left on the disk of {folder}: make room, and the same command goes on"
+                error = (
+                    f"no space left on the disk of {folder}: make room, and the same command"
+                    " goes on"
+                )
             if out_of_memory(e):
                 smaller = None if halved else _halved(run, where)
-                error = f"out of memory, {'at half the micro-batch too' if halved else 'and the micro-batch cannot be halved'} ({error})"
+                error = (
+                    "out of memory,"
+                    f" {'at half the micro-batch too' if halved else 'and the micro-batch cannot be halved'}"  # noqa: E501
+                    f" ({error})"
+                )
         if smaller is None:
             with contextlib.suppress(OSError):
                 record.fail(folder, error)
@@ -64,7 +95,10 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
             record.fail(folder, error, halve=True)
             return {"kind": "halve", "error": error}
         where, halved = smaller, True
-        print(f"isoflop: out of memory: again with where.accumulate={where.accumulate}", file=sys.stderr)
+        print(
+            f"isoflop: out of memory: again with where.accumulate={where.accumulate}",
+            file=sys.stderr,
+        )
         _forget()  # outside the except: the error held the arrays
 
 
@@ -85,17 +119,27 @@ def _held_by_another(folder: str) -> bool:
     from launch import lease
 
     found = lease.holder(folder)
-    return found is not None and found.living(time.time()) and (found.pid, found.host) != (os.getpid(), os.uname().nodename)
+    return (
+        found is not None
+        and found.living(time.time())
+        and (found.pid, found.host) != (os.getpid(), os.uname().nodename)
+    )
 
 
 def out_of_memory(e: BaseException) -> bool:
-    """Whether the device or the host had no room for the arrays. A full disk says RESOURCE_EXHAUSTED too, but as an OSError or RecordError."""
+    """Whether the device or the host had no room for the arrays. A full disk says
+    RESOURCE_EXHAUSTED too, but as an OSError or RecordError.
+    """
     from launch.record import RecordError
 
     if isinstance(e, (OSError, RecordError)):
         return False
     text = str(e)
-    return isinstance(e, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+    return (
+        isinstance(e, MemoryError)
+        or "RESOURCE_EXHAUSTED" in text
+        or "out of memory" in text.lower()
+    )
 
 
 def _forget() -> None:
@@ -120,7 +164,9 @@ def _die_with_parent() -> None:
 
 
 def begin(where, several: bool = False) -> None:
-    """Devices and caches, before jax is first used. `several`: joins the processes that a cluster has started beside this one."""
+    """Devices and caches, before jax is first used. `several`: joins the processes that a cluster
+    has started beside this one.
+    """
     from launch import cluster, mesh, train
 
     sizes, place = mesh.parse(where.mesh), cluster.detect(os.environ) if several else None
@@ -132,8 +178,10 @@ def begin(where, several: bool = False) -> None:
 
 
 def serve_one(order: dict) -> dict:
-    """One order on a cluster: waits while another trains it, for it may die. Returns the last message; exits with status 75 if told to stop or
-    if all processes must start anew, with 1 where a failure would leave the other processes waiting."""
+    """One order on a cluster: waits while another trains it, for it may die. Returns the last
+    message; exits with status 75 if told to stop or if all processes must start anew, with 1 where
+    a failure would leave the other processes waiting.
+    """
     import jax
 
     from launch import lease, preempt
@@ -143,7 +191,9 @@ def serve_one(order: dict) -> dict:
             while (found := lease.holder(order["folder"])) and found.living(time.time()):
                 time.sleep(1.0)
         if message["kind"] == "halve" or message["kind"] == "failed" and jax.process_count() > 1:
-            os._exit(preempt.STATUS if message["kind"] == "halve" else 1)  # no goodbye: the others wait in a collective
+            os._exit(
+                preempt.STATUS if message["kind"] == "halve" else 1
+            )  # no goodbye: the others wait in a collective
         return message
     except preempt.Preempted as e:
         print(f"isoflop: {e}", file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
-"""Models in and out of Hugging Face's format: a folder with config.json and safetensors, never pickle.
+"""Models in and out of Hugging Face's format: a folder with config.json and safetensors, never
+pickle.
 
-A family is one entry here: how its config is read and written, which fields must have one value, and where its tensors stand.
+A family is one entry here: how its config is read and written, which fields must have one value,
+and where its tensors stand.
 """
 
 from collections.abc import Callable
@@ -10,8 +12,10 @@ from launch.huggingface import decoders, llamas
 
 
 class Family(NamedTuple):
-    """read(config) -> Model, write(Model) -> config, tensors(Model) -> entries. `defaults` stand in for fields that config.json leaves
-    out, as in the family's own class; `fixed` are fields that must have this value."""
+    """read(config) -> Model, write(Model) -> config, tensors(Model) -> entries. `defaults` stand in
+    for fields that config.json leaves out, as in the family's own class; `fixed` are fields that
+    must have this value.
+    """
 
     architecture: str
     read: Callable
@@ -55,15 +59,31 @@ FAMILIES = {
         decoders.read_gpt2,
         decoders.write_gpt2,
         decoders.tensors_gpt2,
-        {**_TIED, "n_positions": 1024, "n_inner": None, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
-        {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+        {
+            **_TIED,
+            "n_positions": 1024,
+            "n_inner": None,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": 1e-5,
+        },
+        {
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        },
     ),
     "opt": Family(
         "OPTForCausalLM",
         decoders.read_opt,
         decoders.write_opt,
         decoders.tensors_opt,
-        {**_TIED, "max_position_embeddings": 2048, "do_layer_norm_before": True, "activation_function": "relu", "enable_bias": True},
+        {
+            **_TIED,
+            "max_position_embeddings": 2048,
+            "do_layer_norm_before": True,
+            "activation_function": "relu",
+            "enable_bias": True,
+        },
         {"_remove_final_layer_norm": False, "layer_norm_elementwise_affine": True},
     ),
     "xglm": Family(
@@ -71,7 +91,12 @@ FAMILIES = {
         decoders.read_xglm,
         decoders.write_xglm,
         decoders.tensors_xglm,
-        {**_TIED, "max_position_embeddings": 2048, "activation_function": "gelu", "scale_embedding": True},
+        {
+            **_TIED,
+            "max_position_embeddings": 2048,
+            "activation_function": "gelu",
+            "scale_embedding": True,
+        },
         {"add_cross_attention": False},
     ),
     "bloom": Family(
@@ -91,15 +116,34 @@ FAMILIES = {
         {},
     ),
     "mistral": Family(
-        "MistralForCausalLM", llamas.read_mistral, llamas.write_mistral, llamas.tensors, {**_MISTRAL, "sliding_window": 4096}, {}
+        "MistralForCausalLM",
+        llamas.read_mistral,
+        llamas.write_mistral,
+        llamas.tensors,
+        {**_MISTRAL, "sliding_window": 4096},
+        {},
     ),
-    "qwen3": Family("Qwen3ForCausalLM", llamas.read_qwen3, llamas.write_qwen3, llamas.tensors, {**_QWEN, "head_dim": 128}, {}),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        llamas.read_qwen3,
+        llamas.write_qwen3,
+        llamas.tensors,
+        {**_QWEN, "head_dim": 128},
+        {},
+    ),
     "mixtral": Family(
         "MixtralForCausalLM",
         llamas.read_mixtral,
         llamas.write_mixtral,
         llamas.tensors_mixtral,
-        {**_MISTRAL, "rms_norm_eps": 1e-5, "sliding_window": None, "num_local_experts": 8, "num_experts_per_tok": 2, "default_theta": 1e6},
+        {
+            **_MISTRAL,
+            "rms_norm_eps": 1e-5,
+            "sliding_window": None,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "default_theta": 1e6,
+        },
         {"router_jitter_noise": 0.0},
     ),
     "olmoe": Family(
@@ -133,13 +177,20 @@ FAMILIES = {
         {},
     ),
     "deepseek_v3": Family(
-        "DeepseekV3ForCausalLM", llamas.read_deepseek_v3, llamas.write_deepseek_v3, llamas.tensors, _DEEPSEEK, {"scoring_func": "sigmoid"}
+        "DeepseekV3ForCausalLM",
+        llamas.read_deepseek_v3,
+        llamas.write_deepseek_v3,
+        llamas.tensors,
+        _DEEPSEEK,
+        {"scoring_func": "sigmoid"},
     ),
 }
 
 
 def entries(family: str, c) -> list:
-    """Where every tensor of `c` stands in a file of `family`; the untied head is the same in all of them."""
+    """Where every tensor of `c` stands in a file of `family`; the untied head is the same in all of
+    them.
+    """
     from launch.huggingface.tensors import linear
 
     own = FAMILIES[family].tensors(c)

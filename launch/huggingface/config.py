@@ -1,4 +1,6 @@
-"""What the families share in reading a config.json: defaults, fields that must have one value, activations, rope."""
+"""What the families share in reading a config.json: defaults, fields that must have one value,
+activations, rope.
+"""
 
 from launch.config import ConfigError
 
@@ -29,8 +31,10 @@ def named(ours: str) -> str:
 
 
 class Config(dict):
-    """A config.json over its family's defaults. A field that has neither raises ConfigError. `ignored` names what changes no count and
-    was passed over, which only a reader for counting does."""
+    """A config.json over its family's defaults. A field that has neither raises ConfigError.
+    `ignored` names what changes no count and was passed over, which only a reader for counting
+    does.
+    """
 
     def __init__(self, given: dict, defaults: dict, counting: bool = False):
         super().__init__({**defaults, **given})
@@ -40,26 +44,34 @@ class Config(dict):
         raise ConfigError(f"config.json has no field {key!r}, and its family no default for it")
 
     def refuse(self, text: str, harmless: bool = False) -> None:
-        """Raises ConfigError; if only the counts are wanted and the field does not change them, notes it instead."""
+        """Raises ConfigError; if only the counts are wanted and the field does not change them,
+        notes it instead.
+        """
         if not (harmless and self.counting):
             raise ConfigError(f"config.json: {text}")
         self.ignored.append(text)
 
 
 def fixed(cfg: Config, values: dict) -> None:
-    """Refuses any field of `values` that stands in the config with another value; one that is None there counts as not set."""
+    """Refuses any field of `values` that stands in the config with another value; one that is None
+    there counts as not set.
+    """
     for name, value in values.items():
         if cfg.get(name) is not None and cfg[name] != value:
             cfg.refuse(f"{name}={cfg[name]!r} is not supported (only {value!r})", harmless=True)
 
 
 def rope(cfg: Config) -> dict:
-    """Fields of the model for rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of older files."""
+    """Fields of the model for rotary positions: `rope_parameters`, or `rope_theta` and
+    `rope_scaling` of older files.
+    """
     given = cfg.get("rope_parameters") or {}
     scaling = cfg.get("rope_scaling") or given
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
-        cfg.refuse(f"rope_parameters.rope_type={kind!r} is not supported (only 'default')", harmless=True)
+        cfg.refuse(
+            f"rope_parameters.rope_type={kind!r} is not supported (only 'default')", harmless=True
+        )
     theta = given.get("rope_theta", cfg.get("rope_theta") or cfg.get("default_theta", 10_000.0))
     fraction = given.get("partial_rotary_factor") or cfg.get("partial_rotary_factor") or 1.0
     return {"positions": "rope", "rope_theta": float(theta), "rope_fraction": float(fraction)}

@@ -1,9 +1,19 @@
-"""Families with LayerNorm, biases and a plain MLP: gpt2, opt, xglm, bloom. Each is `read(config) -> Model`, `write(Model) -> config`, and
-`tensors(Model) -> entries`."""
+"""Families with LayerNorm, biases and a plain MLP: gpt2, opt, xglm, bloom. Each is `read(config) ->
+Model`, `write(Model) -> config`, and `tensors(Model) -> entries`.
+"""
 
 from launch.config import ConfigError
 from launch.huggingface.config import activation, named
-from launch.huggingface.tensors import Entry, by_head, conv1d, fused, layers, norm, plain, projection
+from launch.huggingface.tensors import (
+    Entry,
+    by_head,
+    conv1d,
+    fused,
+    layers,
+    norm,
+    plain,
+    projection,
+)
 from model.config import Model
 
 BIASED = {"norm": "layernorm", "qkv_bias": True, "out_bias": True, "mlp_bias": True}
@@ -40,7 +50,10 @@ def write_gpt2(c: Model) -> dict:
 
 
 def tensors_gpt2(c: Model) -> list[Entry]:
-    out = [plain("params/embed", "transformer.wte.weight"), plain("params/positions", "transformer.wpe.weight")]
+    out = [
+        plain("params/embed", "transformer.wte.weight"),
+        plain("params/positions", "transformer.wpe.weight"),
+    ]
     out += norm("norm_out", "transformer.ln_f", True)
     for i, p, _, _ in layers(c):
         t = f"transformer.h.{i}"
@@ -49,13 +62,18 @@ def tensors_gpt2(c: Model) -> list[Entry]:
         out.append(fused([f"{x}/kernel" for x in qkv], f"{t}.attn.c_attn.weight", 1, False))
         out.append(fused([f"{x}/bias" for x in qkv], f"{t}.attn.c_attn.bias", 0, False))
         out += projection(f"{p}/mixer/out", f"{t}.attn.c_proj", 2, True, conv1d)
-        out += projection(f"{p}/mlp/in", f"{t}.mlp.c_fc", 1, True, conv1d) + projection(f"{p}/mlp/out", f"{t}.mlp.c_proj", 1, True, conv1d)
+        out += projection(f"{p}/mlp/in", f"{t}.mlp.c_fc", 1, True, conv1d) + projection(
+            f"{p}/mlp/out", f"{t}.mlp.c_proj", 1, True, conv1d
+        )
     return out
 
 
 def read_opt(cfg) -> Model:
     if cfg.get("word_embed_proj_dim") not in (None, cfg["hidden_size"]):
-        raise ConfigError(f"config.json: word_embed_proj_dim={cfg['word_embed_proj_dim']} other than hidden_size is not supported")
+        raise ConfigError(
+            f"config.json: word_embed_proj_dim={cfg['word_embed_proj_dim']} other than hidden_size"
+            " is not supported"
+        )
     biased = {k: cfg["enable_bias"] for k in ("qkv_bias", "out_bias", "mlp_bias")}
     return Model(
         vocab_size=cfg["vocab_size"],
@@ -95,16 +113,23 @@ def _fairseq(c: Model, root: str, final: str) -> list[Entry]:
     out += [] if c.post_norm else norm("norm_out", f"{root}.{final}", True)
     for i, p, _, _ in layers(c):
         t = f"{root}.layers.{i}"
-        out += norm(f"{p}/norm_mixer", f"{t}.self_attn_layer_norm", True) + norm(f"{p}/norm_mlp", f"{t}.final_layer_norm", True)
+        out += norm(f"{p}/norm_mixer", f"{t}.self_attn_layer_norm", True) + norm(
+            f"{p}/norm_mlp", f"{t}.final_layer_norm", True
+        )
         for x in "qkv":
             out += projection(f"{p}/mixer/{x}", f"{t}.self_attn.{x}_proj", 1, c.qkv_bias)
         out += projection(f"{p}/mixer/out", f"{t}.self_attn.out_proj", 2, c.out_bias)
-        out += projection(f"{p}/mlp/in", f"{t}.fc1", 1, c.mlp_bias) + projection(f"{p}/mlp/out", f"{t}.fc2", 1, c.mlp_bias)
+        out += projection(f"{p}/mlp/in", f"{t}.fc1", 1, c.mlp_bias) + projection(
+            f"{p}/mlp/out", f"{t}.fc2", 1, c.mlp_bias
+        )
     return out
 
 
 def tensors_opt(c: Model) -> list[Entry]:
-    return [plain("params/positions", "model.decoder.embed_positions.weight"), *_fairseq(c, "model.decoder", "final_layer_norm")]
+    return [
+        plain("params/positions", "model.decoder.embed_positions.weight"),
+        *_fairseq(c, "model.decoder", "final_layer_norm"),
+    ]
 
 
 def read_xglm(cfg) -> Model:
@@ -145,7 +170,9 @@ def tensors_xglm(c: Model) -> list[Entry]:
 def read_bloom(cfg) -> Model:
     return Model(
         vocab_size=cfg["vocab_size"],
-        seq_len=cfg.get("seq_length", 2048),  # ALiBi has no limit; 2048 is what BLOOM was trained on
+        seq_len=cfg.get(
+            "seq_length", 2048
+        ),  # ALiBi has no limit; 2048 is what BLOOM was trained on
         d_model=cfg["hidden_size"],
         n_layers=cfg["n_layer"],
         n_heads=cfg["n_head"],
@@ -173,13 +200,19 @@ def write_bloom(c: Model) -> dict:
 
 def tensors_bloom(c: Model) -> list[Entry]:
     out = [plain("params/embed", "transformer.word_embeddings.weight")]
-    out += norm("norm_embed", "transformer.word_embeddings_layernorm", True) + norm("norm_out", "transformer.ln_f", True)
+    out += norm("norm_embed", "transformer.word_embeddings_layernorm", True) + norm(
+        "norm_out", "transformer.ln_f", True
+    )
     for i, p, _, _ in layers(c):
         t = f"transformer.h.{i}"
-        out += norm(f"{p}/norm_mixer", f"{t}.input_layernorm", True) + norm(f"{p}/norm_mlp", f"{t}.post_attention_layernorm", True)
+        out += norm(f"{p}/norm_mixer", f"{t}.input_layernorm", True) + norm(
+            f"{p}/norm_mlp", f"{t}.post_attention_layernorm", True
+        )
         for part in ("kernel", "bias"):
             name = f"{t}.self_attention.query_key_value.{'weight' if part == 'kernel' else 'bias'}"
             out.append(by_head([f"params/{p}/mixer/{x}/{part}" for x in "qkv"], name))
         out += projection(f"{p}/mixer/out", f"{t}.self_attention.dense", 2, True)
-        out += projection(f"{p}/mlp/in", f"{t}.mlp.dense_h_to_4h", 1, True) + projection(f"{p}/mlp/out", f"{t}.mlp.dense_4h_to_h", 1, True)
+        out += projection(f"{p}/mlp/in", f"{t}.mlp.dense_h_to_4h", 1, True) + projection(
+            f"{p}/mlp/out", f"{t}.mlp.dense_4h_to_h", 1, True
+        )
     return out

@@ -24,9 +24,12 @@ TRAINING = ("balance_weight", "balance_scope", "z_weight", "bias_rate", "routing
 
 
 def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[str]]:
-    """(family, the equivalent Model, what was passed over) of HF_DIR/config.json. Raises ConfigError.
+    """(family, the equivalent Model, what was passed over) of HF_DIR/config.json. Raises
+    ConfigError.
 
-    counting: only the counts are wanted; fields that change the function but no count are passed over, and named."""
+    counting: only the counts are wanted; fields that change the function but no count are passed
+    over, and named.
+    """
     path = os.path.join(hf_dir, "config.json")
     if not os.path.isfile(path):
         raise ConfigError(f"{hf_dir} holds no config.json: give a folder in Hugging Face's format")
@@ -35,9 +38,13 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
             given = json.load(f)
         name = given.get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError) as e:
-        raise ConfigError(f"{path} is not a readable JSON object ({type(e).__name__}: {e})") from None
+        raise ConfigError(
+            f"{path} is not a readable JSON object ({type(e).__name__}: {e})"
+        ) from None
     if name not in FAMILIES:
-        raise ConfigError(f"{path}: model_type {name!r} is not known here: families are {', '.join(FAMILIES)}")
+        raise ConfigError(
+            f"{path}: model_type {name!r} is not known here: families are {', '.join(FAMILIES)}"
+        )
     family = FAMILIES[name]
     cfg = Config(given, family.defaults, counting)
     fixed(cfg, family.fixed)
@@ -52,8 +59,16 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
 def _files(hf_dir: str) -> list[str]:
     found = sorted(glob.glob(os.path.join(glob.escape(hf_dir), "*.safetensors")))
     if not found:
-        others = [os.path.basename(p) for e in ("bin", "pt", "pth", "pkl") for p in glob.glob(os.path.join(glob.escape(hf_dir), f"*.{e}"))]
-        why = f" ({others[0]} is a pickle, which can run code: convert it to safetensors)" if others else ""
+        others = [
+            os.path.basename(p)
+            for e in ("bin", "pt", "pth", "pkl")
+            for p in glob.glob(os.path.join(glob.escape(hf_dir), f"*.{e}"))
+        ]
+        why = (
+            f" ({others[0]} is a pickle, which can run code: convert it to safetensors)"
+            if others
+            else ""
+        )
         raise ConfigError(f"{hf_dir} holds no model.safetensors{why}")
     return found
 
@@ -73,7 +88,10 @@ def _shapes(c: Model) -> dict[str, tuple]:
     flat = jax.tree_util.tree_leaves_with_path(abstract(c), is_leaf=is_box)
     path = lambda keys: "/".join(str(k.key) for k in keys)
     out = {f"params/{path(k)}": tuple(b.value.shape) for k, b in flat}
-    return out | {f"buffers/{path(k)}": tuple(b.shape) for k, b in jax.tree_util.tree_leaves_with_path(buffers(c))}
+    return out | {
+        f"buffers/{path(k)}": tuple(b.shape)
+        for k, b in jax.tree_util.tree_leaves_with_path(buffers(c))
+    }
 
 
 def _nested(flat: dict) -> dict:
@@ -102,30 +120,49 @@ def _open(paths: list[str]) -> dict:
 
 
 def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
-    """(Model, {"params", "buffers"} of float32 numpy arrays, layers unrolled) of a folder. Raises ConfigError naming the tensor that is
-    missing, left over, or of another shape. c: the model to fill; by default the one that config.json describes."""
+    """(Model, {"params", "buffers"} of float32 numpy arrays, layers unrolled) of a folder. Raises
+    ConfigError naming the tensor that is missing, left over, or of another shape. c: the model to
+    fill; by default the one that config.json describes.
+    """
     name, own, _ = read_config(hf_dir)
     c = c or own
     found, table, shapes = _open(_files(hf_dir)), entries(name, c), _shapes(c)
     prefix = "" if any(t in found for e in table for t in e.theirs) else _prefix(table, found)
     used, flat = set(), {}
     for e in table:
-        want = [np.asarray(a).shape for a in e.write([np.broadcast_to(np.float32(0), shapes[o]) for o in e.ours])]
+        want = [
+            np.asarray(a).shape
+            for a in e.write([np.broadcast_to(np.float32(0), shapes[o]) for o in e.ours])
+        ]
         arrays = []
         for theirs, shape in zip(e.theirs, want):
             theirs = theirs.removeprefix(prefix)
             if theirs not in found:
-                raise ConfigError(f"{hf_dir}: tensor {theirs} is missing; config.json ({name}) asks for it with shape {list(shape)}")
+                raise ConfigError(
+                    f"{hf_dir}: tensor {theirs} is missing; config.json ({name}) asks for it with"
+                    f" shape {list(shape)}"
+                )
             f, stored = found[theirs]
             if stored != shape:
-                raise ConfigError(f"{hf_dir}: tensor {theirs} has shape {list(stored)}, config.json ({name}) asks for {list(shape)}")
+                raise ConfigError(
+                    f"{hf_dir}: tensor {theirs} has shape {list(stored)}, config.json ({name}) asks"
+                    f" for {list(shape)}"
+                )
             arrays.append(np.asarray(f.get_tensor(theirs), np.float32))
             used.add(theirs)
-        flat |= dict(zip(e.ours, (np.ascontiguousarray(a) for a in e.read(arrays, [shapes[o] for o in e.ours]))))
+        flat |= dict(
+            zip(
+                e.ours,
+                (np.ascontiguousarray(a) for a in e.read(arrays, [shapes[o] for o in e.ours])),
+            )
+        )
     tied = {"lm_head.weight"} if c.tied else set()
     left = [t for t in found if t not in used | tied and not t.endswith(IGNORED)]
     if left:
-        raise ConfigError(f"{hf_dir}: tensor {left[0]} is not part of a {name} model of this config.json ({len(left)} left over)")
+        raise ConfigError(
+            f"{hf_dir}: tensor {left[0]} is not part of a {name} model of this config.json"
+            f" ({len(left)} left over)"
+        )
     if missing := shapes.keys() - flat.keys():
         raise ConfigError(f"family {name} has no place for {sorted(missing)[0]}")
     return c, _nested(flat)
@@ -138,9 +175,16 @@ def _prefix(table, found) -> str:
 
 
 def _plain(c: Model) -> dict:
-    """The fields of `c` that decide the function at inference, every default made explicit and what is not read left out."""
+    """The fields of `c` that decide the function at inference, every default made explicit and what
+    is not read left out.
+    """
     eps = c.norm_eps or NORMS[c.norm].module.eps
-    d = dataclasses.asdict(c) | {"n_kv_heads": c.m_heads, "d_head": c.k_head, "d_expert": c.f_expert, "norm_eps": eps}
+    d = dataclasses.asdict(c) | {
+        "n_kv_heads": c.m_heads,
+        "d_head": c.k_head,
+        "d_expert": c.f_expert,
+        "norm_eps": eps,
+    }
     d |= {"pattern": c.kinds, "first_layers": ()}
     mixers, mlps = {m for m, _ in c.kinds}, {m for _, m in c.kinds}
     unread = set(TRAINING)
@@ -151,13 +195,25 @@ def _plain(c: Model) -> dict:
     if "dense" not in mlps:
         unread |= {"d_ff"}
     if "moe" not in mlps:
-        unread |= {"n_experts", "top_k", "d_expert", "n_shared", "router", "renormalise", "gate_scale", "expert_groups", "top_groups"}
+        unread |= {
+            "n_experts",
+            "top_k",
+            "d_expert",
+            "n_shared",
+            "router",
+            "renormalise",
+            "gate_scale",
+            "expert_groups",
+            "top_groups",
+        }
         unread |= {"selection_bias", "capacity_factor"}
     return {k: v for k, v in d.items() if k not in unread}
 
 
 def family_of(c: Model) -> str:
-    """The family that computes the function of `c`. Raises ConfigError with the fields that none has, by the nearest family."""
+    """The family that computes the function of `c`. Raises ConfigError with the fields that none
+    has, by the nearest family.
+    """
     nearest = None
     for name, family in FAMILIES.items():
         try:
@@ -171,27 +227,48 @@ def family_of(c: Model) -> str:
         if nearest is None or len(differ) < len(nearest[1]):
             nearest = name, differ
     if nearest is None:
-        raise ConfigError("no Hugging Face family here has this model's activation: set model.activation to swiglu, gelu or relu")
+        raise ConfigError(
+            "no Hugging Face family here has this model's activation: set model.activation to"
+            " swiglu, gelu or relu"
+        )
     own = ", ".join(f"model.{k}={getattr(c, k)!r}" for k in nearest[1])
-    raise ConfigError(f"no Hugging Face family here computes this model; the nearest, {nearest[0]}, differs in {own}")
+    raise ConfigError(
+        f"no Hugging Face family here computes this model; the nearest, {nearest[0]}, differs in"
+        f" {own}"
+    )
 
 
 def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> str:
-    """Writes config.json and model.safetensors into `hf_dir`, which must not hold any yet, and returns the family. Layers of `variables`
-    are unrolled. more: further fields of config.json. Raises ConfigError or RecordError."""
+    """Writes config.json and model.safetensors into `hf_dir`, which must not hold any yet, and
+    returns the family. Layers of `variables` are unrolled. more: further fields of config.json.
+    Raises ConfigError or RecordError.
+    """
     from safetensors.numpy import save_file
 
     name = family_of(c)
-    taken = [f for f in ("config.json", "model.safetensors") if os.path.exists(os.path.join(hf_dir, f))]
+    taken = [
+        f for f in ("config.json", "model.safetensors") if os.path.exists(os.path.join(hf_dir, f))
+    ]
     if taken:
         raise ConfigError(f"{hf_dir} already holds {taken[0]}: give another folder")
     record.writable(hf_dir)
-    flat = {"/".join(str(k.key) for k in path): np.asarray(a, np.float32) for path, a in jax.tree_util.tree_leaves_with_path(variables)}
+    flat = {
+        "/".join(str(k.key) for k in path): np.asarray(a, np.float32)
+        for path, a in jax.tree_util.tree_leaves_with_path(variables)
+    }
     tensors = {}
     for e in entries(name, c):
-        tensors |= {t: np.ascontiguousarray(a) for t, a in zip(e.theirs, e.write([flat[o] for o in e.ours]))}
+        tensors |= {
+            t: np.ascontiguousarray(a) for t, a in zip(e.theirs, e.write([flat[o] for o in e.ours]))
+        }
     family = FAMILIES[name]
-    config = {"architectures": [family.architecture], "model_type": name, "dtype": "float32", **family.write(c), **(more or {})}
+    config = {
+        "architectures": [family.architecture],
+        "model_type": name,
+        "dtype": "float32",
+        **family.write(c),
+        **(more or {}),
+    }
     save_file(tensors, os.path.join(hf_dir, "model.safetensors"), metadata={"format": "pt"})
     record.write_json(os.path.join(hf_dir, "config.json"), config)
     return name

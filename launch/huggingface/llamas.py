@@ -1,9 +1,21 @@
-"""Families with RMSNorm, rotary positions and a gated MLP, dense or of experts: llama, mistral, qwen3, mixtral, olmoe, qwen3_moe,
-deepseek_v3. One reader, one writer and one table of tensors; a family is what it adds to them."""
+"""Families with RMSNorm, rotary positions and a gated MLP, dense or of experts: llama, mistral,
+qwen3, mixtral, olmoe, qwen3_moe, deepseek_v3. One reader, one writer and one table of tensors; a
+family is what it adds to them.
+"""
 
 from launch.config import ConfigError
 from launch.huggingface.config import Config, activation, named, rope
-from launch.huggingface.tensors import Entry, fused, layers, linear, norm, plain, projection, stacked, vector
+from launch.huggingface.tensors import (
+    Entry,
+    fused,
+    layers,
+    linear,
+    norm,
+    plain,
+    projection,
+    stacked,
+    vector,
+)
 from model.config import Model
 
 
@@ -52,7 +64,12 @@ def read_qwen3(cfg: Config) -> Model:
 
 
 def _experts(cfg: Config, n: str, width: str) -> dict:
-    return {"n_experts": cfg[n], "top_k": cfg["num_experts_per_tok"], "d_expert": cfg[width], "pattern": ("attention/moe",)}
+    return {
+        "n_experts": cfg[n],
+        "top_k": cfg["num_experts_per_tok"],
+        "d_expert": cfg[width],
+        "pattern": ("attention/moe",),
+    }
 
 
 def read_mixtral(cfg: Config) -> Model:
@@ -62,15 +79,35 @@ def read_mixtral(cfg: Config) -> Model:
 
 def read_olmoe(cfg: Config) -> Model:
     moe = _experts(cfg, "num_experts", "intermediate_size")
-    return Model(**_common(cfg), **moe, qk_norm="full", renormalise=cfg["norm_topk_prob"], balance_scope="model")
+    return Model(
+        **_common(cfg),
+        **moe,
+        qk_norm="full",
+        renormalise=cfg["norm_topk_prob"],
+        balance_scope="model",
+    )
 
 
 def read_qwen3_moe(cfg: Config) -> Model:
-    moe = _experts(cfg, "num_local_experts" if "num_local_experts" in cfg else "num_experts", "moe_intermediate_size")
+    moe = _experts(
+        cfg,
+        "num_local_experts" if "num_local_experts" in cfg else "num_experts",
+        "moe_intermediate_size",
+    )
     dense = set(cfg["mlp_only_layers"] or [])
-    sparse = [i not in dense and (i + 1) % cfg["decoder_sparse_step"] == 0 for i in range(cfg["num_hidden_layers"])]
+    sparse = [
+        i not in dense and (i + 1) % cfg["decoder_sparse_step"] == 0
+        for i in range(cfg["num_hidden_layers"])
+    ]
     moe["pattern"] = shortest([f"attention/{'moe' if s else 'dense'}" for s in sparse])
-    return Model(**_common(cfg), **moe, qk_norm="head", window=_qwen_window(cfg), renormalise=cfg["norm_topk_prob"], balance_scope="model")
+    return Model(
+        **_common(cfg),
+        **moe,
+        qk_norm="head",
+        window=_qwen_window(cfg),
+        renormalise=cfg["norm_topk_prob"],
+        balance_scope="model",
+    )
 
 
 def shortest(entries: list[str]) -> tuple[str, ...]:
@@ -147,19 +184,37 @@ def write_qwen3(c: Model) -> dict:
 
 
 def write_mixtral(c: Model) -> dict:
-    moe = {"num_local_experts": c.n_experts, "num_experts_per_tok": c.top_k, "intermediate_size": c.f_expert}
+    moe = {
+        "num_local_experts": c.n_experts,
+        "num_experts_per_tok": c.top_k,
+        "intermediate_size": c.f_expert,
+    }
     return {**_write(c), **moe, "sliding_window": c.window or None}
 
 
 def write_olmoe(c: Model) -> dict:
-    moe = {"num_experts": c.n_experts, "num_experts_per_tok": c.top_k, "intermediate_size": c.f_expert}
+    moe = {
+        "num_experts": c.n_experts,
+        "num_experts_per_tok": c.top_k,
+        "intermediate_size": c.f_expert,
+    }
     return {**_write(c), **moe, "norm_topk_prob": c.renormalise}
 
 
 def write_qwen3_moe(c: Model) -> dict:
-    moe = {"num_experts": c.n_experts, "num_experts_per_tok": c.top_k, "moe_intermediate_size": c.f_expert}
+    moe = {
+        "num_experts": c.n_experts,
+        "num_experts_per_tok": c.top_k,
+        "moe_intermediate_size": c.f_expert,
+    }
     dense = [i for i, (_, mlp) in enumerate(c.kinds) if mlp == "dense"]
-    return {**_write(c), **moe, "norm_topk_prob": c.renormalise, "mlp_only_layers": dense, "decoder_sparse_step": 1}
+    return {
+        **_write(c),
+        **moe,
+        "norm_topk_prob": c.renormalise,
+        "mlp_only_layers": dense,
+        "decoder_sparse_step": 1,
+    }
 
 
 def write_deepseek_v3(c: Model) -> dict:
@@ -195,36 +250,71 @@ def _attention(c: Model, p: str, t: str) -> list[Entry]:
 
 
 def _latent(c: Model, p: str, t: str) -> list[Entry]:
-    out = [fused([f"params/{p}/kv_down/kernel", f"params/{p}/k_rope/kernel"], f"{t}.kv_a_proj_with_mqa.weight", 1, True)]
-    out += norm(f"{p}/norm_kv", f"{t}.kv_a_layernorm", False) + projection(f"{p}/kv", f"{t}.kv_b_proj")
+    out = [
+        fused(
+            [f"params/{p}/kv_down/kernel", f"params/{p}/k_rope/kernel"],
+            f"{t}.kv_a_proj_with_mqa.weight",
+            1,
+            True,
+        )
+    ]
+    out += norm(f"{p}/norm_kv", f"{t}.kv_a_layernorm", False) + projection(
+        f"{p}/kv", f"{t}.kv_b_proj"
+    )
     if c.q_rank:
-        out += projection(f"{p}/q_down", f"{t}.q_a_proj") + norm(f"{p}/norm_q", f"{t}.q_a_layernorm", False)
-    return out + projection(f"{p}/q", f"{t}.q_b_proj" if c.q_rank else f"{t}.q_proj") + projection(f"{p}/out", f"{t}.o_proj", 2)
+        out += projection(f"{p}/q_down", f"{t}.q_a_proj") + norm(
+            f"{p}/norm_q", f"{t}.q_a_layernorm", False
+        )
+    return (
+        out
+        + projection(f"{p}/q", f"{t}.q_b_proj" if c.q_rank else f"{t}.q_proj")
+        + projection(f"{p}/out", f"{t}.o_proj", 2)
+    )
 
 
 GATED = {"gate": "gate_proj", "in": "up_proj", "out": "down_proj"}
 
 
 def _dense(p: str, t: str, bias: bool) -> list[Entry]:
-    return [e for ours, theirs in GATED.items() for e in projection(f"{p}/{ours}", f"{t}.{theirs}", 1, bias)]
+    return [
+        e
+        for ours, theirs in GATED.items()
+        for e in projection(f"{p}/{ours}", f"{t}.{theirs}", 1, bias)
+    ]
 
 
 def _moe(c: Model, p: str, t: str, names: dict) -> list[Entry]:
     out = [linear(f"params/{p}/router", f"{t}.gate.weight")]
     for ours, theirs in names.items():
-        out.append(stacked(f"params/{p}/{ours}", [f"{t}.experts.{e}.{theirs}.weight" for e in range(c.n_experts)]))
+        out.append(
+            stacked(
+                f"params/{p}/{ours}",
+                [f"{t}.experts.{e}.{theirs}.weight" for e in range(c.n_experts)],
+            )
+        )
     if c.selection_bias:
         out.append(vector(f"buffers/{p}/selection_bias", f"{t}.gate.e_score_correction_bias"))
     return out + (_dense(f"{p}/shared", f"{t}.shared_experts", False) if c.n_shared else [])
 
 
 def tensors(c: Model, moe: str = "mlp", experts: dict = GATED) -> list[Entry]:
-    out = [plain("params/embed", "model.embed_tokens.weight"), *norm("norm_out", "model.norm", False)]
+    out = [
+        plain("params/embed", "model.embed_tokens.weight"),
+        *norm("norm_out", "model.norm", False),
+    ]
     for i, p, mixer, mlp in layers(c):
         t = f"model.layers.{i}"
-        out += norm(f"{p}/norm_mixer", f"{t}.input_layernorm", False) + norm(f"{p}/norm_mlp", f"{t}.post_attention_layernorm", False)
-        out += {"attention": _attention, "latent": _latent}[mixer](c, f"{p}/mixer", f"{t}.self_attn")
-        out += _dense(f"{p}/mlp", f"{t}.mlp", c.mlp_bias) if mlp == "dense" else _moe(c, f"{p}/mlp", f"{t}.{moe}", experts)
+        out += norm(f"{p}/norm_mixer", f"{t}.input_layernorm", False) + norm(
+            f"{p}/norm_mlp", f"{t}.post_attention_layernorm", False
+        )
+        out += {"attention": _attention, "latent": _latent}[mixer](
+            c, f"{p}/mixer", f"{t}.self_attn"
+        )
+        out += (
+            _dense(f"{p}/mlp", f"{t}.mlp", c.mlp_bias)
+            if mlp == "dense"
+            else _moe(c, f"{p}/mlp", f"{t}.{moe}", experts)
+        )
     return out
 
 

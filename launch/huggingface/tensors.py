@@ -1,4 +1,6 @@
-"""How tensors of ours stand in a Hugging Face file: entries that read and write, so that import and export are one table."""
+"""How tensors of ours stand in a Hugging Face file: entries that read and write, so that import and
+export are one table.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -9,8 +11,10 @@ from model.config import Model
 
 
 class Entry(NamedTuple):
-    """Tensors that belong together: `ours` are paths into {"params": ..., "buffers": ...} of the unrolled model, `theirs` names in
-    the file. read(their arrays, our shapes) -> our arrays; write(our arrays) -> their arrays."""
+    """Tensors that belong together: `ours` are paths into {"params": ..., "buffers": ...} of the
+    unrolled model, `theirs` names in the file. read(their arrays, our shapes) -> our arrays;
+    write(our arrays) -> their arrays.
+    """
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
@@ -25,33 +29,51 @@ def plain(ours: str, theirs: str) -> Entry:
 
 def vector(ours: str, theirs: str) -> Entry:
     """The same numbers, flat in the file."""
-    return Entry((ours,), (theirs,), lambda a, shapes: [a[0].reshape(shapes[0])], lambda a: [a[0].reshape(-1)])
+    return Entry(
+        (ours,),
+        (theirs,),
+        lambda a, shapes: [a[0].reshape(shapes[0])],
+        lambda a: [a[0].reshape(-1)],
+    )
 
 
 def linear(ours: str, theirs: str, inputs: int = 1) -> Entry:
     """torch's Linear, (out, in); the first `inputs` axes of ours are the inputs."""
     flat = lambda a: a.reshape(int(np.prod(a.shape[:inputs])), -1)
-    return Entry((ours,), (theirs,), lambda a, shapes: [a[0].T.reshape(shapes[0])], lambda a: [flat(a[0]).T])
+    return Entry(
+        (ours,), (theirs,), lambda a, shapes: [a[0].T.reshape(shapes[0])], lambda a: [flat(a[0]).T]
+    )
 
 
 def conv1d(ours: str, theirs: str, inputs: int = 1) -> Entry:
     """GPT-2's Conv1D, (in, out)."""
     flat = lambda a: a.reshape(int(np.prod(a.shape[:inputs])), -1)
-    return Entry((ours,), (theirs,), lambda a, shapes: [a[0].reshape(shapes[0])], lambda a: [flat(a[0])])
+    return Entry(
+        (ours,), (theirs,), lambda a, shapes: [a[0].reshape(shapes[0])], lambda a: [flat(a[0])]
+    )
 
 
 def stacked(ours: str, theirs: list[str]) -> Entry:
     """One Linear per expert; ours is (E, in, out)."""
-    return Entry((ours,), tuple(theirs), lambda a, shapes: [np.stack([x.T for x in a])], lambda a: [x.T for x in a[0]])
+    return Entry(
+        (ours,),
+        tuple(theirs),
+        lambda a, shapes: [np.stack([x.T for x in a])],
+        lambda a: [x.T for x in a[0]],
+    )
 
 
 def fused(ours: list[str], theirs: str, axis: int, transposed: bool) -> Entry:
-    """Several of ours one after the other along `axis` of one array of theirs; `transposed`: theirs is (out, in), ours (in, out ...)."""
+    """Several of ours one after the other along `axis` of one array of theirs; `transposed`: theirs
+    is (out, in), ours (in, out ...).
+    """
 
     def read(a, shapes):
         whole = a[0].T if transposed else a[0]
         widths = [int(np.prod(s[axis:])) for s in shapes]
-        return [part.reshape(s) for part, s in zip(np.split(whole, np.cumsum(widths)[:-1], -1), shapes)]
+        return [
+            part.reshape(s) for part, s in zip(np.split(whole, np.cumsum(widths)[:-1], -1), shapes)
+        ]
 
     def write(a):
         whole = np.concatenate([x.reshape(*x.shape[:axis], -1) for x in a], -1)
@@ -61,7 +83,9 @@ def fused(ours: list[str], theirs: str, axis: int, transposed: bool) -> Entry:
 
 
 def by_head(ours: list[str], theirs: str) -> Entry:
-    """BLOOM's query_key_value: (H, 3, K) along the output axis, head by head. Ours are (D, H, K) each, or (H, K) for the biases."""
+    """BLOOM's query_key_value: (H, 3, K) along the output axis, head by head. Ours are (D, H, K)
+    each, or (H, K) for the biases.
+    """
 
     def read(a, shapes):
         *inputs, heads, width = shapes[0]
@@ -89,7 +113,9 @@ def norm(ours: str, theirs: str, bias: bool) -> list[Entry]:
     return out + [plain(f"params/{ours}/bias", f"{theirs}.bias")] if bias else out
 
 
-def projection(ours: str, theirs: str, inputs: int = 1, bias: bool = False, kind: Callable = linear) -> list[Entry]:
+def projection(
+    ours: str, theirs: str, inputs: int = 1, bias: bool = False, kind: Callable = linear
+) -> list[Entry]:
     """A matrix, and its bias where there is one."""
     out = [kind(f"params/{ours}/kernel", f"{theirs}.weight", inputs)]
     return out + [vector(f"params/{ours}/bias", f"{theirs}.bias")] if bias else out

@@ -1,4 +1,6 @@
-"""A tokenizer of ours as Hugging Face's tokenizer.json: bytes as a byte-level BPE without merges, a sentencepiece model piece by piece."""
+"""A tokenizer of ours as Hugging Face's tokenizer.json: bytes as a byte-level BPE without merges, a
+sentencepiece model piece by piece.
+"""
 
 import base64
 import json
@@ -11,28 +13,61 @@ END = "<|endoftext|>"
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The printable character that stands for each byte in GPT-2's files: printable Latin-1 for itself, the others from U+0100 on."""
+    """The printable character that stands for each byte in GPT-2's files: printable Latin-1 for
+    itself, the others from U+0100 on.
+    """
     shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     hidden = [b for b in range(256) if b not in shown]
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
 
 
 def _added(ids: dict[int, str]) -> list[dict]:
-    rest = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    rest = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     return [{"id": i, "content": piece, **rest} for i, piece in ids.items()]
 
 
 def _bytes() -> dict:
     """The id of a byte is its value; id 0 ends a document."""
     vocab = {c: b for c, b in _byte_alphabet().items() if b} | {END: 0}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    model = {"type": "BPE", "vocab": vocab, "merges": [], "byte_fallback": False, "fuse_unk": False, "ignore_merges": False}
-    return {"added_tokens": _added({0: END}), "normalizer": None, "pre_tokenizer": level, "decoder": level, "model": model}
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": False,
+        "use_regex": False,
+    }
+    model = {
+        "type": "BPE",
+        "vocab": vocab,
+        "merges": [],
+        "byte_fallback": False,
+        "fuse_unk": False,
+        "ignore_merges": False,
+    }
+    return {
+        "added_tokens": _added({0: END}),
+        "normalizer": None,
+        "pre_tokenizer": level,
+        "decoder": level,
+        "model": model,
+    }
 
 
 def _merges(scores: dict[str, float], ids: dict[str, int]) -> list[list[str]]:
-    """The merges behind the pieces of a BPE model, best first: every split of a piece into two other pieces."""
-    splits = [(p, p[:i], p[i:]) for p in scores for i in range(1, len(p)) if p[:i] in scores and p[i:] in scores]
+    """The merges behind the pieces of a BPE model, best first: every split of a piece into two
+    other pieces.
+    """
+    splits = [
+        (p, p[:i], p[i:])
+        for p in scores
+        for i in range(1, len(p))
+        if p[:i] in scores and p[i:] in scores
+    ]
     splits.sort(key=lambda s: (-scores[s[0]], ids[s[1]], ids[s[2]]))
     return [[left, right] for _, left, right in splits]
 
@@ -45,12 +80,22 @@ def _sentencepiece(path: str) -> dict:
     with open(path, "rb") as f:
         proto.ParseFromString(f.read())
     spec, kinds = proto.normalizer_spec, pb.ModelProto.SentencePiece
-    pieces, ids = [(p.piece, p.score) for p in proto.pieces], {p.piece: i for i, p in enumerate(proto.pieces)}
-    special = {i: p.piece for i, p in enumerate(proto.pieces) if p.type in (kinds.CONTROL, kinds.UNKNOWN)}
+    pieces, ids = (
+        [(p.piece, p.score) for p in proto.pieces],
+        {p.piece: i for i, p in enumerate(proto.pieces)},
+    )
+    special = {
+        i: p.piece for i, p in enumerate(proto.pieces) if p.type in (kinds.CONTROL, kinds.UNKNOWN)
+    }
     fallback = any(p.type == kinds.BYTE for p in proto.pieces)
     steps = []
     if spec.precompiled_charsmap:
-        steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(spec.precompiled_charsmap).decode()})
+        steps.append(
+            {
+                "type": "Precompiled",
+                "precompiled_charsmap": base64.b64encode(spec.precompiled_charsmap).decode(),
+            }
+        )
     if spec.remove_extra_whitespaces:
         steps += [
             {"type": "Strip", "strip_left": True, "strip_right": True},
@@ -58,7 +103,9 @@ def _sentencepiece(path: str) -> dict:
         ]
     unknown = proto.pieces[proto.trainer_spec.unk_id].piece
     if proto.trainer_spec.model_type == pb.TrainerSpec.BPE:
-        plain = {p.piece: p.score for p in proto.pieces if p.type in (kinds.NORMAL, kinds.USER_DEFINED)}
+        plain = {
+            p.piece: p.score for p in proto.pieces if p.type in (kinds.NORMAL, kinds.USER_DEFINED)
+        }
         model = {
             "type": "BPE",
             "vocab": ids,
@@ -68,11 +115,27 @@ def _sentencepiece(path: str) -> dict:
             "byte_fallback": fallback,
         }
     else:
-        model = {"type": "Unigram", "unk_id": proto.trainer_spec.unk_id, "vocab": pieces, "byte_fallback": fallback}
+        model = {
+            "type": "Unigram",
+            "unk_id": proto.trainer_spec.unk_id,
+            "vocab": pieces,
+            "byte_fallback": fallback,
+        }
     prefix = "always" if spec.add_dummy_prefix else "never"
-    spaces = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": prefix, "split": False}
-    back = [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
-    back += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if spec.add_dummy_prefix else []
+    spaces = {
+        "type": "Metaspace",
+        "replacement": "\u2581",
+        "prepend_scheme": prefix,
+        "split": False,
+    }
+    back = [
+        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    back += (
+        [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if spec.add_dummy_prefix else []
+    )
     return {
         "added_tokens": _added(special),
         "normalizer": {"type": "Sequence", "normalizers": steps},
@@ -83,10 +146,19 @@ def _sentencepiece(path: str) -> dict:
 
 
 def save(hf_dir: str, d: Data, separator: int) -> None:
-    """Writes tokenizer.json and tokenizer_config.json of the tokenizer that `d` names; `separator` is the id that ends a document."""
+    """Writes tokenizer.json and tokenizer_config.json of the tokenizer that `d` names; `separator`
+    is the id that ends a document.
+    """
     own = _bytes() if d.tokenizer == "bytes" else _sentencepiece(d.tokenizer_path)
-    text = json.dumps({"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own}, ensure_ascii=False)
+    text = json.dumps(
+        {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own},
+        ensure_ascii=False,
+    )
     record.write_text(os.path.join(hf_dir, "tokenizer.json"), text)
-    ends = {"eos_token": t["content"] for t in own["added_tokens"] if t["id"] == separator}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **ends}
+    ends = {"eos_token": t["content"] for t in own["added_tokens"] if t["id"] == separator}  # noqa: B035
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        **ends,
+    }
     record.write_json(os.path.join(hf_dir, "tokenizer_config.json"), config)

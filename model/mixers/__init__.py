@@ -1,9 +1,12 @@
 """Sequence mixers. The contract of an entry:
 
-module(c, ex)(x_BTD, ctx) -> y_BTD    causal: y[:, t] depends on x[:, :t+1] alone; ctx: model.context.Context
+module(c, ex)(x_BTD, ctx) -> y_BTD    causal: y[:, t] depends on x[:, :t+1] alone; ctx:
+                                      model.context.Context
 parameters(c) -> {group: count}       equal to the initialised tree
-multiplied(c) -> int                  weights of the matmuls that a token passes through (no biases, no norms)
-map_flops(c, causal) -> int           per token, 2 x multiply-adds between tokens, on the full T x T map or the attended pairs alone
+multiplied(c) -> int                  weights of the matmuls that a token passes through (no biases,
+                                      no norms)
+map_flops(c, causal) -> int           per token, 2 x multiply-adds between tokens, on the full T x T
+                                      map or the attended pairs alone
 work(c, ex, batch) -> Work            FLOPs executed on `batch` sequences (model/work.py)
 cache(c) -> int                       numbers kept per token when decoding
 check(c)                              raises ValueError, in words that say what to change
@@ -31,7 +34,9 @@ class Mixer(NamedTuple):
 
 
 def _entry(module: Callable, part) -> Mixer:
-    return Mixer(module, part.parameters, part.multiplied, part.map_flops, part.work, part.cache, part.check)
+    return Mixer(
+        module, part.parameters, part.multiplied, part.map_flops, part.work, part.cache, part.check
+    )
 
 
 MIXERS = {

@@ -1,10 +1,13 @@
-"""Causal attention a chunk of queries at a time, with its own gradient: kept for the backward pass are the output and, of each row, the largest
-score and one over the sum, from which the map is made again in one pass (Dao et al. 2022, arXiv 2205.14135, algorithms 1 and 4, without
-tiles of keys). In unrolled layers on one CPU XLA makes maps again as early as it can, so that they would stand all the while; there the map
-itself is kept.
+"""Causal attention a chunk of queries at a time, with its own gradient: kept for the backward pass
+are the output and, of each row, the largest score and one over the sum, from which the map is made
+again in one pass (Dao et al. 2022, arXiv 2205.14135, algorithms 1 and 4, without tiles of keys). In
+unrolled layers on one CPU XLA makes maps again as early as it can, so that they would stand all the
+while; there the map itself is kept.
 
-Maps are turned, keys by queries: four of the six products then have many rows on the left and few columns on the right, which XLA's matmul
-on CPU takes up to twice as fast as the other way round (LOG.md, 2026-11-26)."""
+Maps are turned, keys by queries: four of the six products then have many rows on the left and few
+columns on the right, which XLA's matmul on CPU takes up to twice as fast as the other way round
+(LOG.md, 2026-11-26).
+"""
 
 import functools
 
@@ -20,7 +23,9 @@ MASKED = -1e30
 
 
 def masked(c: Model, ctx: context.Context, raw_BHTJ):
-    """Scores that a softmax takes: soft-capped, with the bias of the positions, MASKED where nothing may be seen."""
+    """Scores that a softmax takes: soft-capped, with the bias of the positions, MASKED where
+    nothing may be seen.
+    """
     seen = context.visible(c, ctx)
     return jnp.where(seen[:, None] if seen.ndim == 3 else seen, _shaped(c, ctx, raw_BHTJ), MASKED)
 
@@ -37,23 +42,35 @@ def _shaped(c, ctx, raw, turned: bool = False):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def attend(c: Model, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, v_BTHK):
-    """`attention.attend` of tokens at 0 .. T-1; parts: `attention.spans`, the first of them a chunk of the first queries."""
+    """`attention.attend` of tokens at 0 .. T-1; parts: `attention.spans`, the first of them a chunk
+    of the first queries.
+    """
     return _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK)[0]
 
 
 def _lanes(ex: Execution, batch: int) -> list[slice]:
-    """Two halves of a batch on one CPU: XLA gives a product of many small matrices one thread, and runs beside it what does not wait for it."""
+    """Two halves of a batch on one CPU: XLA gives a product of many small matrices one thread, and
+    runs beside it what does not wait for it.
+    """
     size = batch // 2 if ex.settle and batch % 2 == 0 else batch
     return [slice(first, first + size) for first in range(0, batch, size)]
 
 
 def _joined(chunks_by_lane):
     """One B T H K of the lanes' chunks, each B H K T."""
-    return jnp.concatenate([jnp.concatenate([a.transpose(0, 3, 1, 2) for a in chunks], 1) for chunks in chunks_by_lane], 0)
+    return jnp.concatenate(
+        [
+            jnp.concatenate([a.transpose(0, 3, 1, 2) for a in chunks], 1)
+            for chunks in chunks_by_lane
+        ],
+        0,
+    )
 
 
 def _turned(ex: Execution, a_BTHK):
-    """B H K T, whole: XLA on CPU else makes every chunk's own, and turns the same keys once a chunk."""
+    """B H K T, whole: XLA on CPU else makes every chunk's own, and turns the same keys once a
+    chunk.
+    """
     a_BHKT = a_BTHK.transpose(0, 2, 3, 1)
     return settled(a_BHKT) if ex.settle else a_BHKT
 
@@ -62,13 +79,17 @@ def _scores(c, part, scale, q_BTHK, k_BJHK):
     """(raw scores, what the softmax takes) of a chunk."""
     begin, first, last = part
     q_BTHK = (precise(q_BTHK) * scale).astype(q_BTHK.dtype)
-    raw_BHJT = precise(einsum("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1)))
+    raw_BHJT = precise(
+        einsum("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1))
+    )
     ctx = context.Context(np.arange(first, last), np.arange(begin, last))
     scores_BHJT = _shaped(c, ctx, raw_BHJT, turned=True)
     # keys before the chunk are seen by all of it, unless a window leaves some behind
     some = slice(0 if c.window else first - begin, None)
     seen_JT = context.visible(c, ctx, turned=True)[some]
-    return raw_BHJT, scores_BHJT.at[:, :, some].set(jnp.where(seen_JT, scores_BHJT[:, :, some], MASKED))
+    return raw_BHJT, scores_BHJT.at[:, :, some].set(
+        jnp.where(seen_JT, scores_BHJT[:, :, some], MASKED)
+    )
 
 
 def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
@@ -78,11 +99,20 @@ def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
         out.append([])
         rows.append([])
         for begin, first, last in parts:
-            _, scores_BHJT = _scores(c, (begin, first, last), scale, q[:, first:last], k[:, begin:last])
+            _, scores_BHJT = _scores(
+                c, (begin, first, last), scale, q[:, first:last], k[:, begin:last]
+            )
             most_BH1T = scores_BHJT.max(2, keepdims=True)
             weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)  # but for the division by their sum
             share_BH1T = 1 / weights_BHJT.sum(2, keepdims=True)
-            out_BHKT = precise(einsum("bhkj,bhjt->bhkt", v_BHKJ[..., begin:last], weights_BHJT.astype(ex.dtype))) * share_BH1T
+            out_BHKT = (
+                precise(
+                    einsum(
+                        "bhkj,bhjt->bhkt", v_BHKJ[..., begin:last], weights_BHJT.astype(ex.dtype)
+                    )
+                )
+                * share_BH1T
+            )
             out[-1].append(out_BHKT.astype(ex.dtype))
             rows[-1].append((most_BH1T, share_BH1T, weights_BHJT if ex.settle else None))
     out_BTHK = _joined(out)
@@ -91,7 +121,8 @@ def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
 
 def _backward(c, ex, parts, scale, kept, g_BTHK):
     q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_lane = kept
-    # what softmax takes off a row of its gradient: weights times their gradients, summed, which is the output times its own
+    # what softmax takes off a row of its gradient: weights times their gradients, summed, which is
+    # the output times its own
     along_BH1T = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)[:, :, None]
     dq, dk, dv = [], [], []
     for lane, rows in zip(_lanes(ex, g_BTHK.shape[0]), by_lane):
@@ -102,17 +133,29 @@ def _backward(c, ex, parts, scale, kept, g_BTHK):
         for (begin, first, last), (most_BH1T, share_BH1T, weights_BHJT) in zip(parts, rows):
             at, keys = slice(first, last), slice(begin, last)
             if weights_BHJT is None or c.attention_cap:
-                raw_BHJT, scores_BHJT = _scores(c, (begin, first, last), scale, q[:, at], k[:, keys])
+                raw_BHJT, scores_BHJT = _scores(
+                    c, (begin, first, last), scale, q[:, at], k[:, keys]
+                )
                 weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)
-            dweights_BHJT = precise(einsum("bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1)))
-            draw_BHJT = weights_BHJT * ((dweights_BHJT - along_BH1T[lane, ..., at]) * (scale * share_BH1T))
+            dweights_BHJT = precise(
+                einsum("bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1))
+            )
+            draw_BHJT = weights_BHJT * (
+                (dweights_BHJT - along_BH1T[lane, ..., at]) * (scale * share_BH1T)
+            )
             if c.attention_cap:
                 draw_BHJT *= 1 - jnp.tanh(raw_BHJT / c.attention_cap) ** 2
             draw_BHJT = draw_BHJT.astype(ex.dtype)
             dq[-1].append(einsum("bhkj,bhjt->bhkt", k_BHKJ[..., keys], draw_BHJT))
-            shared_BHTK = (precise(g[:, at].swapaxes(1, 2)) * share_BH1T.swapaxes(2, 3)).astype(ex.dtype)
-            dk_BHJK = dk_BHJK.at[:, :, keys].add(einsum("bhjt,bhtk->bhjk", draw_BHJT, q[:, at].swapaxes(1, 2)))
-            dv_BHJK = dv_BHJK.at[:, :, keys].add(einsum("bhjt,bhtk->bhjk", weights_BHJT.astype(ex.dtype), shared_BHTK))
+            shared_BHTK = (precise(g[:, at].swapaxes(1, 2)) * share_BH1T.swapaxes(2, 3)).astype(
+                ex.dtype
+            )
+            dk_BHJK = dk_BHJK.at[:, :, keys].add(
+                einsum("bhjt,bhtk->bhjk", draw_BHJT, q[:, at].swapaxes(1, 2))
+            )
+            dv_BHJK = dv_BHJK.at[:, :, keys].add(
+                einsum("bhjt,bhtk->bhjk", weights_BHJT.astype(ex.dtype), shared_BHTK)
+            )
         dk.append(dk_BHJK.swapaxes(1, 2))
         dv.append(dv_BHJK.swapaxes(1, 2))
     return _joined(dq), jnp.concatenate(dk, 0), jnp.concatenate(dv, 0)

@@ -1,10 +1,13 @@
 """MLPs, dense and mixture-of-experts. The contract of an entry:
 
-module(c, ex)(x_BTD, ctx) -> y_BTD, statistics   statistics: {} or arrays per layer (model/mlps/routing.py)
+module(c, ex)(x_BTD, ctx) -> y_BTD, statistics   statistics: {} or arrays per layer
+                                                 (model/mlps/routing.py)
 parameters(c) -> {group: count}                  equal to the initialised tree
 active(c) -> int                                 of these, how many one token passes through
-multiplied(c) -> int                             weights of the matmuls among those (no biases); forward FLOPs are twice that per token
-work(c, ex, batch) -> Work                       FLOPs that the chosen implementation executes on `batch` sequences (model/work.py)
+multiplied(c) -> int                             weights of the matmuls among those (no biases);
+                                                 forward FLOPs are twice that per token
+work(c, ex, batch) -> Work                       FLOPs that the chosen implementation executes on
+                                                 `batch` sequences (model/work.py)
 check(c)                                         raises ValueError, in words that say what to change
 """
 

@@ -1,4 +1,6 @@
-"""The dense MLP: act(x W_in) W_out, or the gated (act(x W_gate) * x W_in) W_out (Shazeer 2020, arXiv 2002.05202)."""
+"""The dense MLP: act(x W_in) W_out, or the gated (act(x W_gate) * x W_in) W_out (Shazeer 2020,
+arXiv 2002.05202).
+"""
 
 import functools
 
@@ -22,7 +24,9 @@ ACTIVATIONS = {
 
 
 def hidden(act, before: dict):
-    """The hidden units, of what the matrices "gate" (where there is one) and "in" give; computed in float32 at least."""
+    """The hidden units, of what the matrices "gate" (where there is one) and "in" give; computed in
+    float32 at least.
+    """
     x = {name: precise(a) for name, a in before.items()}
     out = act(x["gate"]) * x["in"] if "gate" in x else act(x["in"])
     return out.astype(before["in"].dtype)
@@ -35,7 +39,9 @@ def activated(act, before: dict):
 
 
 def _activated_bwd(act, before, g):
-    before = jax.lax.optimization_barrier(before)  # or XLA finds the nonlinearity of the forward pass, and keeps it
+    before = jax.lax.optimization_barrier(
+        before
+    )  # or XLA finds the nonlinearity of the forward pass, and keeps it
     return jax.vjp(functools.partial(hidden, act), before)[1](g)
 
 
@@ -48,8 +54,9 @@ def matrices(c: Model) -> int:
 
 
 def kept(c: Model) -> int:
-    """Arrays of the hidden width that the backward pass wants: what goes into the nonlinearity and what comes out, and of a gated one its slope,
-    which XLA on CPU makes again early."""
+    """Arrays of the hidden width that the backward pass wants: what goes into the nonlinearity and
+    what comes out, and of a gated one its slope, which XLA on CPU makes again early.
+    """
     return matrices(c) + ACTIVATIONS[c.activation][1]
 
 
@@ -70,9 +77,18 @@ class Dense(nn.Module):
         c, width = self.c, self.width or self.c.d_ff
         act, gated = ACTIVATIONS[c.activation]
         make = functools.partial(Einsum, dtype=self.ex.dtype, bias=c.mlp_bias)
-        up = lambda name: make("btd,df->btf", (c.d_model, width), ("embed", "mlp"), c.d_model, name=name)(x_BTD)
+        up = lambda name: make(
+            "btd,df->btf", (c.d_model, width), ("embed", "mlp"), c.d_model, name=name
+        )(x_BTD)
         h_BTF = activated(act, {name: up(name) for name in (("gate", "in") if gated else ("in",))})
-        down = make("btf,fd->btd", (width, c.d_model), ("mlp", "embed"), width, gain=(2 * c.n_layers) ** -0.5, name="out")
+        down = make(
+            "btf,fd->btd",
+            (width, c.d_model),
+            ("mlp", "embed"),
+            width,
+            gain=(2 * c.n_layers) ** -0.5,
+            name="out",
+        )
         return down(h_BTF), {}
 
 

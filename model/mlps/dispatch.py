@@ -1,16 +1,22 @@
 """Implementations of the same experts, chosen by `Execution.moe`:
 
-    block     assignments are laid out by expert in blocks of `moe_rows` rows; one batched matmul over blocks. Static shapes, nothing is
-              dropped; at most E blocks of padding per group. The backward passes of dispatch and combine are gathers, not scatters.
-    loop      the same rows, one expert after the other, over the blocks that it has (loop.py): little padding is multiplied and no weight
+    block     assignments are laid out by expert in blocks of `moe_rows` rows; one batched matmul
+              over blocks. Static shapes, nothing is
+              dropped; at most E blocks of padding per group. The backward passes of dispatch and
+              combine are gathers, not scatters.
+    loop      the same rows, one expert after the other, over the blocks that it has (loop.py):
+              little padding is multiplied and no weight
               copied. For one device's worth of tokens, and blocks wide enough for a matmul each.
-    capacity  an expert has a fixed number of rows per routing group; what does not fit is dropped. For models with a capacity_factor.
-    ragged    `jax.lax.ragged_dot` over assignments sorted by expert. (On CPU XLA computes it as all experts, masked.)
+    capacity  an expert has a fixed number of rows per routing group; what does not fit is dropped.
+              For models with a capacity_factor.
+    ragged    `jax.lax.ragged_dot` over assignments sorted by expert. (On CPU XLA computes it as all
+              experts, masked.)
     all       every expert on every token, masked. The reference that the others are tested against.
 
-Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex) -> y_nD of one group of tokens. A dropped assignment has gate 0, so
-all of them compute the same function; `rank` is its place in the queue of its expert, None in dropless models. With `w` comes "sums" where
-`loop` is to add the gradients of `w` to what earlier micro-batches gave (moe.summed).
+Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex) -> y_nD of one group of
+tokens. A dropped assignment has gate 0, so all of them compute the same function; `rank` is its
+place in the queue of its expert, None in dropless models. With `w` comes "sums" where `loop` is to
+add the gradients of `w` to what earlier micro-batches gave (moe.summed).
 """
 
 import functools
@@ -67,7 +73,9 @@ _collect.defvjp(_collect_fwd, _collect_bwd)
 
 @jax.custom_vjp
 def _select(w_EDF, expert_N):
-    """The weights of each block's expert; its backward pass sums over blocks by a matmul instead of a scatter."""
+    """The weights of each block's expert; its backward pass sums over blocks by a matmul instead of
+    a scatter.
+    """
     return w_EDF[expert_N]
 
 
@@ -90,30 +98,42 @@ def blocks(assignments: int, n_experts: int, rows: int) -> int:
 
 
 def layout(expert_A, n_experts: int, rows: int):
-    """Where each assignment goes. Returns (blocks_E of each expert, one expert after the other; source per row or -1; slot per assignment)."""
+    """Where each assignment goes. Returns (blocks_E of each expert, one expert after the other;
+    source per row or -1; slot per assignment).
+    """
     n_blocks = blocks(expert_A.size, n_experts, rows)
     hot_AE = jax.nn.one_hot(expert_A, n_experts, dtype=jnp.int32)
     rank_A = jnp.take_along_axis(jnp.cumsum(hot_AE, 0), expert_A[:, None], 1)[:, 0] - 1
     blocks_E = -(-hot_AE.sum(0) // rows)
     ends_E = jnp.cumsum(blocks_E)
     slot_A = (ends_E - blocks_E)[expert_A] * rows + rank_A
-    source = jnp.full((n_blocks * rows,), -1, jnp.int32).at[slot_A].set(jnp.arange(expert_A.size, dtype=jnp.int32))
+    source = (
+        jnp.full((n_blocks * rows,), -1, jnp.int32)
+        .at[slot_A]
+        .set(jnp.arange(expert_A.size, dtype=jnp.int32))
+    )
     return blocks_E, source, slot_A
 
 
 def owners(blocks_E, n_blocks: int):
     """The expert of each block; the last one of blocks that nobody has."""
-    return jnp.minimum((jnp.arange(n_blocks)[:, None] >= jnp.cumsum(blocks_E)).sum(1), blocks_E.size - 1)
+    return jnp.minimum(
+        (jnp.arange(n_blocks)[:, None] >= jnp.cumsum(blocks_E)).sum(1), blocks_E.size - 1
+    )
 
 
 def _mlp(x, w, act, times, spread):
-    """An expert's MLP on rows `x`: `times(x, w)` multiplies rows by their experts' weights, `spread(b)` gives them their biases."""
+    """An expert's MLP on rows `x`: `times(x, w)` multiplies rows by their experts' weights,
+    `spread(b)` gives them their biases.
+    """
 
     def linear(x, name):
         y = times(x, w[name])
         return y + spread(w[f"{name}_bias"]) if f"{name}_bias" in w else y
 
-    return linear(activated(act, {name: linear(x, name) for name in ("gate", "in") if name in w}), "out")
+    return linear(
+        activated(act, {name: linear(x, name) for name in ("gate", "in") if name in w}), "out"
+    )
 
 
 def _combine(y_nSD, gate_nS):
@@ -136,7 +156,10 @@ def _whole(w):
     """Experts' weights on every device that shards the batch; `mlp` stays sharded."""
     axes = {2: (None, "act_embed"), 3: (None, "act_embed", "mlp")}
     place = lambda name, a: (None, "mlp", "act_embed") if name == "out" else axes[a.ndim]
-    return {name: a if name.endswith("bias") else nn.with_logical_constraint(a, place(name, a)) for name, a in w.items()}
+    return {
+        name: a if name.endswith("bias") else nn.with_logical_constraint(a, place(name, a))
+        for name, a in w.items()
+    }
 
 
 def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
@@ -149,7 +172,10 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
     expert_N = owners(blocks_E, x_NRD.shape[0])
     times = lambda x, w_EDF: product("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
     y_NRD = _mlp(x_NRD, w, act, times, lambda b_EF: b_EF[expert_N][:, None])
-    return _combine(_collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
+    return _combine(
+        _collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1),
+        gate_nS,
+    )
 
 
 @_by_group
@@ -162,7 +188,9 @@ def _loop(x_nD, expert_nS, gate_nS, w, act, c, ex):
 
 
 def _exchange(x_GECD, there: bool):
-    """From the devices that hold the tokens to those that hold the experts, or back: two layouts after each other are an all-to-all."""
+    """From the devices that hold the tokens to those that hold the experts, or back: two layouts
+    after each other are an all-to-all.
+    """
     layouts = [("batch", None, None, "act_embed"), ("expert_batch", "experts", None, "act_embed")]
     for axes in layouts if there else layouts[::-1]:
         x_GECD = nn.with_logical_constraint(x_GECD, axes)
@@ -172,29 +200,43 @@ def _exchange(x_GECD, there: bool):
 def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
     groups, tokens, width = x_GnD.shape
     room = routing.capacity(c, tokens)
-    slot_GA = jnp.where(rank_GnS < room, expert_GnS * room + rank_GnS, c.n_experts * room).reshape(groups, -1)
+    slot_GA = jnp.where(rank_GnS < room, expert_GnS * room + rank_GnS, c.n_experts * room).reshape(
+        groups, -1
+    )
     order_A = jnp.arange(slot_GA.shape[1], dtype=jnp.int32)
     empty = jnp.full((c.n_experts * room,), -1, jnp.int32)
     source = jax.vmap(lambda slot_A: empty.at[slot_A].set(order_A, mode="drop"))(slot_GA)
     x_GrD = jax.vmap(functools.partial(_dispatch, top_k=c.top_k))(x_GnD, source, slot_GA)
     x_GECD = _exchange(x_GrD.reshape(groups, c.n_experts, room, width), there=True)
-    # experts first and the rest one axis: a product over the axes as they are costs XLA on GPU transposed copies of rows and hidden units
+    # experts first and the rest one axis: a product over the axes as they are costs XLA on GPU
+    # transposed copies of rows and hidden units
     x_ErD = x_GECD.swapaxes(0, 1).reshape(c.n_experts, -1, width)
-    y_ErD = _mlp(x_ErD, w, act, lambda x, w_EDF: product("erd,edf->erf", x, w_EDF), lambda b_EF: b_EF[:, None])
+    y_ErD = _mlp(
+        x_ErD,
+        w,
+        act,
+        lambda x, w_EDF: product("erd,edf->erf", x, w_EDF),
+        lambda b_EF: b_EF[:, None],
+    )
     y_GECD = _exchange(y_ErD.reshape(c.n_experts, groups, room, width).swapaxes(0, 1), there=False)
     y_GAD = jax.vmap(_collect)(y_GECD.reshape(groups, -1, width), source, slot_GA)
     return _combine(y_GAD.reshape(*expert_GnS.shape, width), gate_GnS)
 
 
 def sort_order(keys):
-    """The stable order that sorts `keys`. Not jnp.argsort: inside shard_map that is typed as equal on all devices, and gradients through
-    it are silently wrong (jax 0.10.2)."""
-    return jax.lax.sort((keys, jnp.arange(keys.size, dtype=jnp.int32)), num_keys=1, is_stable=True)[1]
+    """The stable order that sorts `keys`. Not jnp.argsort: inside shard_map that is typed as equal
+    on all devices, and gradients through it are silently wrong (jax 0.10.2).
+    """
+    return jax.lax.sort((keys, jnp.arange(keys.size, dtype=jnp.int32)), num_keys=1, is_stable=True)[
+        1
+    ]
 
 
 def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
-    """On several devices: tokens are gathered over the devices that shard the experts, each computes those of its own, and the sums go
-    back to the tokens' devices. No weight of an expert moves between these."""
+    """On several devices: tokens are gathered over the devices that shard the experts, each
+    computes those of its own, and the sums go back to the tokens' devices. No weight of an expert
+    moves between these.
+    """
     flat = lambda a: a.reshape(-1, a.shape[-1])
     arrays = flat(x_GnD), flat(expert_GnS), flat(gate_GnS)
     experts, mlp = nn.logical_to_mesh_axes(("experts",)), nn.logical_to_mesh_axes(("mlp",))
@@ -204,7 +246,9 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
     over, split = experts[0], mlp[0]
 
     def local(x_nD, expert_nS, gate_nS, w):
-        x_nD, expert_nS, gate_nS = (jax.lax.all_gather(a, over, tiled=True) for a in (x_nD, expert_nS, gate_nS))
+        x_nD, expert_nS, gate_nS = (
+            jax.lax.all_gather(a, over, tiled=True) for a in (x_nD, expert_nS, gate_nS)
+        )
         held = w["out"].shape[0]
         own_nS = expert_nS - jax.lax.axis_index(over) * held
         own_nS = jnp.where((own_nS >= 0) & (own_nS < held), own_nS, held)
@@ -214,10 +258,20 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
         return jax.lax.psum(jax.lax.psum_scatter(y_nD, over, tiled=True), split)
 
     rows = nn.logical_to_mesh_axes(("batch", None))
-    axes = {"in": ("experts", None, "mlp"), "gate": ("experts", None, "mlp"), "out": ("experts", "mlp", None)}
-    axes |= {"in_bias": ("experts", "mlp"), "gate_bias": ("experts", "mlp"), "out_bias": ("experts", None)}
+    axes = {
+        "in": ("experts", None, "mlp"),
+        "gate": ("experts", None, "mlp"),
+        "out": ("experts", "mlp", None),
+    }
+    axes |= {
+        "in_bias": ("experts", "mlp"),
+        "gate_bias": ("experts", "mlp"),
+        "out_bias": ("experts", None),
+    }
     specs = {name: nn.logical_to_mesh_axes(axes[name]) for name in w}
-    return jax.shard_map(local, in_specs=(rows, rows, rows, specs), out_specs=rows)(*arrays, w).reshape(x_GnD.shape)
+    return jax.shard_map(local, in_specs=(rows, rows, rows, specs), out_specs=rows)(
+        *arrays, w
+    ).reshape(x_GnD.shape)
 
 
 def _ragged_local(x_nD, expert_nS, gate_nS, w, act, c):
@@ -237,18 +291,30 @@ def _ragged_local(x_nD, expert_nS, gate_nS, w, act, c):
 @_by_group
 def _all(x_nD, expert_nS, gate_nS, w, act, c, ex):
     x_nED = jnp.broadcast_to(x_nD[:, None], (x_nD.shape[0], c.n_experts, x_nD.shape[1]))
-    y_nED = _mlp(x_nED, w, act, lambda x, w_EDF: einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF)
-    gate_nE = (jax.nn.one_hot(expert_nS, c.n_experts, dtype=gate_nS.dtype) * gate_nS[..., None]).sum(1)
+    y_nED = _mlp(
+        x_nED, w, act, lambda x, w_EDF: einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF
+    )
+    gate_nE = (
+        jax.nn.one_hot(expert_nS, c.n_experts, dtype=gate_nS.dtype) * gate_nS[..., None]
+    ).sum(1)
     return einsum("ned,ne->nd", y_nED, gate_nE.astype(y_nED.dtype))
 
 
-IMPLEMENTATIONS = {"block": _block, "loop": _loop, "capacity": _capacity, "ragged": _ragged, "all": _all}
+IMPLEMENTATIONS = {
+    "block": _block,
+    "loop": _loop,
+    "capacity": _capacity,
+    "ragged": _ragged,
+    "all": _all,
+}
 
 
 class Layout(NamedTuple):
-    """Of one implementation on a batch: `rows` that the experts' matrices multiply at most, padding included; how many experts' outputs are
-    `combined` for a token; `copies` of experts' matrices, whose gradients are summed over copies by a matmul with E; whether all is `made` again
-    in the backward pass but what the nonlinearity takes."""
+    """Of one implementation on a batch: `rows` that the experts' matrices multiply at most, padding
+    included; how many experts' outputs are `combined` for a token; `copies` of experts' matrices,
+    whose gradients are summed over copies by a matmul with E; whether all is `made` again in the
+    backward pass but what the nonlinearity takes.
+    """
 
     rows: int
     combined: int
@@ -272,7 +338,8 @@ def _capacity_layout(c, ex, tokens):
     return Layout(tokens // group * c.n_experts * routing.capacity(c, group), c.top_k)
 
 
-# `ragged` is counted by assignments, as it is written: where a backend has no kernel for it, it computes all experts on all rows, masked
+# `ragged` is counted by assignments, as it is written: where a backend has no kernel for it, it
+# computes all experts on all rows, masked
 COUNTS = {
     "block": _block_layout,
     "loop": _loop_layout,

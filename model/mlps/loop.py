@@ -1,9 +1,10 @@
-"""Experts one after the other, each over the rows that it has, in blocks of several widths, the wide ones first: loops whose length the routing decides.
-Padding is less than a narrow block an expert, and the gradients of an expert's weights are added up where they stay: with those of earlier
+"""Experts one after the other, each over the rows that it has, in blocks of several widths, the
+wide ones first: loops whose length the routing decides. Padding is less than a narrow block an
+expert, and the gradients of an expert's weights are added up where they stay: with those of earlier
 micro-batches, where there are several.
 
-Reverse differentiation of a loop of unknown length is not jax's, so both directions are written here. Kept for the backward one: rows and what
-the activation takes.
+Reverse differentiation of a loop of unknown length is not jax's, so both directions are written
+here. Kept for the backward one: rows and what the activation takes.
 """
 
 import functools
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 from model.mlps.dense import hidden
 from model.params import einsum, settled
 
-
-# of blocks, in narrow ones: two threads lose least on wide ones, and each width has to be compiled (LOG.md, 2026-11-26)
+# of blocks, in narrow ones: two threads lose least on wide ones, and each width has to be compiled
+# (LOG.md, 2026-11-26)
 WIDTHS = 12, 6, 2, 1
 
 
@@ -31,8 +32,9 @@ def widths(rows: int, held: int) -> tuple[int, ...]:
 
 
 def _over(rows: int, held: int, first, count, block, carry):
-    """`block(at, size, carry)` over `count` narrow blocks from the `first` on, of a layout of `held` rows: as many of them at once as the widest
-    holds, and the rest by the next."""
+    """`block(at, size, carry)` over `count` narrow blocks from the `first` on, of a layout of
+    `held` rows: as many of them at once as the widest holds, and the rest by the next.
+    """
     unit, done = narrow(rows), 0
     for size in widths(rows, held):
         times = (count - done) // (size // unit)
@@ -52,9 +54,12 @@ def _put(a_r, part, at):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def experts(act, rows: int, x_rD, first_E, count_E, w, sums):
-    """The experts' MLPs on a layout in narrow blocks (`rows` is the width of a wide one): expert e has the `count_E[e]` blocks from `first_E[e]` on.
-    Rows that no expert has come back as zeros. `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out).
-    `sums`: {}, or what the gradients of `w` are added to, like `w` in float32: the gradient of `w` comes back as these sums."""
+    """The experts' MLPs on a layout in narrow blocks (`rows` is the width of a wide one): expert e
+    has the `count_E[e]` blocks from `first_E[e]` on. Rows that no expert has come back as zeros.
+    `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out).
+    `sums`: {}, or what the gradients of `w` are added to, like `w` in float32: the gradient of `w`
+    comes back as these sums.
+    """
     return _forward(act, rows, x_rD, first_E, count_E, w, sums)[0]
 
 
@@ -68,7 +73,9 @@ def _linear(x, w, name):
 
 
 def _outer(x, g, dtype):
-    """x^T g. XLA on CPU has its fast matmul for a left side whose last axis is contracted (model/params.py, `product`)."""
+    """x^T g. XLA on CPU has its fast matmul for a left side whose last axis is contracted
+    (model/params.py, `product`).
+    """
     return einsum("dr,rf->df", jax.lax.optimization_barrier(x.T), g, preferred_element_type=dtype)
 
 
@@ -79,7 +86,9 @@ def _forward(act, rows, x_rD, first_E, count_E, w, sums):
         def block(at, size, made):
             x = _cut(x_rD, at, size)
             before = {name: _linear(x, w, name) for name in _names(w)}
-            return jax.tree.map(lambda a, b: _put(a, b, at), made, (before, _linear(hidden(act, before), w, "out")))
+            return jax.tree.map(
+                lambda a, b: _put(a, b, at), made, (before, _linear(hidden(act, before), w, "out"))
+            )
 
         return _over(rows, x_rD.shape[0], first, count, block, made), None
 
@@ -98,19 +107,31 @@ def _backward(act, rows, held, dy_rD):
 
         def block(at, size, so_far):
             dx_rD, dw_E = so_far
-            # whole before they are turned: XLA on CPU else makes what they come from again, down the columns
+            # whole before they are turned: XLA on CPU else makes what they come from again, down
+            # the columns
             x, dy = settled(_cut(x_rD, at, size)), _cut(dy_rD, at, size)
-            h, pull = jax.vjp(functools.partial(hidden, act), {name: _cut(a, at, size) for name, a in before_rF.items()})
+            h, pull = jax.vjp(
+                functools.partial(hidden, act),
+                {name: _cut(a, at, size) for name, a in before_rF.items()},
+            )
             of_result = {"out": dy, **pull(back(dy, w["out"]))[0]}
             of_input = {"out": settled(h), **{name: x for name in before_rF}}
             dx = sum(back(of_result[name], w[name]) for name in before_rF)
-            new = {name: _outer(of_input[name], g, dw_E[name].dtype) for name, g in of_result.items()}
-            new |= {b: of_result[b.removesuffix("_bias")].sum(0, dtype=dw_E[b].dtype) for b in dw_E if b.endswith("_bias")}
+            new = {
+                name: _outer(of_input[name], g, dw_E[name].dtype) for name, g in of_result.items()
+            }
+            new |= {
+                b: of_result[b.removesuffix("_bias")].sum(0, dtype=dw_E[b].dtype)
+                for b in dw_E
+                if b.endswith("_bias")
+            }
             return _put(dx_rD, dx, at), jax.tree.map(lambda a_E, a: a_E.at[e].add(a), dw_E, new)
 
         return _over(rows, x_rD.shape[0], first, count, block, so_far), None
 
-    sums = sums or {name: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)) for name, a in w.items()}
+    sums = sums or {
+        name: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32)) for name, a in w.items()
+    }
     each = jnp.arange(first_E.size), first_E, count_E, w
     (dx_rD, dw_E), _ = jax.lax.scan(expert, (jnp.zeros_like(x_rD), sums), each)
     return dx_rD, None, None, {name: a.astype(w[name].dtype) for name, a in dw_E.items()}, None

@@ -1,8 +1,10 @@
-"""Mixture of experts: a router (routing.py), experts in one of several implementations (dispatch.py), and shared experts that every token
-passes (DeepSeekMoE, Dai et al. 2024, arXiv 2401.06066). The router runs in float32.
+"""Mixture of experts: a router (routing.py), experts in one of several implementations
+(dispatch.py), and shared experts that every token passes (DeepSeekMoE, Dai et al. 2024, arXiv
+2401.06066). The router runs in float32.
 
-The selection bias is a buffer, not a parameter: no gradient reaches it. It moves by `bias_rate` a step towards equal load (Wang et al.
-2024, arXiv 2408.15664); the loads of a step are left in the Flax collection "load", in the place of the bias in "buffers".
+The selection bias is a buffer, not a parameter: no gradient reaches it. It moves by `bias_rate` a
+step towards equal load (Wang et al. 2024, arXiv 2408.15664); the loads of a step are left in the
+Flax collection "load", in the place of the bias in "buffers".
 """
 
 import jax
@@ -25,33 +27,57 @@ class MoE(nn.Module):
         c = self.c
         up, down = (c.n_experts, c.d_model, c.f_expert), (c.n_experts, c.f_expert, c.d_model)
         names = ("gate", "in") if ACTIVATIONS[c.activation][1] else ("in",)
-        w = {name: declare(self, name, up, ("experts", "expert_embed", "mlp"), c.d_model**-0.5) for name in names}
-        # gain over the fan-in of the dense MLP of equal active width: a token's top_k experts together stand for it
-        w["out"] = declare(self, "out", down, ("experts", "mlp", "expert_embed"), (2 * c.n_layers * c.f_expert) ** -0.5)
+        w = {
+            name: declare(self, name, up, ("experts", "expert_embed", "mlp"), c.d_model**-0.5)
+            for name in names
+        }
+        # gain over the fan-in of the dense MLP of equal active width: a token's top_k experts
+        # together stand for it
+        w["out"] = declare(
+            self,
+            "out",
+            down,
+            ("experts", "mlp", "expert_embed"),
+            (2 * c.n_layers * c.f_expert) ** -0.5,
+        )
         if c.mlp_bias:
             for name in (*names, "out"):
                 width, axis = (c.d_model, "act_embed") if name == "out" else (c.f_expert, "mlp")
-                w[f"{name}_bias"] = declare(self, f"{name}_bias", (c.n_experts, width), ("experts", axis), 0.0)
+                w[f"{name}_bias"] = declare(
+                    self, f"{name}_bias", (c.n_experts, width), ("experts", axis), 0.0
+                )
         cast = {name: a.astype(self.ex.dtype) for name, a in w.items()}
-        return {**cast, "sums": {name: self.get_variable("sums", name) for name in w}} if self.has_variable("sums", "in") else cast
+        return (
+            {**cast, "sums": {name: self.get_variable("sums", name) for name in w}}
+            if self.has_variable("sums", "in")
+            else cast
+        )
 
     def _selection_bias(self):
         if not self.c.selection_bias:
             return None
-        return self.variable("buffers", "selection_bias", jnp.zeros, (self.c.n_experts,), jnp.float32).value
+        return self.variable(
+            "buffers", "selection_bias", jnp.zeros, (self.c.n_experts,), jnp.float32
+        ).value
 
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
         c, ex = self.c, self.ex
         decoding = ctx is not None and ctx.slot is not None
-        router_DE = declare(self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5)
+        router_DE = declare(
+            self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5
+        )
         w, bias_E = self._weights(), self._selection_bias()
         logits_BTE = product("btd,de->bte", precise(x_BTD), router_DE)
         r = routing.route(c, logits_BTE, bias_E, dropless=decoding)
-        self.sow("intermediates", "expert", r.expert_BTS)  # for whoever asks which experts were chosen
+        self.sow(
+            "intermediates", "expert", r.expert_BTS
+        )  # for whoever asks which experts were chosen
         if c.selection_bias and self.is_mutable_collection("load"):
             load_E = jax.nn.one_hot(r.expert_BTS, c.n_experts, dtype=jnp.float32).sum((0, 1, 2))
-            self.variable("load", "selection_bias", jnp.zeros, (c.n_experts,), jnp.float32).value = load_E
+            self.variable(
+                "load", "selection_bias", jnp.zeros, (c.n_experts,), jnp.float32
+            ).value = load_E
         y_BTD = self._experts(x_BTD, r, w)
         if c.n_shared:
             y_BTD += Dense(c, ex, width=c.n_shared * c.f_expert, name="shared")(x_BTD)[0]
@@ -63,22 +89,38 @@ class MoE(nn.Module):
         split = lambda a: a.reshape(groups, -1, a.shape[-1])
         rank_GnS = routing.ranks(c, r.expert_BTS) if ex.moe == "capacity" else None
         act = ACTIVATIONS[c.activation][0]
-        y = dispatch.IMPLEMENTATIONS[ex.moe](split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, c, ex)
+        y = dispatch.IMPLEMENTATIONS[ex.moe](
+            split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, c, ex
+        )
         return y.reshape(x_BTD.shape)
 
 
 def summed(ex: Execution, grads: dict) -> dict:
-    """Of a tree of gradients those that the experts add up by themselves, given in the collection "sums" (loop.py); {} where none are."""
-    if ex.moe != "loop" or ex.dtype != "float32" or ex.scan or ex.moe_groups > 1:  # each group would add them
+    """Of a tree of gradients those that the experts add up by themselves, given in the collection
+    "sums" (loop.py); {} where none are.
+    """
+    if (
+        ex.moe != "loop" or ex.dtype != "float32" or ex.scan or ex.moe_groups > 1
+    ):  # each group would add them
         return {}
     flat = traverse_util.flatten_dict(grads)
-    return traverse_util.unflatten_dict({p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"})
+    return traverse_util.unflatten_dict(
+        {p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"}
+    )
 
 
 def parameters(c: Model) -> dict[str, int]:
     one = matrices(c) * c.d_model * c.f_expert + biases(c, c.f_expert)
-    shared = matrices(c) * c.d_model * c.n_shared * c.f_expert + biases(c, c.n_shared * c.f_expert) if c.n_shared else 0
-    return {"router": c.d_model * c.n_experts, "experts": c.n_experts * one, "shared_experts": shared}
+    shared = (
+        matrices(c) * c.d_model * c.n_shared * c.f_expert + biases(c, c.n_shared * c.f_expert)
+        if c.n_shared
+        else 0
+    )
+    return {
+        "router": c.d_model * c.n_experts,
+        "experts": c.n_experts * one,
+        "shared_experts": shared,
+    }
 
 
 def active(c: Model) -> int:
@@ -92,9 +134,11 @@ def multiplied(c: Model) -> int:
 
 
 def work(c: Model, ex: Execution, batch: int) -> Work:
-    """Router, experts on the rows of the layout, the sum of their outputs by gates, and shared experts. Gates want the experts' outputs
-    again; the sum itself ends the layer, unless a norm comes after it. Kept: rows in and out and their hidden units, copies of weights,
-    outputs by assignment, and eight float32 per token and expert of the router."""
+    """Router, experts on the rows of the layout, the sum of their outputs by gates, and shared
+    experts. Gates want the experts' outputs again; the sum itself ends the layer, unless a norm
+    comes after it. Kept: rows in and out and their hidden units, copies of weights, outputs by
+    assignment, and eight float32 per token and expert of the router.
+    """
     tokens, d, f = batch * c.seq_len, c.d_model, c.f_expert
     layout = dispatch.COUNTS[ex.moe](c, ex, tokens)
     matrix, combine = matrices(c) * d * f, 2 * tokens * layout.combined * d
@@ -115,5 +159,6 @@ def check(c: Model) -> None:
     routing.check(c)
     if not c.d_expert and c.d_ff % c.top_k:
         raise ValueError(
-            f"model.top_k={c.top_k} does not divide model.d_ff={c.d_ff}: equal active parameters need top_k * d_expert = d_ff; change one or set model.d_expert"
+            f"model.top_k={c.top_k} does not divide model.d_ff={c.d_ff}: equal active parameters"
+            " need top_k * d_expert = d_ff; change one or set model.d_expert"
         )

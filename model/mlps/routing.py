@@ -1,13 +1,19 @@
-"""Which experts a token chooses, with what gates, what does not fit, and what the losses are made of. All in float32.
+"""Which experts a token chooses, with what gates, what does not fit, and what the losses are made
+of. All in float32.
 
-Scores are a softmax over experts (Shazeer et al. 2017, arXiv 1701.06538) or a sigmoid of each (DeepSeek-V3, arXiv 2412.19437, eq 12-15).
-A selection bias and a limit to the best groups of experts decide the choice alone; gates are made of the scores.
+Scores are a softmax over experts (Shazeer et al. 2017, arXiv 1701.06538) or a sigmoid of each
+(DeepSeek-V3, arXiv 2412.19437, eq 12-15). A selection bias and a limit to the best groups of
+experts decide the choice alone; gates are made of the scores.
 
-Losses, per routing group of `routing_group` sequences, so that no layout or micro-batch changes them:
-    balance  E * sum_e f_e P_e, f the fraction of assignments, P the mean probability (Fedus et al. 2021, arXiv 2101.03961, eq 4-6, with f
-             summing to 1 for any top_k): 1 when balanced. With balance_scope = "model", f and P are means over all MoE layers first, as
-             Hugging Face pools them (theirs is top_k times ours). P of a sigmoid router: its scores over their sum (DeepSeek-V3, eq 18).
-    z        mean over tokens of logsumexp(logits)^2, one term per layer (Zoph et al. 2022, arXiv 2202.08906, eq 5)
+Losses, per routing group of `routing_group` sequences, so that no layout or micro-batch changes
+them:
+    balance  E * sum_e f_e P_e, f the fraction of assignments, P the mean probability (Fedus et al.
+             2021, arXiv 2101.03961, eq 4-6, with f
+             summing to 1 for any top_k): 1 when balanced. With balance_scope = "model", f and P are
+             means over all MoE layers first, as Hugging Face pools them (theirs is top_k times
+             ours). P of a sigmoid router: its scores over their sum (DeepSeek-V3, eq 18).
+    z        mean over tokens of logsumexp(logits)^2, one term per layer (Zoph et al. 2022, arXiv
+        2202.08906, eq 5)
 """
 
 from typing import NamedTuple
@@ -20,7 +26,9 @@ from model.config import Model
 
 
 class Routing(NamedTuple):
-    """Of each token its experts and gates (B, T, S); a dropped assignment has gate 0 and `kept` False. `probs` sum to 1 over experts."""
+    """Of each token its experts and gates (B, T, S); a dropped assignment has gate 0 and `kept`
+    False. `probs` sum to 1 over experts.
+    """
 
     expert_BTS: jax.Array
     gate_BTS: jax.Array
@@ -53,17 +61,22 @@ def route(c: Model, logits_BTE, bias_E, dropless: bool) -> Routing:
 
 
 def _top_k(scores_BTn, k: int):
-    """jax.lax.top_k on each device's own sequences: left to the partitioner, the scores of all devices are gathered."""
+    """jax.lax.top_k on each device's own sequences: left to the partitioner, the scores of all
+    devices are gathered.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return jax.lax.top_k(scores_BTn, k)
     spec = nn.logical_to_mesh_axes(("batch", *[None] * (scores_BTn.ndim - 1)))
-    return jax.shard_map(lambda s: tuple(jax.lax.top_k(s, k)), in_specs=spec, out_specs=(spec, spec))(scores_BTn)
+    return jax.shard_map(
+        lambda s: tuple(jax.lax.top_k(s, k)), in_specs=spec, out_specs=(spec, spec)
+    )(scores_BTn)
 
 
 def _limited(c: Model, choice_BTE):
-    """The scores of the experts in a token's best groups, the others' at minus infinity. A group is as good as its best two experts
-    together (DeepSeek-V3, section 2.1.2)."""
+    """The scores of the experts in a token's best groups, the others' at minus infinity. A group is
+    as good as its best two experts together (DeepSeek-V3, section 2.1.2).
+    """
     if c.expert_groups == 1:
         return choice_BTE
     grouped = choice_BTE.reshape(*choice_BTE.shape[:-1], c.expert_groups, -1)
@@ -84,8 +97,10 @@ def by_group(c: Model, a_BT):
 
 
 def ranks(c: Model, expert_BTS):
-    """(G, n, S): the place of each assignment in the queue of its expert inside its routing group. First choices stand before second
-    ones, earlier tokens before later ones (as GShard, Lepikhin et al. 2020, arXiv 2006.16668)."""
+    """(G, n, S): the place of each assignment in the queue of its expert inside its routing group.
+    First choices stand before second ones, earlier tokens before later ones (as GShard, Lepikhin et
+    al. 2020, arXiv 2006.16668).
+    """
     expert_GnS = by_group(c, expert_BTS)
     queue_GA = expert_GnS.swapaxes(1, 2).reshape(expert_GnS.shape[0], -1)
     seen_GAE = jnp.cumsum(jax.nn.one_hot(queue_GA, c.n_experts, dtype=jnp.int32), 1)
@@ -94,8 +109,9 @@ def ranks(c: Model, expert_BTS):
 
 
 def statistics(c: Model, logits_BTE, r: Routing) -> dict:
-    """Of one layer. Scalars: z_loss, router_entropy (nats), dropped (share of the assignments). For the balance loss, (G, E): `fraction`
-    of the assignments and mean `probability` by expert."""
+    """Of one layer. Scalars: z_loss, router_entropy (nats), dropped (share of the assignments). For
+    the balance loss, (G, E): `fraction` of the assignments and mean `probability` by expert.
+    """
     hot_GE = jax.nn.one_hot(by_group(c, r.expert_BTS), c.n_experts, dtype=jnp.float32).sum((1, 2))
     entropy = -(r.probs_BTE * jnp.log(r.probs_BTE + 1e-30)).sum(-1).mean()
     return {
@@ -108,8 +124,9 @@ def statistics(c: Model, logits_BTE, r: Routing) -> dict:
 
 
 def losses(c: Model, stats_L: dict) -> dict:
-    """The stacked statistics of all MoE layers with `share` of the assignments (L, E), `balance_loss` (L,) and `auxiliary`, the term that
-    is added to the loss."""
+    """The stacked statistics of all MoE layers with `share` of the assignments (L, E),
+    `balance_loss` (L,) and `auxiliary`, the term that is added to the loss.
+    """
     kept = {k: v for k, v in stats_L.items() if k not in ("fraction", "probability")}
     f_LGE, p_LGE = stats_L["fraction"], stats_L["probability"]
     balance_L = c.n_experts * (f_LGE * p_LGE).sum(-1).mean(-1)
@@ -124,17 +141,24 @@ def losses(c: Model, stats_L: dict) -> dict:
 
 
 def summary(c: Model, metrics: dict) -> dict:
-    """Metrics with `expert_load` (L,), max over mean assignments of an expert, in the place of `share`: taken over the whole batch, whatever
-    its micro-batches."""
+    """Metrics with `expert_load` (L,), max over mean assignments of an expert, in the place of
+    `share`: taken over the whole batch, whatever its micro-batches.
+    """
     if "share" not in metrics:
         return metrics
-    return {**{k: v for k, v in metrics.items() if k != "share"}, "expert_load": metrics["share"].max(-1) * c.n_experts}
+    return {
+        **{k: v for k, v in metrics.items() if k != "share"},
+        "expert_load": metrics["share"].max(-1) * c.n_experts,
+    }
 
 
 def check(c: Model) -> None:
     """Raises ValueError in words that say what to change."""
     if c.top_k > c.n_experts:
-        raise ValueError(f"model.top_k={c.top_k} is above model.n_experts={c.n_experts}: a token cannot choose more experts than there are")
+        raise ValueError(
+            f"model.top_k={c.top_k} is above model.n_experts={c.n_experts}: a token cannot choose"
+            " more experts than there are"
+        )
     if c.router not in ("softmax", "sigmoid"):
         raise ValueError(f"model.router={c.router!r}: choose from softmax, sigmoid")
     if c.balance_scope not in ("layer", "model"):
@@ -143,9 +167,11 @@ def check(c: Model) -> None:
         raise ValueError(f"model.routing_group={c.routing_group} must be at least 1 sequence")
     if not 1 <= c.top_groups <= c.expert_groups or c.n_experts % max(1, c.expert_groups):
         raise ValueError(
-            f"model.expert_groups={c.expert_groups} must divide model.n_experts={c.n_experts}, and model.top_groups={c.top_groups} lie in 1 .. {c.expert_groups}"
+            f"model.expert_groups={c.expert_groups} must divide model.n_experts={c.n_experts}, and"
+            f" model.top_groups={c.top_groups} lie in 1 .. {c.expert_groups}"
         )
     if c.top_k > c.top_groups * (c.n_experts // c.expert_groups):
         raise ValueError(
-            f"model.top_k={c.top_k} is above the {c.top_groups * (c.n_experts // c.expert_groups)} experts of model.top_groups={c.top_groups}"
+            f"model.top_k={c.top_k} is above the {c.top_groups * (c.n_experts // c.expert_groups)}"
+            f" experts of model.top_groups={c.top_groups}"
         )
