@@ -77,6 +77,10 @@ class Meter:
                 "learning_rate": (
                     optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr
                 ),
+                "embed_learning_rate": (
+                    optim.factor(self._run.schedule, n - 1, self._total)
+                    * optim.embed_rate(self._run.optimizer)
+                ),
                 "grad_norm": float(mean["grad_norm"]),
                 "tokens": n * self._per_step,
                 "flops_matmul": float(n * self._flops),

@@ -70,7 +70,7 @@ def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
     """
     o, out = run.optimizer, np.zeros((2, length))
     f = [optim.factor(run.schedule, first + i, total) for i in range(count)]
-    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * (o.embed_lr or o.lr)
+    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * optim.embed_rate(o)
     out = out.astype(np.float32)
     return {
         "lr": out[0],

@@ -71,7 +71,8 @@ class Model:
     d_expert: int = 0
     n_shared: int = 0  # experts that every token passes, as one MLP of n_shared x d_expert
     router: str = "softmax"  # scores of a token: softmax over experts | sigmoid of each
-    renormalise: bool = True  # the top_k gates of a token sum to 1
+    # the top_k gates of a token sum to 1; a single gate stays the expert's score
+    renormalise: bool = True
     gate_scale: float = 1.0  # the gates are multiplied by it, last
     expert_groups: int = 1  # a token chooses among the experts of its best ...
     top_groups: int = 1  # ... top_groups groups

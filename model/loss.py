@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Execution
-from model.params import einsum, precise
+from model.params import einsum, scores
 
 
 def logits(x_BTD, w_VD, cap: float):
     """Of every position, at least float32; with a cap, cap x tanh(logits / cap)."""
-    logits_BTV = precise(einsum("btd,vd->btv", x_BTD, w_VD.astype(x_BTD.dtype)))
+    logits_BTV = scores("btd,vd->btv", x_BTD, w_VD.astype(x_BTD.dtype))
     return cap * jnp.tanh(logits_BTV / cap) if cap else logits_BTV
 
 

@@ -40,7 +40,9 @@ def test_id_hashes_the_run_alone_and_ignores_defaults():
     a = config.run_id(BASE)
     assert a == config.run_id(dataclasses.replace(BASE)) and len(a) == 12
     assert a != config.run_id(dataclasses.replace(BASE, seed=1))
-    assert "rope_theta" not in json.dumps(config.brief(BASE)) and config.brief(Run()) == {}
+    assert "rope_theta" not in json.dumps(config.brief(BASE)) and config.brief(Run()) == {
+        "data": {"order": 2}
+    }
     assert (
         config.from_dict(Run, config.brief(BASE))
         == config.from_dict(Run, json.loads(json.dumps(config.to_dict(BASE))))
@@ -387,3 +389,16 @@ def test_engine_keeps_shapes_together():
     assert local.choose(todo, {"a"}, {"b"}) == todo[1]  # its own shape first, the costliest
     assert local.choose(todo, set(), {"a"}).shape == "c"  # of new shapes the one with most work
     assert local.choose(todo[:2], {"b"}, {"a"}) == todo[1]  # else help another
+
+
+def test_records_keep_their_ids_and_their_order_of_data():
+    """Runs of before `data.order` existed are the runs that they were; new ones are others."""
+    runs = sorted(pathlib.Path("tests/records").glob("*.json"))
+    assert runs
+    for path in runs:
+        kept = json.loads(path.read_text())
+        run = config.from_dict(Run, kept["run"])
+        assert run.data.order == 1 and config.run_id(run) == kept["id"]
+        new = dataclasses.replace(run, data=dataclasses.replace(run.data, order=2))
+        assert config.run_id(new) != kept["id"] and config.brief(new)["data"]["order"] == 2
+        assert config.from_dict(Run, config.brief(new)) == new

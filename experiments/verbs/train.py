@@ -40,8 +40,13 @@ def summary(r: dict) -> str:
         f" ({r['epochs']:.2f} epochs), {r['flops']['matmul']:.4g} FLOPs (matmul)\nvalidation loss"
         f" {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,}"
         f" tokens{bpb}{excess}\n{r['seconds']['train']:.1f} s of training at"
-        f" {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it"
+        f" {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it\n{_rates(r)}"
     )
+
+
+def _rates(r: dict) -> str:
+    o = r["run"]["optimizer"]
+    return f"peak learning rate {o['lr']:.4g}, of the embedding {o['embed_lr'] or o['lr']:.4g}"
 
 
 def _imported(job: Job, hf_dir: str) -> Job:
