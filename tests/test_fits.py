@@ -868,7 +868,7 @@ def test_bad_input(argv, words, capsys, tmp_path):
         "csv": t,
         "few": few,
         "flat": t | {"n_params": np.full(30, 1e8)},
-        "nan": bad("loss", np.nan),
+        "nan": bad("tokens", np.nan),
         "zero": bad("tokens", 0.0),
     }
     names = {k: write_csv(tmp_path / f"{k}.csv", v) for k, v in made.items()}
