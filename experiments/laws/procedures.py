@@ -156,7 +156,9 @@ def slices(t, c) -> list[np.ndarray]:
 
 
 def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
-    """Approach 2. Noise (`level`, or else `noise`) is drawn around the parabolas."""
+    """Approach 2. Noise is drawn around the parabolas: `level`, or their residuals pooled over the
+    slices. A parabola's misfit is an error of this procedure, so it belongs to its intervals.
+    """
     (x, have), kept, dropped = _columns(t, n, c), [], []
     for rows in slices(t, x["c"]):
         try:
@@ -179,7 +181,13 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
             + (f" ({'; '.join(dropped[:3])})" if dropped else "")
         )
     fitted = lambda rows, q: np.polyval(q.coefficients[::-1], np.log(x["n"][rows]))
-    level = level or noise(t, x)
+    if level is None:
+        sums = [
+            (float(((x["loss"][r] - fitted(r, q)) ** 2).sum()), len(r) - 3)
+            for r, q in kept
+            if len(r) > 3
+        ]
+        level = bootstrap.Level(*bootstrap.noise(sums), "from residuals of the parabolas")
     at = np.array([[q.flops, q.n_opt, q.d_opt] for _, q in kept]).T
     rng, draws = np.random.default_rng(seed), []
     for _ in range(resamples):

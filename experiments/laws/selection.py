@@ -47,8 +47,8 @@ def identity(r: dict) -> dict:
     for name in _RATES:
         run.get("optimizer", {}).pop(name, None)
     cell = [r["family"], tags.get("size"), tags.get("budget"), r["training_tokens"]]
-    text = json.dumps([run, cell, r["parameters"].get("total")], sort_keys=True)
     found = r.get("fingerprints") or {}
+    text = json.dumps([run, cell, r["parameters"].get("total"), found], sort_keys=True)
     return {
         "corpus": found.get("corpus", ""),
         "tokenizer": found.get("tokenizer", ""),

@@ -279,6 +279,8 @@ def numbers(table: Table, name: str) -> np.ndarray:
         hint = (
             f" such as --columns={name}={near[0]}" if near else f" such as --columns={name}=THEIRS"
         )
+        if name == "n_params" and {"tokens", "flops", "loss"} <= set(table):
+            hint += " (--law=chinchilla2 reads D_opt off tokens, flops and loss)"
         raise FitError(
             f"no column {name!r}: map one with --columns,{hint}; there are"
             f" {', '.join(k for k in table if k != 'source_file')}"
