@@ -341,16 +341,19 @@ def analyse(
     c: str = "matmul",
     resamples: int = 1000,
     seed: int = 0,
+    pool: tuple[str, ...] = (),
 ) -> dict:
-    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError
-    if no run can be used.
+    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. `pool`: what
+    selection.py keeps apart and is fitted together. Raises FitError if no run can be used.
     """
-    points, excluded, flagged = usable(results, n, c)
+    points, excluded, flagged = usable(results, n, c, pool)
     if not points:
         raise fit.FitError(
             "no finished run of a sweep to fit"
             + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else "")
         )
+    used = {p["id"] for p in points}
+    results = [r for r in results if r["id"] in used]
     kept, verdicts = tuned(points)
     families, draws, groups = {}, {}, {}
     for family in sorted({p["family"] for p in kept}):

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from experiments.laws import answers, bootstrap, fit, published, solve, verdicts
+from experiments.laws import answers, bootstrap, fit, published, selection, solve, verdicts
 from experiments.laws import table as tables
 from experiments.laws.answers import Cost
 from experiments.laws.fit import Fitted, Points
@@ -17,6 +17,9 @@ from experiments.laws.procedures import PROCEDURES
 from experiments.laws.solve import Objective
 
 LAWS = (*FORMS, *PROCEDURES)
+SLICED = ("chinchilla2", "chinchilla2_interpolated")  # procedures that draw noise
+LIKELY = 0.05, 100.0  # C / (N D) of runs whose columns are in one set of units
+FAR = 3.0  # decades outside the runs from which on an answer is a guess
 # relative distance in loss within which a learning rate or batch counts as best (Step Law)
 NEAR_BEST = 0.0025
 
@@ -76,6 +79,15 @@ def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[P
     """What the fit reads, and in words where its weights come from."""
     x = tables.inputs(form, table, n, c)
     y = tables.numbers(table, form.outcome)
+    named = tables.conventions(form, table, n, c) | {form.outcome: form.outcome}
+    for name, values in {**x, form.outcome: y}.items():
+        low = values < 0 if name in ("S", "G") else values <= 0
+        if (bad := ~np.isfinite(values) | low).any():
+            i = int(np.argmax(bad))
+            raise FitError(
+                f"{named[name]} of {tables.place(table, i)} is {values[i]:g}: a law wants positive,"
+                " finite values; leave such rows out with --where"
+            )
     cells, clusters = tables.cells(form, table, x), tables.clusters(table)
     noise, weights, how = None, None, "equal"
     if cells is not None and form.outcome == "loss" and np.all(y > 0):
@@ -219,15 +231,89 @@ def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
 
 
 def ask(
-    table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), hold_out=0.0, seed=0
+    table,
+    name,
+    spec=solve.DEFAULT,
+    n="",
+    c="",
+    resamples=1000,
+    asked=(),
+    hold_out=0.0,
+    seed=0,
+    columns=None,
+    pool=(),
+    noise="",
 ) -> dict:
-    """Everything `isoflop fit --runs --law` prints. Raises FitError in one line."""
+    """Everything `isoflop fit --runs --law` prints. `columns`: {common: theirs}. `pool`: what
+    selection.py keeps apart and is fitted together. `noise`: of one run's loss, for isoFLOP slices.
+    Raises FitError in one line.
+    """
     law(name)
-    if name in PROCEDURES:
-        return _procedure(table, name, n, c, resamples, asked, seed)
-    form, edges = FORMS[name], None
+    level = bootstrap.given_noise(noise) if noise else None
+    if noise and name not in SLICED:
+        raise FitError(f"--noise is read by {' and '.join(SLICED)}, not by {name}")
     for q in asked:
-        kind(name, form, q)
+        _answerable(name, q)
+    tables.numbers(table, "loss")
+    inputs = FORMS[name].inputs if name in FORMS else ()
+    rates = name in ("learning_rate", "batch_size")
+    table, left = selection.of_table(table, bool({"E", "S", "G"} & set(inputs)), pool, rates)
+    if name in PROCEDURES:
+        a = _procedure(table, name, n, c, resamples, asked, seed, level)
+    else:
+        a = _formula(table, name, spec, n, c, resamples, asked, hold_out, seed)
+    a["conventions"] = {k: (columns or {}).get(v, v) for k, v in a["conventions"].items()}
+    if "loss" in (columns or {}):
+        a["conventions"]["loss"] = f"{columns['loss']}, in the file's own unit"
+    return a | {"left_out": left, "warnings": warnings(table, n, asked)}
+
+
+def _answerable(name: str, q: dict) -> None:
+    """Raises FitError if the law has no answer to a question."""
+    if name in FORMS:
+        kind(name, FORMS[name], q)
+    elif set(q) != {"C"}:
+        raise FitError(f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}")
+
+
+def warnings(table, n: str, asked) -> list[str]:
+    """What does not look like runs in one set of units, or like a question about these runs."""
+    out, has = [], lambda *names: all(k in table and table[k].dtype != object for k in names)
+    size = n if n in table else "n_params"
+    seen = {"N": size, "D": "tokens", "C": "flops", "loss": "loss"}
+    spans = {k: (table[v].min(), table[v].max()) for k, v in seen.items() if has(v)}
+    if has(size, "tokens", "flops"):
+        ratio = table["flops"] / (table[size] * table["tokens"])
+        bad = ~((ratio >= LIKELY[0]) & (ratio <= LIKELY[1]))
+        if bad.any():
+            i = int(np.argmax(bad))
+            out.append(
+                f"C / (N D) is {ratio[i]:.3g} in {tables.place(table, i)} and outside"
+                f" {LIKELY[0]:g} to {LIKELY[1]:g} in {int(bad.sum())} of {len(bad)} rows, where 6"
+                " is usual: are all columns in plain units (parameters, tokens, FLOPs)?"
+            )
+    elif has(size, "tokens"):
+        spent = 6 * table[size] * table["tokens"]
+        spans["C"] = spent.min(), spent.max()
+    for q in asked:
+        for k, v in q.items():
+            if k not in spans or k == "loss":
+                continue
+            low, high = spans[k]
+            beyond = max(np.log10(v / high), np.log10(low / v))
+            if beyond > FAR:
+                out.append(
+                    f"{k}={v:g} is {beyond:.1f} decades outside these runs ({low:.3g} to"
+                    f" {high:.3g}): the answer is a guess"
+                )
+    if "source_file" in table and "row" in table and np.isnan(table["row"]).any():
+        if np.isfinite(table["row"]).any():
+            out.append("folders and files are fitted together: do they count N and C alike?")
+    return out
+
+
+def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed) -> dict:
+    form, edges = FORMS[name], None
     if name in ("learning_rate", "batch_size"):
         table, edges = near_best(table, form.outcome)
     pts, weighed = points(form, table, n, c)
@@ -277,14 +363,13 @@ def conventions(form: Form, table, n: str, c: str) -> dict[str, str]:
     return out | {"loss": "nats/token"}
 
 
-def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
+def _procedure(table, name, n, c, resamples, asked, seed, level) -> dict:
     p = PROCEDURES[name]
-    for q in asked:
-        if set(q) != {"C"}:
-            raise FitError(
-                f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}"
-            )
-    o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed)
+    o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed, level)
+    size, compute = n or "n_params", c or "flops"
+    known = {"N": size} if "log_n" in o.parameters else {}
+    known |= {"D": "tokens"} if "log_d" in o.parameters else {}
+    made = compute not in table and "n_total_params" not in table
     return {
         "law": name,
         "formula": p.formula,
@@ -293,25 +378,22 @@ def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
         "intervals": {k: bootstrap.interval(v) if len(v) else None for k, v in o.draws.items()},
         "level": 0.95,
         "objective": o.objective,
-        "objective_name": "sum of squared residuals of log N_opt",
+        "objective_name": f"sum of squared residuals of log {[*known][0]}_opt",
         "n_points": o.n_points,
         "bootstrap": {
             "resamples": resamples,
-            "method": "runs" if name == "chinchilla1" else "drawn noise",
+            "method": "runs"
+            if name == "chinchilla1"
+            else f"drawn noise, {o.details['noise']:.2g} nats/token {o.details['noise_from']}",
             "seed": seed,
         },
-        "conventions": {
-            "N": n or "n_params",
-            "D": "tokens",
-            "C": c or "flops",
-            "loss": "nats/token",
-        },
+        "conventions": known | {"C": "6N x tokens" if made else compute, "loss": "nats/token"},
         "verdicts": {"words": o.verdict, **o.details},
         "predictions": [{"given": q, **o.at(q["C"])} for q in asked],
         "published": [
             {
                 "name": k,
-                "values": {"n_exponent": a.n, "d_exponent": a.d},
+                "values": {f"{k.lower()}_exponent": getattr(a, k.lower()) for k in known},
                 "where": a.where,
                 "mark": a.mark,
             }

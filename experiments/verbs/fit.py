@@ -17,16 +17,18 @@ from absl import flags
 from experiments import cli, sweep
 from experiments.cli import UserError
 from experiments.laws import analysis as laws
-from experiments.laws import ask
+from experiments.laws import ask, selection
 from experiments.laws import table as tables
 from experiments.verbs import common, law_text
 from launch import record
 from model import account
 
 
-def analyse(results, resamples: int, n: str = "multiplied", c: str = "matmul") -> dict:
+def analyse(
+    results, resamples: int, n: str = "multiplied", c: str = "matmul", pool: tuple[str, ...] = ()
+) -> dict:
     """experiments.laws.analysis.analyse of results, ready for JSON."""
-    return record.finite(laws.analyse(results, n, c, resamples))
+    return record.finite(laws.analyse(results, n, c, resamples, pool=pool))
 
 
 def text(a: dict) -> str:
@@ -142,6 +144,12 @@ def conventions(fv) -> None:
         f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file",
         flag_values=fv,
     )
+    flags.DEFINE_string(
+        "pool",
+        "",
+        f"fit together what is kept apart: {','.join(selection.POOL)} (comma-separated)",
+        flag_values=fv,
+    )
     flags.DEFINE_alias("params", "n", flag_values=fv)
     flags.DEFINE_alias("flops", "c", flag_values=fv)
     flags.DEFINE_integer(
@@ -179,7 +187,20 @@ def _law(fv) -> dict:
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in laws.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
-    a = ask.ask(table, name, spec, fv.n, fv.c, fv.bootstrap, asked, fv.hold_out, fv.seed)
+    a = ask.ask(
+        table,
+        name,
+        spec,
+        fv.n,
+        fv.c,
+        fv.bootstrap,
+        asked,
+        fv.hold_out,
+        fv.seed,
+        columns,
+        selection.pools(fv.pool),
+        fv.noise,
+    )
     return record.finite(a | {"data": tables.describe(paths), "where": fv.where})
 
 
@@ -191,9 +212,9 @@ def _body(fv) -> int:
             a = _law(fv)
         print(json.dumps(a) if fv.format == "json" else cli.plain(law_text.text(a)))
         return 0
-    results = load(fv)
+    results, pool = load(fv), selection.pools(fv.pool)
     with common.complete():
-        a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+        a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul", pool)
     print(json.dumps(a) if fv.format == "json" else cli.plain(text(a)))
     return 0
 
@@ -233,6 +254,13 @@ def main(argv=None) -> int:
         "hold_out",
         0.0,
         "FLOPs above which runs are left out of one fit and predicted by it [the upper fifth]",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "noise",
+        "",
+        "noise of one run's loss in isoFLOP slices, nats/token: 0.01, or by loss 3:.002,7:.05 [from"
+        " seeds, else from neighbours near the minima]",
         flag_values=fv,
     )
     flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)

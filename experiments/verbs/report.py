@@ -11,6 +11,7 @@ import os
 import sys
 
 from experiments import cli, forecast, sweep
+from experiments.laws import selection
 from experiments.verbs import common, fit
 from launch import record
 
@@ -31,7 +32,13 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
 def _body(fv) -> int:
     results = fit.load(fv)
     with common.complete():
-        analysis = fit.analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+        analysis = fit.analyse(
+            results,
+            fv.bootstrap,
+            fv.n or "multiplied",
+            fv.c or "matmul",
+            selection.pools(fv.pool),
+        )
         analysis["forecast"] = forecast.compare(fv.workdir, results)
     path = os.path.join(fv.workdir, sweep.SWEEP)
     about = record.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
