@@ -6,11 +6,11 @@ import dataclasses
 import functools
 import os
 import subprocess
-import sys
 from typing import NamedTuple
 
 import jax
 
+from launch import child
 from launch.devices import TWO_CORES, device
 from model import account
 from model.config import Execution, Model
@@ -205,7 +205,7 @@ def _asked() -> tuple[str, int, str]:
         "import jax; print(jax.default_backend(), jax.local_device_count(),"
         " jax.devices()[0].device_kind, sep='\\n')"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    answer = subprocess.run(child.command("-c", code), capture_output=True, text=True)
     lines = answer.stdout.strip().splitlines()
     return (
         (lines[-3], int(lines[-2]), lines[-1])

@@ -9,10 +9,14 @@ none.
 
 A holder renews its lease from a thread. One that has not for `seconds`, or whose process has died
 on this very machine, is taken over.
+
+There is one clock: that of the disk, which stamps the leases. Hosts of a cluster need not agree on
+the time. `living` is the one question that everybody asks.
 """
 
 import contextlib
 import json
+import math
 import os
 import platform
 import threading
@@ -24,6 +28,10 @@ from launch import record
 from launch.record import RecordError
 
 FOLDER = ".lease"
+# seconds after which a half-written file belongs to a killed process: a living one needs far less
+ABANDONED = 60.0
+ASK_AGAIN = 60.0  # seconds for which the difference between a disk's clock and ours is believed
+_ahead: dict[int, tuple[float, float]] = {}  # device: (asked when, its clock less ours)
 
 
 class Held(RecordError):
@@ -36,7 +44,7 @@ class Lost(RecordError):
 
 class Holder(NamedTuple):
     """What a lease says. `renewed`: when it was last written, by the clock of the file's disk;
-    `seconds`: how long that is good for.
+    `said`: by the holder's own clock; `seconds`: how long that is good for.
     """
 
     number: int
@@ -47,6 +55,7 @@ class Holder(NamedTuple):
     born: str
     seconds: float
     renewed: float
+    said: float
 
     def living(self, now: float) -> bool:
         """Whether the holder is still to be reckoned with at `now`, by the same disk's clock."""
@@ -103,9 +112,10 @@ def holder(folder: str) -> Holder | None:
                 str(d["born"]),
                 seconds,
                 renewed,
+                float(d.get("renewed", renewed)),
             )
-        except (RecordError, KeyError, TypeError, ValueError):
-            return Holder(number, "", "an unknown host", 0, "", "", 60.0, renewed)
+        except (RecordError, KeyError, TypeError, ValueError, OverflowError):
+            return Holder(number, "", "an unknown host", 0, "", "", 60.0, renewed, renewed)
     return None
 
 
@@ -119,18 +129,46 @@ def _numbers(root: str) -> list[int]:
     ]
 
 
-def _disk_clock(root: str) -> float:
-    """Now, by the clock that stamps files in `root`: hosts of a cluster need not agree on the
-    time.
+def living(folder: str) -> Holder | None:
+    """Who holds the run in `folder` and is to be reckoned with, by the clock of its disk; None if
+    nobody is.
     """
-    path = os.path.join(root, f"{record.UNFINISHED}{uuid.uuid4().hex}")
-    with open(path, "x"):
-        pass
+    found = holder(folder)
+    return found if found and found.living(now(folder, found)) else None
+
+
+def now(folder: str, found: Holder) -> float:
+    """The clock of the disk; in a folder that one may only read, as the holder's clock shows it."""
     try:
-        return os.stat(path).st_mtime
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(path)
+        return clock(folder)
+    except OSError:
+        return time.time() + found.renewed - found.said
+
+
+def clock(folder: str) -> float:
+    """Now, by the clock that stamps files in `folder`. Raises OSError where none can be written."""
+    device, mine = os.stat(folder).st_dev, time.monotonic()
+    asked, ahead = _ahead.get(device, (-math.inf, 0.0))
+    if mine - asked > ASK_AGAIN:
+        ahead = _stamp(folder) - time.time()
+        _ahead[device] = mine, ahead
+    return time.time() + ahead
+
+
+def _stamp(folder: str) -> float:
+    """The time that the disk gives to a file written now. Where it can, the file has no name."""
+    with contextlib.suppress(OSError, AttributeError):  # NFS and macOS have no files without names
+        handle = os.open(folder, os.O_TMPFILE | os.O_WRONLY)
+        try:
+            return os.fstat(handle).st_mtime
+        finally:
+            os.close(handle)
+    path = os.path.join(folder, f"{record.UNFINISHED}{uuid.uuid4().hex}")
+    with open(path, "x") as f:
+        stamp = os.fstat(f.fileno()).st_mtime
+    with contextlib.suppress(OSError):
+        os.remove(path)
+    return stamp
 
 
 class Lease:
@@ -163,13 +201,14 @@ class Lease:
 
     def __enter__(self):
         folder = os.path.dirname(self._root)
-        os.makedirs(self._root, exist_ok=True)
-        found = holder(folder)
-        if found and found.living(_disk_clock(self._root)):
+        os.makedirs(folder, exist_ok=True)
+        found = holder(folder)  # read once: between two looks another may take it
+        if found and found.living(now(folder, found)):
             raise Held(f"{folder} is in use by {found}: wait for it, or stop it")
         self._number = found.number + 1 if found else 1
         self._path = os.path.join(self._root, f"{self._number}.json")
-        try:
+        try:  # meanwhile another may make the folder, take the lease, or give it back
+            os.makedirs(self._root, exist_ok=True)
             with open(self._path, "x") as f:
                 f.write(self._text())
         except (FileExistsError, FileNotFoundError):
@@ -177,14 +216,21 @@ class Lease:
         for number in _numbers(self._root):
             if number < self._number:
                 self._remove(f"{number}.json")
-        for place in (folder, self._root):  # what a killed process left half written
-            for name in os.listdir(place):
-                if name.startswith(record.UNFINISHED):
-                    with contextlib.suppress(OSError):
-                        os.remove(os.path.join(place, name))
+        self._sweep(folder)
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
         return self
+
+    def _sweep(self, folder: str) -> None:
+        """Removes what a killed process left half written; what is young may be a living one's."""
+        today = clock(folder)
+        for place in (folder, self._root):
+            for name in os.listdir(place):
+                if name.startswith(record.UNFINISHED):
+                    path = os.path.join(place, name)
+                    with contextlib.suppress(OSError):
+                        if today - os.stat(path).st_mtime > ABANDONED:
+                            os.remove(path)
 
     def __exit__(self, *_):
         self.give_back()

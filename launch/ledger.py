@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import time
 from typing import NamedTuple
 
 from launch import lease, record
@@ -58,11 +57,9 @@ def standing(folder: str) -> Standing:
     status = _status(folder)
     (logged, loss), of = _last(folder), whole(status.get("of"))
     step = max([s for s in (whole(status.get("step")), logged) if s is not None], default=None)
-    found = lease.holder(folder)
-    if found and found.living(time.time()):
-        return Standing(
-            "running", step, of, loss, holder=str(found), age=max(0.0, time.time() - found.renewed)
-        )
+    if found := lease.living(folder):
+        age = max(0.0, lease.now(folder, found) - found.renewed)
+        return Standing("running", step, of, loss, holder=str(found), age=age)
     why = record.failure(folder)
     return Standing("failed" if why else "waiting", step, of, loss, why)
 

@@ -346,6 +346,8 @@ def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):
     run = plan.make(recipes.load("quickstart"), "cpu").runs[0].run
     (tmp_path / f"{record.UNFINISHED}x").write_text("{")
     record.claim(str(tmp_path), run)
+    long_ago = time.time() - 2 * lease.ABANDONED
+    os.utime(tmp_path / f"{record.UNFINISHED}x", (long_ago, long_ago))
     with lease.Lease(str(tmp_path), 60):
         assert sorted(os.listdir(tmp_path)) == [lease.FOLDER, record.RUN]
     (tmp_path / record.RUN).unlink()

@@ -11,11 +11,11 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
 from experiments.cli import UserError
+from launch import child
 
 # a thread that waits for work sleeps, or its CPU-seconds say nothing on a shared machine
 QUIET = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1"}
@@ -40,12 +40,12 @@ class Contender:
         self.name, self.stretches, started = name, [], time.perf_counter()
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [sys.executable, *argv],
+            child.command(*argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **QUIET, **(more or {})},
+            env={**child.environment(), **QUIET, **(more or {})},
         )
         self.ready = self._answer()
         self.first_step_s = time.perf_counter() - started

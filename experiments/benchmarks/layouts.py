@@ -12,14 +12,13 @@ import math
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from launch import cluster
+from launch import child, cluster
 from launch import layout as layouts
 from launch import mesh as meshes
 from model import params
@@ -197,18 +196,15 @@ def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
         address, out = f"127.0.0.1:{s.getsockname()[1]}", os.path.join(folder, "out.npz")
         s.close()
         flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-        environment = os.environ | {
+        environment = child.environment() | {
             "XLA_FLAGS": flags,
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_X64": str(dtype == "float64"),
         }
         call = f"import sys; from {__package__} import layouts; layouts._one_of_two(*sys.argv[1:])"
-        command = [sys.executable, "-c", call, address, dtype, out, ",".join(names)]
-        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        command = child.command("-c", call, address, dtype, out, ",".join(names))
         both = [
-            subprocess.Popen(
-                [*command, str(i)], env=environment, cwd=root, stdout=subprocess.DEVNULL
-            )
+            subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.DEVNULL)
             for i in range(2)
         ]
         if any([p.wait() for p in both]):

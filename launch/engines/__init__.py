@@ -4,7 +4,8 @@ An engine module has
 
     place(where, runs) -> Place               what `runs` runs will train on; raises ConfigError for
                                               what is missing here
-    submit(tasks, where, workdir, report)     trains them, or hands them to what does
+    submit(tasks, where, workdir, report)     trains them, or hands them to what does; returns why
+                                              runs failed, by id, as it saw it itself
 
 What is finished is the folder's to say, never the engine's: WORKDIR/runs/ID/result.json, written
 once and last. Every engine skips what is finished, takes over what died, halves the micro-batch
@@ -30,6 +31,8 @@ SWEEP, RUNS = "sweep.json", "runs"
 # times in a row that a run's process may die, without a word and without progress, before the run
 # counts as failed
 DEATHS = 3
+# the same for ends with status 75, "told to stop, try again": somebody may stop it without end
+STOPS = 10
 
 
 class Task(NamedTuple):
@@ -56,14 +59,16 @@ class Patience:
     def __init__(self):
         self._deaths, self._reached = Counter(), {}
 
-    def ends(self, task: Task) -> bool:
-        """Counts one more death of the run. Whether it was the last."""
+    def ends(self, task: Task, most: int = DEATHS) -> bool:
+        """Counts one more death of the run, of a kind that it may die `most` times. Whether it was
+        the last.
+        """
         reached = (checkpoint.steps(task.folder) or [0])[-1]
-        if reached > self._reached.get(task.id, 0):
-            self._deaths[task.id] = 0
-        self._reached[task.id] = reached
-        self._deaths[task.id] += 1
-        return self._deaths[task.id] >= DEATHS
+        if reached > self._reached.get((task.id, most), 0):
+            self._deaths[task.id, most] = 0
+        self._reached[task.id, most] = reached
+        self._deaths[task.id, most] += 1
+        return self._deaths[task.id, most] >= most
 
 
 class Place(NamedTuple):
@@ -102,9 +107,10 @@ def submit(
     # of all runs, not of those left: how many share the machine decides the threads of each, and so
     # its last bits
     where = dataclasses.replace(where, workers=engine.place(where, len(runs)).workers)
-    engine.submit(todo, where, workdir, report)
+    seen = engine.submit(todo, where, workdir, report) or {}
     return [
         f"run {t.id}: {why}"
         for t in todo
-        if record.result(t.folder) is None and (why := record.failure(t.folder))
+        if record.result(t.folder) is None
+        and (why := record.failure(t.folder) or seen.get(t.id))  # a full disk holds no note
     ]

@@ -7,21 +7,25 @@ serve one folder: a run that another holds is left to it.
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
 import selectors
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 
-from launch import allocator, hardware, lease, mesh, preempt, record
+from launch import allocator, child, hardware, lease, mesh, preempt, record
 from launch.config import Where
-from launch.engines import DEATHS, Patience, Place, Task, worker
+from launch.engines import DEATHS, STOPS, Patience, Place, Task, worker
 
 GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
 LOOK = 1.0  # seconds between looks at runs that others hold
+# a line of a log that says what went wrong: Python's, or the C library's
+ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Exit)\b|F\d{4} |Fatal|isoflop: ")
 
 
 def place(where: Where, runs: int) -> Place:
@@ -52,10 +56,7 @@ def devices_each(where: Where, platform: str, devices: int, workers: int) -> int
 
 def _environment(index: int, workers: int, platform: str) -> dict:
     """Each worker sees its own core or card. One core needs no thread pool inside a matmul."""
-    env = dict(os.environ)
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
-    env["PYTHONUNBUFFERED"] = "1"
+    env = {**child.environment(), "PYTHONUNBUFFERED": "1"}
     if platform == "cpu":
         env["JAX_PLATFORMS"] = "cpu"
         flags = [
@@ -79,9 +80,10 @@ class _Worker:
         if platform == "cpu" and workers > 1 and hasattr(os, "sched_setaffinity"):
             pin = lambda: os.sched_setaffinity(0, {cores[index % len(cores)]})
         self.log = os.path.join(folder, f"worker-{index}.log")
+        self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "launch.engines.worker"],
+                child.command("-m", "launch.engines.worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -126,6 +128,15 @@ class _Worker:
         self.process.stdout.close()
         return status
 
+    def last_words(self) -> str:
+        """The first line of its log that says what went wrong, else the last one."""
+        with contextlib.suppress(OSError), open(self.log, errors="replace") as f:
+            f.seek(self._log_start)
+            lines = [line.strip() for line in f.read(2**20).splitlines() if line.strip()]
+            found = [line for line in lines if ERROR.match(line)] or lines[-1:]
+            return found[0][:300] if found else ""
+        return ""
+
     @property
     def closed(self) -> bool:
         return self.process.stdout.closed
@@ -150,17 +161,30 @@ def choose(todo: list[Task], mine: set, others: set) -> Task:
     raise ValueError("no task left")
 
 
+def no_room(folder: str) -> bool:
+    """Whether a small file cannot be written in `folder` because its disk is full."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(bytes(2**16))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        return worker.no_space(e)
+    return False
+
+
 class _Pool:
     """Workers, what is to do, and what other commands are doing."""
 
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
         self._todo, self._elsewhere, self._patience, self._looked = list(tasks), [], Patience(), 0.0
+        self.full = False  # the disk: what is not begun yet stays so
         self._platform, _, count = place(where, len(tasks))
         self._share = (
             where.workers or count
         )  # of the machine: one part in so many, also where fewer runs are left
-        self._selector, self.workers, self.failed = selectors.DefaultSelector(), [], set()
+        self._selector, self.workers, self.failed = selectors.DefaultSelector(), [], {}
         for i in range(count):
             self.workers.append(self._start(i))
 
@@ -204,10 +228,13 @@ class _Pool:
                 continue
             if kind != "progress":
                 w.task = None
+            if kind == "failed" and message.get("full"):
+                self._stop_handing_out()
+                kind = "again"
             if kind == "failed":
-                self.failed.add(task.id)
+                self.failed[task.id] = message["error"]
             if kind == "elsewhere":
-                self._elsewhere.append(task)
+                self._elsewhere += [task] * (not self.full)
                 kind = "again"
             self._report(kind, w.index, task, message)
 
@@ -217,19 +244,30 @@ class _Pool:
         w.task = None
         if not task:
             return None
-        if status == preempt.STATUS or not self._patience.ends(
-            task
-        ):  # 75: told to stop, by someone else than us; it has saved
-            self._todo.append(task)
+        if no_room(self._workdir):
+            self._stop_handing_out()
             return self._report("again", w.index, task, {})
+        # 75: told to stop, by someone else than us; it has saved
+        most = STOPS if status == preempt.STATUS else DEATHS
+        if not self._patience.ends(task, most):
+            if not self.full:
+                self._todo.append(task)
+            return self._report("again", w.index, task, {})
+        said = w.last_words()
         why = (
-            f"its worker ended {DEATHS} times in a row, at last with status {status}, and got no"
-            f" further (log in {w.log})"
+            f"its worker ended {most} times in a row, at last with status {status}, and got no"
+            f" further{f': {said}' if said else ''} (log in {w.log})"
         )
         with contextlib.suppress(OSError):
             record.fail(task.folder, why)
-        self.failed.add(task.id)
+        self.failed[task.id] = why
         self._report("failed", w.index, task, {"error": why})
+
+    def _stop_handing_out(self) -> None:
+        """A full disk: what trains may end, nothing else is begun."""
+        self.full = True
+        self._todo.clear()
+        self._elsewhere.clear()
 
     def _look(self) -> None:
         """Runs that other commands hold: done by now, or free again?"""
@@ -239,7 +277,7 @@ class _Pool:
         for task in list(self._elsewhere):
             if os.path.exists(os.path.join(task.folder, record.RESULT)):
                 self._report("finished", -1, task, {"seconds": None})
-            elif (found := lease.holder(task.folder)) and found.living(time.time()):
+            elif lease.living(task.folder):
                 continue
             else:
                 self._todo.append(task)
@@ -264,10 +302,12 @@ class _Pool:
         self._selector.close()
 
 
-def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> None:
+def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> dict:
     """Trains all tasks. A worker that dies is replaced and its run tried again, DEATHS times in
-    all; a run whose result is taken away meanwhile is trained again.
+    all; a run whose result is taken away meanwhile is trained again. Returns why runs failed, by
+    id. Raises OSError once the disk is full.
     """
+    failed = {}
     while tasks:
         pool = _Pool(tasks, where, workdir, report)
         try:
@@ -277,8 +317,12 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
             raise
         finally:
             pool.close()
+        if pool.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), workdir)
+        failed |= pool.failed
         tasks = [
             t
             for t in tasks
-            if t.id not in pool.failed and not os.path.exists(os.path.join(t.folder, record.RESULT))
+            if t.id not in failed and not os.path.exists(os.path.join(t.folder, record.RESULT))
         ]
+    return failed

@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from launch import config, mesh, preempt, record
+from launch import child, config, mesh, preempt, record
 from launch.config import ConfigError, Where
 from launch.engines import SWEEP, Place, Task, folder, worker
 
@@ -73,10 +73,7 @@ def _chips(name: str) -> int:
 
 def task(name: str, where: Where, orders: str) -> dict:
     """The task as SkyPilot's YAML says it."""
-    s, code = (
-        where.sky,
-        os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
-    )
+    s = where.sky
     extra = {"gpu": "[cuda]", "tpu": "[tpu]", "cpu": ""}[place(where, 1).platform]
     resources = {"accelerators": s.accelerators} if s.accelerators else {"cpus": "4+"}
     if s.infra:
@@ -93,7 +90,7 @@ def task(name: str, where: Where, orders: str) -> dict:
     cached = {"transfers": 1, "vfs_write_back": "1s"}
     return {
         "name": f"isoflop-{name}",
-        "workdir": code,
+        "workdir": child.ROOT,
         "num_nodes": s.nodes,
         "resources": resources,
         "file_mounts": {
@@ -101,7 +98,7 @@ def task(name: str, where: Where, orders: str) -> dict:
             ORDERS: orders,
         },
         "setup": f'python3 -m venv .venv && .venv/bin/pip install -q -e ".{extra}"',
-        "run": f".venv/bin/python -m launch.engines.skypilot {ORDERS} {MOUNT}/{name}",
+        "run": f".venv/bin/python -P -m launch.engines.skypilot {ORDERS} {MOUNT}/{name}",
     }
 
 
@@ -118,7 +115,7 @@ def yaml(value: dict, indent: int = 0) -> str:
     return "\n".join(lines)
 
 
-def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> None:
+def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> dict:
     """Writes the task and launches it. Raises RecordError if `sky` refuses."""
     name = re.sub(r"[^a-z0-9-]+", "-", os.path.basename(workdir).lower()).strip("-") or "sweep"
     root = os.path.join(workdir, "skypilot")
@@ -140,12 +137,13 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
     command = ["sky", "jobs", "launch", "--yes", "--detach-run", path]
     if not where.sky.launch:
         print(f"isoflop: wrote {path}; launch it with: {' '.join(command)}", file=sys.stderr)
-        return
+        return {}
     answer = subprocess.run(command, check=False, stdout=2)  # stdout is for the answer
     if answer.returncode:
         raise record.RecordError(
             f"{' '.join(command)} ended with status {answer.returncode}: its own words stand above"
         )
+    return {}
 
 
 def main(orders: str, workdir: str) -> int:

@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from launch import config, ledger, mesh, preempt, record
+from launch import child, config, ledger, mesh, preempt, record
 from launch.config import ConfigError, Where
 from launch.engines import DEATHS, Patience, Place, Task, worker
 
@@ -90,7 +90,6 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
     record.write_json(
         path, {"ids": [t.id for t in tasks], "orders": [worker.order(t, where) for t in tasks]}
     )
-    code = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
     executor.update_parameters(
         name=f"isoflop-{token}",
@@ -101,7 +100,8 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
         slurm_array_parallelism=min(where.workers or len(tasks), len(tasks)),
         slurm_signal_delay_s=min(NOTICE, 30 * s.minutes),
         slurm_setup=[
-            f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"export PYTHONPATH='{child.ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}",
+            "export PYTHONSAFEPATH=1",  # no file of the user's folder stands in for ours
             "export PYTHONUNBUFFERED=1",
         ],
         slurm_srun_args=[
@@ -164,7 +164,7 @@ class _Watch:
 
     def __init__(self, tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]):
         self._where, self._workdir, self._report = where, workdir, report
-        self._open = {t.id: t for t in tasks}
+        self._open, self.failed = {t.id: t for t in tasks}, {}
         self._patience, self._sent, self._halved = Patience(), set(), set()
 
     def run(self) -> None:
@@ -225,15 +225,19 @@ class _Watch:
 
     def _end(self, kind: str, task: Task, message: dict) -> None:
         del self._open[task.id]
+        if kind == "failed":
+            self.failed[task.id] = message["error"]
         self._report(kind, task.id, task, message)
 
 
-def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> None:
+def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., None]) -> dict:
     """Submits what no queue knows of, and follows all of it. Stopped, it leaves the jobs alone."""
     try:
         for t in tasks:
             os.makedirs(t.folder, exist_ok=True)
-        _Watch(tasks, where, workdir, report).run()
+        watch = _Watch(tasks, where, workdir, report)
+        watch.run()
+        return watch.failed
     except preempt.Preempted:
         raise preempt.Preempted(
             "told to stop; the jobs go on, and the same command follows them again"

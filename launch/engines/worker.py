@@ -21,6 +21,8 @@ import traceback
 from collections.abc import Callable
 
 HEARTBEAT = 1.0  # seconds
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LOOK = 1.0  # seconds between looks at a run that another trains
 
 
 def order(task, where) -> dict:
@@ -66,7 +68,8 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
         except lease.Held as e:
             return {"kind": "elsewhere", "error": str(e)}
         except Exception as e:  # the whole trace goes to the worker's log
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # on a full disk the log is full as well
+                traceback.print_exc()
             if isinstance(e, lease.Lost) or _held_by_another(
                 folder
             ):  # whatever went wrong came of the overlap
@@ -75,12 +78,12 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
                 f"{type(e).__name__}: {str(e).splitlines()[0][:300] if str(e) else ''}",
                 None,
             )
-            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if full := no_space(e):
                 error = (
                     f"no space left on the disk of {folder}: make room, and the same command"
                     " goes on"
                 )
-            if out_of_memory(e):
+            elif out_of_memory(e):
                 smaller = None if halved else _halved(run, where)
                 error = (
                     "out of memory,"
@@ -90,7 +93,7 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
         if smaller is None:
             with contextlib.suppress(OSError):
                 record.fail(folder, error)
-            return {"kind": "failed", "error": error}
+            return {"kind": "failed", "error": error, "full": full}
         if jax.process_count() > 1:
             record.fail(folder, error, halve=True)
             return {"kind": "halve", "error": error}
@@ -118,12 +121,17 @@ def _halved(run, where):
 def _held_by_another(folder: str) -> bool:
     from launch import lease
 
-    found = lease.holder(folder)
-    return (
-        found is not None
-        and found.living(time.time())
-        and (found.pid, found.host) != (os.getpid(), os.uname().nodename)
-    )
+    found = lease.living(folder)
+    return found is not None and (found.pid, found.host) != (os.getpid(), os.uname().nodename)
+
+
+def no_space(e: BaseException | None) -> bool:
+    """Whether a full disk, or a full quota, is behind the error."""
+    while e is not None:
+        if getattr(e, "errno", None) in FULL or any(os.strerror(n) in str(e) for n in FULL):
+            return True
+        e = e.__cause__ or e.__context__
+    return False
 
 
 def out_of_memory(e: BaseException) -> bool:
@@ -188,8 +196,9 @@ def serve_one(order: dict) -> dict:
 
     try:
         while (message := attempt(order))["kind"] == "elsewhere":
-            while (found := lease.holder(order["folder"])) and found.living(time.time()):
-                time.sleep(1.0)
+            time.sleep(LOOK)
+            while lease.living(order["folder"]):
+                time.sleep(LOOK)
         if message["kind"] == "halve" or message["kind"] == "failed" and jax.process_count() > 1:
             os._exit(
                 preempt.STATUS if message["kind"] == "halve" else 1
