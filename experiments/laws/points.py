@@ -26,10 +26,18 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "n": r["parameters"][n],
         "d": r["training_tokens"],
         "c": r["flops"][c],
+        "active": r["parameters"].get("active", r["parameters"][n]),
+        "router": _group(r, "router"),
+        "unlearned": bool(r.get("unlearned")),
         "loss": r["validation"]["loss"],
         "steps": r["steps"],
         **selection.identity(r),
     }
+
+
+def _group(r: dict, name: str) -> int:
+    groups = r["parameters"].get("groups")
+    return groups.get(name, 0) if isinstance(groups, dict) else 0
 
 
 def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
@@ -88,6 +96,14 @@ def usable(
             excluded.append({"what": what, "why": "not part of a sweep"})
         else:
             points.append(point(r, n, c))
+            if r.get("unlearned"):
+                flagged.append(
+                    {
+                        "what": what,
+                        "why": "it has not learned yet: its loss is above the unigram entropy of"
+                        " the corpus. A small budget is no failure, and the run is used",
+                    }
+                )
             if r.get("skipped"):
                 flagged.append(
                     {

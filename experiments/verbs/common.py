@@ -110,21 +110,22 @@ def stdout_to_stderr(active: bool):
 
 @contextlib.contextmanager
 def complete():
-    """Records that lack what is asked of them, or say together what no sweep says, as one line with
-    the place in the code.
+    """Records that lack what is asked of them, or contradict each other, as one line with the place
+    in the code.
     """
     try:
         yield
     except (KeyError, TypeError, ZeroDivisionError, OverflowError) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
-        what = (
-            f"lacks {e}"
-            if isinstance(e, KeyError)
-            else f"does not add up ({type(e).__name__}: {e})"
-        )
         place = f"{os.path.basename(at.filename)}:{at.lineno}"
+        if isinstance(e, KeyError):
+            raise RecordError(
+                f"a result.json lacks {e}, at {place}: it was written by another version, or is"
+                " damaged"
+            ) from e
         raise RecordError(
-            f"a result.json {what}, at {place}: it was written by another version, or is damaged"
+            f"these records cannot be read together ({type(e).__name__}: {e}, at {place}): if"
+            " isoflop wrote all of them, please report it"
         ) from e
 
 

@@ -19,7 +19,7 @@ from experiments.cli import UserError
 from experiments.laws import analysis as laws
 from experiments.laws import ask, selection
 from experiments.laws import table as tables
-from experiments.verbs import common, law_text
+from experiments.verbs import answer_text, common, law_text
 from launch import record
 from model import account
 
@@ -32,22 +32,21 @@ def analyse(
 
 
 def text(a: dict) -> str:
-    """The answers in a few lines."""
-    lines = [
+    """The answer, and below it what it rests on."""
+    head = (
         f"N: {a['n_means']}; C: {a['c_convention']} FLOPs; loss: {a['loss_unit']}; 95% intervals"
         f" from {a['resamples']} resamples"
-    ]
+    )
+    return "\n".join([head, *answer_text.lines(a), *_detail(a)])
+
+
+def _detail(a: dict) -> list[str]:
+    lines = []
     for family, f in a["families"].items():
-        inside = sum(q["interior"] for q in f["parabolas"])
-        lines.append(
-            f"{family:<6} N_opt ~ C^{common.spread(f['n_exponent'], f.get('n_exponent_interval'))} "
-            f"  D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}  "
-            f" ({inside} of {len(f['parabolas'])} minima interior)"
-        )
         for q in f["parabolas"]:
             if q["interior"]:
                 lines.append(
-                    f"       C {q['flops']:.3g}: N_opt"
+                    f"{family:<6} C {q['flops']:.3g}: N_opt"
                     f" {common.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt"
                     f" {common.number(q['d_opt'])}, loss"
                     f" {common.spread(q['loss_opt'], q.get('loss_opt_interval'))}"
@@ -62,45 +61,19 @@ def text(a: dict) -> str:
                 for k in ("E", "alpha", "beta")
             )
         )
-        lines.append(f"       E + A/N^alpha + B/D^beta: {p['verdict']}{fitted}")
-    for g in a["gaps"]:
-        if g["seeds"] > 1:
-            lines.append(
-                f"MoE - dense at equal active parameters and tokens, d_model {g['size']},"
-                f" {common.number(g['tokens'])} tokens, {g['seeds']} seeds:"
-                f" {common.spread(g['gap'], g['interval'])} nats/token"
-            )
-    for e in a["equal_flops"]:
-        lines.append(
-            f"MoE - dense, best of each at {e['budget']:.3g} FLOPs:"
-            f" {common.spread(e['difference'], e['interval'])} nats/token"
-        )
-    for e in a["known_entropy"]:
-        if e["exponent"] is not None:
-            lines.append(
-                f"above the source's entropy, {e['family']} d_model {e['size']}:"
-                f" {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as"
-                f" D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
-            )
-    lines += [f"floor, {e['family']}: {e['words']}" for e in a["floors"]]
+        lines.append(f"{family:<6} E + A/N^alpha + B/D^beta: {p['verdict']}{fitted}")
     for e in a["leverage"]:
         lines.append(
             f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs"
             f" {common.spread(e['leverage'], e['interval'])} times the compute"
         )
-    edges = [v for v in a["learning_rates"] if v["edge"]]
     if a["learning_rates"]:
+        edges = sum(v["edge"] for v in a["learning_rates"])
         lines.append(
-            f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}"
+            f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {edges}"
         )
-        lines += [
-            f"  {v['family']:<6} d_model {v['size']}: best x{v['best_multiplier']:g} of"
-            f" {', '.join(f'{k}: {x:.4f}' for k, x in v['losses'].items())}{'  EDGE' if v['edge'] else ''}"  # noqa: E501
-            for v in a["learning_rates"]
-        ]
     lines += [f"flagged: {e['what']}: {e['why']}" for e in a["flagged"]]
-    lines += [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
-    return "\n".join(lines)
+    return lines + [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
 
 
 def _range(interval) -> str:

@@ -22,7 +22,7 @@ from experiments import calibration, cli, forecast, sweep
 from experiments import plan as plans
 from experiments.cli import UserError
 from experiments.plan import Plan, SweepJob
-from experiments.verbs import common
+from experiments.verbs import answer_text, common
 from experiments.verbs import fit as fit_verb
 from experiments.verbs import report as report_verb
 from launch import config, engines, preempt, train
@@ -212,9 +212,20 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
             )
         )
     else:
-        print(cli.plain("\n".join([fit_verb.text(analysis), *forecast.text(analysis["forecast"])])))
+        print(cli.plain("\n".join(_ending(analysis))))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
+
+
+def _ending(analysis: dict) -> list[str]:
+    """The answer, what was left out of it, and how long it took."""
+    out = [*answer_text.lines(analysis), *forecast.text(analysis["forecast"])]
+    for name in ("excluded", "flagged"):
+        if analysis[name]:
+            first = analysis[name][0]
+            more = f" (and {len(analysis[name]) - 1} more)" if len(analysis[name]) > 1 else ""
+            out.append(f"{name}: {first['what']}: {first['why']}{more}")
+    return out
 
 
 def _announce(
