@@ -27,6 +27,9 @@ DESIGN = (
 )
 NAMES = ("run_id", "recipe_hash", "status", "role", "source_file")
 
+# relative distance in loss within which a learning rate or batch counts as best (Step Law)
+NEAR_BEST = 0.0025
+
 
 def pools(text: str) -> tuple[str, ...]:
     """`corpus,lr` as names of POOL. Raises FitError."""
@@ -192,6 +195,28 @@ def of_table(table: dict, experts: bool, pool=(), rates: bool = False) -> tuple[
     if "lr" not in pool and not rates and loss.dtype != object:
         keep(*tuned(rows))
     return {k: v[at] for k, v in table.items()}, left
+
+
+def near_best(table: dict, column: str) -> tuple[dict, list[str]]:
+    """Rows within 0.25% of the best loss of their (N, D) cell, the cell as cluster; and the cells
+    whose best lies at the edge of what was tried.
+    """
+    n, d, loss, v = (table[k] for k in ("n_params", "tokens", "loss", column))
+    _, cell = np.unique([f"{a:.6g}/{b:.6g}" for a, b in zip(n, d)], return_inverse=True)
+    keep, edges = np.zeros(len(n), bool), []
+    for k in range(cell.max() + 1):
+        rows = np.flatnonzero(cell == k)
+        if len(set(v[rows])) < 2:
+            continue
+        best = rows[np.argmin(loss[rows])]
+        keep[rows] = loss[rows] <= loss[best] * (1 + NEAR_BEST)
+        if v[best] in (v[rows].min(), v[rows].max()):
+            edges.append(
+                f"N {n[best]:.3g}, D {d[best]:.3g}: best {column} {v[best]:.3g} is at the edge"
+            )
+    if not keep.any():
+        raise FitError(f"no (N, D) cell has two values of {column} to choose from")
+    return {k: a[keep] for k, a in table.items()} | {"run_id": cell[keep].astype(float)}, edges
 
 
 def _count(rows, keep, what, why, left) -> None:
