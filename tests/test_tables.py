@@ -140,6 +140,13 @@ def test_where_gets_past_a_bad_row(capsys, tmp_path):
     assert fitted(capsys, path, "--where=row!=4")["parameters"] == good["parameters"]
 
 
+def test_a_row_of_several_files_is_named_with_its_file(tmp_path):
+    paths = [saved(tmp_path / f"{k}.csv", many()) for k in "ab"]
+    t = tables.read(paths)
+    assert tables.place(t, 0) == "row 2 of a.csv" and tables.place(t, 79) == "row 41 of b.csv"
+    assert tables.place(tables.read(paths[:1]), 0) == "row 2"
+
+
 def test_a_blank_loss_is_skipped_with_a_count(capsys, tmp_path):
     rows = many()
     good = fitted(capsys, saved(tmp_path / "good.csv", rows[:3] + rows[5:]))
