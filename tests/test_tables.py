@@ -94,6 +94,14 @@ def test_what_cannot_be_read_is_named(body, words, capsys, tmp_path):
     assert status == 2 and not out and err.count("\n") == 1 and words in err, err
 
 
+def test_a_quoted_list_stays_words(tmp_path):
+    (tmp_path / "a.csv").write_text('loss,layers\n3.25,"1,2"\n3.5,"3"\n')
+    t = tables.read_csv(str(tmp_path / "a.csv"))
+    assert t["loss"].tolist() == [3.25, 3.5] and t["layers"].tolist() == ["1,2", "3"]
+    with pytest.raises(FitError, match="column 'layers', row 2 holds words"):
+        tables.numbers(t, "layers")
+
+
 def many(rows=40, seed=0, sigma=0.003):
     rng = np.random.default_rng(seed)
     n, d = 10 ** rng.uniform(7, 10, rows), 10 ** rng.uniform(9, 12, rows)
@@ -130,6 +138,13 @@ def test_where_gets_past_a_bad_row(capsys, tmp_path):
     rows[3] = (*rows[3], 5)
     path = saved(tmp_path / "b.csv", rows)
     assert fitted(capsys, path, "--where=row!=4")["parameters"] == good["parameters"]
+
+
+def test_a_row_of_several_files_is_named_with_its_file(tmp_path):
+    paths = [saved(tmp_path / f"{k}.csv", many()) for k in "ab"]
+    t = tables.read(paths)
+    assert tables.place(t, 0) == "row 2 of a.csv" and tables.place(t, 79) == "row 41 of b.csv"
+    assert tables.place(tables.read(paths[:1]), 0) == "row 2"
 
 
 def test_a_blank_loss_is_skipped_with_a_count(capsys, tmp_path):
@@ -239,7 +254,7 @@ def test_one_selection_for_tables_and_analyses(capsys, tmp_path):
     words = "; ".join(e["what"] for e in a["left_out"])
     assert a["n_points"] == 20, words
     for said in (
-        "1 runs that did not finish",
+        "1 run not finished",
         "6 runs of corpus b",
         "5 runs of tokenizer bpe",
         "4 runs of family moe",

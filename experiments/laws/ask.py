@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from experiments.laws import answers, bootstrap, fit, published, selection, solve, verdicts
+from experiments.laws import answers, bootstrap, doubts, fit, published, selection, solve, verdicts
 from experiments.laws import table as tables
 from experiments.laws.answers import Cost
 from experiments.laws.fit import Fitted, Points
@@ -18,10 +18,6 @@ from experiments.laws.solve import Objective
 
 LAWS = (*FORMS, *PROCEDURES)
 SLICED = ("chinchilla2", "chinchilla2_interpolated")  # procedures that draw noise
-LIKELY = 0.05, 100.0  # C / (N D) of runs whose columns are in one set of units
-FAR = 3.0  # decades outside the runs from which on an answer is a guess
-# relative distance in loss within which a learning rate or batch counts as best (Step Law)
-NEAR_BEST = 0.0025
 
 
 def objective(text: str) -> Objective:
@@ -150,28 +146,6 @@ def held_out(table: tables.Table, form: Form, x: dict, above: float) -> np.ndarr
     return out if out.any() and (~out).sum() > len(form.names) + 1 else None
 
 
-def near_best(table: tables.Table, column: str) -> tuple[tables.Table, list[str]]:
-    """Rows within 0.25% of the best loss of their (N, D) cell, the cell as cluster; and the cells
-    whose best lies at the edge of what was tried.
-    """
-    n, d, loss, v = (tables.numbers(table, k) for k in ("n_params", "tokens", "loss", column))
-    _, cell = np.unique([f"{a:.6g}/{b:.6g}" for a, b in zip(n, d)], return_inverse=True)
-    keep, edges = np.zeros(len(n), bool), []
-    for k in range(cell.max() + 1):
-        rows = np.flatnonzero(cell == k)
-        if len(set(v[rows])) < 2:
-            continue
-        best = rows[np.argmin(loss[rows])]
-        keep[rows] = loss[rows] <= loss[best] * (1 + NEAR_BEST)
-        if v[best] in (v[rows].min(), v[rows].max()):
-            edges.append(
-                f"N {n[best]:.3g}, D {d[best]:.3g}: best {column} {v[best]:.3g} is at the edge"
-            )
-    if not keep.any():
-        raise FitError(f"no (N, D) cell has two values of {column} to choose from")
-    return {k: a[keep] for k, a in table.items()} | {"run_id": cell[keep].astype(float)}, edges
-
-
 def kind(law: str, form: Form, q: dict) -> str:
     """What is asked: outcome | optimum | cheapest. Raises FitError if the law has no answer."""
     more = set(form.inputs) - {"N", "D"}
@@ -265,7 +239,7 @@ def ask(
     a["conventions"] = {k: (columns or {}).get(v, v) for k, v in a["conventions"].items()}
     if "loss" in (columns or {}):
         a["conventions"]["loss"] = f"{columns['loss']}, in the file's own unit"
-    return a | {"left_out": left, "warnings": warnings(table, n, asked)}
+    return a | {"left_out": left, "warnings": doubts.warnings(table, n, asked)}
 
 
 def _answerable(name: str, q: dict) -> None:
@@ -276,46 +250,12 @@ def _answerable(name: str, q: dict) -> None:
         raise FitError(f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}")
 
 
-def warnings(table, n: str, asked) -> list[str]:
-    """What does not look like runs in one set of units, or like a question about these runs."""
-    out, has = [], lambda *names: all(k in table and table[k].dtype != object for k in names)
-    size = n if n in table else "n_params"
-    seen = {"N": size, "D": "tokens", "C": "flops", "loss": "loss"}
-    spans = {k: (table[v].min(), table[v].max()) for k, v in seen.items() if has(v)}
-    if has(size, "tokens", "flops"):
-        ratio = table["flops"] / (table[size] * table["tokens"])
-        bad = ~((ratio >= LIKELY[0]) & (ratio <= LIKELY[1]))
-        if bad.any():
-            i = int(np.argmax(bad))
-            out.append(
-                f"C / (N D) is {ratio[i]:.3g} in {tables.place(table, i)} and outside"
-                f" {LIKELY[0]:g} to {LIKELY[1]:g} in {int(bad.sum())} of {len(bad)} rows, where 6"
-                " is usual: are all columns in plain units (parameters, tokens, FLOPs)?"
-            )
-    elif has(size, "tokens"):
-        spent = 6 * table[size] * table["tokens"]
-        spans["C"] = spent.min(), spent.max()
-    for q in asked:
-        for k, v in q.items():
-            if k not in spans or k == "loss":
-                continue
-            low, high = spans[k]
-            beyond = max(np.log10(v / high), np.log10(low / v))
-            if beyond > FAR:
-                out.append(
-                    f"{k}={v:g} is {beyond:.1f} decades outside these runs ({low:.3g} to"
-                    f" {high:.3g}): the answer is a guess"
-                )
-    if "source_file" in table and "row" in table and np.isnan(table["row"]).any():
-        if np.isfinite(table["row"]).any():
-            out.append("folders and files are fitted together: do they count N and C alike?")
-    return out
-
-
 def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed) -> dict:
     form, edges = FORMS[name], None
     if name in ("learning_rate", "batch_size"):
-        table, edges = near_best(table, form.outcome)
+        for column in ("n_params", "tokens", form.outcome):
+            tables.numbers(table, column)
+        table, edges = selection.near_best(table, form.outcome)
     pts, weighed = points(form, table, n, c)
     fit.check(name, pts)
     method, how = resampling(form, pts)

@@ -73,7 +73,7 @@ def read(path: str) -> dict[str, list[Cell]]:
     _header(path, names)
     wide = len(names)
     rows = [(n, r if any(r[wide:]) else r[:wide]) for n, r in rows]  # empty cells at the end
-    mark = _mark(path, names, [(n, r) for n, r in rows if len(r) == len(names)])
+    mark = _mark(path, names, [(n, r) for n, r in rows if len(r) == len(names)], separator)
     out = {name: [] for name in names if name}
     numbered = "row" not in out
     for number, row in rows:
@@ -123,7 +123,7 @@ def _number(text: str, mark: str) -> float | None:
         return None
 
 
-def _mark(path, names, rows) -> str:
+def _mark(path, names, rows, separator) -> str:
     """The decimal mark of the file. Raises FitError where its commas can be read two ways."""
     seen, unclear = {}, None
     for number, row in rows:
@@ -140,6 +140,8 @@ def _mark(path, names, rows) -> str:
                 seen.setdefault("." if thousands[0] == "," else ",", where)
             elif marks == [","]:
                 unclear = unclear or where
+    if "," in seen and "." in seen and separator == ",":
+        return "."  # a quoted list such as "1,2": words, and refused where a number is wanted
     if "," in seen and "." in seen:
         raise FitError(
             f"{path} has decimal commas ({seen[',']}) and decimal points ({seen['.']}): write one"

@@ -27,6 +27,9 @@ DESIGN = (
 )
 NAMES = ("run_id", "recipe_hash", "status", "role", "source_file")
 
+# relative distance in loss within which a learning rate or batch counts as best (Step Law)
+NEAR_BEST = 0.0025
+
 
 def pools(text: str) -> tuple[str, ...]:
     """`corpus,lr` as names of POOL. Raises FitError."""
@@ -76,7 +79,7 @@ def comparable(rows: list[dict], fields, pool=()) -> tuple[list[bool], list[dict
                 keep[i] = False
             left.append(
                 {
-                    "what": f"{len(out)} runs of {field} {value} ({_named(rows, out)})",
+                    "what": f"{_plural(out, 'run')} of {field} {value} ({_named(rows, out)})",
                     "why": f"the other {count[most]} are of {field} {most}: choose with --where,"
                     f" or fit all together with --pool={field}",
                 }
@@ -114,7 +117,7 @@ def tuned(rows: list[dict]) -> tuple[list[bool], list[dict]]:
     out = [i for i, k in enumerate(keep) if not k]
     left = [
         {
-            "what": f"{len(out)} runs at other learning rates ({_named(rows, out)})",
+            "what": f"{_plural(out, 'run')} at other learning rates ({_named(rows, out)})",
             "why": "of each bracket its best rate is fitted: fit all with --pool=lr",
         }
     ]
@@ -131,7 +134,7 @@ def once(rows: list[dict]) -> tuple[list[bool], list[dict]]:
     out = [i for i, k in enumerate(keep) if not k]
     left = [
         {
-            "what": f"{len(out)} rows that repeat others ({_named(rows, out)})",
+            "what": f"{_plural(out, 'row')} that repeat others ({_named(rows, out)})",
             "why": "all but the name is equal, the loss to its last digit: keep them with"
             " --pool=repeats",
         }
@@ -177,11 +180,11 @@ def of_table(table: dict, experts: bool, pool=(), rates: bool = False) -> tuple[
         left.extend(told)
 
     ended = [r["status"] in ("", "finished") for r in rows]
-    _count(rows, ended, "runs that did not finish", "diverged", left)
+    _count(rows, ended, "run", "not finished", "diverged", left)
     keep(ended, [])
     if loss.dtype != object:
         there = [not np.isnan(r["loss"]) for r in rows]
-        _count(rows, there, "rows without a loss", "the cell is blank: a run still going?", left)
+        _count(rows, there, "row", "without a loss", "the cell is blank: a run still going?", left)
         keep(there, [])
     if not rows:
         raise FitError(f"no run is left to fit: {left[0]['what']}")
@@ -194,10 +197,36 @@ def of_table(table: dict, experts: bool, pool=(), rates: bool = False) -> tuple[
     return {k: v[at] for k, v in table.items()}, left
 
 
-def _count(rows, keep, what, why, left) -> None:
+def near_best(table: dict, column: str) -> tuple[dict, list[str]]:
+    """Rows within 0.25% of the best loss of their (N, D) cell, the cell as cluster; and the cells
+    whose best lies at the edge of what was tried.
+    """
+    n, d, loss, v = (table[k] for k in ("n_params", "tokens", "loss", column))
+    _, cell = np.unique([f"{a:.6g}/{b:.6g}" for a, b in zip(n, d)], return_inverse=True)
+    keep, edges = np.zeros(len(n), bool), []
+    for k in range(cell.max() + 1):
+        rows = np.flatnonzero(cell == k)
+        if len(set(v[rows])) < 2:
+            continue
+        best = rows[np.argmin(loss[rows])]
+        keep[rows] = loss[rows] <= loss[best] * (1 + NEAR_BEST)
+        if v[best] in (v[rows].min(), v[rows].max()):
+            edges.append(
+                f"N {n[best]:.3g}, D {d[best]:.3g}: best {column} {v[best]:.3g} is at the edge"
+            )
+    if not keep.any():
+        raise FitError(f"no (N, D) cell has two values of {column} to choose from")
+    return {k: a[keep] for k, a in table.items()} | {"run_id": cell[keep].astype(float)}, edges
+
+
+def _count(rows, keep, noun, what, why, left) -> None:
     out = [i for i, k in enumerate(keep) if not k]
     if out:
-        left.append({"what": f"{len(out)} {what} ({_named(rows, out)})", "why": why})
+        left.append({"what": f"{_plural(out, noun)} {what} ({_named(rows, out)})", "why": why})
+
+
+def _plural(which, noun: str) -> str:
+    return f"{len(which)} {noun}{'s' if len(which) > 1 else ''}"
 
 
 def _named(rows, which) -> str:

@@ -208,8 +208,9 @@ def taken(table: Table, keep) -> Table:
 
 def place(table: Table, i: int) -> str:
     """Row `i` in words: of the file, or the run's id."""
-    if "row" in table and table["row"].dtype != object:
-        return f"row {table['row'][i]:g}"
+    if "row" in table and table["row"].dtype != object and np.isfinite(table["row"][i]):
+        files = table.get("source_file", np.array([""] * (i + 1), object))
+        return f"row {table['row'][i]:g}" + (f" of {files[i]}" if len(set(files)) > 1 else "")
     return f"run {table['run_id'][i]}" if "run_id" in table else f"row {i + 1}"
 
 
