@@ -43,7 +43,7 @@ def commands(text: str, languages=None) -> list[list[str]]:
     found = []
     for language, body in blocks(text):
         if languages is None or language in languages:
-            found += re.findall(r"(?:^|&& )\$? *(isoflop .*)$", body.replace("\\\n", " "), re.M)
+            found += re.findall(r"(?:^|&& )\$? *(isoflop .*)$", re.sub(r"\\\n *", "", body), re.M)
     if languages is None:
         found += re.findall(r"`(isoflop [a-z]+ [^`]*)`", re.sub(r"(?s)```.*?```", "", text))
     return [
