@@ -64,7 +64,7 @@ def commands() -> str:
         for name in sorted(set(fv) - {"h", "help"}):
             f = fv[name]
             default = "" if f.default in ("", None, False, []) else f"`{f.default}`"
-            text = f.help.split("; repeat this option")[0].split(">: ", 1)[-1]
+            text = " ".join(f.help.split()).split("; repeat this option")[0].split(">: ", 1)[-1]
             rows.append([f"`--{name}`", cell(text), default])
         out += [f"## {verb}\n", f"{what[0].upper()}{what[1:]}.\n"]
         out += ["```text", doc.strip(), "```\n", table(["flag", "meaning", "default"], rows)]
