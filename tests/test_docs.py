@@ -144,7 +144,9 @@ SMALL = {
     "sweep": [
         "--set=sweep.sizes=8,16,24",
         "--set=sweep.budgets=2e8",
-        "--set=sweep.replicate_seeds=",
+        "--set=sweep.replicate_size=16",
+        "--set=sweep.replicate_budget=2e8",
+        "--set=sweep.replicate_seeds=3",
         "--set=model.seq_len=32",
         "--bootstrap=20",
     ],
