@@ -140,7 +140,7 @@ def test_the_log_has_a_table_of_contents():
 
 
 SMALL = {
-    "train": ["--set=horizon.steps=20"],
+    "train": ["--set=horizon.steps=200"],
     "sweep": [
         "--set=sweep.sizes=8,16,24",
         "--set=sweep.budgets=2e8",
