@@ -178,8 +178,8 @@ def test_a_tutorial_runs(page, tmp_path):
         if language != "bash":
             continue
         for verb, *argv in commands(f"```bash\n{body}```\n"):
-            if "--engine=slurm" in argv:  # tests/test_slurm.py runs one
-                argv = [*argv, "--plan_only"]
+            if "--engine=slurm" in argv:  # tests/test_slurm.py submits one
+                argv = [*argv, "--engine=local", "--set=where.workers=2"]
             assert run("-m", "experiments.start", verb, *argv, *SMALL.get(verb, []))
             ran += 1
     assert ran >= 3
