@@ -385,7 +385,7 @@ def _result(
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
-    why = watch.verdict or divergence.at_the_end(e.loss, dataset.unigram_entropy)
+    why = divergence.at_the_end(watch, total, e.loss)
     v = {k: record.finite(x) for k, x in e._asdict().items() if k != "statistics"}
     return {
         "version": record.VERSION,
@@ -394,6 +394,9 @@ def _result(
         "tags": tags,
         "status": "diverged" if why else "finished",
         "why": why,
+        "diverged_at": watch.at,
+        "unlearned": divergence.unlearned(e.loss, dataset.unigram_entropy),
+        "unigram_entropy": record.finite(dataset.unigram_entropy),
         "run": config.to_dict(run),
         "where": config.to_dict(where),
         "steps": total,

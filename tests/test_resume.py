@@ -5,6 +5,7 @@ last bit.
 import dataclasses
 import errno
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -337,6 +338,11 @@ def test_non_finite_steps_end_a_run_as_diverged(tmp_path):
     r = train.train(run, WHERE, str(tmp_path / "r"))
     assert r["status"] == "diverged" and "3 updates in a row were skipped" in r["why"]
     assert r["skipped"] >= 3 and r["steps"] == r["updates"] + r["skipped"] < 12
+    slow = dataclasses.replace(
+        WHERE, steps_per_dispatch=9, checkpoint_every=0
+    )  # more steps until it is seen
+    again = train.train(run, slow, str(tmp_path / "slow"))
+    assert again["steps"] > r["steps"] and again["diverged_at"] == r["diverged_at"] <= r["steps"]
     assert sum(m["skipped"] for m in lines(tmp_path / "r")) <= r["skipped"]
     a = arrays(tmp_path / "r")
     assert all(np.isfinite(v).all() for v in a.values())  # the last good state is what stands
@@ -362,6 +368,47 @@ def test_the_watch(name, losses, verdict):
     assert (w.verdict is None) if verdict is None else (verdict in w.verdict)
 
 
+@pytest.mark.parametrize(
+    "name,losses,validation,verdict",
+    [
+        ("short and healthy", [5.8, 5.7, 5.6], 5.6, None),
+        ("short, rising slowly in its warm-up", [4.2, 4.3, 4.5], 4.6, None),
+        ("not finite", [5.0, 4.0], math.nan, "not finite"),
+        (
+            "ends far above what it had been",
+            [5.0, 4.0, 9.0],
+            9.5,
+            "1 nat above its minimum of 4.00",
+        ),
+        ("the one update blew up", [5.0], 300.0, "nat above the loss 5.00 that the run began with"),
+        ("overfitted", [5.0, 3.0, 1.0, 0.1], 6.5, None),
+        ("one hard batch at the end", [5.0, 4.0, 5.5], 4.0, None),
+    ],
+)
+def test_the_end_of_a_run(name, losses, validation, verdict):
+    w = divergence.Watch(len(losses), 20)
+    for x in losses:
+        w.add(x, False)
+        w = divergence.Watch(len(losses), 20, json.loads(json.dumps(w.state())))
+    why = divergence.at_the_end(w, len(losses), validation)
+    assert (why is None) if verdict is None else (verdict in why)
+
+
+def test_every_update_skipped_is_a_divergence():
+    w = divergence.Watch(2, 20)
+    w.add(math.nan, True)
+    w.add(math.nan, True)
+    assert "every update was skipped" in divergence.at_the_end(w, 2, 5.0)
+
+
+def test_a_verdict_outlives_a_checkpoint_and_says_its_step():
+    w = divergence.Watch(100, 3)
+    for _ in range(5):  # the dispatch under way goes on for a while
+        w.add(math.nan, True)
+    held = divergence.Watch(100, 3, json.loads(json.dumps(w.state())))
+    assert held.verdict == w.verdict and held.at == w.at == 3 and held.skipped == 5
+
+
 def test_the_watch_counts_bad_steps_in_a_row():
     w = divergence.Watch(100, 3)
     for skipped in (True, True, False, True, True):
@@ -375,13 +422,10 @@ def test_skipped_and_diverged_runs_in_fits():
     from tests.test_laws import simulated
 
     rows = simulated(0.001, 0)
-    rows[0].update(
-        status="diverged", why="the validation loss 4.1 ends above the unigram entropy 3.1"
-    )
+    rows[0].update(status="diverged", why="the validation loss is not finite")
     rows[1].update(skipped=2)
     a = analysis.analyse(rows, resamples=20)
     assert (
-        any("unigram entropy 3.1" in e["why"] for e in a["excluded"])
-        and a["n_points"] == len(rows) - 1
+        any("is not finite" in e["why"] for e in a["excluded"]) and a["n_points"] == len(rows) - 1
     )
     assert len(a["flagged"]) == 1 and "2 of" in a["flagged"][0]["why"]

@@ -109,6 +109,14 @@ def _body(fv) -> int:
         if fv.format == "json"
         else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}"
     )
+    if result.get("unlearned") and result["status"] == "finished":
+        print(
+            "isoflop train: not yet learned: the validation loss"
+            f" {result['validation']['loss']:.2f} is above the unigram entropy"
+            f" {result['unigram_entropy']:.2f} of the corpus, which the frequencies of its tokens"
+            " alone give; train for longer, or try another optimizer.lr",
+            file=sys.stderr,
+        )
     if result["status"] != "finished":
         print(f"isoflop train: {result['status']}: {result['why']}", file=sys.stderr)
         return 1
