@@ -27,7 +27,7 @@ def hold(run: Run, where: Where, folder: str):
             try:
                 record.claim(folder, run)
                 mine = held.enter_context(Lease(folder, where.lease))
-                verdict = 1 if record.result(folder) is None else 2
+                verdict = 1 if record.result(folder, config.run_id(run)) is None else 2
             except (OSError, record.RecordError) as e:
                 error = e
         if jax.process_count() > 1:

@@ -224,7 +224,7 @@ def train(
     with contextlib.ExitStack() as held:
         lease = held.enter_context(hold(run, where, folder))
         if lease is None:
-            return record.result(folder)
+            return record.result(folder, identity)
         session = held.enter_context(Session(run, where, folder, total, lease, say))
         session.phase("compile")
         p = program(run, where)
@@ -236,6 +236,9 @@ def train(
             {},
         )
         session.done = meta.get("step", 0)
+        # a checkpoint of an earlier version has the seconds of training alone
+        before = {"train": meta.get("seconds", 0.0)}
+        clock.go_on(meta.get("clock", {"wall": before, "cpu": {}}))
         watch = divergence.Watch(total, run.max_bad_steps, meta.get("watch"))
         out = held.enter_context(
             contextlib.closing(
@@ -250,7 +253,7 @@ def train(
         gauge = energy.Gauge(jax.local_device_count(), meta.get("joules", None if meta else 0.0))
         pace = Pace(p.dispatch, where.steps_per_dispatch)
         state, counted_bytes, seconds = _steps(
-            run, p, state, dataset, total, progress, session, meter, watch, meta, gauge, pace
+            run, p, state, dataset, total, progress, session, meter, watch, meta, gauge, pace, clock
         )
         used = gauge.record()
         clock.lap("train")
@@ -325,6 +328,7 @@ def _steps(
     meta,
     gauge,
     pace,
+    clock,
 ):
     """From step `session.done` to `total`, or to a verdict. Batches are read while the device
     computes; metrics are read one dispatch late. Returns (state, bytes, seconds).
@@ -367,6 +371,7 @@ def _steps(
                 "step": session.done,
                 "bytes": counted_bytes,
                 **spent,
+                "clock": clock.state("train"),
                 "meter": meter.state(),
                 "watch": watch.state(),
             }

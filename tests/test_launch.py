@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data.config import Data
-from launch import config, engines, hardware, layout, mesh, record, train
+from launch import config, engines, hardware, layout, ledger, mesh, record, train
 from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch.engines import local
 from launch.pace import SECONDS, Pace
@@ -195,6 +195,27 @@ def test_a_second_train_returns_the_record(single, tmp_path, monkeypatch):
     assert train.train(BASE, ALONE, folder) == first
     with pytest.raises(RecordError, match="belongs to run"):
         train.train(dataclasses.replace(BASE, seed=5), ALONE, folder)
+
+
+def test_a_result_of_another_run_is_nobodys(single, tmp_path, monkeypatch):
+    """A folder may hold a result.json and no run.json: copied by hand, or by a tool."""
+    monkeypatch.setattr(train, "_steps", lambda *a: pytest.fail("trained over it"))
+    path = tmp_path / "r" / record.RESULT
+    path.parent.mkdir()
+    path.write_text(json.dumps(single["moe"][0]))
+    before, own = path.read_text(), train.resolve(BASE, "cpu")
+    mine = config.run_id(own)
+    other = single["moe"][0]["id"]
+    with pytest.raises(RecordError, match=f"is of run {other}, not of {mine}"):
+        train.train(BASE, ALONE, str(tmp_path / "r"))
+    with pytest.raises(RecordError, match="is of run"):
+        record.finish(str(tmp_path / "r"), {"id": mine})  # as at the end of a run that overlapped
+    task = engines.Task(own, str(tmp_path / "r"), {}, None, 1.0)
+    with pytest.raises(RecordError, match="is of run"):
+        engines.submit([task], ALONE, str(tmp_path))
+    standing = ledger.standing(task.folder, task.id)
+    assert standing.state == "failed" and "is of run" in standing.why
+    assert os.listdir(path.parent) == [record.RESULT] and path.read_text() == before
 
 
 def test_learning_rate_reuses_the_program(tmp_path):

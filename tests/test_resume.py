@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -116,6 +117,29 @@ def test_resume_is_exact(name, whole, cut, tmp_path):
     train.train(RUNS[name], WHERE, str(folder))
     assert differences(folder, whole[name]) == []
     assert [m["step"] for m in lines(folder)] == [3, 6, 9, 12]
+
+
+def test_all_seconds_cover_all_sittings(tmp_path, monkeypatch):
+    """Half a second before the steps and half a second among them, both in the first sitting."""
+    program, slept = train.program, []
+
+    def slow(*a):
+        time.sleep(0 if slept else 0.5)
+        slept.append(1)
+        return program(*a)
+
+    def nap(done, total):
+        time.sleep(0.5 * (done == 2))
+        stop_at(9)(done, total)
+
+    monkeypatch.setattr(train, "program", slow)
+    with pytest.raises(Stop):
+        train.train(RUN, WHERE, str(tmp_path), nap)
+    r = train.train(RUN, WHERE, str(tmp_path))
+    s = r["seconds"]
+    assert s["train"] >= 0.5 and s["setup"] >= 0.5
+    assert s["total"] >= s["train"] + s["setup"] + s["evaluate"]
+    assert set(r["cpu_seconds"]) == {"setup", "restore", "train", "evaluate"}
 
 
 @pytest.mark.parametrize("dispatch", [0, 1, 5])  # 0: by the clock
