@@ -170,6 +170,52 @@ def _execution(
     )
 
 
+def evaluation(model: Model, ex: Execution, platform: str, local: int) -> Execution:
+    """How `local` sequences a device are evaluated where training is executed by `ex`."""
+    chunk = _loss_chunk(choice(platform), model, local * model.seq_len)
+    return dataclasses.replace(ex, loss_chunk=chunk, loss_groups=1, accumulate=1)
+
+
+EVAL_BATCH = 32  # sequences that are evaluated at a time, at most
+
+
+def evaluated(model: Model, ex: Execution, platform: str, groups: int, batch: int) -> int:
+    """Sequences that are evaluated at a time: as many as take no more room than the activations of
+    a training micro-batch, so that whatever trains can be evaluated. `groups`: the devices that a
+    batch is split over.
+    """
+    unit = groups * (model.routing_group if model.moe_layers else 1)
+    room = account.activations(model, ex, batch // ex.accumulate // groups)
+    rows = -(-EVAL_BATCH // unit) * unit
+    while rows > unit:
+        local = rows // groups
+        if account.evaluation(model, evaluation(model, ex, platform, local), local) <= room:
+            break
+        rows = halved(rows, unit)
+    return rows
+
+
+def halved(rows: int, unit: int) -> int:
+    """Half as many sequences, in whole units."""
+    return -(-rows // (2 * unit)) * unit
+
+
+def out_of_memory(e: BaseException) -> bool:
+    """Whether the device or the host had no room for the arrays. A full disk says
+    RESOURCE_EXHAUSTED too, but as an OSError or RecordError.
+    """
+    from launch.record import RecordError
+
+    if isinstance(e, (OSError, RecordError)):
+        return False
+    text = str(e)
+    return (
+        isinstance(e, MemoryError)
+        or "RESOURCE_EXHAUSTED" in text
+        or "out of memory" in text.lower()
+    )
+
+
 def _attention_chunk(here: Choice, length: int) -> int:
     least, small, large = here.attention
     return min(large, max(small, length // 8)) if length >= least else 0

@@ -163,6 +163,17 @@ def activations(c: Model, ex: Execution, batch: int) -> int:
     return inputs + max(ends.kept, *(w.kept + w.spare for w in layers))
 
 
+def evaluation(c: Model, ex: Execution, batch: int) -> int:
+    """Bytes of activations while `batch` sequences go forward alone on one device: one layer's, or
+    the logits of a chunk in float32, twice, beside the residual stream and one-hot rows.
+    """
+    tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
+    logits = 8 * batch * (ex.loss_chunk or c.seq_len) * c.vocab_size
+    layers = max(w.kept for w in _layers(c, ex, batch))
+    rows = one_hot * tokens * c.vocab_size * size(ex)
+    return max(logits, layers, rows) + 2 * tokens * c.d_model * size(ex)
+
+
 def memory(c: Model, ex: Execution, batch: int) -> dict[str, int]:
     """Bytes of training on one device, all exact but `activations`; buffers are selection biases.
     `kv_cache_per_token` is of decoding.

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import predict
 from launch import hardware, layout, mesh
-from launch.config import Where
+from launch.config import Run, Where
 from model import account, lm, optim, sample, step
 from model.config import Execution, Model
 from tests import walk
@@ -140,6 +141,35 @@ def test_no_logits_of_full_size(tied):
         walk.state(c, Execution()), walk.batch(c, 32, 1)
     )
     assert "8192x32768" in whole.as_text() or "32x256x32768" in whole.as_text()
+
+
+EVALUATED = {
+    "long context, wide vocabulary, one sequence": (
+        Model(vocab_size=8192, seq_len=1024, d_model=32, n_layers=2, n_heads=2, d_ff=64),
+        1,
+    ),
+    "small": (replace(DENSE, n_layers=2), 8),
+    "moe": (replace(MOE, n_layers=2, routing_group=2), 4),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_evaluation_fits_beside_the_state(name):
+    """It takes no more than the step that it follows, and no more than is counted by much."""
+    c, batch = EVALUATED[name]
+    ex = hardware.execution(c, Where(), "float32", "cpu", 1, batch * c.seq_len)
+    rows = hardware.evaluated(c, ex, "cpu", 1, batch)
+    how = hardware.evaluation(c, ex, "cpu", rows)
+    l = layout.lay(c, optim.Optimizer(), ex, mesh.make({"data": 1} | {a: 1 for a in mesh.AXES}))
+    compiled = lambda lowered: lowered.compile().memory_analysis().temp_size_in_bytes
+    taken = compiled(layout.lower_evaluate(l, rows, how))
+    assert taken <= compiled(layout.lower_step(l, batch))
+    assert 0.5 < account.evaluation(c, how, rows) / taken < 3
+    counted = account.memory(c, ex, batch)
+    assert predict.held(Run(model=c, batch=batch), Where(), "cpu") >= sum(
+        counted[k] for k in ("parameters", "optimizer_state", "gradients", "activations")
+    )
+    assert account.evaluation(c, how, rows) <= counted["activations"]
 
 
 @pytest.mark.parametrize("d_model", [256, 320])

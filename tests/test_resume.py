@@ -17,6 +17,7 @@ import pytest
 
 from experiments.laws import analysis
 from launch import checkpoint, config, divergence, lease, record, train
+from launch import mesh as meshes
 from launch.record import RecordError
 from launch.session import Session
 from model import step
@@ -140,6 +141,75 @@ def test_all_seconds_cover_all_sittings(tmp_path, monkeypatch):
     assert s["train"] >= 0.5 and s["setup"] >= 0.5
     assert s["total"] >= s["train"] + s["setup"] + s["evaluate"]
     assert set(r["cpu_seconds"]) == {"setup", "restore", "train", "evaluate"}
+
+
+FULL = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
+ONCE = dataclasses.replace(WHERE, checkpoint_every=0)
+
+
+def test_evaluation_out_of_memory_takes_fewer_sequences(whole, tmp_path, monkeypatch):
+    nll, seen = train._nll, []
+
+    def small(p, variables, windows, rows):
+        seen.append(rows)
+        if rows > 4:
+            raise FULL
+        return nll(p, variables, windows, rows)
+
+    monkeypatch.setattr(train, "_nll", small)
+    r = train.train(RUN, ONCE, str(tmp_path))
+    want = record.result(str(whole["dense"]))["validation"]
+    assert seen == [16, 8, 4] and r["validation"]["tokens"] == want["tokens"]
+    assert r["validation"]["loss"] == pytest.approx(want["loss"], rel=1e-5)
+    assert checkpoint.steps(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("safe", [train.SAFE, 0.0])  # 0: a long run is saved before
+def test_a_failed_evaluation_is_all_that_is_repeated(safe, whole, tmp_path, monkeypatch):
+    """Whatever fails in it, the trained state stands; no state is left once the result does."""
+    evaluate, seen = train.evaluate, []
+
+    def fails(*a):
+        seen.append(checkpoint.steps(str(tmp_path)))
+        if len(seen) == 1:
+            raise FULL
+        return evaluate(*a)
+
+    monkeypatch.setattr(train, "SAFE", safe)
+    monkeypatch.setattr(train, "evaluate", fails)
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        train.train(RUN, ONCE, str(tmp_path))
+    assert checkpoint.steps(str(tmp_path)) == [12] and seen[0] == ([] if safe else [12])
+    program = train.program
+    monkeypatch.setattr(
+        train, "program", lambda *a: program(*a)._replace(train=lambda *b: pytest.fail("again"))
+    )
+    r = train.train(RUN, ONCE, str(tmp_path))
+    assert r["validation"] == record.result(str(whole["dense"]))["validation"]
+    assert r["steps"] == 12
+    assert checkpoint.steps(str(tmp_path)) == [] and not (tmp_path / checkpoint.FOLDER).exists()
+
+
+def test_no_copies_compete_for_the_capacity_of_experts():
+    """The last routing group is filled with other windows, not with copies of the last one, however
+    many sequences are evaluated at a time.
+    """
+    seen = []
+
+    class P:
+        class layout:
+            mesh = meshes.make({a: 1 for a in meshes.AXES})
+
+        def evaluate(rows):
+            return lambda variables, tokens: (seen.append(np.asarray(tokens)), (tokens, {}))[1]
+
+    windows = np.arange(20).reshape(10, 2)
+    for rows in (4, 8):
+        seen.clear()
+        nll, _ = train._nll(P, None, windows, rows)
+        assert np.array_equal(nll, windows)
+        groups = np.concatenate(seen).reshape(-1, 4, 2)[:3]
+        assert np.array_equal(groups[2], windows[[8, 9, 0, 1]])
 
 
 @pytest.mark.parametrize("dispatch", [0, 1, 5])  # 0: by the clock
