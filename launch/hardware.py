@@ -222,14 +222,17 @@ def _attention_chunk(here: Choice, length: int) -> int:
 
 
 def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:
-    """Positions whose logits stand at a time: the most that divide the context and stay within the
-    table's tokens on a device.
+    """Positions whose logits stand at a time: the most that stay within the table's tokens on a
+    device and divide the context. Where these are few, as for a prime length, equal chunks with
+    the last one filled up.
     """
     least, wanted, logits = here.loss
     if tokens * model.vocab_size < least:
         return 0
     most = max(1, max(wanted, logits // model.vocab_size) * model.seq_len // tokens)
-    return max(n for n in range(1, min(most, model.seq_len) + 1) if model.seq_len % n == 0)
+    most = min(most, model.seq_len)
+    whole = max(n for n in range(1, most + 1) if model.seq_len % n == 0)
+    return whole if 2 * whole >= most else -(-model.seq_len // -(-model.seq_len // most))
 
 
 @functools.lru_cache(maxsize=1)

@@ -114,6 +114,8 @@ def _ends(c: Model, ex: Execution, batch: int) -> Work:
     the logits of one, the head's gradient, and that of the last states twice.
     """
     tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
+    if ex.loss_chunk:  # positions that fill up the last chunk are executed too
+        tokens = batch * ex.loss_chunk * -(-c.seq_len // ex.loss_chunk)
     flops, logits = 2 * tokens * c.d_model * c.vocab_size, tokens * c.vocab_size
     if ex.loss_chunk:
         held = (
