@@ -50,14 +50,14 @@ def write_text(path: str, text: str, durable: bool = True) -> None:
     """Atomically: the file has its old content or all of the new one, after a power cut too if
     `durable`.
     """
-    handle, fresh = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=UNFINISHED)
+    name = f"{UNFINISHED}{os.getpid()}-{os.urandom(6).hex()}"
+    fresh = os.path.join(os.path.dirname(path), name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
+        with open(fresh, "x", encoding="utf-8") as f:  # unlike mkstemp's, readable by the umask
             f.write(text)
             f.flush()
             if durable:
                 os.fsync(f.fileno())
-        os.chmod(fresh, 0o644)
         os.replace(fresh, path)
     except BaseException:
         if os.path.exists(fresh):
