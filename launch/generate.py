@@ -27,7 +27,10 @@ class Saved(NamedTuple):
 
 
 def load(folder: str, say: Callable[[str], None] = print) -> Saved:
-    """Reads a run's folder and changes nothing in it. Raises RecordError."""
+    """Reads a run's folder and changes nothing in it. Raises RecordError, and ConfigError where jax
+    cannot start.
+    """
+    hardware.ready()
     path = os.path.join(folder, record.RUN)
     if not os.path.isfile(path):
         raise RecordError(

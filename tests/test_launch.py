@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import weakref
 
 import jax
 import numpy as np
@@ -216,6 +217,22 @@ def test_a_result_of_another_run_is_nobodys(single, tmp_path, monkeypatch):
     standing = ledger.standing(task.folder, task.id)
     assert standing.state == "failed" and "is of run" in standing.why
     assert os.listdir(path.parent) == [record.RESULT] and path.read_text() == before
+
+
+def test_programs_of_many_shapes_are_let_go(monkeypatch):
+    """The least recently used of more than a process keeps; what it held goes with it."""
+    monkeypatch.setattr(train.layouts, "lower_train", lambda layout, batch, dispatch: None)
+    monkeypatch.setattr(train.hardware, "compiled", lambda lowered, platform: None)
+    train.forget()
+    run = dataclasses.replace(BASE, dtype="float32")
+    of = lambda batch: train.program(dataclasses.replace(run, batch=batch), ALONE)
+    first = weakref.ref(of(1).layout.lm)
+    for batch in range(2, train.PROGRAMS + 2):
+        of(batch)
+    gc.collect()
+    assert train._program.cache_info().currsize == train.PROGRAMS
+    assert first() is None
+    train.forget()
 
 
 def test_learning_rate_reuses_the_program(tmp_path):

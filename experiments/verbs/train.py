@@ -88,6 +88,7 @@ def _checked(job: Job) -> tuple[Job, dict]:
 def _body(fv) -> int:
     from launch import cluster, mesh, train
 
+    hardware.ready()
     place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
     if place:
         job = cluster.together(place, lambda: _prepared(fv), _checked)
