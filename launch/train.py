@@ -293,17 +293,7 @@ def train(
         )
         used = gauge.record()
         clock.lap("train")
-        secure = functools.partial(session.secure, state, kept, min(watch.last, 1e9))
-        if jax.process_count() > 1 or kept["seconds"] > SAFE:
-            secure()
-        session.phase("evaluate")
-        try:
-            evaluation = evaluate(p, step.variables(state), dataset)
-        except Exception:
-            if jax.process_count() == 1:
-                with contextlib.suppress(record.RecordError):  # the first error is the one to tell
-                    secure()
-            raise
+        evaluation = _evaluated(p, state, kept, session, min(watch.last, 1e9), dataset)
         clock.lap("evaluate")
         times = clock.record(kept["seconds"])
         result = _result(
@@ -327,6 +317,21 @@ def train(
             result = record.finish(folder, result)
             session.discard()
     return result
+
+
+def _evaluated(p: Program, state, kept: dict, session: Session, loss: float, dataset) -> Evaluation:
+    """`evaluate` that costs no training: whatever fails in it, the state is on disk."""
+    secure = functools.partial(session.secure, state, kept, loss)
+    if jax.process_count() > 1 or kept["seconds"] > SAFE:
+        secure()
+    session.phase("evaluate")
+    try:
+        return evaluate(p, step.variables(state), dataset)
+    except Exception:
+        if jax.process_count() == 1:
+            with contextlib.suppress(record.RecordError):  # the first error is the one to tell
+                secure()
+        raise
 
 
 def _initial(p: Program, run: Run, where: Where):

@@ -21,7 +21,7 @@ from absl import flags
 from experiments import cli
 from experiments.cli import UserError
 from experiments.verbs import common
-from launch import config, hardware, record
+from launch import config, hardware, ready, record
 from launch.config import Job
 
 
@@ -88,7 +88,7 @@ def _checked(job: Job) -> tuple[Job, dict]:
 def _body(fv) -> int:
     from launch import cluster, mesh, train
 
-    hardware.ready()
+    ready.check()
     place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
     if place:
         job = cluster.together(place, lambda: _prepared(fv), _checked)
