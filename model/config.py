@@ -138,9 +138,7 @@ class Execution:
     # queries that attend at a time, to the keys that any of them sees, recomputed in the backward
     # pass; 0: all
     attention_chunk: int = 0
-    loss_chunk: int = (
-        0  # positions whose logits stand at a time in the loss; divides seq_len; 0: all
-    )
+    loss_chunk: int = 0  # positions whose logits stand at a time in the loss; 0: all
     # groups of sequences that no device boundary cuts: each sums its own part of the head's
     # gradient over chunks
     loss_groups: int = 1

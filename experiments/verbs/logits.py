@@ -46,6 +46,7 @@ def read_tokens(path: str):
 def _body(fv) -> int:
     import numpy as np
 
+    from launch import ready
     from launch.huggingface import folder
     from model.config import Execution
     from model.lm import LM
@@ -55,6 +56,7 @@ def _body(fv) -> int:
             f"--{'out' if fv.hf_dir else 'hf_dir'} is missing: isoflop logits --hf_dir=DIR"
             " --tokens=tokens.npy --out=logits.npy"
         )
+    ready.check()
     tokens = read_tokens(fv.tokens)
     parent = os.path.dirname(os.path.abspath(fv.out))
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK) or os.path.isdir(fv.out):

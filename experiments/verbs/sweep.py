@@ -25,7 +25,7 @@ from experiments.plan import Plan, SweepJob
 from experiments.verbs import answer_text, common
 from experiments.verbs import fit as fit_verb
 from experiments.verbs import report as report_verb
-from launch import config, engines, preempt, train
+from launch import config, engines, preempt, ready, train
 from model import account
 
 
@@ -158,6 +158,8 @@ def _body(fv) -> int:
         )
     if fv.engine:
         job = dataclasses.replace(job, where=dataclasses.replace(job.where, engine=fv.engine))
+    if not fv.plan_only:
+        ready.check()
     platform = engines.get(job.where).place(job.where, 1).platform
     job = dataclasses.replace(job, run=train.resolve(job.run, platform))
     plan = plans.make(job, platform)

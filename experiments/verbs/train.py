@@ -21,7 +21,7 @@ from absl import flags
 from experiments import cli
 from experiments.cli import UserError
 from experiments.verbs import common
-from launch import config, hardware, record
+from launch import config, hardware, ready, record
 from launch.config import Job
 
 
@@ -93,6 +93,7 @@ def _checked(job: Job) -> tuple[Job, dict]:
 def _body(fv) -> int:
     from launch import cluster, mesh, train
 
+    ready.check()
     place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
     if place:
         job = cluster.together(place, lambda: _prepared(fv), _checked)
@@ -114,6 +115,14 @@ def _body(fv) -> int:
         if fv.format == "json"
         else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}"
     )
+    if result.get("unlearned") and result["status"] == "finished":
+        print(
+            "isoflop train: not yet learned: the validation loss"
+            f" {result['validation']['loss']:.2f} is above the unigram entropy"
+            f" {result['unigram_entropy']:.2f} of the corpus, which the frequencies of its tokens"
+            " alone give; train for longer, or try another optimizer.lr",
+            file=sys.stderr,
+        )
     if result["status"] != "finished":
         print(f"isoflop train: {result['status']}: {result['why']}", file=sys.stderr)
         return 1
