@@ -188,7 +188,7 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
     """Fits and reports what the folder holds. Runs that train elsewhere are not waited for."""
     results = sweep.results(workdir, plan)
     open_runs = len(plan.runs) - len(results) - len(failures)
-    if open_runs:
+    if open_runs or not results:
         if fv.format == "json":
             print(
                 json.dumps(
@@ -196,8 +196,9 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
                 )
             )
             return 1 if failures else 0
+        then = f"{open_runs} are handed over" if open_runs else "the others failed"
         print(
-            f"{len(results)} of {len(plan.runs)} runs are done, {open_runs} are handed over:"
+            f"{len(results)} of {len(plan.runs)} runs are done, {then}:"
             f" isoflop status {os.path.relpath(workdir)}"
         )
         return 1 if failures else 0
