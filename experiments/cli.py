@@ -11,7 +11,7 @@ from collections.abc import Callable
 from absl import flags
 
 from data.config import DataError
-from experiments.laws.fit import FitError
+from experiments.laws.names import FitError
 from launch import preempt
 from launch.config import ConfigError
 from launch.preempt import Preempted

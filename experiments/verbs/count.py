@@ -15,22 +15,33 @@ isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile 
     the same for chips that are not here
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import cli, elsewhere, explain
+from experiments import cli
 from experiments.cli import UserError
-from experiments.plan import SweepJob
+from experiments.lazy import Lazy
 from experiments.verbs import common
-from launch import config, hardware
-from launch import mesh as meshes
+from launch import config
 from launch.config import Job, Run
-from model import account
 from model.config import Execution, Model
+
+if TYPE_CHECKING:
+    from experiments.plan import SweepJob
+
+elsewhere = Lazy("experiments.elsewhere")
+explain = Lazy("experiments.explain")
+plans = Lazy("experiments.plan")
+hardware = Lazy("launch.hardware")
+meshes = Lazy("launch.mesh")
+account = Lazy("model.account")
 
 
 def execution(run: Run, where, platform: str = "") -> Execution:
@@ -170,7 +181,7 @@ def _sweep(job: SweepJob) -> tuple[dict, str]:
 
 def _body(fv) -> int:
     job, said = _load(fv)
-    if isinstance(job, SweepJob):
+    if isinstance(job, plans.SweepJob):
         if fv.compile or fv.elsewhere:
             raise UserError(
                 f"--compile and --elsewhere count one model, {fv.config} is a sweep: give a recipe"

@@ -14,14 +14,18 @@ import sys
 
 from absl import flags
 
-from experiments import cli, sweep
+from experiments import cli
 from experiments.cli import UserError
-from experiments.laws import analysis as laws
-from experiments.laws import ask
-from experiments.laws import table as tables
+from experiments.laws import names, points
+from experiments.lazy import Lazy
 from experiments.verbs import common, law_text
 from launch import record
-from model import account
+from model import work
+
+ask = Lazy("experiments.laws.ask")
+laws = Lazy("experiments.laws.analysis")
+sweep = Lazy("experiments.sweep")
+tables = Lazy("experiments.laws.table")
 
 
 def analyse(results, resamples: int, n: str = "multiplied", c: str = "matmul") -> dict:
@@ -117,8 +121,8 @@ def load(fv) -> list[dict]:
             f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep"
             f" --workdir={fv.workdir} first"
         )
-    _known("n", fv.n, list(laws.N_CONVENTIONS))
-    _known("c", fv.c, list(account.CONVENTIONS))
+    _known("n", fv.n, list(points.N_CONVENTIONS))
+    _known("c", fv.c, list(work.CONVENTIONS))
     return results
 
 
@@ -132,14 +136,14 @@ def conventions(fv) -> None:
     flags.DEFINE_string(
         "n",
         "",
-        f"which parameters are N: {' | '.join(laws.N_CONVENTIONS)} [multiplied], or a column of a"
+        f"which parameters are N: {' | '.join(points.N_CONVENTIONS)} [multiplied], or a column of a"
         " CSV file",
         flag_values=fv,
     )
     flags.DEFINE_string(
         "c",
         "",
-        f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file",
+        f"which FLOPs are C: {' | '.join(work.CONVENTIONS)} [matmul], or a column of a CSV file",
         flag_values=fv,
     )
     flags.DEFINE_alias("params", "n", flag_values=fv)
@@ -174,10 +178,10 @@ def _law(fv) -> dict:
     # a folder's counts are named by conventions; a file's by its columns
     for path in paths:
         if os.path.isdir(path):
-            _known("c", fv.c, list(account.CONVENTIONS))
-            _known("n", fv.n, [*laws.N_CONVENTIONS, "n_total_params", "n_active_params"])
+            _known("c", fv.c, list(work.CONVENTIONS))
+            _known("n", fv.n, [*points.N_CONVENTIONS, "n_total_params", "n_active_params"])
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
-    if fv.n and fv.n not in laws.N_CONVENTIONS:
+    if fv.n and fv.n not in points.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
     a = ask.ask(table, name, spec, fv.n, fv.c, fv.bootstrap, asked, fv.hold_out, fv.seed)
     return record.finite(a | {"data": tables.describe(paths), "where": fv.where})
@@ -208,7 +212,7 @@ def main(argv=None) -> int:
         flag_values=fv,
     )
     flags.DEFINE_string(
-        "law", "", f"{' | '.join(ask.LAWS)}; default with --runs: chinchilla3", flag_values=fv
+        "law", "", f"{' | '.join(names.LAWS)}; default with --runs: chinchilla3", flag_values=fv
     )
     flags.DEFINE_string(
         "objective",

@@ -14,21 +14,35 @@ A budget moves the recipe's own budgets by one factor; sizes and batch follow by
 pins a field. Nothing is trained.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import budget, calibration, cli, cost, outlook, predict
-from experiments import plan as plans
+from experiments import cli, cost
 from experiments.cli import UserError
-from experiments.plan import Plan, SweepJob
-from experiments.verbs import common, plan_text
-from launch import devices, hardware, train
+from experiments.lazy import Lazy
+from experiments.verbs import common
+from launch import devices
 from launch.config import Job
 from launch.devices import Figure
+
+if TYPE_CHECKING:
+    from experiments.plan import Plan, SweepJob
+
+budget = Lazy("experiments.budget")
+calibration = Lazy("experiments.calibration")
+outlook = Lazy("experiments.outlook")
+predict = Lazy("experiments.predict")
+plans = Lazy("experiments.plan")
+plan_text = Lazy("experiments.verbs.plan_text")
+hardware = Lazy("launch.hardware")
+train = Lazy("launch.train")
 
 INPUTS = ("budget", "isoflop_budgets", "money", "hours")
 POSITIVE = (
@@ -186,7 +200,7 @@ def _single(job: Job, target) -> tuple[SweepJob, Plan]:
     p = plans.Planned(
         run, family, run.model.d_model, None, "single", 1.0, predict.speed(run, family, target)
     )
-    return SweepJob(plans.Sweep(name="single"), run, job.where), Plan([p], [])
+    return plans.SweepJob(plans.Sweep(name="single"), run, job.where), plans.Plan([p], [])
 
 
 def _recipe(fv) -> dict:

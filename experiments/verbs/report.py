@@ -10,9 +10,13 @@ import json
 import os
 import sys
 
-from experiments import cli, forecast, sweep
+from experiments import cli
+from experiments.lazy import Lazy
 from experiments.verbs import common, fit
 from launch import record
+
+forecast = Lazy("experiments.forecast")
+sweep = Lazy("experiments.sweep")
 
 
 def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:

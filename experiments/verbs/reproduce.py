@@ -16,9 +16,12 @@ from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
-from experiments.laws import reproduce, sources
+from experiments.lazy import Lazy
 from experiments.verbs import law_text
 from launch import record
+
+reproduce = Lazy("experiments.laws.reproduce")
+sources = Lazy("experiments.laws.sources")
 
 
 def text(name: str, rows, source: dict, figure: str) -> str:

@@ -13,9 +13,9 @@ import time
 
 from absl import flags
 
-from experiments import cli, sweep
+from experiments import cli
 from experiments.cli import UserError
-from launch import ledger, record
+from launch import engines, ledger, record
 
 COLOUR = {
     "done": "green",
@@ -38,10 +38,10 @@ def read(workdir: str) -> dict:
         raise UserError(f"--workdir={workdir} is a file: name the folder of a sweep or of a run")
     about = (
         record.read_json(p, "sweep")
-        if os.path.exists(p := os.path.join(workdir, sweep.SWEEP))
+        if os.path.exists(p := os.path.join(workdir, engines.SWEEP))
         else {}
     )
-    runs, root = ledger.planned(about.get("runs")), os.path.join(workdir, sweep.RUNS)
+    runs, root = ledger.planned(about.get("runs")), os.path.join(workdir, engines.RUNS)
     if not runs:  # a sweep of an earlier version, or one run
         runs = [ledger.Planned(i, "unknown", None, 1.0, None) for i in ledger.identities(root)]
         if not runs and os.path.exists(os.path.join(workdir, record.RUN)):

@@ -10,23 +10,34 @@ isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm --set where
 --set where.slurm.gpus_per_node=1
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import calibration, cli, forecast, sweep
-from experiments import plan as plans
+from experiments import cli
 from experiments.cli import UserError
-from experiments.plan import Plan, SweepJob
+from experiments.lazy import Lazy
 from experiments.verbs import common
 from experiments.verbs import fit as fit_verb
 from experiments.verbs import report as report_verb
-from launch import config, engines, preempt, train
-from model import account
+from launch import config, engines, preempt
+
+if TYPE_CHECKING:
+    from experiments.plan import Plan, SweepJob
+
+calibration = Lazy("experiments.calibration")
+forecast = Lazy("experiments.forecast")
+plans = Lazy("experiments.plan")
+sweep = Lazy("experiments.sweep")
+train = Lazy("launch.train")
+account = Lazy("model.account")
 
 
 def plan_table(plan: Plan, done: set[str]):
@@ -151,7 +162,7 @@ class _Progress:
 def _body(fv) -> int:
     from rich.console import Console
 
-    job = common.load(fv, SweepJob)
+    job = common.load(fv, plans.SweepJob)
     if not fv.workdir and not fv.plan_only:
         raise UserError(
             "--workdir is missing: name the folder of the sweep, such as --workdir=runs/quickstart"

@@ -20,9 +20,12 @@ from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
+from experiments.lazy import Lazy
 from experiments.verbs import common
-from launch import config, hardware, record
+from launch import config, record
 from launch.config import Job
+
+hardware = Lazy("launch.hardware")
 
 
 def summary(r: dict) -> str:
