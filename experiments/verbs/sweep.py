@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, terminal
 from experiments.cli import UserError
 from experiments.lazy import Lazy
 from experiments.verbs import common
@@ -160,8 +160,6 @@ class _Progress:
 
 
 def _body(fv) -> int:
-    from rich.console import Console
-
     job = common.load(fv, plans.SweepJob)
     if not fv.workdir and not fv.plan_only:
         raise UserError(
@@ -174,7 +172,7 @@ def _body(fv) -> int:
     plan = plans.make(job, platform)
     place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None
-    out = Console(stderr=fv.format == "json", width=wide)
+    out = terminal.console(stderr=fv.format == "json", width=wide)
     if fv.plan_only:
         out.print(plan_table(plan, set()))
         _announce(out, plan, set(), place)
@@ -186,7 +184,7 @@ def _body(fv) -> int:
     wall = _announce(out, plan, done, place, calibration.load(job.where).startup())
     forecast.keep(workdir, plan)
     started = time.monotonic()
-    with preempt.raised(), _Progress(Console(stderr=True), plan, done, wall) as progress:
+    with preempt.raised(), _Progress(terminal.console(stderr=True), plan, done, wall) as progress:
         failures = sweep.execute(workdir, job, plan, progress)
     trained = len(sweep.results(workdir, plan)) - len(done)
     forecast.sat(workdir, trained, place.workers, wall, time.monotonic() - started)

@@ -18,7 +18,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, terminal
 from experiments.cli import UserError
 from experiments.lazy import Lazy
 from experiments.verbs import common
@@ -119,7 +119,6 @@ def _body(fv) -> int:
 
 
 def _train(run, where, folder):
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -130,7 +129,7 @@ def _train(run, where, folder):
 
     from launch import train
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
