@@ -254,3 +254,45 @@ def test_contenders_leave_each_other_alone(tmp_path):
     for t in threads:
         t.join()
     assert had and not wrong, (len(wrong), wrong[:3])
+
+
+# ---- the same with real workers
+
+
+def typed(workdir, cwd):
+    """The sweep as a user types it in `cwd`, whose own files have our modules' names."""
+    (cwd / "bin").mkdir()
+    script = cwd / "bin" / "isoflop"
+    script.write_text("import sys\nfrom experiments.start import main\nsys.exit(main())\n")
+    argv = [a for a in SWEEP if not a.startswith("--mesh")]
+    return subprocess.run(
+        [sys.executable, str(script), *argv, f"--workdir={workdir}", "--bootstrap=20"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": ROOT, "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_folder_with_files_of_our_names(strays, tmp_path_factory):
+    done = typed(tmp_path_factory.mktemp("sweep") / "w", strays)
+    assert done.returncode == 0 and "report:" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_disk_that_fills(tmp_path):
+    """A small disk in memory, which only root can mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(disk)]
+    if subprocess.run(mounting, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        done = typed(disk / "w", tmp_path)
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+    lines = [line for line in done.stderr.splitlines() if "no space" in line]
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    assert lines[0].startswith("isoflop sweep: no space left on the disk")
