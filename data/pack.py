@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import tempfile
 import time
 from typing import NamedTuple
 
@@ -47,11 +48,15 @@ def _cores() -> int:
 
 
 def cache_root(cache: str = "") -> str:
-    return os.path.expanduser(
-        cache
-        or os.environ.get("ISOFLOP_CACHE")
-        or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "isoflop")
-    )
+    """The folder of caches; a user without a home, as in some containers, has it beside other
+    temporary files.
+    """
+    given = cache or os.environ.get("ISOFLOP_CACHE")
+    path = given or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "isoflop")
+    found = os.path.expanduser(path)
+    if not given and found.startswith("~"):
+        return os.path.join(tempfile.gettempdir(), f"isoflop-{os.getuid()}")
+    return found
 
 
 def _open(d: Data) -> None:

@@ -2,7 +2,6 @@
 experiments.verbs.VERB`.
 """
 
-import errno
 import importlib
 import sys
 import textwrap
@@ -11,7 +10,8 @@ from collections.abc import Callable
 from absl import flags
 
 from data.config import DataError
-from experiments.laws.fit import FitError
+from experiments import terminal
+from experiments.laws.names import FitError
 from launch import preempt
 from launch.config import ConfigError
 from launch.preempt import Preempted
@@ -124,6 +124,10 @@ def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callab
     """Parses `argv` and calls `body(fv)`. Returns the exit status: 2 and one line on stderr for bad
     input.
     """
+    return terminal.careful(f"isoflop {verb}", lambda: _run(verb, doc, fv, argv, body))
+
+
+def _run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callable) -> int:
     try:
         rest = fv(["isoflop", *argv])[1:]
         if fv.help:
@@ -135,15 +139,6 @@ def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callab
     except (UserError, ConfigError, DataError, RecordError, FitError, flags.Error) as e:
         print(f"isoflop {verb}: {printable(e).replace('flags::', '')}", file=sys.stderr)
         return 2
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(
-            f"isoflop {verb}: no space left on the disk ({printable(e)}): make room, and the same"
-            " command goes on",
-            file=sys.stderr,
-        )
-        return 2
     except Preempted as e:
         print(f"isoflop {verb}: {e}", file=sys.stderr)
         return preempt.STATUS
@@ -153,13 +148,15 @@ def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callab
             file=sys.stderr,
         )
         return 130
-    except BrokenPipeError:
-        return 141
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the `isoflop` command."""
     argv = sys.argv[1:] if argv is None else argv
+    return terminal.careful("isoflop", lambda: _dispatch(argv))
+
+
+def _dispatch(argv: list[str]) -> int:
     usage = USAGE.format(verbs="\n".join(f"  {v:<9} {text}" for v, text in VERBS.items()))
     if not argv or argv[0] in ("-h", "--help", "--helpfull", "help"):
         print(usage, end="")

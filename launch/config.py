@@ -14,9 +14,8 @@ import types
 import typing
 
 from data.config import Data
-from model import account, config, optim
+from model import config, optim
 from model.config import Model
-from model.mlps.dispatch import IMPLEMENTATIONS
 from model.optim import Optimizer, Schedule
 
 
@@ -276,6 +275,8 @@ def steps(run: Run) -> int:
     """Updates of the run: its horizon rounded to whole batches. Raises ConfigError if that is
     none.
     """
+    from model import account
+
     h, per_step = run.horizon, run.batch * run.model.seq_len
     if sum(x > 0 for x in (h.steps, h.tokens, h.flops)) != 1 or min(h.steps, h.tokens, h.flops) < 0:
         raise ConfigError(
@@ -317,6 +318,8 @@ def check_moe(model: Model, where: Where) -> None:
     """Raises ConfigError if `where` names no implementation of the experts that `model` can
     have.
     """
+    from model.mlps.dispatch import IMPLEMENTATIONS
+
     if where.moe not in ("auto", *IMPLEMENTATIONS):
         raise ConfigError(
             f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}"

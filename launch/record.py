@@ -16,8 +16,6 @@ import sys
 import tempfile
 import time
 
-import jax
-
 from launch import config, valid
 
 RESULT, METRICS, RUN, STATUS = "result.json", "metrics.jsonl", "run.json", "status.json"
@@ -355,6 +353,7 @@ def versions() -> dict:
     from importlib.metadata import PackageNotFoundError, version
 
     import flax
+    import jax
     import jaxlib
     import numpy
     import optax

@@ -22,16 +22,8 @@ from model.lm import ONE_HOT_VOCAB
 from model.mixers import MIXERS
 from model.mlps import MLPS
 from model.positions import POSITIONS
-from model.work import Work, size, total
+from model.work import CONVENTIONS, Work, size, total  # noqa: F401
 
-CONVENTIONS = (
-    "matmul",
-    "matmul_causal",
-    "6N",
-    "6N_active",
-    "6N_nonembedding",
-    "6N_active_nonembedding",
-)
 GROUPS = (
     "token_embedding",
     "positions",

@@ -2,16 +2,20 @@
 
 The learning rate of a step is computed on the host from (schedule, step) and passed into the
 compiled step, like weight decay: one compiled program serves every value.
+
+Whoever reads a configuration comes through here: jax and optax are imported where arrays are.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import math
-
-import jax
-import jax.numpy as jnp
-import optax
+from typing import TYPE_CHECKING
 
 from model.config import choose
+
+if TYPE_CHECKING:
+    import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,9 @@ def _clip(most: float) -> optax.GradientTransformation:
     """optax.clip_by_global_norm as one product, which XLA on CPU makes where moments are; its
     division is a pass over all gradients.
     """
+    import jax
+    import jax.numpy as jnp
+    import optax
 
     def clipped(grads, _):
         norm = optax.tree.norm(grads)
@@ -97,11 +104,14 @@ def _clip(most: float) -> optax.GradientTransformation:
 
 def transform(o: Optimizer) -> optax.GradientTransformation:
     """Clipping and Adam's moments: everything before learning rate and decay are applied."""
+    import optax
+
     return optax.chain(_clip(o.clip), optax.scale_by_adam(o.b1, o.b2, o.eps))
 
 
 def apply(o: Optimizer, params, updates, lr, embed_lr, weight_decay):
     """params - lr * (updates + weight_decay * params), by the kind of each leaf."""
+    import jax
 
     def one(path, p, u):
         names = {k.key for k in path}

@@ -6,6 +6,16 @@ from typing import NamedTuple
 
 from model.config import Execution
 
+# of training FLOPs per token (model/account.py)
+CONVENTIONS = (
+    "matmul",
+    "matmul_causal",
+    "6N",
+    "6N_active",
+    "6N_nonembedding",
+    "6N_active_nonembedding",
+)
+
 
 class Work(NamedTuple):
     """On one batch. Matmul FLOPs that it executes (a multiply and an add are 2; weighted sums over

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-
-class FitError(ValueError):
-    """Points that cannot be fitted; the message says why."""
+from experiments.laws.names import FitError
 
 
 class Parabola(NamedTuple):

@@ -12,9 +12,8 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from experiments import ladder
-from experiments.laws.isoflop import FitError
+from experiments.laws.names import POOL, FitError
 
-POOL = ("corpus", "tokenizer", "family", "lr", "repeats")
 _RATES = ("lr", "embed_lr")
 
 

@@ -1,18 +1,27 @@
 """What the verbs share: reading a configuration, and printing."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from experiments import ladder, recipes
 from experiments.cli import UserError
-from experiments.plan import SweepJob
+from experiments.lazy import Lazy
 from launch import config
 from launch.config import ConfigError, Job
 from launch.record import RecordError
+
+if TYPE_CHECKING:
+    from experiments.plan import SweepJob
+
+ladder = Lazy("experiments.ladder")
+plans = Lazy("experiments.plan")
+recipes = Lazy("experiments.recipes")
 
 
 def load(fv, want: type | None = None, change: Callable | None = None) -> Job | SweepJob:
@@ -26,7 +35,7 @@ def load(fv, want: type | None = None, change: Callable | None = None) -> Job | 
     job = recipes.load(fv.config)
     if want is not None and not isinstance(job, want):
         verb, kind = (
-            ("sweep", "a sweep") if isinstance(job, SweepJob) else ("train", "a single run")
+            ("sweep", "a sweep") if isinstance(job, plans.SweepJob) else ("train", "a single run")
         )
         raise UserError(f"recipe {fv.config} is {kind}: use isoflop {verb} --config={fv.config}")
     job = change(job) if change else job
@@ -59,7 +68,7 @@ def _embedding_follows(job, before, settings: list[str]):
 
 def _apply(job, text: str):
     key = text.partition("=")[0].strip()
-    if not isinstance(job, SweepJob):
+    if not isinstance(job, plans.SweepJob):
         if key.startswith("sweep."):
             raise ConfigError(f"{key}: this recipe is a single run, it has no sweep")
         if key.startswith(

@@ -2,35 +2,47 @@
 by --compile.
 
 isoflop count --config=tiny_moe
-isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 --set
-model.n_heads=12 --format=json
-isoflop count --config=quickstart        every shape of a sweep
+isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 \\
+    --set model.n_heads=12 --format=json
+isoflop count --config=quickstart    every shape of a sweep
 isoflop count --hf_dir=DIR --context=8192 --set batch=8 --set dtype=bfloat16
     a config.json in Hugging Face's format is enough
-isoflop count --hf_dir=DIR --elsewhere   how other codebases and papers count the same model
+isoflop count --hf_dir=DIR --elsewhere    how other codebases and papers count the same model
 isoflop count --config=tiny_moe --compile
 isoflop count --config=tiny_moe --mesh=data=2,expert=4 --set batch=8 --compile
     what each device holds and sends; on CPU simulated
-isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile --topology=v5e:4x4
+isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile \\
+    --topology=v5e:4x4
     the same for chips that are not here
 """
+
+from __future__ import annotations
 
 import dataclasses
 import json
 import math
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import cli, elsewhere, explain
+from experiments import cli
 from experiments.cli import UserError
-from experiments.plan import SweepJob
+from experiments.lazy import Lazy
 from experiments.verbs import common
-from launch import config, hardware
-from launch import mesh as meshes
+from launch import config
 from launch.config import Job, Run
-from model import account
 from model.config import Execution, Model
+
+if TYPE_CHECKING:
+    from experiments.plan import SweepJob
+
+elsewhere = Lazy("experiments.elsewhere")
+explain = Lazy("experiments.explain")
+plans = Lazy("experiments.plan")
+hardware = Lazy("launch.hardware")
+meshes = Lazy("launch.mesh")
+account = Lazy("model.account")
 
 
 def execution(run: Run, where, platform: str = "") -> Execution:
@@ -170,7 +182,7 @@ def _sweep(job: SweepJob) -> tuple[dict, str]:
 
 def _body(fv) -> int:
     job, said = _load(fv)
-    if isinstance(job, SweepJob):
+    if isinstance(job, plans.SweepJob):
         if fv.compile or fv.elsewhere:
             raise UserError(
                 f"--compile and --elsewhere count one model, {fv.config} is a sweep: give a recipe"

@@ -14,14 +14,20 @@ import sys
 
 from absl import flags
 
-from experiments import cli, sweep
+from experiments import cli
 from experiments.cli import UserError
-from experiments.laws import analysis as laws
-from experiments.laws import ask, selection
-from experiments.laws import table as tables
-from experiments.verbs import answer_text, common, law_text
+from experiments.laws import names, points
+from experiments.lazy import Lazy
+from experiments.verbs import common, law_text
 from launch import record
-from model import account
+from model import work
+
+answer_text = Lazy("experiments.verbs.answer_text")
+ask = Lazy("experiments.laws.ask")
+laws = Lazy("experiments.laws.analysis")
+selection = Lazy("experiments.laws.selection")
+sweep = Lazy("experiments.sweep")
+tables = Lazy("experiments.laws.table")
 
 
 def analyse(
@@ -92,8 +98,8 @@ def load(fv) -> list[dict]:
             f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep"
             f" --workdir={fv.workdir} first"
         )
-    _known("n", fv.n, list(laws.N_CONVENTIONS))
-    _known("c", fv.c, list(account.CONVENTIONS))
+    _known("n", fv.n, list(points.N_CONVENTIONS))
+    _known("c", fv.c, list(work.CONVENTIONS))
     return results
 
 
@@ -107,20 +113,20 @@ def conventions(fv) -> None:
     flags.DEFINE_string(
         "n",
         "",
-        f"which parameters are N: {' | '.join(laws.N_CONVENTIONS)} [multiplied], or a column of a"
+        f"which parameters are N: {' | '.join(points.N_CONVENTIONS)} [multiplied], or a column of a"
         " CSV file",
         flag_values=fv,
     )
     flags.DEFINE_string(
         "c",
         "",
-        f"which FLOPs are C: {' | '.join(account.CONVENTIONS)} [matmul], or a column of a CSV file",
+        f"which FLOPs are C: {' | '.join(work.CONVENTIONS)} [matmul], or a column of a CSV file",
         flag_values=fv,
     )
     flags.DEFINE_string(
         "pool",
         "",
-        f"fit together what is kept apart: {','.join(selection.POOL)} (comma-separated)",
+        f"fit together what is kept apart: {','.join(names.POOL)} (comma-separated)",
         flag_values=fv,
     )
     flags.DEFINE_alias("params", "n", flag_values=fv)
@@ -155,10 +161,10 @@ def _law(fv) -> dict:
     # a folder's counts are named by conventions; a file's by its columns
     for path in paths:
         if os.path.isdir(path):
-            _known("c", fv.c, list(account.CONVENTIONS))
-            _known("n", fv.n, [*laws.N_CONVENTIONS, "n_total_params", "n_active_params"])
+            _known("c", fv.c, list(work.CONVENTIONS))
+            _known("n", fv.n, [*points.N_CONVENTIONS, "n_total_params", "n_active_params"])
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
-    if fv.n and fv.n not in laws.N_CONVENTIONS:
+    if fv.n and fv.n not in points.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
     a = ask.ask(
         table,
@@ -202,7 +208,7 @@ def main(argv=None) -> int:
         flag_values=fv,
     )
     flags.DEFINE_string(
-        "law", "", f"{' | '.join(ask.LAWS)}; default with --runs: chinchilla3", flag_values=fv
+        "law", "", f"{' | '.join(names.LAWS)}; default with --runs: chinchilla3", flag_values=fv
     )
     flags.DEFINE_string(
         "objective",

@@ -1,6 +1,6 @@
 """Logits of a model in Hugging Face's format, for checking it against another program.
 
-  isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy
+isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy
 
 DIR holds config.json and model.safetensors (gpt2, opt, xglm, bloom, llama, mistral, qwen3, mixtral,
 olmoe, qwen3_moe, deepseek_v3). tokens.npy: integers (batch, time). logits.npy: float32 (batch,

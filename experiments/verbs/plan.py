@@ -1,11 +1,11 @@
 """What a sweep will cost before its first step: runs, FLOPs, hours, memory, money, energy and
 carbon, each with its source.
 
-isoflop plan --config=quickstart                       on this machine, at the recipe's own budgets
-isoflop plan --config=quickstart --budget=1e18 --device=h200 --devices=8 --price_per_hour=2
---format=json isoflop plan --config=isoflop:h200 --isoflop_budgets=1e16,3e16,1e17 --device=h100
---devices=8 isoflop plan --config=dense_vs_moe --money=500 --device=h100 --devices=8
---price_per_hour=2.5
+isoflop plan --config=quickstart    on this machine, at the recipe's own budgets
+isoflop plan --config=quickstart --budget=1e18 --device=h200 --devices=8 --price_per_hour=2 \\
+    --format=json
+isoflop plan --config=isoflop:h200 --isoflop_budgets=1e16,3e16,1e17 --device=h100 --devices=8
+isoflop plan --config=dense_vs_moe --money=500 --device=h100 --devices=8 --price_per_hour=2.5
 isoflop plan --config=quickstart --hours=1 --calibrate
     at most a minute of measuring first; kept for later plans and sweeps
 isoflop plan --flops=3.14e23 --devices=256 --peak_flops=6e13 --utilisation=.7 --price_per_hour=2
@@ -14,21 +14,35 @@ A budget moves the recipe's own budgets by one factor; sizes and batch follow by
 pins a field. Nothing is trained.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import budget, calibration, cli, cost, outlook, predict
-from experiments import plan as plans
+from experiments import cli, cost
 from experiments.cli import UserError
-from experiments.plan import Plan, SweepJob
-from experiments.verbs import common, plan_text
-from launch import devices, hardware, train
+from experiments.lazy import Lazy
+from experiments.verbs import common
+from launch import devices
 from launch.config import Job
 from launch.devices import Figure
+
+if TYPE_CHECKING:
+    from experiments.plan import Plan, SweepJob
+
+budget = Lazy("experiments.budget")
+calibration = Lazy("experiments.calibration")
+outlook = Lazy("experiments.outlook")
+predict = Lazy("experiments.predict")
+plans = Lazy("experiments.plan")
+plan_text = Lazy("experiments.verbs.plan_text")
+hardware = Lazy("launch.hardware")
+train = Lazy("launch.train")
 
 INPUTS = ("budget", "isoflop_budgets", "money", "hours")
 POSITIVE = (
@@ -186,7 +200,7 @@ def _single(job: Job, target) -> tuple[SweepJob, Plan]:
     p = plans.Planned(
         run, family, run.model.d_model, None, "single", 1.0, predict.speed(run, family, target)
     )
-    return SweepJob(plans.Sweep(name="single"), run, job.where), Plan([p], [])
+    return plans.SweepJob(plans.Sweep(name="single"), run, job.where), plans.Plan([p], [])
 
 
 def _recipe(fv) -> dict:

@@ -4,9 +4,9 @@ import sys
 import textwrap
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from experiments import terminal
 from experiments.verbs import common
 
 
@@ -129,7 +129,7 @@ def _device(answer: dict) -> str:
 
 
 def _recipe(answer: dict) -> None:
-    Console(width=160 if not sys.stdout.isatty() else None).print(_table(answer["runs"]))
+    terminal.console(width=160 if not sys.stdout.isatty() else None).print(_table(answer["runs"]))
     t, memory = answer["total"], [r["memory"]["fits"] for r in answer["runs"]]
     print(f"{_device(answer)}: {t['runs']} runs")
     print("\n".join(_totals(answer)))

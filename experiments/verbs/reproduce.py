@@ -1,8 +1,7 @@
 """Repeats a published fit from the runs its authors made public: their recipe, published against
 reproduced, a verdict per row, a figure.
 
-isoflop reproduce besiroglu2024
-    fetched once at a pinned commit, kept in the cache
+isoflop reproduce besiroglu2024    fetched once at a pinned commit, kept in the cache
 isoflop reproduce gadre2024 --data=FILE
     without a network: the authors' file, or a CSV with the common columns
 isoflop reproduce clark2022 --figure=clark.svg --format=json
@@ -16,9 +15,12 @@ from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
-from experiments.laws import reproduce, sources
+from experiments.lazy import Lazy
 from experiments.verbs import law_text
 from launch import record
+
+reproduce = Lazy("experiments.laws.reproduce")
+sources = Lazy("experiments.laws.sources")
 
 
 def text(name: str, rows, source: dict, figure: str) -> str:

@@ -13,9 +13,9 @@ import time
 
 from absl import flags
 
-from experiments import cli, sweep
+from experiments import cli, terminal
 from experiments.cli import UserError
-from launch import ledger, record
+from launch import engines, ledger, record
 
 COLOUR = {
     "done": "green",
@@ -38,10 +38,10 @@ def read(workdir: str) -> dict:
         raise UserError(f"--workdir={workdir} is a file: name the folder of a sweep or of a run")
     about = (
         record.read_json(p, "sweep")
-        if os.path.exists(p := os.path.join(workdir, sweep.SWEEP))
+        if os.path.exists(p := os.path.join(workdir, engines.SWEEP))
         else {}
     )
-    runs, root = ledger.planned(about.get("runs")), os.path.join(workdir, sweep.RUNS)
+    runs, root = ledger.planned(about.get("runs")), os.path.join(workdir, engines.RUNS)
     if not runs:  # a sweep of an earlier version, or one run
         runs = [ledger.Planned(i, "unknown", None, 1.0, None) for i in ledger.identities(root)]
         if not runs and os.path.exists(os.path.join(workdir, record.RUN)):
@@ -81,7 +81,7 @@ def _bar(share: float, width: int, colour: str):
     return Text("━" * full, style=colour).append("━" * (width - full), style="grey30")
 
 
-def view(s: dict):
+def view(s: dict, width: int = 130):
     """The same for people: one line of counts, who trains what, and what went wrong."""
     from rich.console import Group
     from rich.text import Text
@@ -104,7 +104,11 @@ def view(s: dict):
         )
     counts.append(end, style="bold" if end else "")
     over = sum(s["counts"][k] for k in ("done", "failed", "diverged"))
-    parts = [head, _bar(over / total, 60, "green").append(f"  {over}/{total}"), counts]
+    parts = [
+        head,
+        _bar(over / total, min(60, width - 12), "green").append(f"  {over}/{total}"),
+        counts,
+    ]
     parts += [t for t in (_training(s["runs"]), _troubles(s["runs"])) if t]
     return Group(*parts)
 
@@ -170,19 +174,18 @@ def _troubles(runs):
 
 
 def _body(fv) -> int:
-    from rich.console import Console
     from rich.live import Live
 
     if not fv.workdir:
         raise UserError(
             "--workdir is missing: name the folder of a sweep, as in isoflop status runs/quickstart"
         )
-    said, console = read(fv.workdir), Console(width=None if sys.stdout.isatty() else 130)
+    said, console = read(fv.workdir), terminal.console(width=None if sys.stdout.isatty() else 130)
     still = lambda: fv.watch and said["counts"]["running"] + said["counts"]["waiting"]
     if fv.format == "json" or not console.is_terminal or not fv.watch:
         while True:
             (
-                console.print(view(said), highlight=False)
+                console.print(view(said, console.width), highlight=False)
                 if fv.format != "json"
                 else print(json.dumps(said), flush=True)
             )
@@ -190,11 +193,11 @@ def _body(fv) -> int:
                 return 0
             time.sleep(fv.every)
             said = read(fv.workdir)
-    with Live(view(said), console=console, auto_refresh=False) as live:
+    with Live(view(said, console.width), console=console, auto_refresh=False) as live:
         while still():
             time.sleep(fv.every)
             said = read(fv.workdir)
-            live.update(view(said), refresh=True)
+            live.update(view(said, console.width), refresh=True)
     return 0
 
 

@@ -2,31 +2,44 @@
 trains only what is missing.
 
 isoflop sweep --config=quickstart --workdir=runs/quickstart
-isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set
-sweep.budgets=1e11,2e11,4e11
+isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 \\
+    --set sweep.budgets=1e11,2e11,4e11
 isoflop sweep --config=quickstart --workdir=runs/plan --plan_only
     the table of runs, nothing trained
-isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm --set where.slurm.partition=gpu
---set where.slurm.gpus_per_node=1
+isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm \\
+    --set where.slurm.partition=gpu --set where.slurm.gpus_per_node=1
 """
+
+from __future__ import annotations
 
 import dataclasses
 import json
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import calibration, cli, forecast, sweep
-from experiments import plan as plans
+from experiments import cli, terminal
 from experiments.cli import UserError
-from experiments.plan import Plan, SweepJob
-from experiments.verbs import answer_text, common
+from experiments.lazy import Lazy
+from experiments.verbs import common
 from experiments.verbs import fit as fit_verb
 from experiments.verbs import report as report_verb
-from launch import config, engines, preempt, ready, train
-from model import account
+from launch import config, engines, preempt
+
+if TYPE_CHECKING:
+    from experiments.plan import Plan, SweepJob
+
+answer_text = Lazy("experiments.verbs.answer_text")
+calibration = Lazy("experiments.calibration")
+forecast = Lazy("experiments.forecast")
+plans = Lazy("experiments.plan")
+ready = Lazy("launch.ready")
+sweep = Lazy("experiments.sweep")
+train = Lazy("launch.train")
+account = Lazy("model.account")
 
 
 def plan_table(plan: Plan, done: set[str]):
@@ -149,9 +162,7 @@ class _Progress:
 
 
 def _body(fv) -> int:
-    from rich.console import Console
-
-    job = common.load(fv, SweepJob)
+    job = common.load(fv, plans.SweepJob)
     if not fv.workdir and not fv.plan_only:
         raise UserError(
             "--workdir is missing: name the folder of the sweep, such as --workdir=runs/quickstart"
@@ -165,7 +176,7 @@ def _body(fv) -> int:
     plan = plans.make(job, platform)
     place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None
-    out = Console(stderr=fv.format == "json", width=wide)
+    out = terminal.console(stderr=fv.format == "json", width=wide)
     if fv.plan_only:
         out.print(plan_table(plan, set()))
         _announce(out, plan, set(), place)
@@ -177,7 +188,7 @@ def _body(fv) -> int:
     wall = _announce(out, plan, done, place, calibration.load(job.where).startup())
     forecast.keep(workdir, plan)
     started = time.monotonic()
-    with preempt.raised(), _Progress(Console(stderr=True), plan, done, wall) as progress:
+    with preempt.raised(), _Progress(terminal.console(stderr=True), plan, done, wall) as progress:
         failures = sweep.execute(workdir, job, plan, progress)
     trained = len(sweep.results(workdir, plan)) - len(done)
     forecast.sat(workdir, trained, place.workers, wall, time.monotonic() - started)
@@ -190,7 +201,7 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
     """Fits and reports what the folder holds. Runs that train elsewhere are not waited for."""
     results = sweep.results(workdir, plan)
     open_runs = len(plan.runs) - len(results) - len(failures)
-    if open_runs:
+    if open_runs or not results:
         if fv.format == "json":
             print(
                 json.dumps(
@@ -198,8 +209,9 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
                 )
             )
             return 1 if failures else 0
+        then = f"{open_runs} are handed over" if open_runs else "the others failed"
         print(
-            f"{len(results)} of {len(plan.runs)} runs are done, {open_runs} are handed over:"
+            f"{len(results)} of {len(plan.runs)} runs are done, {then}:"
             f" isoflop status {os.path.relpath(workdir)}"
         )
         return 1 if failures else 0

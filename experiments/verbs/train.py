@@ -1,10 +1,11 @@
 """Trains one model in a folder: metrics.jsonl and TensorBoard events on the way, result.json last.
 
-  isoflop train --config=tiny_dense --workdir=runs/dense
-  isoflop train --config=tiny_moe --workdir=runs/moe8 --mesh=data=2,fsdp=2,tensor=2 --set batch=8
-  isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text --set
-  "data.path=notes/*.md" isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR
-  --set optimizer.lr=1e-4 --set model.seq_len=128
+isoflop train --config=tiny_dense --workdir=runs/dense
+isoflop train --config=tiny_moe --workdir=runs/moe8 --mesh=data=2,fsdp=2,tensor=2 --set batch=8
+isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text \\
+    --set "data.path=notes/*.md"
+isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR \\
+    --set optimizer.lr=1e-4 --set model.seq_len=128
 
 With --init_from the model is the one of a Hugging Face folder, weights included; the recipe gives
 the rest. On a CPU a mesh of several devices is simulated. A finished folder is recognised and
@@ -18,11 +19,15 @@ import sys
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, terminal
 from experiments.cli import UserError
+from experiments.lazy import Lazy
 from experiments.verbs import common
-from launch import config, hardware, ready, record
+from launch import config, record
 from launch.config import Job
+
+hardware = Lazy("launch.hardware")
+ready = Lazy("launch.ready")
 
 
 def summary(r: dict) -> str:
@@ -130,7 +135,6 @@ def _body(fv) -> int:
 
 
 def _train(run, where, folder):
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -141,7 +145,7 @@ def _train(run, where, folder):
 
     from launch import train
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

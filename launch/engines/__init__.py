@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from launch import checkpoint, config, record
+from launch import config, record
 from launch.config import ConfigError, Where
 
 ENGINES = {
@@ -63,6 +63,8 @@ class Patience:
         """Counts one more death of the run, of a kind that it may die `most` times. Whether it was
         the last.
         """
+        from launch import checkpoint
+
         reached = (checkpoint.steps(task.folder) or [0])[-1]
         if reached > self._reached.get((task.id, most), 0):
             self._deaths[task.id, most] = 0

@@ -1,0 +1,30 @@
+"""What the flags name of the laws, without the solver behind them."""
+
+LAWS = (
+    "kaplan_n",
+    "kaplan_d",
+    "kaplan_c",
+    "kaplan_nd",
+    "power_floor",
+    "chinchilla3",
+    "muennighoff2023",
+    "gadre2024",
+    "gadre2024_error",
+    "clark2022",
+    "krajewski2024",
+    "abnar2025",
+    "ludziejewski2025",
+    "frantar2023",
+    "learning_rate",
+    "batch_size",
+    "chinchilla1",
+    "chinchilla2",
+    "chinchilla2_interpolated",
+)  # of forms.FORMS and procedures.PROCEDURES; a test compares them
+
+
+POOL = ("corpus", "tokenizer", "family", "lr", "repeats")  # what selection.py keeps apart
+
+
+class FitError(ValueError):
+    """Points that cannot be fitted; the message says why."""
