@@ -15,6 +15,9 @@ class Data:
     )
     tokenizer: str = "bytes"  # bytes | sentencepiece
     tokenizer_path: str = ""  # the .model file of sentencepiece
+    # fingerprint of text and tokenizer, in the place of their paths in a run's identity: filled in
+    # when a run starts; other content is refused
+    content: str = ""
     seed: int = 0  # order of the training windows
     validation_windows: int = 256  # at fixed places, the same for every run
     zipf: float = 0.5  # synthetic: key probabilities fall as rank^-(1 + zipf)

@@ -157,10 +157,22 @@ class Generated:
         return 0.0
 
 
+def content(dataset) -> str:
+    """What names the text and the tokenizer of a dataset, wherever their files lie."""
+    return "/".join(dataset.fingerprints[k] for k in ("corpus", "tokenizer"))
+
+
 def load(d: Data, seq_len: int, cache: str = ""):
     """The dataset that `d` names, as windows of `seq_len` + 1 tokens. Raises DataError."""
     if d.validation_windows < 1:
         raise DataError(f"data.validation_windows={d.validation_windows} must be at least 1")
     if d.order not in (1, 2):
         raise DataError(f"data.order={d.order}: choose 2, or 1 for that of older records")
-    return (Generated if d.source == "synthetic" else Text)(d, seq_len, cache)
+    dataset = (Generated if d.source == "synthetic" else Text)(d, seq_len, cache)
+    if d.content and d.content != content(dataset):
+        raise DataError(
+            f"the text or tokenizer is not the one that this was begun on: it was {d.content}, now"
+            f" {content(dataset)} ({d.source}{f', data.path={d.path}' if d.path else ''}): bring it"
+            " back, or give another --workdir"
+        )
+    return dataset

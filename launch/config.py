@@ -240,7 +240,13 @@ def brief(run: Run) -> dict:
 
 
 def run_id(run: Run) -> str:
-    """Twelve hex digits of the SHA-256 of `brief(run)`."""
+    """Twelve hex digits of the SHA-256 of `brief(run)`; where the content of text and tokenizer is
+    named, their paths are left out.
+    """
+    if run.data.content:
+        run = dataclasses.replace(
+            run, data=dataclasses.replace(run.data, path="", tokenizer_path="")
+        )
     return hashlib.sha256(json.dumps(brief(run), sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -214,16 +214,27 @@ def claim(folder: str, run: config.Run) -> None:
     writable(folder)
     names, identity = contents(folder), config.run_id(run)
     if RUN in names:
-        other = read_json(os.path.join(folder, RUN), "run").get("id")
+        about = read_json(os.path.join(folder, RUN), "run")
+        other = about.get("id")
         if other != identity:
             raise RecordError(
-                f"{folder} belongs to run {other}, not to {identity}: give another --workdir"
+                f"{folder} belongs to run {other}, not to {identity}{_other_text(about, run)}: give"
+                " another --workdir"
             )
     elif names - OWN:
         raise RecordError(f"{folder} is not empty and holds no run: give another --workdir")
     result(folder, identity)
     if RUN not in names:
         write_json(os.path.join(folder, RUN), {"id": identity, "run": config.brief(run)})
+
+
+def _other_text(about: dict, run: config.Run) -> str:
+    """In words that the text or the tokenizer is another one, if that is all."""
+    data = about.get("run", {}).get("data") if isinstance(about.get("run"), dict) else None
+    before = data.get("content") if isinstance(data, dict) else None
+    if not isinstance(before, str) or before == run.data.content:
+        return ""
+    return f" (text or tokenizer were {before} and are {run.data.content} now; bring them back)"
 
 
 def _step(line: str) -> float:
@@ -346,6 +357,26 @@ def commit() -> str | None:
         if head.returncode == 0
         else None
     )
+
+
+def settings() -> dict:
+    """What from outside of a Run changes results: settings of jax and of the compiler that are not
+    at their defaults.
+    """
+    import jax
+
+    found = {
+        "jax_enable_x64": jax.config.jax_enable_x64 or None,
+        "jax_default_matmul_precision": jax.config.jax_default_matmul_precision,
+        "jax_numpy_dtype_promotion": (
+            jax.config.jax_numpy_dtype_promotion
+            if jax.config.jax_numpy_dtype_promotion != "standard"
+            else None
+        ),
+    }
+    names = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+    found |= {name: os.environ.get(name, "").strip() or None for name in names}
+    return {name: v for name, v in found.items() if v is not None}
 
 
 @functools.lru_cache(maxsize=1)

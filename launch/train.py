@@ -7,7 +7,6 @@ rate, decay, seed and number of steps are its inputs.
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 
 from data import pipeline
-from launch import config, divergence, energy, hardware, record
+from launch import config, divergence, energy, evaluation, hardware, record
 from launch import layout as layouts
 from launch import mesh as meshes
 from launch.config import ConfigError, Run, Where
@@ -63,6 +62,17 @@ def resolve(run: Run, platform: str) -> Run:
         if run.dtype == "auto"
         else run
     )
+
+
+def identified(run: Run, where: Where, dataset=None) -> Run:
+    """`run` with the content of its text and tokenizer named, which decides the result: its files
+    may move, and may not change. Raises DataError where they are others than those named.
+    """
+    if run.data.source == "synthetic":  # its fields say everything
+        return run
+    dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
+    named = dataclasses.replace(run.data, content=pipeline.content(dataset))
+    return dataclasses.replace(run, data=named)
 
 
 def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
@@ -173,67 +183,6 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
         )
 
 
-class Evaluation(NamedTuple):
-    """Cross-entropy on the validation windows. Standard errors: over tokens, and over windows
-    (tokens of a window are not independent). `excess` is against the true source, where that is
-    known.
-    """
-
-    loss: float
-    se: float
-    se_windows: float
-    bits_per_byte: float
-    tokens: int
-    excess: float | None
-    excess_se: float | None
-    statistics: dict
-
-
-def evaluate(p: Program, variables, dataset) -> Evaluation:
-    """Evaluates on all validation windows, fewer at a time where memory runs out."""
-    windows, text_bytes = dataset.counted_validation()
-    rows = p.eval_batch
-    while True:
-        try:
-            nll, stats = _nll(p, variables, windows, rows)
-            break
-        except Exception as e:
-            # other processes would wait for this one
-            alone = jax.process_count() == 1
-            if not alone or rows <= p.eval_unit or not hardware.out_of_memory(e):
-                raise
-        rows = hardware.halved(rows, p.eval_unit)  # outside the except: the error holds arrays
-    true = dataset.true_nll(windows)
-    excess = None if true is None else nll - true
-    se = lambda a: float(a.std(ddof=1) / math.sqrt(a.size))
-    return Evaluation(
-        float(nll.mean()),
-        se(nll),
-        se(nll.mean(1)) if len(nll) > 1 else float("nan"),
-        float(nll.sum() / math.log(2) / text_bytes.sum()),
-        nll.size,
-        None if excess is None else float(excess.mean()),
-        None if excess is None else se(excess),
-        jax.tree.map(lambda *a: np.mean(a, 0).tolist(), *stats),
-    )
-
-
-def _nll(p: Program, variables, windows, rows: int):
-    """(negative log-likelihood of every token, statistics of every batch). The last batch is filled
-    up with the first windows, and the filling left out: in a routing group tokens compete for the
-    capacity of experts, as other text would, and copies of one text would not.
-    """
-    out, stats, n = [], [], len(windows)
-    for i in range(0, n, rows):
-        full = windows[np.arange(i, i + rows) % n]
-        batch = meshes.put(full, meshes.batch_sharding(p.layout.mesh))
-        nll, s = p.evaluate(rows)(variables, batch)
-        out.append(np.asarray(nll, np.float64)[: n - i])
-        if i + rows <= n or not stats:
-            stats.append(s)
-    return np.concatenate(out), stats
-
-
 def train(
     run: Run,
     where: Where,
@@ -251,11 +200,12 @@ def train(
     """
     run = resolve(run, jax.default_backend())
     clock, total = Clock(), config.steps(run)
+    dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
+    run = identified(run, where, dataset)
     identity, leader = config.run_id(run), jax.process_index() == 0
     finished = record.result(folder) if jax.process_count() == 1 else None
     if finished and finished["id"] == identity:
         return finished
-    dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
     check(run, where, dataset)
     with contextlib.ExitStack() as held:
         lease = held.enter_context(hold(run, where, folder))
@@ -293,7 +243,7 @@ def train(
         )
         used = gauge.record()
         clock.lap("train")
-        evaluation = _evaluated(p, state, kept, session, min(watch.last, 1e9), dataset)
+        found = _evaluated(p, state, kept, session, min(watch.last, 1e9), dataset)
         clock.lap("evaluate")
         times = clock.record(kept["seconds"])
         result = _result(
@@ -303,7 +253,7 @@ def train(
             dataset,
             session.done,
             kept["bytes"],
-            evaluation,
+            found,
             times,
             meter.last_loss,
             watch,
@@ -319,14 +269,16 @@ def train(
     return result
 
 
-def _evaluated(p: Program, state, kept: dict, session: Session, loss: float, dataset) -> Evaluation:
+def _evaluated(
+    p: Program, state, kept: dict, session: Session, loss: float, dataset
+) -> evaluation.Evaluation:
     """`evaluate` that costs no training: whatever fails in it, the state is on disk."""
     secure = functools.partial(session.secure, state, kept, loss)
     if jax.process_count() > 1 or kept["seconds"] > SAFE:
         secure()
     session.phase("evaluate")
     try:
-        return evaluate(p, step.variables(state), dataset)
+        return evaluation.evaluate(p, step.variables(state), dataset)
     except Exception:
         if jax.process_count() == 1:
             with contextlib.suppress(record.RecordError):  # the first error is the one to tell
@@ -439,7 +391,17 @@ def _steps(
 
 
 def _result(
-    run, where, p, dataset, total, counted_bytes, e: Evaluation, times, train_loss, watch, tags
+    run,
+    where,
+    p,
+    dataset,
+    total,
+    counted_bytes,
+    e: evaluation.Evaluation,
+    times,
+    train_loss,
+    watch,
+    tags,
 ) -> dict:
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
@@ -482,6 +444,7 @@ def _result(
             "processes": jax.process_count(),
         },
         "versions": record.versions(),
+        "settings": record.settings(),
         "commit": record.commit(),
         "corpus": dataset.corpus,
         "fingerprints": dataset.fingerprints,

@@ -477,7 +477,7 @@ def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
         seconds = {"train": 1.0, "setup": 3.0, "evaluate": 0.2, "total": 4.2}
         cpu = {"train": 0.5, "setup": 2.0, "evaluate": 0.1}
         made = {
-            "id": "x",
+            "id": t.id,
             "family": "moe",
             "status": "finished",
             "tags": {},

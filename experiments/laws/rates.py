@@ -15,7 +15,7 @@ def brackets(verdicts: list[dict]) -> list[dict]:
     cells = defaultdict(lambda: defaultdict(dict))
     for v in verdicts:
         for multiplier, loss in v["losses"].items():
-            cell = v["family"], v["size"], v["budget"] or 0, v["tokens"]
+            cell = v["family"], v["size"], v["budget"] or 0, v.get("tokens", 0)
             cells[cell][float(multiplier)][v["seed"]] = loss
     rows = []
     for (family, size, budget, tokens), rates in sorted(cells.items()):

@@ -173,6 +173,8 @@ def _body(fv) -> int:
         ready.check()
     platform = engines.get(job.where).place(job.where, 1).platform
     job = dataclasses.replace(job, run=train.resolve(job.run, platform))
+    plans.make(job, platform)  # what cannot be planned is said before text is read
+    job = dataclasses.replace(job, run=train.identified(job.run, job.where))
     plan = plans.make(job, platform)
     place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None

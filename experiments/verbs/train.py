@@ -82,6 +82,7 @@ def _checked(job: Job) -> tuple[Job, dict]:
 
     run = train.resolve(job.run, hardware.probe()[0])
     train.check(run, job.where)
+    run = train.identified(run, job.where)
     where = {
         k: v
         for k, v in config.to_dict(job.where).items()
