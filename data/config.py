@@ -18,6 +18,9 @@ class Data:
     seed: int = 0  # order of the training windows
     validation_windows: int = 256  # at fixed places, the same for every run
     zipf: float = 0.5  # synthetic: key probabilities fall as rank^-(1 + zipf)
+    # how seed and epoch become an order. 1: by seed and epoch added up, so that seeds share orders
+    # in later epochs; a record without the field means it. 2: one mixed after the other
+    order: int = dataclasses.field(default=2, metadata={"before": 1})
 
 
 class DataError(ValueError):

@@ -14,8 +14,10 @@ import itertools
 import json
 import multiprocessing
 import os
+import platform
 import shutil
 import tempfile
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -213,6 +215,41 @@ def open_folder(folder: str, tokenizer) -> TokenFiles:
     return TokenFiles(folder, tokens, counted, meta)
 
 
+MAKING = ".making-"
+ABANDONED = 86400.0  # seconds without a new byte after which a maker on another host is gone
+
+
+def _name() -> str:
+    """Of a folder that this process makes."""
+    return f"{MAKING}{platform.node()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def _sweep(root: str) -> None:
+    """Removes the folders whose makers were killed: processes of this host that are no more, and
+    whatever nobody has touched for a day.
+    """
+    for name in os.listdir(root):
+        path = os.path.join(root, name)
+        if name.startswith(MAKING):
+            host, _, pid = name[len(MAKING) :].rpartition("-")[0].rpartition("-")
+            gone = host == platform.node() and pid.isdigit() and not _lives(int(pid))
+            with contextlib.suppress(OSError):  # another sweeps too, or it belongs to a colleague
+                files = [path, *(os.path.join(path, n) for n in os.listdir(path))]
+                age = time.time() - max(os.stat(f).st_mtime for f in files)
+                if gone or age > ABANDONED:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another's
+        pass
+    return True
+
+
 def prepare(d: Data, cache: str = "", workers: int = 0) -> TokenFiles:
     """The token files of `d`: from the cache, or made now by `workers` processes (0: one for every
     core that this process may use). Raises DataError.
@@ -230,7 +267,9 @@ def prepare(d: Data, cache: str = "", workers: int = 0) -> TokenFiles:
     if not os.path.isdir(folder):
         try:
             os.makedirs(os.path.dirname(folder), exist_ok=True)
-            fresh = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".making-")
+            _sweep(os.path.dirname(folder))
+            fresh = os.path.join(os.path.dirname(folder), _name())
+            os.mkdir(fresh)  # unlike mkdtemp by the umask: a cache may be shared
         except OSError as e:
             raise DataError(
                 f"cannot write the token cache {os.path.dirname(folder)} ({e.strerror}): set"

@@ -19,14 +19,22 @@ def _mix(x: np.ndarray, key: int) -> np.ndarray:
     return z ^ (z >> np.uint64(29))
 
 
-def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray) -> np.ndarray:
+def _key(seed: int, epoch: np.ndarray, order: int) -> np.ndarray:
+    """One number for each (seed, epoch)."""
+    if order == 1:
+        return _mix(epoch, (seed * 2 + 1) % 2**63)
+    return _mix(epoch, int(_mix(np.array(seed, np.uint64), 0x2545F4914F6CDD1D)))
+
+
+def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray, order: int = 2) -> np.ndarray:
     """Position of items `i` under a pseudo-random permutation of range(n), one per (seed, epoch).
     Four Feistel rounds on the next even power of two; items that fall outside are walked on until
-    they fall inside.
+    they fall inside. `order`: see Data; with 1, (seed, epoch) and (seed + 1, epoch - 2) are the
+    same.
     """
     half = max(1, ((n - 1).bit_length() + 1) // 2)
     low = np.uint64(2**half - 1)
-    key = _mix(np.asarray(epoch, np.uint64), (seed * 2 + 1) % 2**63)
+    key = _key(seed, np.asarray(epoch, np.uint64), order)
     x = np.asarray(i, np.uint64).copy()
     todo = np.ones(x.shape, bool)
     while todo.any():
@@ -44,6 +52,7 @@ class Text:
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
         files = pack.prepare(d, cache)
         self._tokens, self._seq_len, self._seed = files.tokens, seq_len, d.seed
+        self._order = d.order
         tokenizer = tokenizers.load(d)
         self.vocab_size, self._by_id, self._by_place = (
             tokenizer.vocab_size,
@@ -79,7 +88,7 @@ class Text:
 
     def _training(self, step, global_batch):
         i, n = np.arange(step * global_batch, (step + 1) * global_batch), self._windows["train"]
-        return permute(i % n, n, self._seed, i // n)
+        return permute(i % n, n, self._seed, i // n, self._order)
 
     def batch(self, step: int, global_batch: int, rows: slice = slice(None)) -> np.ndarray:
         """Sequences `rows` of the global batch of `step`, int32 (B, T+1)."""
@@ -116,7 +125,7 @@ class Generated:
     """Windows of the synthetic source. A token counts as one byte."""
 
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
-        self.source = Synthetic(d.zipf)
+        self.source = Synthetic(d.zipf, d.order)
         self._seq_len, self._seed, self._wanted = seq_len, d.seed, d.validation_windows
         self.vocab_size = VOCAB
         self.corpus = "synthetic"
@@ -152,4 +161,6 @@ def load(d: Data, seq_len: int, cache: str = ""):
     """The dataset that `d` names, as windows of `seq_len` + 1 tokens. Raises DataError."""
     if d.validation_windows < 1:
         raise DataError(f"data.validation_windows={d.validation_windows} must be at least 1")
+    if d.order not in (1, 2):
+        raise DataError(f"data.order={d.order}: choose 2, or 1 for that of older records")
     return (Generated if d.source == "synthetic" else Text)(d, seq_len, cache)

@@ -90,7 +90,9 @@ def _python_source(d: Data) -> Corpus:
 
 
 def _text(d: Data) -> Corpus:
-    """Files and globs; the last twentieth of each file, from a line's start on, is validation."""
+    """Files and globs; the last twentieth of each file is validation, from a line's start on where
+    one is near.
+    """
     patterns = [p.strip() for p in d.path.split(",") if p.strip()]
     if not patterns:
         raise DataError("data.source=text needs data.path: files or globs, comma-separated")
@@ -108,11 +110,37 @@ def _text(d: Data) -> Corpus:
 
     def documents(split):
         for _, text in content:
-            cut = len(text) - len(text) // VALIDATION_SHARE
-            cut = text.rfind(b"\n", 0, cut) + 1 or cut
+            cut = _cut(text)
             yield text[:cut] if split == "train" else text[cut:]
 
-    return Corpus("text", _digest(content), documents)
+    # other splits of the same bytes are another corpus: a cache must not give one for the other
+    moved = [(name, b"%d" % _cut(t)) for name, t in content if _cut(t) != _line_before(t)]
+    return Corpus("text", _digest([*content, *moved]), documents)
+
+
+def _twentieth(text: bytes) -> int:
+    return len(text) - len(text) // VALIDATION_SHARE
+
+
+def _line_before(text: bytes) -> int:
+    """The last line's start in the training part; its end where there is none."""
+    return text.rfind(b"\n", 0, _twentieth(text)) + 1 or _twentieth(text)
+
+
+def _cut(text: bytes) -> int:
+    """Where validation begins: at the start of a line within a hundredth of the text around the
+    last twentieth, the one before it first; else of a character.
+    """
+    wanted, near = _twentieth(text), len(text) // 100
+    before = text.rfind(b"\n", wanted - near, wanted) + 1
+    after = text.find(b"\n", wanted, wanted + near) + 1
+    if before > 0:
+        return before
+    if 0 < after < len(text):
+        return after
+    while wanted > 0 and wanted < len(text) and text[wanted] & 0xC0 == 0x80:  # inside UTF-8
+        wanted -= 1
+    return wanted
 
 
 def _tfds(d: Data) -> Corpus:

@@ -35,16 +35,27 @@ VOCAB = 2 * DIGITS + VALUES
 _TRAIN, _VALIDATION, _WORLD = 1, 2, 3
 
 
-def _uniform(stream: int, seed: int, index: np.ndarray) -> np.ndarray:
-    """Uniform doubles in [0, 1) by counter: the splitmix64 finaliser applied twice."""
+def _finalise(z: np.ndarray) -> np.ndarray:
+    """The splitmix64 finaliser, twice."""
+    for _ in range(2):
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return z
+
+
+def _uniform(stream: int, seed: int, index: np.ndarray, order: int = 1) -> np.ndarray:
+    """Uniform doubles in [0, 1) by counter. `order` 1: seeds 2^29 apart draw the same; 2: all seeds
+    below 2^61 have starts of their own (see Data).
+    """
+    number = np.array([seed * 8 + stream + 1], np.uint64)
     with np.errstate(over="ignore"):
-        z = index.astype(np.uint64) + np.uint64((seed * 8 + stream) % 2**32 + 1) * np.uint64(
-            0x9E3779B97F4A7C15
-        )
-        for _ in range(2):
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            z = z ^ (z >> np.uint64(31))
+        if order == 1:
+            start = (number - np.uint64(1)) % np.uint64(2**32) + np.uint64(1)
+            start = start * np.uint64(0x9E3779B97F4A7C15)
+        else:
+            start = _finalise(number * np.uint64(0x9E3779B97F4A7C15))
+        z = _finalise(index.astype(np.uint64) + start)
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -53,7 +64,7 @@ class Synthetic:
     every seed and split.
     """
 
-    def __init__(self, zipf: float):
+    def __init__(self, zipf: float, order: int = 2):
         if not zipf > 0:
             raise DataError(
                 f"data.zipf={zipf} must be positive: key probabilities fall as rank^-(1 + zipf)"
@@ -68,7 +79,7 @@ class Synthetic:
         self._own = (_uniform(_WORLD, 1, np.arange(KEYS)) * VALUES).astype(
             np.int64
         )  # value of each key
-        self.zipf = zipf
+        self.zipf, self._order = zipf, order
 
     @property
     def data_exponent(self) -> float:
@@ -78,7 +89,9 @@ class Synthetic:
         """The facts at `index` (any shape), int32 tokens of shape (*index.shape, 3)."""
         index = np.asarray(index, np.int64)
         stream = _TRAIN if split == "train" else _VALIDATION
-        draw = lambda lane: _uniform(stream, seed if split == "train" else 0, index * 4 + lane)
+        # validation is the same for every seed and order
+        which, order = ((stream, seed), self._order) if split == "train" else ((stream, 0), 1)
+        draw = lambda lane: _uniform(*which, index * 4 + lane, order)
         rank = np.minimum(np.searchsorted(self._cumulative, draw(0), side="right"), KEYS - 1)
         key = self._place[rank]
         value = np.where(draw(1) < SURE, self._own[key], (draw(2) * VALUES).astype(np.int64))

@@ -232,7 +232,7 @@ def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> 
                 local.submit(todo, where, root, report)
         except _Late:
             say(f"calibration: stopped after {limit:.0f} s; what is done is kept")
-        results = [(t, record.result(t.folder)) for t in todo]
+        results = [(t, record.result(t.folder, t.id)) for t in todo]
         points = [_point(t, r, job, max(0.0, min(first, default=0.0))) for t, r in results if r]
     _keep(job.where, points)
     return points

@@ -175,11 +175,13 @@ def _held(model: Model, batch: int, dtype: str, where: Where, platform: str) -> 
     rows = mesh.rows(sizes)
     ex = hardware.execution(model, where, dtype, platform, 1, batch // rows * model.seq_len)
     m = account.memory(model, ex, batch // rows)
+    local = hardware.evaluated(model, ex, platform, rows, batch) // rows
+    evaluation = account.evaluation(model, hardware.evaluation(model, ex, platform, local), local)
     weights = m["parameters"] + m["gradients"] + m["optimizer_state"] + m["buffers"]
     return int(
         weights / (sizes["fsdp"] * sizes["expert"] * sizes["tensor"])
         + m["batch"]
-        + m["activations"] / sizes["tensor"]
+        + max(m["activations"], evaluation) / sizes["tensor"]
     )
 
 

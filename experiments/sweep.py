@@ -117,13 +117,7 @@ def results(workdir: str, plan: Plan | None = None) -> list[dict]:
     names = [p.id for p in plan.runs] if plan else ledger.identities(root)
     found = []
     for name in names:
-        r = record.result(os.path.join(root, name))
-        if r is not None:
-            if r["id"] != name:
-                raise record.RecordError(
-                    f"result {os.path.join(root, name, record.RESULT)} is of run {r['id']}: move it"
-                    " away"
-                )
+        if (r := record.result(os.path.join(root, name), name)) is not None:
             found.append(r)
     return found
 

@@ -51,6 +51,14 @@ def steps(folder: str) -> list[int]:
     )
 
 
+def remove(folder: str, step: int) -> None:
+    """One checkpoint, and the folder of all if it was the only one."""
+    root = os.path.join(folder, FOLDER)
+    shutil.rmtree(os.path.join(root, str(step)), ignore_errors=True)
+    with contextlib.suppress(OSError):  # others are left
+        os.rmdir(root)
+
+
 def newest(
     folder: str, identity: str, scan: bool | None, say: Callable[[str], None], mend: bool = True
 ) -> int | None:

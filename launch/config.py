@@ -229,7 +229,7 @@ def _brief(value) -> dict:
             v = _brief(v)
             if v:
                 out[f.name] = v
-        elif v != f.default:
+        elif v != f.metadata.get("before", f.default):
             out[f.name] = v
     return out
 
@@ -245,7 +245,8 @@ def run_id(run: Run) -> str:
 
 
 def from_dict(cls, d: dict):
-    """The inverse of `to_dict` and `brief`: missing fields take their default. Raises ConfigError
+    """The inverse of `to_dict` and `brief`. A missing field takes its default, or what records
+    meant before it existed (`before` in its metadata). Raises ConfigError
     on a field that is unknown.
     """
     hints, out = _hints(cls), {}
@@ -262,6 +263,11 @@ def from_dict(cls, d: dict):
             if isinstance(v, list)
             else v
         )
+    for f in dataclasses.fields(cls):
+        if f.name not in d and "before" in f.metadata:
+            out[f.name] = f.metadata["before"]
+        elif f.name not in d and dataclasses.is_dataclass(hints[f.name]):
+            out[f.name] = from_dict(hints[f.name], {})
     return cls(**out)
 
 

@@ -15,6 +15,8 @@ NVIDIA, TORCHTITAN, NANOCHAT = (
 LEVANTER = "levanter flop_utils, after the NVIDIA datasheet"
 KLOCKWOOD = "glennklockwood.com/garden/processors"
 SECONDARY = "secondary specification pages"
+WHITEPAPER = f"{NANOCHAT}, not seen in NVIDIA's whitepaper"
+DATASHEET = "NVIDIA's datasheet, quoted by levanter flop_utils"
 TPU = "cloud.google.com/tpu/docs"
 
 
@@ -108,6 +110,17 @@ DEVICES = {
             (48 * GB, "NVIDIA product sheet"),
             (350, "NVIDIA product sheet"),
         ),
+        # GeForce: bf16 with float32 sums, half the rate of fp16 with fp16 sums
+        _device("RTX 3090", (71 * T, WHITEPAPER), (24 * GB, SECONDARY), (350, SECONDARY)),
+        _device("RTX 4090", (165.2 * T, WHITEPAPER), (24 * GB, SECONDARY), (450, SECONDARY)),
+        _device("RTX 5090", (209.5 * T, WHITEPAPER), (32 * GB, SECONDARY), (575, SECONDARY)),
+        _device(
+            "RTX A6000",
+            (154.85 * T, f"{DATASHEET} (309.7 with sparsity, halved)"),
+            (48 * GB, SECONDARY),
+            (300, SECONDARY),
+        ),
+        _device("A10", (125 * T, DATASHEET), (24 * GB, SECONDARY), (150, SECONDARY)),
         _device("MI300X", (1307.4 * T, NANOCHAT), (192 * GB, NANOCHAT), (750, SECONDARY)),
         _device(
             "TPU v2", (46 * T, "jax pallas tpu_info"), (16 * GB, "jax pallas tpu_info"), NO_WATTS
@@ -137,6 +150,9 @@ DEVICES = {
 # as whole words
 NAMES = {
     "h100 pcie": None,  # slower than the SXM, and no official figure was found
+    "h200 nvl": None,  # slower than the SXM too
+    # other chips or clocks under the same number
+    **{f"{n} {other}": None for n in (3090, 4090, 5090) for other in ("d", "ti", "laptop")},
     **{
         name.lower(): name
         for name in (
@@ -148,11 +164,18 @@ NAMES = {
             "H100",
             "L40S",
             "L4",
+            "RTX 3090",
+            "RTX 4090",
+            "RTX 5090",
+            "RTX A6000",
+            "A10",
             "MI300X",
             "V100",
             "T4",
         )
     },
+    **{f"{n}": f"RTX {n}" for n in (3090, 4090, 5090)},
+    "a6000": "RTX A6000",
     "a100 sxm4 80gb": "A100 80GB",
     "a100 80gb": "A100 80GB",
     "a100 pcie 80gb": "A100 80GB",

@@ -16,7 +16,7 @@ class Watch:
     Losses are averaged over blocks of a hundredth of the run (one batch may be easy by chance). A
     run has diverged when its blocks stand a nat above their minimum for a twentieth of the run (at
     least 20 steps), or when `max_bad_steps` updates in a row were skipped because the loss or the
-    gradient was not finite.
+    gradient was not finite. `at` is the step at which that was so, whatever the dispatch.
     """
 
     def __init__(self, total: int, max_bad_steps: int, state: dict | None = None):
@@ -24,10 +24,12 @@ class Watch:
         self._max_bad, self.verdict = max_bad_steps, None
         self.skipped, self._bad, self._sum, self._count = 0, 0, 0.0, 0
         self.low, self.last, self._above = math.inf, math.inf, 0
+        self.first, self.at, self._steps = math.inf, None, 0
         for name, value in (state or {}).items():
-            setattr(self, name, math.inf if value is None else value)
+            setattr(self, name, math.inf if value is None and name in self.LOSSES else value)
 
-    STATE = ("skipped", "_bad", "_sum", "_count", "low", "last", "_above")
+    LOSSES = ("low", "last", "first")
+    STATE = ("skipped", "_bad", "_sum", "_count", "_above", "_steps", "verdict", "at", *LOSSES)
 
     def state(self) -> dict:
         """What a checkpoint keeps, ready for JSON."""
@@ -35,6 +37,12 @@ class Watch:
 
     def add(self, loss: float, skipped: bool) -> None:
         """One step."""
+        self._steps += 1
+        self._judge(loss, skipped)
+        if self.verdict and self.at is None:
+            self.at = self._steps
+
+    def _judge(self, loss: float, skipped: bool) -> None:
         if skipped:
             self.skipped, self._bad = self.skipped + 1, self._bad + 1
             if self._bad >= self._max_bad:
@@ -46,6 +54,7 @@ class Watch:
         self._bad, self._sum, self._count = 0, self._sum + loss, self._count + 1
         if self._count == self._block:
             self.last = self._sum / self._count
+            self.first = self.last if self.first == math.inf else self.first
             self._above = self._above + self._count if self.last > self.low + RISE else 0
             self.low, self._sum, self._count = min(self.low, self.last), 0.0, 0
             if self._above >= self._needed:
@@ -55,15 +64,31 @@ class Watch:
                 )
 
 
-def at_the_end(loss: float, unigram_entropy: float) -> str | None:
-    """Why a run that reached its last step has diverged all the same, or None. In nats per
-    token.
+def at_the_end(watch: Watch, steps: int, loss: float) -> str | None:
+    """Why a run of `steps` steps whose validation loss is `loss` has diverged, or None. A small
+    loss is not asked for: a run that is too short to learn is no failure.
+
+    A validation loss alone may rise by overfitting, so the training loss must stand high too.
     """
+    if watch.verdict:
+        return watch.verdict
     if not np.isfinite(loss):
         return "the validation loss is not finite"
-    if loss > unigram_entropy:
+    if steps and watch.skipped >= steps:
+        return "every update was skipped: the loss or the gradient is not finite"
+    if min(loss, watch.last) > watch.low + RISE:
         return (
-            f"the validation loss {loss:.2f} ends above the unigram entropy {unigram_entropy:.2f}"
-            " of the corpus: nothing was learned of context"
+            f"the run ends {RISE:g} nat above its minimum of {watch.low:.2f}: training loss"
+            f" {watch.last:.2f}, validation loss {loss:.2f}"
+        )
+    if loss > watch.first + RISE and watch.last > watch.first - RISE:
+        return (
+            f"the validation loss {loss:.2f} ends {RISE:g} nat above the loss {watch.first:.2f}"
+            " that the run began with"
         )
     return None
+
+
+def unlearned(loss: float, unigram_entropy: float) -> bool:
+    """Whether a model predicts no better than the frequencies of the tokens. In nats per token."""
+    return bool(np.isfinite(loss) and loss > unigram_entropy)

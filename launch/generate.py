@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from data import tokenizers
-from launch import checkpoint, config, hardware, record
+from launch import checkpoint, config, hardware, ready, record
 from launch.config import ConfigError, Run
 from launch.record import RecordError
 from model import params, sample, step
@@ -27,7 +27,10 @@ class Saved(NamedTuple):
 
 
 def load(folder: str, say: Callable[[str], None] = print) -> Saved:
-    """Reads a run's folder and changes nothing in it. Raises RecordError."""
+    """Reads a run's folder and changes nothing in it. Raises RecordError, and ConfigError where jax
+    cannot start.
+    """
+    ready.check()
     path = os.path.join(folder, record.RUN)
     if not os.path.isfile(path):
         raise RecordError(

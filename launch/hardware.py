@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 
 from launch import child
+from launch.config import ConfigError
 from launch.devices import TWO_CORES, device
 from model import account
 from model.config import Execution, Model
@@ -170,27 +171,92 @@ def _execution(
     )
 
 
+def evaluation(model: Model, ex: Execution, platform: str, local: int) -> Execution:
+    """How `local` sequences a device are evaluated where training is executed by `ex`."""
+    chunk = _loss_chunk(choice(platform), model, local * model.seq_len)
+    return dataclasses.replace(ex, loss_chunk=chunk, loss_groups=1, accumulate=1)
+
+
+EVAL_BATCH = 32  # sequences that are evaluated at a time, at most
+
+
+def evaluated(model: Model, ex: Execution, platform: str, groups: int, batch: int) -> int:
+    """Sequences that are evaluated at a time: as many as take no more room than the activations of
+    a training micro-batch, so that whatever trains can be evaluated. `groups`: the devices that a
+    batch is split over.
+    """
+    unit = groups * (model.routing_group if model.moe_layers else 1)
+    room = account.activations(model, ex, batch // ex.accumulate // groups)
+    rows = -(-EVAL_BATCH // unit) * unit
+    while rows > unit:
+        local = rows // groups
+        if account.evaluation(model, evaluation(model, ex, platform, local), local) <= room:
+            break
+        rows = halved(rows, unit)
+    return rows
+
+
+def halved(rows: int, unit: int) -> int:
+    """Half as many sequences, in whole units."""
+    return -(-rows // (2 * unit)) * unit
+
+
+def out_of_memory(e: BaseException) -> bool:
+    """Whether the device or the host had no room for the arrays. A full disk says
+    RESOURCE_EXHAUSTED too, but as an OSError or RecordError.
+    """
+    from launch.record import RecordError
+
+    if isinstance(e, (OSError, RecordError)):
+        return False
+    text = str(e)
+    return (
+        isinstance(e, MemoryError)
+        or "RESOURCE_EXHAUSTED" in text
+        or "out of memory" in text.lower()
+    )
+
+
 def _attention_chunk(here: Choice, length: int) -> int:
     least, small, large = here.attention
     return min(large, max(small, length // 8)) if length >= least else 0
 
 
 def _loss_chunk(here: Choice, model: Model, tokens: int) -> int:
-    """Positions whose logits stand at a time: the most that divide the context and stay within the
-    table's tokens on a device.
+    """Positions whose logits stand at a time: the most that stay within the table's tokens on a
+    device and divide the context. Where these are few, as for a prime length, equal chunks with
+    the last one filled up.
     """
     least, wanted, logits = here.loss
     if tokens * model.vocab_size < least:
         return 0
     most = max(1, max(wanted, logits // model.vocab_size) * model.seq_len // tokens)
-    return max(n for n in range(1, min(most, model.seq_len) + 1) if model.seq_len % n == 0)
+    most = min(most, model.seq_len)
+    whole = max(n for n in range(1, most + 1) if model.seq_len % n == 0)
+    return whole if 2 * whole >= most else -(-model.seq_len // -(-model.seq_len // most))
+
+
+def _wanted() -> str:
+    """The platforms that JAX_PLATFORMS asks for; empty where a CPU will do."""
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    return "" if "cpu" in wanted.split(",") else wanted
 
 
 @functools.lru_cache(maxsize=1)
 def probe() -> tuple[str, int]:
     """(platform, local devices) without taking an accelerator in this process: asked of a child
-    where one may be present.
+    where one may be present. Raises ConfigError where JAX_PLATFORMS asks for one that is not.
     """
+    found = _probe()
+    if found[0] == "cpu" and _wanted():
+        raise ConfigError(
+            f"JAX_PLATFORMS={_wanted()}, but jax finds no such device here: unset JAX_PLATFORMS,"
+            " or set JAX_PLATFORMS=cpu"
+        )
+    return found
+
+
+def _probe() -> tuple[str, int]:
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return "cpu", 1
     signs = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")

@@ -127,14 +127,17 @@ def lower_step(l: Layout, batch: int):
         return program.lower(_arguments(l), tokens, hyper)
 
 
-def lower_evaluate(l: Layout, batch: int):
-    """`step.eval_step` on `batch` sequences, lowered."""
+def lower_evaluate(l: Layout, batch: int, ex: Execution | None = None):
+    """`step.eval_step` on `batch` sequences, lowered; executed by `ex`, that of training if
+    None.
+    """
+    lm = LM(l.lm.c, ex or l.lm.ex)
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
     with ambient(l.mesh):
         layouts = (step.variables(l.shardings), rows)
         program = jax.jit(
-            functools.partial(step.eval_step, l.lm), in_shardings=layouts, out_shardings=whole
+            functools.partial(step.eval_step, lm), in_shardings=layouts, out_shardings=whole
         )
         return program.lower(step.variables(_arguments(l)), tokens)
 

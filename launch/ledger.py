@@ -36,10 +36,10 @@ class Standing(NamedTuple):
     seconds: float | None = None  # that a finished run took, from start to result
 
 
-def standing(folder: str) -> Standing:
-    """Where the run in `folder` stands."""
+def standing(folder: str, identity: str = "") -> Standing:
+    """Where the run in `folder` stands; a result of another run than `identity` is none."""
     try:
-        result = record.result(folder)
+        result = record.result(folder, identity)
     except record.RecordError as e:
         return Standing("failed", why=str(e))
     if result is not None:

@@ -77,6 +77,10 @@ class Meter:
                 "learning_rate": (
                     optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr
                 ),
+                "embed_learning_rate": (
+                    optim.factor(self._run.schedule, n - 1, self._total)
+                    * optim.embed_rate(self._run.optimizer)
+                ),
                 "grad_norm": float(mean["grad_norm"]),
                 "tokens": n * self._per_step,
                 "flops_matmul": float(n * self._flops),
@@ -90,7 +94,8 @@ class Meter:
 
 class Clock:
     """Seconds of the phases of a run, on the clock and of this process's CPU, which does not count
-    what others take of a busy core.
+    what others take of a busy core. All sittings of the run are added up, each to its last
+    checkpoint.
     """
 
     def __init__(self):
@@ -98,14 +103,31 @@ class Clock:
 
     def lap(self, phase: str) -> None:
         """`phase` ends here; it began where the last one ended."""
-        now = (time.perf_counter(), time.process_time())
-        self.wall[phase], self.cpu[phase] = (a - b for a, b in zip(now, self._last))
-        self._last = now
+        self._last, spent = self._now(), self._since()
+        for kept, seconds in zip((self.wall, self.cpu), spent):
+            kept[phase] = kept.get(phase, 0.0) + seconds
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def _since(self) -> list[float]:
+        return [a - b for a, b in zip(self._now(), self._last)]
+
+    def state(self, phase: str) -> dict:
+        """What a checkpoint keeps, taken in the middle of `phase`."""
+        return {
+            name: {**kept, phase: kept.get(phase, 0.0) + seconds}
+            for name, kept, seconds in zip(("wall", "cpu"), (self.wall, self.cpu), self._since())
+        }
+
+    def go_on(self, state: dict) -> None:
+        """Adds what earlier sittings took."""
+        for kept, before in ((self.wall, state["wall"]), (self.cpu, state["cpu"])):
+            for phase, seconds in before.items():
+                kept[phase] = kept.get(phase, 0.0) + seconds
 
     def record(self, train: float) -> dict:
-        """The `seconds` of a result: `train` from every sitting of the run, the others of the
-        last.
-        """
+        """The `seconds` of a result."""
         return {
             "train": train,
             "setup": self.wall["setup"],

@@ -48,14 +48,14 @@ def write_text(path: str, text: str, durable: bool = True) -> None:
     """Atomically: the file has its old content or all of the new one, after a power cut too if
     `durable`.
     """
-    handle, fresh = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=UNFINISHED)
+    name = f"{UNFINISHED}{os.getpid()}-{os.urandom(6).hex()}"
+    fresh = os.path.join(os.path.dirname(path), name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
+        with open(fresh, "x", encoding="utf-8") as f:  # unlike mkstemp's, readable by the umask
             f.write(text)
             f.flush()
             if durable:
                 os.fsync(f.fileno())
-        os.chmod(fresh, 0o644)
         os.replace(fresh, path)
     except BaseException:
         if os.path.exists(fresh):
@@ -125,9 +125,9 @@ def write_once(path: str, text: str) -> bool:
     return True
 
 
-def result(folder: str) -> dict | None:
+def result(folder: str, identity: str = "") -> dict | None:
     """The result of a finished run, None if it is not finished. Raises RecordError if the file is
-    damaged.
+    damaged, or of another run than `identity` where that is given.
     """
     path = os.path.join(folder, RESULT)
     if not os.path.lexists(path):
@@ -136,6 +136,11 @@ def result(folder: str) -> dict | None:
     if wrong := valid.flaw(r):
         raise RecordError(
             f"result {path} is damaged ({wrong}): move it away, and the same command makes it again"
+        )
+    if identity and r["id"] != identity:
+        raise RecordError(
+            f"result {path} is of run {r['id']}, not of {identity}: move it away, or give another"
+            " --workdir"
         )
     return r
 
@@ -150,7 +155,7 @@ def finish(folder: str, value: dict) -> dict:
     for name in (STATUS, FAILURE):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
-    return value if mine else result(folder) or value
+    return value if mine else result(folder, value["id"]) or value
 
 
 def fail(folder: str, why: str, halve: bool = False) -> None:
@@ -216,7 +221,8 @@ def claim(folder: str, run: config.Run) -> None:
             )
     elif names - OWN:
         raise RecordError(f"{folder} is not empty and holds no run: give another --workdir")
-    else:
+    result(folder, identity)
+    if RUN not in names:
         write_json(os.path.join(folder, RUN), {"id": identity, "run": config.brief(run)})
 
 

@@ -27,7 +27,7 @@ def hold(run: Run, where: Where, folder: str):
             try:
                 record.claim(folder, run)
                 mine = held.enter_context(Lease(folder, where.lease))
-                verdict = 1 if record.result(folder) is None else 2
+                verdict = 1 if record.result(folder, config.run_id(run)) is None else 2
             except (OSError, record.RecordError) as e:
                 error = e
         if jax.process_count() > 1:
@@ -52,7 +52,7 @@ class Session:
         )
         self._identity, self.leader, self.done = config.run_id(run), jax.process_index() == 0, 0
         self.watcher, self._saver = preempt.Watcher(self._leave), None
-        self.every = where.checkpoint_every
+        self.every, self._saved = where.checkpoint_every, None
 
     def __enter__(self):
         # several processes stop at the same step: jax.distributed listens to SIGTERM for all of
@@ -109,6 +109,7 @@ class Session:
 
             step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
             step = None if step < 0 else step
+        self._saved = step
         return None if step is None else self.saver.restore(step, like, shardings)
 
     def next_stop(self) -> int:
@@ -135,7 +136,21 @@ class Session:
         self._lease.check()
         self.phase("save")
         self.saver.save(self.done, state, meta, loss)
+        self._saved = self.done
         self.phase("step")
+
+    def secure(self, state, meta: dict, loss: float) -> None:
+        """Saves the last state, if it is not yet saved: what comes after it may fail, and training
+        it again costs more.
+        """
+        if self._saved != self.done:
+            self.save(state, meta, loss)
+        self.settle()
+
+    def discard(self) -> None:
+        """Removes the last state where none was asked for; the result stands."""
+        if self._saved == self.done and not self.due():
+            checkpoint.remove(self._folder, self.done)
 
     def settle(self) -> None:
         """Until the last save is on the disk and marked: the result comes after everything it

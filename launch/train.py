@@ -29,7 +29,7 @@ from launch.session import Session, hold
 from model import account, optim, params, step
 from model.config import Execution
 
-EVAL_BATCH = 32
+SAFE = 60.0  # seconds of training after which its state is saved before it is evaluated
 MOST_STEPS = 1000  # of one call of the compiled program
 
 
@@ -38,9 +38,10 @@ class Program(NamedTuple):
 
     layout: Layout
     train: Callable
-    evaluate: Callable
+    evaluate: Callable  # the program that evaluates so many sequences
     dispatch: int
-    eval_batch: int
+    eval_batch: int  # sequences that are evaluated at a time, multiples of eval_unit
+    eval_unit: int
     compile_s: float
 
 
@@ -70,7 +71,7 @@ def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
     """
     o, out = run.optimizer, np.zeros((2, length))
     f = [optim.factor(run.schedule, first + i, total) for i in range(count)]
-    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * (o.embed_lr or o.lr)
+    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * optim.embed_rate(o)
     out = out.astype(np.float32)
     return {
         "lr": out[0],
@@ -79,18 +80,39 @@ def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
     }
 
 
-@functools.cache
+PROGRAMS = 16  # that a process keeps: a worker may meet many shapes
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
 def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispatch: int) -> Program:
     started = time.perf_counter()
     layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)))
-    rows = meshes.rows(layout.mesh.shape) * (model.routing_group if model.moe_layers else 1)
-    eval_batch = -(-EVAL_BATCH // rows) * rows
-    compiled = functools.partial(hardware.compiled, platform=jax.default_backend())
+    platform, groups = jax.default_backend(), meshes.rows(layout.mesh.shape)
+    compiled = functools.partial(hardware.compiled, platform=platform)
     train = compiled(layouts.lower_train(layout, batch, dispatch))
-    evaluate = functools.cache(
-        lambda: compiled(layouts.lower_evaluate(layout, eval_batch))
-    )  # not before it is wanted
-    return Program(layout, train, evaluate, dispatch, eval_batch, time.perf_counter() - started)
+
+    @functools.cache  # not before it is wanted
+    def evaluate(rows: int):
+        how = hardware.evaluation(model, ex, platform, rows // groups)
+        return compiled(layouts.lower_evaluate(layout, rows, how))
+
+    return Program(
+        layout,
+        train,
+        evaluate,
+        dispatch,
+        hardware.evaluated(model, ex, platform, groups, batch),
+        groups * (model.routing_group if model.moe_layers else 1),
+        time.perf_counter() - started,
+    )
+
+
+def execution(run: Run, where: Where) -> Execution:
+    """How `run` is executed here."""
+    groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), jax.device_count()))
+    tokens, platform = run.batch * run.model.seq_len, jax.default_backend()
+    run = resolve(run, platform)
+    return hardware.execution(run.model, where, run.dtype, platform, groups, tokens)
 
 
 def program(run: Run, where: Where) -> Program:
@@ -98,11 +120,7 @@ def program(run: Run, where: Where) -> Program:
     before.
     """
     platform = jax.default_backend()
-    sizes = meshes.parse(where.mesh)
-    groups = meshes.rows(meshes.resolve(sizes, jax.device_count()))
-    ex = hardware.execution(
-        run.model, where, run.dtype, platform, groups, run.batch * run.model.seq_len
-    )
+    ex = execution(run, where)
     if ex.attention == "cudnn" and not hardware.has_cudnn():
         ex = dataclasses.replace(ex, attention="xla")
     if not run.model.moe_layers:  # fields that a dense model does not read must not split its cache
@@ -172,17 +190,19 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(p: Program, variables, dataset) -> Evaluation:
-    """Evaluates on all validation windows; the last batch is filled up and the filling left out."""
+    """Evaluates on all validation windows, fewer at a time where memory runs out."""
     windows, text_bytes = dataset.counted_validation()
-    out, stats = [], []
-    for i in range(0, len(windows), p.eval_batch):
-        rows = windows[i : i + p.eval_batch]
-        full = np.concatenate([rows, np.repeat(rows[-1:], p.eval_batch - len(rows), 0)])
-        nll, s = p.evaluate()(variables, meshes.put(full, meshes.batch_sharding(p.layout.mesh)))
-        out.append(np.asarray(nll, np.float64)[: len(rows)])
-        if len(rows) == p.eval_batch or not stats:
-            stats.append(s)
-    nll = np.concatenate(out)
+    rows = p.eval_batch
+    while True:
+        try:
+            nll, stats = _nll(p, variables, windows, rows)
+            break
+        except Exception as e:
+            # other processes would wait for this one
+            alone = jax.process_count() == 1
+            if not alone or rows <= p.eval_unit or not hardware.out_of_memory(e):
+                raise
+        rows = hardware.halved(rows, p.eval_unit)  # outside the except: the error holds arrays
     true = dataset.true_nll(windows)
     excess = None if true is None else nll - true
     se = lambda a: float(a.std(ddof=1) / math.sqrt(a.size))
@@ -196,6 +216,22 @@ def evaluate(p: Program, variables, dataset) -> Evaluation:
         None if excess is None else se(excess),
         jax.tree.map(lambda *a: np.mean(a, 0).tolist(), *stats),
     )
+
+
+def _nll(p: Program, variables, windows, rows: int):
+    """(negative log-likelihood of every token, statistics of every batch). The last batch is filled
+    up with the first windows, and the filling left out: in a routing group tokens compete for the
+    capacity of experts, as other text would, and copies of one text would not.
+    """
+    out, stats, n = [], [], len(windows)
+    for i in range(0, n, rows):
+        full = windows[np.arange(i, i + rows) % n]
+        batch = meshes.put(full, meshes.batch_sharding(p.layout.mesh))
+        nll, s = p.evaluate(rows)(variables, batch)
+        out.append(np.asarray(nll, np.float64)[: n - i])
+        if i + rows <= n or not stats:
+            stats.append(s)
+    return np.concatenate(out), stats
 
 
 def train(
@@ -224,7 +260,7 @@ def train(
     with contextlib.ExitStack() as held:
         lease = held.enter_context(hold(run, where, folder))
         if lease is None:
-            return record.result(folder)
+            return record.result(folder, identity)
         session = held.enter_context(Session(run, where, folder, total, lease, say))
         session.phase("compile")
         p = program(run, where)
@@ -236,6 +272,9 @@ def train(
             {},
         )
         session.done = meta.get("step", 0)
+        # a checkpoint of an earlier version has the seconds of training alone
+        before = {"train": meta.get("seconds", 0.0)}
+        clock.go_on(meta.get("clock", {"wall": before, "cpu": {}}))
         watch = divergence.Watch(total, run.max_bad_steps, meta.get("watch"))
         out = held.enter_context(
             contextlib.closing(
@@ -249,22 +288,21 @@ def train(
         clock.lap("restore")
         gauge = energy.Gauge(jax.local_device_count(), meta.get("joules", None if meta else 0.0))
         pace = Pace(p.dispatch, where.steps_per_dispatch)
-        state, counted_bytes, seconds = _steps(
-            run, p, state, dataset, total, progress, session, meter, watch, meta, gauge, pace
+        state, kept = _steps(
+            run, p, state, dataset, total, progress, session, meter, watch, meta, gauge, pace, clock
         )
         used = gauge.record()
         clock.lap("train")
-        session.phase("evaluate")
-        evaluation = evaluate(p, step.variables(state), dataset)
+        evaluation = _evaluated(p, state, kept, session, min(watch.last, 1e9), dataset)
         clock.lap("evaluate")
-        times = clock.record(seconds)
+        times = clock.record(kept["seconds"])
         result = _result(
             run,
             where,
             p,
             dataset,
             session.done,
-            counted_bytes,
+            kept["bytes"],
             evaluation,
             times,
             meter.last_loss,
@@ -276,8 +314,24 @@ def train(
         out.close()
         if leader:
             lease.check()
-            return record.finish(folder, result)
+            result = record.finish(folder, result)
+            session.discard()
     return result
+
+
+def _evaluated(p: Program, state, kept: dict, session: Session, loss: float, dataset) -> Evaluation:
+    """`evaluate` that costs no training: whatever fails in it, the state is on disk."""
+    secure = functools.partial(session.secure, state, kept, loss)
+    if jax.process_count() > 1 or kept["seconds"] > SAFE:
+        secure()
+    session.phase("evaluate")
+    try:
+        return evaluate(p, step.variables(state), dataset)
+    except Exception:
+        if jax.process_count() == 1:
+            with contextlib.suppress(record.RecordError):  # the first error is the one to tell
+                secure()
+        raise
 
 
 def _initial(p: Program, run: Run, where: Where):
@@ -325,9 +379,11 @@ def _steps(
     meta,
     gauge,
     pace,
+    clock,
 ):
     """From step `session.done` to `total`, or to a verdict. Batches are read while the device
-    computes; metrics are read one dispatch late. Returns (state, bytes, seconds).
+    computes; metrics are read one dispatch late. Returns (state, what a checkpoint of it keeps
+    beside it).
     """
     counted_bytes, before, started = (
         meta.get("bytes", 0),
@@ -335,6 +391,18 @@ def _steps(
         time.perf_counter(),
     )
     pending = None
+
+    def kept():
+        return {
+            "step": session.done,
+            "bytes": counted_bytes,
+            "seconds": before + time.perf_counter() - started,
+            "joules": gauge.total(),
+            "clock": clock.state("train"),
+            "meter": meter.state(),
+            "watch": watch.state(),
+        }
+
     while session.done < total and not watch.verdict:
         done, count = session.done, min(pace.count(), session.next_stop() - session.done)
         read = [dataset.counted_batch(done + i, run.batch) for i in range(count)]
@@ -361,22 +429,13 @@ def _steps(
             meter.add(*pending)
             pending = None
             pace.paused()
-            seconds = before + time.perf_counter() - started
-            spent = {"seconds": seconds, "joules": gauge.total()}
-            kept = {
-                "step": session.done,
-                "bytes": counted_bytes,
-                **spent,
-                "meter": meter.state(),
-                "watch": watch.state(),
-            }
-            session.save(state, kept, min(watch.last, 1e9))
+            session.save(state, kept(), min(watch.last, 1e9))
         if told:
             session.stop()
     if pending:
         meter.add(*pending)
     jax.block_until_ready(state)
-    return state, counted_bytes, before + time.perf_counter() - started
+    return state, kept()
 
 
 def _result(
@@ -385,7 +444,7 @@ def _result(
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
-    why = watch.verdict or divergence.at_the_end(e.loss, dataset.unigram_entropy)
+    why = divergence.at_the_end(watch, total, e.loss)
     v = {k: record.finite(x) for k, x in e._asdict().items() if k != "statistics"}
     return {
         "version": record.VERSION,
@@ -394,6 +453,9 @@ def _result(
         "tags": tags,
         "status": "diverged" if why else "finished",
         "why": why,
+        "diverged_at": watch.at,
+        "unlearned": divergence.unlearned(e.loss, dataset.unigram_entropy),
+        "unigram_entropy": record.finite(dataset.unigram_entropy),
         "run": config.to_dict(run),
         "where": config.to_dict(where),
         "steps": total,

@@ -57,6 +57,9 @@ RESULT = {  # a field with ? may be missing
     "family": name,
     "status": lambda v: v in ("finished", "diverged"),
     "why?": optional(text),
+    "diverged_at?": optional(number),
+    "unlearned?": lambda v: isinstance(v, bool),
+    "unigram_entropy?": optional(number),
     "tags": {
         "size?": optional(number),
         "budget?": optional(positive),

@@ -106,6 +106,8 @@ def _ends(c: Model, ex: Execution, batch: int) -> Work:
     the logits of one, the head's gradient, and that of the last states twice.
     """
     tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
+    if ex.loss_chunk:  # positions that fill up the last chunk are executed too
+        tokens = batch * ex.loss_chunk * -(-c.seq_len // ex.loss_chunk)
     flops, logits = 2 * tokens * c.d_model * c.vocab_size, tokens * c.vocab_size
     if ex.loss_chunk:
         held = (
@@ -153,6 +155,17 @@ def activations(c: Model, ex: Execution, batch: int) -> int:
         return sum(w.kept for w in layers) + ends.kept
     inputs = len(layers) * batch * c.seq_len * c.d_model * size(ex)
     return inputs + max(ends.kept, *(w.kept + w.spare for w in layers))
+
+
+def evaluation(c: Model, ex: Execution, batch: int) -> int:
+    """Bytes of activations while `batch` sequences go forward alone on one device: one layer's, or
+    the logits of a chunk in float32, twice, beside the residual stream and one-hot rows.
+    """
+    tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
+    logits = 8 * batch * (ex.loss_chunk or c.seq_len) * c.vocab_size
+    layers = max(w.kept for w in _layers(c, ex, batch))
+    rows = one_hot * tokens * c.vocab_size * size(ex)
+    return max(logits, layers, rows) + 2 * tokens * c.d_model * size(ex)
 
 
 def memory(c: Model, ex: Execution, batch: int) -> dict[str, int]:

@@ -71,7 +71,8 @@ class Model:
     d_expert: int = 0
     n_shared: int = 0  # experts that every token passes, as one MLP of n_shared x d_expert
     router: str = "softmax"  # scores of a token: softmax over experts | sigmoid of each
-    renormalise: bool = True  # the top_k gates of a token sum to 1
+    # the top_k gates of a token sum to 1; a single gate stays the expert's score
+    renormalise: bool = True
     gate_scale: float = 1.0  # the gates are multiplied by it, last
     expert_groups: int = 1  # a token chooses among the experts of its best ...
     top_groups: int = 1  # ... top_groups groups
@@ -137,9 +138,7 @@ class Execution:
     # queries that attend at a time, to the keys that any of them sees, recomputed in the backward
     # pass; 0: all
     attention_chunk: int = 0
-    loss_chunk: int = (
-        0  # positions whose logits stand at a time in the loss; divides seq_len; 0: all
-    )
+    loss_chunk: int = 0  # positions whose logits stand at a time in the loss; 0: all
     # groups of sequences that no device boundary cuts: each sums its own part of the head's
     # gradient over chunks
     loss_groups: int = 1

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Execution
-from model.params import einsum, precise
+from model.params import einsum, scores
+
+FILL = -1  # the target of a position that fills up the last chunk
 
 
 def logits(x_BTD, w_VD, cap: float):
     """Of every position, at least float32; with a cap, cap x tanh(logits / cap)."""
-    logits_BTV = precise(einsum("btd,vd->btv", x_BTD, w_VD.astype(x_BTD.dtype)))
+    logits_BTV = scores("btd,vd->btv", x_BTD, w_VD.astype(x_BTD.dtype))
     return cap * jnp.tanh(logits_BTV / cap) if cap else logits_BTV
 
 
@@ -37,7 +39,7 @@ def each(x_BTD, w_VD, targets_BT, cap: float, ex: Execution):
     parts_NBC = jax.lax.map(
         lambda p: nll(logits(p[0], w_VD, cap), p[1]), (_split(x_BTD, ex), _split(targets_BT, ex))
     )
-    return _join(parts_NBC)
+    return _join(parts_NBC, targets_BT.shape[1])
 
 
 def mean(x_BTD, w_VD, targets_BT, cap: float, ex: Execution):
@@ -49,13 +51,17 @@ def mean(x_BTD, w_VD, targets_BT, cap: float, ex: Execution):
     )
 
 
-def _split(a_BT, ex: Execution):
-    """(B, T, ...) as (chunks, B, chunk, ...)."""
+def _split(a_BT, ex: Execution, fill=0):
+    """(B, T, ...) as (chunks, B, chunk, ...); the last chunk is filled up with `fill`."""
+    if missing := -a_BT.shape[1] % ex.loss_chunk:
+        ends = [(0, 0), (0, missing)] + [(0, 0)] * (a_BT.ndim - 2)
+        a_BT = jnp.pad(a_BT, ends, constant_values=fill)
     return a_BT.reshape(a_BT.shape[0], -1, ex.loss_chunk, *a_BT.shape[2:]).swapaxes(0, 1)
 
 
-def _join(a_NBC):
-    return a_NBC.swapaxes(0, 1).reshape(a_NBC.shape[1], -1, *a_NBC.shape[3:])
+def _join(a_NBC, length: int):
+    """The inverse of `_split`."""
+    return a_NBC.swapaxes(0, 1).reshape(a_NBC.shape[1], -1, *a_NBC.shape[3:])[:, :length]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -64,6 +70,7 @@ def _fused(x_BTD, w_VD, targets_BT, cap, ex):
 
 
 def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
+    filled = targets_BT.shape[1] % ex.loss_chunk  # positions that count for nothing
     w, by_group = w_VD.astype(x_BTD.dtype), lambda a: a.reshape(ex.loss_groups, -1, *a.shape[1:])
 
     def one(dw_GDV, part):
@@ -74,6 +81,8 @@ def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
         sum_BC1 = weights_BCV.sum(-1, keepdims=True)
         hit_BCV = targets_BC[..., None] == jnp.arange(w.shape[0])
         g_BCV = weights_BCV * (1 / (sum_BC1 * targets_BT.size)) - hit_BCV * (1 / targets_BT.size)
+        if filled:
+            g_BCV *= targets_BC[..., None] >= 0
         if cap:
             g_BCV *= 1 - (logits_BCV / cap) ** 2
         g_BCV = g_BCV.astype(x_BTD.dtype)
@@ -81,17 +90,20 @@ def _fused_fwd(x_BTD, w_VD, targets_BT, cap, ex):
         dw_GDV += einsum(
             "gbcd,gbcv->gdv", by_group(x_BCD), by_group(g_BCV), preferred_element_type=dw_GDV.dtype
         )
-        loss = (
+        loss_BC1 = (
             most_BC1 + jnp.log(sum_BC1) - jnp.take_along_axis(logits_BCV, targets_BC[..., None], -1)
-        ).sum()
-        return dw_GDV, (loss, einsum("bcv,vd->bcd", g_BCV, w))
+        )
+        if filled:
+            loss_BC1 *= targets_BC[..., None] >= 0
+        return dw_GDV, (loss_BC1.sum(), einsum("bcv,vd->bcd", g_BCV, w))
 
     zeros_GDV = jnp.zeros((ex.loss_groups, *w_VD.shape[::-1]), w_VD.dtype)
     zeros_GDV = nn.with_logical_constraint(zeros_GDV, ("batch", "act_embed", "vocab"))
     dw_GDV, (loss, dx_NBCD) = jax.lax.scan(
-        one, zeros_GDV, (_split(x_BTD, ex), _split(targets_BT, ex))
+        one, zeros_GDV, (_split(x_BTD, ex), _split(targets_BT, ex, FILL))
     )
-    return loss.sum() / targets_BT.size, (_join(dx_NBCD), dw_GDV.sum(0).T)
+    dx_BTD = _join(dx_NBCD, targets_BT.shape[1])
+    return loss.sum() / targets_BT.size, (dx_BTD, dw_GDV.sum(0).T)
 
 
 def _fused_bwd(cap, ex, gradients, g):

@@ -36,8 +36,8 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up over a fraction of the steps, then a decay to `final` x peak. The last update
-    uses the last value.
+    """Linear warm-up over a fraction of the steps, then a decay to `final` x peak. `final` is
+    what an update after the last one would use: no update is spent at a rate of zero.
     """
 
     decay: str = "cosine"
@@ -62,6 +62,11 @@ def factor(s: Schedule, step: int, steps: int) -> float:
         return (step + 1) / warm
     x = (step - warm) / max(1, steps - warm)
     return 1 - (1 - s.final) * DECAYS[s.decay](x)
+
+
+def embed_rate(o: Optimizer) -> float:
+    """Peak rate of token embedding and learned positions."""
+    return o.embed_lr or o.lr
 
 
 def check(o: Optimizer, s: Schedule) -> None:

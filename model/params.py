@@ -64,6 +64,25 @@ def settled(a):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scores(eq: str, x, y):
+    """``einsum(eq, x, y)`` summed and kept in float32 at least, for a softmax to read. Its gradient
+    is multiplied in the dtype of x and y, as that of every product.
+    """
+    return einsum(eq, x, y, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _scores_fwd(eq, x, y):
+    return scores(eq, x, y), (x, y)
+
+
+def _scores_bwd(eq, operands, g):
+    return jax.vjp(functools.partial(einsum, eq), *operands)[1](g.astype(operands[0].dtype))
+
+
+scores.defvjp(_scores_fwd, _scores_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(eq: str, x, w):
     """``einsum(eq, x, w)`` whose gradient with respect to `w` multiplies the narrower of x and the
     result's gradient, transposed, by the wider one. XLA on CPU makes that transposed copy in any

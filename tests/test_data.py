@@ -270,3 +270,45 @@ def test_a_counting_learner_meets_the_derived_exponent():
     unseen = [(p * (1 - p) ** k).sum() for k in n]
     slope = np.polyfit(np.log(n), np.log(unseen), 1)[0]
     assert -slope == pytest.approx(s.data_exponent, abs=0.08)
+
+
+def test_no_two_replicates_share_an_order():
+    """All pairs of 64 seeds and 64 epochs. By `order=1`, that of old records, seed 0 in epoch 2
+    reads what seed 1 reads in epoch 0.
+    """
+    n, at = 4096, np.arange(16)
+    order = lambda seed, epoch, **old: pipeline.permute(at, n, seed, np.full(16, epoch), **old)
+    assert np.array_equal(order(0, 2, order=1), order(1, 0, order=1))
+    seen = {order(seed, epoch).tobytes() for seed in range(64) for epoch in range(64)}
+    assert len(seen) == 64 * 64
+
+
+def test_synthetic_seeds_have_facts_of_their_own():
+    at = np.arange(64)
+    facts = lambda seed, **old: Synthetic(0.5, **old).facts("train", seed, at).tobytes()
+    assert facts(3, order=1) == facts(3 + 2**29, order=1)
+    seeds = [s + high for s in range(32) for high in (0, 2**28, 2**29, 2**30)]
+    assert len({facts(s) for s in seeds}) == len(seeds)
+    held = lambda order: Synthetic(0.5, order).facts("validation", 0, at)
+    np.testing.assert_array_equal(held(1), held(2))  # losses stay comparable
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a line\n" * 30 + "x" * 20_000,
+        "x" * 20_000 + "\n" + "a line\n" * 30,
+        "x" * 20_000 + "\n",
+        "y" * 20_000,
+        "\u00e9" * 9_999,
+        "\n".join("z" * 900 for _ in range(20)),
+        "a line of text\n" * 2000,
+    ],
+)
+def test_validation_is_a_twentieth_whatever_the_lines(content, tmp_path):
+    (tmp_path / "a.txt").write_text(content)
+    corpus = sources.load(Data(source="text", path=str(tmp_path / "a.txt")))
+    train, held = (b"".join(corpus.documents(s)) for s in ("train", "validation"))
+    assert (train + held).decode() == content
+    assert 0.035 < len(held) / len(content.encode()) < 0.065
+    train.decode(), held.decode()  # no character is cut

@@ -222,6 +222,24 @@ def test_out_of_memory_halves_the_micro_batch_once(tmp_path, monkeypatch):
     assert message["kind"] == "failed" and seen == [1]
 
 
+@pytest.mark.parametrize(
+    "seq_len,batch,asked,executed,halved",
+    [
+        (1024, 8, 1, 4, 8),  # the platform's own choice is what is halved
+        (24, 8, 4, 4, 8),
+        (24, 12, 4, 4, 12),  # 8 does not divide it
+        (24, 8, 8, 8, None),
+    ],
+)
+def test_what_was_executed_is_halved(seq_len, batch, asked, executed, halved):
+    model = dataclasses.replace(BASE.model, vocab_size=8192, d_model=64, n_layers=4, d_ff=256)
+    run = dataclasses.replace(BASE, model=dataclasses.replace(model, seq_len=seq_len), batch=batch)
+    where = dataclasses.replace(ALONE, accumulate=asked)
+    assert train.execution(run, where).accumulate == executed
+    smaller = worker._halved(run, where)
+    assert (smaller and train.execution(run, smaller).accumulate) == halved
+
+
 def test_out_of_memory_in_one_of_several_processes(tmp_path, monkeypatch):
     """All of them start anew, each reading in the folder that the micro-batch is half; that is done
     once.

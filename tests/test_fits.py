@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -203,6 +204,10 @@ def raw_files(folder):
         f.write((folder / "c.csv").read_text())
     t, raw["gadre2024"] = tables.read_csv(published("gadre2024")), str(folder / "g.tar.gz")
     with tarfile.open(raw["gadre2024"], "w:gz") as tar:
+        # what lies beside the models and their evaluations in the authors' archive
+        for where in ("s/exp_data/grid.json", "s/exp_data/eval_metadata.csv", "s/scaling/a.json"):
+            (folder / "x.json").write_text('{"dclm": []}')
+            tar.add(folder / "x.json", where)
         for i, name in enumerate(t["run_id"]):
             h = {
                 "model": t["model"][i],
@@ -234,9 +239,17 @@ def test_authors_files_are_fetched_kept_and_checked(tmp_path, monkeypatch):
         "gadre2024": ("fit_point_loss", "err_avg17"),
     }
     for name, path in raw_files(tmp_path).items():
-        monkeypatch.setitem(
-            sources.SOURCES, name, sources.SOURCES[name]._replace(url=f"file://{path}")
-        )
+        s = sources.SOURCES[name]._replace(url=f"file://{path}")
+        monkeypatch.setitem(sources.SOURCES, name, s)
+        with pytest.raises(FitError, match="has (SHA-256|git tree) .*, not .*: remove it"):
+            sources.load(name)
+        shutil.rmtree(tmp_path / "cache")
+        assert "NOT the pinned file: it has" in sources.load(name, path)[1]["how"]
+        pins = {"sha256": sources.sha256(path), "trees": ()}
+        if s.trees:
+            tree = lambda where: sources.git_tree(sources.archived(path, where))
+            pins = {"trees": tuple((where, tree(where)) for where, _ in s.trees)}
+        monkeypatch.setitem(sources.SOURCES, name, s._replace(**pins))
         t, source = sources.load(name)
         want = tables.read_csv(published(name))
         assert len(t["loss"]) == len(want["loss"]) and sorted(t["loss"]) == pytest.approx(
@@ -247,16 +260,32 @@ def test_authors_files_are_fetched_kept_and_checked(tmp_path, monkeypatch):
             sum(t.get("fit_point_loss", [0])) == sum(want.get("fit_point_loss", [0])) and tidy[name]
         )
         assert sum(t.get("is_outlier", [0])) == sum(want.get("is_outlier", [0]))
-        assert (
-            source["sha256"] == sources.sha256(path)
-            and "recorded at the first fetch" in source["how"]
-        )
+        assert source["sha256"] == sources.sha256(path) and "as pinned" in source["how"]
         os.remove(path)  # the cache serves the second call
         assert sources.load(name)[1]["sha256"] == source["sha256"]
-        with open(source["path"], "ab") as f:
-            f.write(b"x")
-        with pytest.raises(FitError, match="has SHA-256"):
+        with open(source["path"], "r+b") as f:
+            f.seek(os.path.getsize(source["path"]) // 2)
+            f.write(b"xxxx")
+        with pytest.raises(FitError, match="(has|cannot be read) .*: remove it"):
             sources.load(name)
+
+
+def test_git_trees_are_gits():
+    files = {"b.json": (False, b"{}\n"), "a.sh": (True, b"true\n")}
+    assert sources.git_tree({}) == "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+    assert sources.git_tree(files) == "c3158775047ea249d412b7b4f61c9f5a2ccf63a0"
+
+
+@at_hand
+def test_gadre_from_the_authors_own_folder():
+    """Every row agrees, the 17-task errors too, and the folders are the pinned ones."""
+    path = os.path.join(PUBLISHED, "gadre_exp_data.tar.gz")
+    t, source = sources.load("gadre2024", path)
+    assert len(t["loss"]) == len(tables.read_csv(published("gadre2024"))["loss"])
+    assert source["how"].endswith("as pinned")
+    rows, _ = reproduce.run("gadre2024", t, 20)
+    assert len(rows) == 16 and all(r.agrees for r in rows)
+    assert [f"{r.reproduced:.4f}" for r in rows if "17-task" in r.what] == ["3.6365", "0.0464"]
 
 
 def test_without_a_network_it_says_how(capsys, tmp_path, monkeypatch):
@@ -839,7 +868,7 @@ def test_bad_input(argv, words, capsys, tmp_path):
         "csv": t,
         "few": few,
         "flat": t | {"n_params": np.full(30, 1e8)},
-        "nan": bad("loss", np.nan),
+        "nan": bad("tokens", np.nan),
         "zero": bad("tokens", 0.0),
     }
     names = {k: write_csv(tmp_path / f"{k}.csv", v) for k, v in made.items()}

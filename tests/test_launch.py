@@ -6,13 +6,14 @@ import json
 import math
 import os
 import pathlib
+import weakref
 
 import jax
 import numpy as np
 import pytest
 
 from data.config import Data
-from launch import config, engines, hardware, layout, mesh, record, train
+from launch import config, engines, hardware, layout, ledger, mesh, record, train
 from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch.engines import local
 from launch.pace import SECONDS, Pace
@@ -40,7 +41,9 @@ def test_id_hashes_the_run_alone_and_ignores_defaults():
     a = config.run_id(BASE)
     assert a == config.run_id(dataclasses.replace(BASE)) and len(a) == 12
     assert a != config.run_id(dataclasses.replace(BASE, seed=1))
-    assert "rope_theta" not in json.dumps(config.brief(BASE)) and config.brief(Run()) == {}
+    assert "rope_theta" not in json.dumps(config.brief(BASE)) and config.brief(Run()) == {
+        "data": {"order": 2}
+    }
     assert (
         config.from_dict(Run, config.brief(BASE))
         == config.from_dict(Run, json.loads(json.dumps(config.to_dict(BASE))))
@@ -165,7 +168,8 @@ def test_record_is_complete_and_counted(single, tmp_path):
     )
     assert r["executed_flops"] > r["flops"]["matmul"]
     assert r["validation"]["tokens"] == 40 * 24 and 0 < r["validation"]["se"] < 0.2
-    assert r["status"] == "diverged" and "unigram entropy" in r["why"]  # twelve steps teach nothing
+    assert r["status"] == "finished" and r["why"] is None and r["unlearned"]  # in twelve steps
+    assert r["validation"]["loss"] > r["unigram_entropy"] and r["diverged_at"] is None
     assert r["validation"]["excess"] > -3 * r["validation"]["excess_se"]
     assert len(r["moe"]["expert_load"]) == 2 and min(r["moe"]["expert_load"]) >= 1
     assert {"versions", "commit", "fingerprints", "seconds", "device", "where", "epochs"} <= set(r)
@@ -194,6 +198,43 @@ def test_a_second_train_returns_the_record(single, tmp_path, monkeypatch):
     assert train.train(BASE, ALONE, folder) == first
     with pytest.raises(RecordError, match="belongs to run"):
         train.train(dataclasses.replace(BASE, seed=5), ALONE, folder)
+
+
+def test_a_result_of_another_run_is_nobodys(single, tmp_path, monkeypatch):
+    """A folder may hold a result.json and no run.json: copied by hand, or by a tool."""
+    monkeypatch.setattr(train, "_steps", lambda *a: pytest.fail("trained over it"))
+    path = tmp_path / "r" / record.RESULT
+    path.parent.mkdir()
+    path.write_text(json.dumps(single["moe"][0]))
+    before, own = path.read_text(), train.resolve(BASE, "cpu")
+    mine = config.run_id(own)
+    other = single["moe"][0]["id"]
+    with pytest.raises(RecordError, match=f"is of run {other}, not of {mine}"):
+        train.train(BASE, ALONE, str(tmp_path / "r"))
+    with pytest.raises(RecordError, match="is of run"):
+        record.finish(str(tmp_path / "r"), {"id": mine})  # as at the end of a run that overlapped
+    task = engines.Task(own, str(tmp_path / "r"), {}, None, 1.0)
+    with pytest.raises(RecordError, match="is of run"):
+        engines.submit([task], ALONE, str(tmp_path))
+    standing = ledger.standing(task.folder, task.id)
+    assert standing.state == "failed" and "is of run" in standing.why
+    assert os.listdir(path.parent) == [record.RESULT] and path.read_text() == before
+
+
+def test_programs_of_many_shapes_are_let_go(monkeypatch):
+    """The least recently used of more than a process keeps; what it held goes with it."""
+    monkeypatch.setattr(train.layouts, "lower_train", lambda layout, batch, dispatch: None)
+    monkeypatch.setattr(train.hardware, "compiled", lambda lowered, platform: None)
+    train.forget()
+    run = dataclasses.replace(BASE, dtype="float32")
+    of = lambda batch: train.program(dataclasses.replace(run, batch=batch), ALONE)
+    first = weakref.ref(of(1).layout.lm)
+    for batch in range(2, train.PROGRAMS + 2):
+        of(batch)
+    gc.collect()
+    assert train._program.cache_info().currsize == train.PROGRAMS
+    assert first() is None
+    train.forget()
 
 
 def test_learning_rate_reuses_the_program(tmp_path):
@@ -387,3 +428,16 @@ def test_engine_keeps_shapes_together():
     assert local.choose(todo, {"a"}, {"b"}) == todo[1]  # its own shape first, the costliest
     assert local.choose(todo, set(), {"a"}).shape == "c"  # of new shapes the one with most work
     assert local.choose(todo[:2], {"b"}, {"a"}) == todo[1]  # else help another
+
+
+def test_records_keep_their_ids_and_their_order_of_data():
+    """Runs of before `data.order` existed are the runs that they were; new ones are others."""
+    runs = sorted(pathlib.Path("tests/records").glob("*.json"))
+    assert runs
+    for path in runs:
+        kept = json.loads(path.read_text())
+        run = config.from_dict(Run, kept["run"])
+        assert run.data.order == 1 and config.run_id(run) == kept["id"]
+        new = dataclasses.replace(run, data=dataclasses.replace(run.data, order=2))
+        assert config.run_id(new) != kept["id"] and config.brief(new)["data"]["order"] == 2
+        assert config.from_dict(Run, config.brief(new)) == new

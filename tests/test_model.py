@@ -467,6 +467,19 @@ def test_schedules():
     )
 
 
+@pytest.mark.parametrize("decay", optim.DECAYS)
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_ends_of_schedules(decay, warmup, final):
+    """`final` is the rate that an update after the last one would have."""
+    s, n = optim.Schedule(decay, warmup, final), 20
+    warm = round(warmup * n)
+    assert optim.factor(s, 0, n) == (1 / warm if warm else 1.0)
+    assert optim.factor(s, warm, n) == 1.0
+    assert optim.factor(s, n, n) == pytest.approx(1.0 if decay == "constant" else final)
+    assert optim.factor(s, n - 1, n) > (final if decay != "constant" else 0.0)
+
+
 def test_adamw_equals_optax():
     import optax
 

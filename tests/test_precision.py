@@ -10,7 +10,7 @@ import pytest
 
 from launch import hardware, train
 from launch.config import Run, Where
-from model import account, lm, params
+from model import account, context, lm, loss, params
 from model.config import Execution, Model
 from model.mixers import MIXERS, attention
 from model.mlps import dispatch
@@ -145,3 +145,38 @@ def test_blocks_of_a_gpu_are_wide():
     """
     ex = gpu(replace(GPT2, pattern=("attention/moe",)))
     assert (ex.moe, ex.moe_rows) == ("block", 2048)
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_logits_are_kept_in_float32(chunk):
+    """Rounded to bfloat16, logits near 60 would be .25 apart, and so would losses."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 8, 16)) * 4, jnp.bfloat16)
+    w = jnp.asarray(rng.standard_normal((24, 16)) * 4, jnp.bfloat16)
+    targets = jnp.asarray(rng.integers(0, 24, (2, 8)))
+    exact = np.asarray(x, np.float64) @ np.asarray(w, np.float64).T
+    top = exact.max(-1, keepdims=True)
+    logsumexp = (top + np.log(np.exp(exact - top).sum(-1, keepdims=True)))[..., 0]
+    want = logsumexp - np.take_along_axis(exact, np.asarray(targets)[..., None], -1)[..., 0]
+    ex = Execution(dtype="bfloat16", loss_chunk=chunk)
+    got = loss.each(x, w, targets, 0.0, ex)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_allclose(loss.mean(x, w, targets, 0.0, ex), want.mean(), atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_scores_are_kept_in_float32(chunk):
+    rng = np.random.default_rng(0)
+    c = replace(TINY, seq_len=8, n_heads=2, n_kv_heads=2, d_head=24, positions="sinusoidal")
+    q, k, v = (
+        jnp.asarray(rng.standard_normal((2, 8, 2, 24)) * s, jnp.bfloat16) for s in (12, 12, 1)
+    )
+    q64, k64, v64 = (np.asarray(a, np.float64) for a in (q, k, v))
+    raw = np.einsum("bthk,bjhk->bhtj", q64, k64) * 24**-0.5
+    raw = np.where(np.tril(np.ones((8, 8), bool)), raw, -np.inf)
+    weights = np.exp(raw - raw.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    want = np.einsum("bhtj,bjhk->bthk", weights, v64)
+    ex = Execution(dtype="bfloat16", attention_chunk=chunk)
+    got = attention.attend(c, ex, context.plain(8), q, k, v, 24**-0.5)
+    np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=0.02)

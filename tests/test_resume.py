@@ -5,9 +5,11 @@ last bit.
 import dataclasses
 import errno
 import json
+import math
 import os
 import pathlib
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 
 from experiments.laws import analysis
 from launch import checkpoint, config, divergence, lease, record, train
+from launch import mesh as meshes
 from launch.record import RecordError
 from launch.session import Session
 from model import step
@@ -115,6 +118,98 @@ def test_resume_is_exact(name, whole, cut, tmp_path):
     train.train(RUNS[name], WHERE, str(folder))
     assert differences(folder, whole[name]) == []
     assert [m["step"] for m in lines(folder)] == [3, 6, 9, 12]
+
+
+def test_all_seconds_cover_all_sittings(tmp_path, monkeypatch):
+    """Half a second before the steps and half a second among them, both in the first sitting."""
+    program, slept = train.program, []
+
+    def slow(*a):
+        time.sleep(0 if slept else 0.5)
+        slept.append(1)
+        return program(*a)
+
+    def nap(done, total):
+        time.sleep(0.5 * (done == 2))
+        stop_at(9)(done, total)
+
+    monkeypatch.setattr(train, "program", slow)
+    with pytest.raises(Stop):
+        train.train(RUN, WHERE, str(tmp_path), nap)
+    r = train.train(RUN, WHERE, str(tmp_path))
+    s = r["seconds"]
+    assert s["train"] >= 0.5 and s["setup"] >= 0.5
+    assert s["total"] >= s["train"] + s["setup"] + s["evaluate"]
+    assert set(r["cpu_seconds"]) == {"setup", "restore", "train", "evaluate"}
+
+
+FULL = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
+ONCE = dataclasses.replace(WHERE, checkpoint_every=0)
+
+
+def test_evaluation_out_of_memory_takes_fewer_sequences(whole, tmp_path, monkeypatch):
+    nll, seen = train._nll, []
+
+    def small(p, variables, windows, rows):
+        seen.append(rows)
+        if rows > 4:
+            raise FULL
+        return nll(p, variables, windows, rows)
+
+    monkeypatch.setattr(train, "_nll", small)
+    r = train.train(RUN, ONCE, str(tmp_path))
+    want = record.result(str(whole["dense"]))["validation"]
+    assert seen == [16, 8, 4] and r["validation"]["tokens"] == want["tokens"]
+    assert r["validation"]["loss"] == pytest.approx(want["loss"], rel=1e-5)
+    assert checkpoint.steps(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("safe", [train.SAFE, 0.0])  # 0: a long run is saved before
+def test_a_failed_evaluation_is_all_that_is_repeated(safe, whole, tmp_path, monkeypatch):
+    """Whatever fails in it, the trained state stands; no state is left once the result does."""
+    evaluate, seen = train.evaluate, []
+
+    def fails(*a):
+        seen.append(checkpoint.steps(str(tmp_path)))
+        if len(seen) == 1:
+            raise FULL
+        return evaluate(*a)
+
+    monkeypatch.setattr(train, "SAFE", safe)
+    monkeypatch.setattr(train, "evaluate", fails)
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        train.train(RUN, ONCE, str(tmp_path))
+    assert checkpoint.steps(str(tmp_path)) == [12] and seen[0] == ([] if safe else [12])
+    program = train.program
+    monkeypatch.setattr(
+        train, "program", lambda *a: program(*a)._replace(train=lambda *b: pytest.fail("again"))
+    )
+    r = train.train(RUN, ONCE, str(tmp_path))
+    assert r["validation"] == record.result(str(whole["dense"]))["validation"]
+    assert r["steps"] == 12
+    assert checkpoint.steps(str(tmp_path)) == [] and not (tmp_path / checkpoint.FOLDER).exists()
+
+
+def test_no_copies_compete_for_the_capacity_of_experts():
+    """The last routing group is filled with other windows, not with copies of the last one, however
+    many sequences are evaluated at a time.
+    """
+    seen = []
+
+    class P:
+        class layout:
+            mesh = meshes.make({a: 1 for a in meshes.AXES})
+
+        def evaluate(rows):
+            return lambda variables, tokens: (seen.append(np.asarray(tokens)), (tokens, {}))[1]
+
+    windows = np.arange(20).reshape(10, 2)
+    for rows in (4, 8):
+        seen.clear()
+        nll, _ = train._nll(P, None, windows, rows)
+        assert np.array_equal(nll, windows)
+        groups = np.concatenate(seen).reshape(-1, 4, 2)[:3]
+        assert np.array_equal(groups[2], windows[[8, 9, 0, 1]])
 
 
 @pytest.mark.parametrize("dispatch", [0, 1, 5])  # 0: by the clock
@@ -337,6 +432,11 @@ def test_non_finite_steps_end_a_run_as_diverged(tmp_path):
     r = train.train(run, WHERE, str(tmp_path / "r"))
     assert r["status"] == "diverged" and "3 updates in a row were skipped" in r["why"]
     assert r["skipped"] >= 3 and r["steps"] == r["updates"] + r["skipped"] < 12
+    slow = dataclasses.replace(
+        WHERE, steps_per_dispatch=9, checkpoint_every=0
+    )  # more steps until it is seen
+    again = train.train(run, slow, str(tmp_path / "slow"))
+    assert again["steps"] > r["steps"] and again["diverged_at"] == r["diverged_at"] <= r["steps"]
     assert sum(m["skipped"] for m in lines(tmp_path / "r")) <= r["skipped"]
     a = arrays(tmp_path / "r")
     assert all(np.isfinite(v).all() for v in a.values())  # the last good state is what stands
@@ -362,6 +462,47 @@ def test_the_watch(name, losses, verdict):
     assert (w.verdict is None) if verdict is None else (verdict in w.verdict)
 
 
+@pytest.mark.parametrize(
+    "name,losses,validation,verdict",
+    [
+        ("short and healthy", [5.8, 5.7, 5.6], 5.6, None),
+        ("short, rising slowly in its warm-up", [4.2, 4.3, 4.5], 4.6, None),
+        ("not finite", [5.0, 4.0], math.nan, "not finite"),
+        (
+            "ends far above what it had been",
+            [5.0, 4.0, 9.0],
+            9.5,
+            "1 nat above its minimum of 4.00",
+        ),
+        ("the one update blew up", [5.0], 300.0, "nat above the loss 5.00 that the run began with"),
+        ("overfitted", [5.0, 3.0, 1.0, 0.1], 6.5, None),
+        ("one hard batch at the end", [5.0, 4.0, 5.5], 4.0, None),
+    ],
+)
+def test_the_end_of_a_run(name, losses, validation, verdict):
+    w = divergence.Watch(len(losses), 20)
+    for x in losses:
+        w.add(x, False)
+        w = divergence.Watch(len(losses), 20, json.loads(json.dumps(w.state())))
+    why = divergence.at_the_end(w, len(losses), validation)
+    assert (why is None) if verdict is None else (verdict in why)
+
+
+def test_every_update_skipped_is_a_divergence():
+    w = divergence.Watch(2, 20)
+    w.add(math.nan, True)
+    w.add(math.nan, True)
+    assert "every update was skipped" in divergence.at_the_end(w, 2, 5.0)
+
+
+def test_a_verdict_outlives_a_checkpoint_and_says_its_step():
+    w = divergence.Watch(100, 3)
+    for _ in range(5):  # the dispatch under way goes on for a while
+        w.add(math.nan, True)
+    held = divergence.Watch(100, 3, json.loads(json.dumps(w.state())))
+    assert held.verdict == w.verdict and held.at == w.at == 3 and held.skipped == 5
+
+
 def test_the_watch_counts_bad_steps_in_a_row():
     w = divergence.Watch(100, 3)
     for skipped in (True, True, False, True, True):
@@ -375,13 +516,10 @@ def test_skipped_and_diverged_runs_in_fits():
     from tests.test_laws import simulated
 
     rows = simulated(0.001, 0)
-    rows[0].update(
-        status="diverged", why="the validation loss 4.1 ends above the unigram entropy 3.1"
-    )
+    rows[0].update(status="diverged", why="the validation loss is not finite")
     rows[1].update(skipped=2)
     a = analysis.analyse(rows, resamples=20)
     assert (
-        any("unigram entropy 3.1" in e["why"] for e in a["excluded"])
-        and a["n_points"] == len(rows) - 1
+        any("is not finite" in e["why"] for e in a["excluded"]) and a["n_points"] == len(rows) - 1
     )
     assert len(a["flagged"]) == 1 and "2 of" in a["flagged"][0]["why"]

@@ -5,7 +5,19 @@ from collections import defaultdict
 
 import numpy as np
 
-from experiments.laws import answers, arms, bootstrap, equal, fit, isoflop, known, rates, verdicts
+from experiments.laws import (
+    answers,
+    arms,
+    bootstrap,
+    equal,
+    fit,
+    isoflop,
+    known,
+    moe_gaps,
+    rates,
+    verdicts,
+)
+from experiments.laws.omitted import attempt
 from experiments.laws.points import N_CONVENTIONS, tuned, usable
 from experiments.laws.solve import Objective
 
@@ -212,146 +224,8 @@ def _curve(f, x, c, grid):
     }
 
 
-def _pairs(points):
-    """MoE - dense at equal active parameters, tokens, seed and learning-rate trials."""
-    table = {(p["family"], p["size"], p["budget"], p["d"], p["seed"]): p for p in points}
-    rows = []
-    for (family, size, budget, tokens, seed), dense in sorted(
-        table.items(), key=lambda kv: str(kv[0])
-    ):
-        other = table.get(("moe", size, budget, tokens, seed))
-        if family == "dense" and other:
-            rows.append(
-                {
-                    "size": size,
-                    "budget": budget,
-                    "seed": seed,
-                    "tokens": dense["d"],
-                    "dense": dense["loss"],
-                    "moe": other["loss"],
-                    "gap": other["loss"] - dense["loss"],
-                    "flops_ratio": other["c"] / dense["c"],
-                }
-            )
-    return rows
-
-
-def _gaps(pairs):
-    """The gap by (size, budget) over seeds, with its interval where there are at least two."""
-    cells = defaultdict(list)
-    for p in pairs:
-        cells[p["size"], p["budget"], p["tokens"]].append(p["gap"])
-    rows = []
-    for (size, budget, tokens), gaps in sorted(
-        cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2], kv[0][0])
-    ):
-        mean, around = bootstrap.student(gaps)
-        rows.append(
-            {
-                "size": size,
-                "budget": budget,
-                "tokens": tokens,
-                "seeds": len(gaps),
-                "gap": mean,
-                "interval": around,
-            }
-        )
-    return rows
-
-
-def _equal_flops(families, draws):
-    """Difference of the best losses at each budget, with its interval from the two families'
-    independent resamples.
-    """
-    if not {"dense", "moe"} <= set(families):
-        return []
-    rows = []
-    at = {
-        f: {row["budget"]: i for i, row in enumerate(families[f]["parabolas"])}
-        for f in ("dense", "moe")
-    }
-    for budget in sorted(set(at["dense"]) & set(at["moe"])):
-        d, m = (families[f]["parabolas"][at[f][budget]] for f in ("dense", "moe"))
-        if not (d["interior"] and m["interior"]):
-            continue
-        both = [
-            m_[0][at["moe"][budget]].loss_opt - d_[0][at["dense"][budget]].loss_opt
-            for d_, m_ in zip(draws["dense"], draws["moe"])
-        ]
-        rows.append(
-            {
-                "budget": budget,
-                "dense": d["loss_opt"],
-                "moe": m["loss_opt"],
-                "difference": m["loss_opt"] - d["loss_opt"],
-                "interval": bootstrap.interval(both) if both else None,
-            }
-        )
-    return rows
-
-
-def leverage(families, draws):
-    """Compute that dense needs for the loss of the best MoE model at a budget, over that budget:
-    along the straight line through the dense minima in log loss against log C, which the band's
-    draws repeat. [] without two dense minima.
-    """
-    if not {"dense", "moe"} <= set(families):
-        return []
-    dense = [i for i, q in enumerate(families["dense"]["parabolas"]) if q["interior"]]
-    if len(dense) < 2:
-        return []
-    c = np.array([families["dense"]["parabolas"][i]["flops"] for i in dense])
-
-    def at(losses, moe_loss, moe_c):
-        with np.errstate(invalid="ignore"):
-            slope, offset = (
-                np.polyfit(np.log(c), np.log(losses), 1)
-                if np.isfinite(losses).all()
-                else (np.nan, np.nan)
-            )
-            return float(np.exp((np.log(moe_loss) - offset) / slope) / moe_c)
-
-    rows = []
-    for i, q in enumerate(families["moe"]["parabolas"]):
-        if not q["interior"]:
-            continue
-        own = at(
-            np.array([families["dense"]["parabolas"][k]["loss_opt"] for k in dense]),
-            q["loss_opt"],
-            q["flops"],
-        )
-        many = [
-            at(np.array([d[0][k].loss_opt for k in dense]), m[0][i].loss_opt, q["flops"])
-            for d, m in zip(draws["dense"], draws["moe"])
-        ]
-        rows.append(
-            {
-                "budget": q["budget"],
-                "flops": q["flops"],
-                "leverage": own,
-                "interval": bootstrap.interval(many) if many else None,
-            }
-        )
-    return rows
-
-
-def analyse(
-    results: list[dict],
-    n: str = "multiplied",
-    c: str = "matmul",
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict:
-    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. Raises FitError
-    if no run can be used.
-    """
-    points, excluded, flagged = usable(results, n, c)
-    if not points:
-        raise fit.FitError(
-            "no finished run of a sweep to fit"
-            + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else "")
-        )
-    kept, verdicts = tuned(points)
+def _families(kept, excluded, resamples, seed):
+    """({family: its analysis}, {family: draws}, {family: {budget: points}})."""
     families, draws, groups = {}, {}, {}
     for family in sorted({p["family"] for p in kept}):
         own = [p for p in kept if p["family"] == family]
@@ -368,17 +242,53 @@ def analyse(
             )
         ]
         grid = [p for p in own if p["role"] == "grid"]
-        families[family], draws[family] = _family(grid, replicates, excluded, resamples, stream)
+        families[family], draws[family] = attempt(
+            f"isoFLOP curves of {family}",
+            lambda a=(grid, replicates, excluded, resamples, stream): _family(*a),
+            (_nothing(), []),
+            excluded,
+        )
         groups[family] = {
             b: [p for p in grid if p["budget"] == b] for b in {p["budget"] for p in grid}
         }
-        families[family]["parametric"] = _parametric(
-            [p for p in own if p["role"] != "replicate"],
-            families[family]["noise"],
-            resamples,
-            stream,
+        level = families[family]["noise"]
+        several = [p for p in own if p["role"] != "replicate"]
+        families[family]["parametric"] = attempt(
+            f"parametric law of {family}",
+            lambda a=(several, level, resamples, stream): _parametric(*a),
+            {"verdict": "not fitted: see what was left out"},
+            excluded,
         )
-    pairs = _pairs(kept)
+    return families, draws, groups
+
+
+def analyse(
+    results: list[dict],
+    n: str = "multiplied",
+    c: str = "matmul",
+    resamples: int = 1000,
+    seed: int = 0,
+    pool: tuple[str, ...] = (),
+) -> dict:
+    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. `pool`: what
+    selection.py keeps apart and is fitted together. Raises FitError if no run can be used.
+    """
+    points, excluded, flagged = usable(results, n, c, pool)
+    if not points:
+        raise fit.FitError(
+            "no finished run of a sweep to fit"
+            + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else "")
+        )
+    used = {p["id"] for p in points}
+    results = [r for r in results if r["id"] in used]
+    kept, verdicts = tuned(points)
+    families, draws, groups = _families(kept, excluded, resamples, seed)
+
+    def part(what, make):
+        return attempt(what, make, [], excluded)
+
+    totals = {r["id"]: r["parameters"]["total"] for r in results}
+    pairs = part("pairs of dense and MoE", lambda: moe_gaps.pairs_of(kept))
     return {
         "n_convention": n,
         "n_means": N_CONVENTIONS[n],
@@ -387,17 +297,40 @@ def analyse(
         "level": 0.95,
         "resamples": resamples,
         "n_points": len(points),
+        "fitted": [p["id"] for p in kept],
         "families": families,
         "pairs": pairs,
-        "gaps": _gaps(pairs),
-        "equal_flops": _equal_flops(families, draws),
-        "equal_spent": equal.equal(families, draws, groups, results),
-        "arms": arms.compare(kept, {r["id"]: r["parameters"]["total"] for r in results}),
-        "leverage": leverage(families, draws),
+        "gaps": part("gaps of dense and MoE", lambda: moe_gaps.gaps_of(pairs)),
+        "equal_flops": part(
+            "MoE against dense at equal FLOPs",
+            lambda: moe_gaps.equal_flops(families, draws, excluded),
+        ),
+        "equal_spent": part(
+            "MoE against dense at equal seconds and bytes",
+            lambda: equal.equal(families, draws, groups, results),
+        ),
+        "arms": part("arms against each other", lambda: arms.compare(kept, totals)),
+        "leverage": part("efficiency leverage", lambda: moe_gaps.leverage(families, draws)),
         "learning_rates": verdicts,
-        "brackets": rates.brackets(verdicts),
-        "known_entropy": known.excess(results),
-        "floors": known.floors(results, families),
+        "brackets": part("learning-rate brackets", lambda: rates.brackets(verdicts)),
+        "known_entropy": part(
+            "excess over the source's entropy", lambda: known.excess(_best(results, kept))
+        ),
+        "floors": part(
+            "floor against the source's entropy", lambda: known.floors(results, families)
+        ),
         "excluded": excluded,
         "flagged": flagged,
     }
+
+
+def _best(results: list[dict], kept: list[dict]) -> list[dict]:
+    """The results that `kept` points are of."""
+    ids = {p["id"] for p in kept}
+    return [r for r in results if r["id"] in ids]
+
+
+def _nothing() -> dict:
+    """Of a family without isoFLOP curves."""
+    names = ("noise", "n_exponent", "d_exponent", "n_law", "d_law")
+    return {"parabolas": [], **dict.fromkeys(names), "resamples_used": 0}

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from experiments.laws import answers, bootstrap, fit, published, solve, verdicts
+from experiments.laws import answers, bootstrap, doubts, fit, published, selection, solve, verdicts
 from experiments.laws import table as tables
 from experiments.laws.answers import Cost
 from experiments.laws.fit import Fitted, Points
@@ -17,8 +17,7 @@ from experiments.laws.procedures import PROCEDURES
 from experiments.laws.solve import Objective
 
 LAWS = (*FORMS, *PROCEDURES)
-# relative distance in loss within which a learning rate or batch counts as best (Step Law)
-NEAR_BEST = 0.0025
+SLICED = ("chinchilla2", "chinchilla2_interpolated")  # procedures that draw noise
 
 
 def objective(text: str) -> Objective:
@@ -76,6 +75,15 @@ def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[P
     """What the fit reads, and in words where its weights come from."""
     x = tables.inputs(form, table, n, c)
     y = tables.numbers(table, form.outcome)
+    named = tables.conventions(form, table, n, c) | {form.outcome: form.outcome}
+    for name, values in {**x, form.outcome: y}.items():
+        low = values < 0 if name in ("S", "G") else values <= 0
+        if (bad := ~np.isfinite(values) | low).any():
+            i = int(np.argmax(bad))
+            raise FitError(
+                f"{named[name]} of {tables.place(table, i)} is {values[i]:g}: a law wants positive,"
+                " finite values; leave such rows out with --where"
+            )
     cells, clusters = tables.cells(form, table, x), tables.clusters(table)
     noise, weights, how = None, None, "equal"
     if cells is not None and form.outcome == "loss" and np.all(y > 0):
@@ -138,28 +146,6 @@ def held_out(table: tables.Table, form: Form, x: dict, above: float) -> np.ndarr
     return out if out.any() and (~out).sum() > len(form.names) + 1 else None
 
 
-def near_best(table: tables.Table, column: str) -> tuple[tables.Table, list[str]]:
-    """Rows within 0.25% of the best loss of their (N, D) cell, the cell as cluster; and the cells
-    whose best lies at the edge of what was tried.
-    """
-    n, d, loss, v = (tables.numbers(table, k) for k in ("n_params", "tokens", "loss", column))
-    _, cell = np.unique([f"{a:.6g}/{b:.6g}" for a, b in zip(n, d)], return_inverse=True)
-    keep, edges = np.zeros(len(n), bool), []
-    for k in range(cell.max() + 1):
-        rows = np.flatnonzero(cell == k)
-        if len(set(v[rows])) < 2:
-            continue
-        best = rows[np.argmin(loss[rows])]
-        keep[rows] = loss[rows] <= loss[best] * (1 + NEAR_BEST)
-        if v[best] in (v[rows].min(), v[rows].max()):
-            edges.append(
-                f"N {n[best]:.3g}, D {d[best]:.3g}: best {column} {v[best]:.3g} is at the edge"
-            )
-    if not keep.any():
-        raise FitError(f"no (N, D) cell has two values of {column} to choose from")
-    return {k: a[keep] for k, a in table.items()} | {"run_id": cell[keep].astype(float)}, edges
-
-
 def kind(law: str, form: Form, q: dict) -> str:
     """What is asked: outcome | optimum | cheapest. Raises FitError if the law has no answer."""
     more = set(form.inputs) - {"N", "D"}
@@ -219,17 +205,57 @@ def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
 
 
 def ask(
-    table, name, spec=solve.DEFAULT, n="", c="", resamples=1000, asked=(), hold_out=0.0, seed=0
+    table,
+    name,
+    spec=solve.DEFAULT,
+    n="",
+    c="",
+    resamples=1000,
+    asked=(),
+    hold_out=0.0,
+    seed=0,
+    columns=None,
+    pool=(),
+    noise="",
 ) -> dict:
-    """Everything `isoflop fit --runs --law` prints. Raises FitError in one line."""
+    """Everything `isoflop fit --runs --law` prints. `columns`: {common: theirs}. `pool`: what
+    selection.py keeps apart and is fitted together. `noise`: of one run's loss, for isoFLOP slices.
+    Raises FitError in one line.
+    """
     law(name)
-    if name in PROCEDURES:
-        return _procedure(table, name, n, c, resamples, asked, seed)
-    form, edges = FORMS[name], None
+    level = bootstrap.given_noise(noise) if noise else None
+    if noise and name not in SLICED:
+        raise FitError(f"--noise is read by {' and '.join(SLICED)}, not by {name}")
     for q in asked:
-        kind(name, form, q)
+        _answerable(name, q)
+    tables.numbers(table, "loss")
+    inputs = FORMS[name].inputs if name in FORMS else ()
+    rates = name in ("learning_rate", "batch_size")
+    table, left = selection.of_table(table, bool({"E", "S", "G"} & set(inputs)), pool, rates)
+    if name in PROCEDURES:
+        a = _procedure(table, name, n, c, resamples, asked, seed, level)
+    else:
+        a = _formula(table, name, spec, n, c, resamples, asked, hold_out, seed)
+    a["conventions"] = {k: (columns or {}).get(v, v) for k, v in a["conventions"].items()}
+    if "loss" in (columns or {}):
+        a["conventions"]["loss"] = f"{columns['loss']}, in the file's own unit"
+    return a | {"left_out": left, "warnings": doubts.warnings(table, n, asked)}
+
+
+def _answerable(name: str, q: dict) -> None:
+    """Raises FitError if the law has no answer to a question."""
+    if name in FORMS:
+        kind(name, FORMS[name], q)
+    elif set(q) != {"C"}:
+        raise FitError(f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}")
+
+
+def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed) -> dict:
+    form, edges = FORMS[name], None
     if name in ("learning_rate", "batch_size"):
-        table, edges = near_best(table, form.outcome)
+        for column in ("n_params", "tokens", form.outcome):
+            tables.numbers(table, column)
+        table, edges = selection.near_best(table, form.outcome)
     pts, weighed = points(form, table, n, c)
     fit.check(name, pts)
     method, how = resampling(form, pts)
@@ -277,14 +303,13 @@ def conventions(form: Form, table, n: str, c: str) -> dict[str, str]:
     return out | {"loss": "nats/token"}
 
 
-def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
+def _procedure(table, name, n, c, resamples, asked, seed, level) -> dict:
     p = PROCEDURES[name]
-    for q in asked:
-        if set(q) != {"C"}:
-            raise FitError(
-                f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}"
-            )
-    o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed)
+    o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed, level)
+    size, compute = n or "n_params", c or "flops"
+    known = {"N": size} if "log_n" in o.parameters else {}
+    known |= {"D": "tokens"} if "log_d" in o.parameters else {}
+    made = compute not in table and "n_total_params" not in table
     return {
         "law": name,
         "formula": p.formula,
@@ -293,25 +318,22 @@ def _procedure(table, name, n, c, resamples, asked, seed) -> dict:
         "intervals": {k: bootstrap.interval(v) if len(v) else None for k, v in o.draws.items()},
         "level": 0.95,
         "objective": o.objective,
-        "objective_name": "sum of squared residuals of log N_opt",
+        "objective_name": f"sum of squared residuals of log {[*known][0]}_opt",
         "n_points": o.n_points,
         "bootstrap": {
             "resamples": resamples,
-            "method": "runs" if name == "chinchilla1" else "drawn noise",
+            "method": "runs"
+            if name == "chinchilla1"
+            else f"drawn noise, {o.details['noise']:.2g} nats/token {o.details['noise_from']}",
             "seed": seed,
         },
-        "conventions": {
-            "N": n or "n_params",
-            "D": "tokens",
-            "C": c or "flops",
-            "loss": "nats/token",
-        },
+        "conventions": known | {"C": "6N x tokens" if made else compute, "loss": "nats/token"},
         "verdicts": {"words": o.verdict, **o.details},
         "predictions": [{"given": q, **o.at(q["C"])} for q in asked],
         "published": [
             {
                 "name": k,
-                "values": {"n_exponent": a.n, "d_exponent": a.d},
+                "values": {f"{k.lower()}_exponent": getattr(a, k.lower()) for k in known},
                 "where": a.where,
                 "mark": a.mark,
             }

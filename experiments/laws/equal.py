@@ -11,6 +11,7 @@ The draws of the bootstrap repeat both.
 """
 
 import math
+from collections import defaultdict
 
 import numpy as np
 
@@ -37,13 +38,17 @@ def spent(r: dict) -> dict | None:
 
 
 def _curve(group: list[dict], field: str, known: dict) -> tuple[list, list] | None:
-    """Logarithms of size and of `field`, of the runs of one budget in the order of size; None for
-    fewer than two.
+    """Logarithms of size and of the mean `field` there, of the runs of one budget in the order of
+    size; None for fewer than two sizes.
     """
-    pairs = sorted(
-        (math.log(p["n"]), math.log(known[p["id"]][field])) for p in group if known.get(p["id"])
-    )
-    return tuple(map(list, zip(*pairs))) if len({n for n, _ in pairs}) > 1 else None
+    by_size = defaultdict(list)
+    for p in group:
+        if known.get(p["id"]):
+            by_size[p["n"]].append(known[p["id"]][field])
+    sizes = sorted(by_size)
+    if len(sizes) < 2:
+        return None
+    return [math.log(n) for n in sizes], [math.log(float(np.mean(by_size[n]))) for n in sizes]
 
 
 def equal(families: dict, draws: dict, groups: dict, results: list[dict]) -> list[dict]:
@@ -162,4 +167,6 @@ def _inverse(curve, y: float) -> float:
     """
     n, v = curve
     k = min(max(1, int(np.searchsorted(v, y))), len(v) - 1)
+    if v[k] == v[k - 1]:  # two sizes that need the same: the larger one is to be had
+        return n[k]
     return n[k - 1] + (y - v[k - 1]) * (n[k] - n[k - 1]) / (v[k] - v[k - 1])

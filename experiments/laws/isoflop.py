@@ -48,7 +48,7 @@ def parabola(n, d, loss, flops: float) -> Parabola:
             f"an isoFLOP parabola needs three sizes, the budget {flops:.3g} has {len(np.unique(x))}"
         )
     c2, c1, c0 = np.polyfit(x, np.asarray(loss, float), 2)
-    best = int(np.argmin(_by_size(x, loss)[1]))
+    best = int(np.argmin(by_size(x, loss)[1]))
     vertex = -c1 / (2 * c2) if c2 > 0 else float("nan")
     interior = bool(c2 > 0 and x.min() < vertex < x.max() and 0 < best < len(np.unique(x)) - 1)
     d_fit = np.polyfit(x, np.log(np.asarray(d, float)), 2)
@@ -67,7 +67,7 @@ def parabola(n, d, loss, flops: float) -> Parabola:
     )
 
 
-def _by_size(x, loss):
+def by_size(x, loss):
     """(sizes, mean loss of each)."""
     sizes = np.unique(x)
     return sizes, np.array([np.mean(np.asarray(loss)[x == s]) for s in sizes])
@@ -82,41 +82,45 @@ def power(x, y) -> Power:
     return Power(float(offset), float(slope))
 
 
-def interpolated(
-    n, d, loss, flops: float, sigma: float, draws: int, rng: np.random.Generator
-) -> dict:
-    """Minimum of an isoFLOP slice by Akima interpolation of log L in log N, noise drawn around it
-    (Porian et al. 2024, arXiv 2406.19146): {n_opt, d_opt, loss_opt: median of the draws; log_n:
-    (draws,), weight: 1 / variance of log N_opt}. sigma: noise of the loss, nats/token. Raises
-    FitError below five sizes or where most draws have no interior minimum.
+def interpolated(n, d, loss, flops: float, sigma, draws: int, rng: np.random.Generator) -> dict:
+    """Minimum of an isoFLOP slice by Akima interpolation of log L in log N (Porian et al. 2024,
+    arXiv 2406.19146): {n_opt, d_opt, loss_opt: of the data; log_n, log_d: (draws,), with noise
+    drawn around the losses, its middle shifted to the data's minimum; weight: 1 / variance of log
+    N_opt}. `sigma`: (draws, runs), noise of each run's loss in nats/token. Raises FitError below
+    five sizes, or where the data or most draws have no interior minimum.
     """
     from scipy.interpolate import Akima1DInterpolator
 
     x = np.log(np.asarray(n, float))
-    sizes, mean = _by_size(x, loss)
+    sizes, mean = by_size(x, loss)
     if len(sizes) < 5:
         raise FitError(f"interpolation needs five sizes, the budget {flops:.3g} has {len(sizes)}")
     fine = np.linspace(sizes[0], sizes[-1], 400)
     step = float(np.median(np.diff(sizes)))
     tokens = np.interp(fine, *(v[np.argsort(x)] for v in (x, np.log(np.asarray(d, float)))))
-    at, least = np.full(draws, np.nan), np.full(draws, np.nan)
-    for k in range(draws):
-        noisy = np.maximum(mean + sigma * rng.standard_normal(len(sizes)), 1e-6)
-        curve = Akima1DInterpolator(sizes, np.log(noisy))(fine)
+
+    def least(values):
+        curve = Akima1DInterpolator(sizes, np.log(np.maximum(values, 1e-6)))(fine)
         i = int(np.argmin(curve))
-        if 0 < i < len(fine) - 1:  # a minimum at an end is none
-            at[k], least[k] = fine[i], np.exp(curve[i])
+        inside = 0 < i < len(fine) - 1  # a minimum at an end is none
+        return (fine[i], float(np.exp(curve[i]))) if inside else (np.nan, np.nan)
+
+    middle, loss_opt = least(mean)
+    if not np.isfinite(middle):
+        raise FitError(f"no interior minimum at {flops:.3g} FLOPs")
+    noisy = np.asarray(loss, float) + sigma * rng.standard_normal((draws, len(x)))
+    at = np.array([least(by_size(x, v)[1])[0] for v in noisy])
     ok = np.isfinite(at)
     if ok.mean() < 0.5:
         raise FitError(
             f"no interior minimum at {flops:.3g} FLOPs in {1 - ok.mean():.0%} of the draws"
         )
-    middle = float(np.median(at[ok]))
+    at = at + middle - np.median(at[ok])  # the data hold their noise already
     return {
         "flops": flops,
         "n_opt": float(np.exp(middle)),
         "d_opt": float(np.exp(np.interp(middle, fine, tokens))),
-        "loss_opt": float(np.median(least[ok])),
+        "loss_opt": loss_opt,
         "log_n": at,
         "log_d": np.where(ok, np.interp(np.where(ok, at, middle), fine, tokens), np.nan),
         "weight": 1 / max(float(np.std(at[ok])), step / 3) ** 2,

@@ -20,11 +20,7 @@ def excess(results):
     cells = defaultdict(list)
     for r in results:
         v = r["validation"]
-        if (
-            v.get("excess") is not None
-            and v["excess"] > 0
-            and r["tags"].get("lr_multiplier", 1.0) == 1.0
-        ):
+        if v.get("excess") is not None and v["excess"] > 0:
             cells[r["family"], r["tags"].get("size"), r["run"]["data"]["zipf"]].append(
                 (r["training_tokens"], v["excess"], v["excess_se"])
             )

@@ -23,5 +23,8 @@ LAWS = (
 )  # of forms.FORMS and procedures.PROCEDURES; a test compares them
 
 
+POOL = ("corpus", "tokenizer", "family", "lr", "repeats")  # what selection.py keeps apart
+
+
 class FitError(ValueError):
     """Points that cannot be fitted; the message says why."""

@@ -1,7 +1,8 @@
 """Records to points: what a fit reads of a run, which runs it may use, and why not the others."""
 
 import math
-from collections import defaultdict
+
+from experiments.laws import selection
 
 N_CONVENTIONS = {
     "multiplied": "parameters a token is multiplied by",
@@ -25,25 +26,30 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "n": r["parameters"][n],
         "d": r["training_tokens"],
         "c": r["flops"][c],
+        "active": r["parameters"].get("active", r["parameters"][n]),
+        "router": _group(r, "router"),
+        "unlearned": bool(r.get("unlearned")),
         "loss": r["validation"]["loss"],
         "steps": r["steps"],
+        **selection.identity(r),
     }
+
+
+def _group(r: dict, name: str) -> int:
+    groups = r["parameters"].get("groups")
+    return groups.get(name, 0) if isinstance(groups, dict) else 0
 
 
 def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
     """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best
     is its first or last.
-
-    Brackets are read by (family, size, budget, tokens, seed).
     """
-    brackets = defaultdict(list)
-    for p in points:
-        brackets[p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"]].append(p)
     kept, verdicts = [], []
-    for (family, size, budget, _, seed, _), group in sorted(
-        brackets.items(), key=lambda kv: str(kv[0])
-    ):
+    cell = lambda p: (p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"])
+    groups = [[points[i] for i in g] for g in selection.brackets(points)]
+    for group in sorted(groups, key=lambda g: str(cell(g[0]))):
         best = min(group, key=lambda p: p["loss"])
+        family, size, budget, tokens, seed, _ = cell(best)
         kept.append(best)
         if len(group) > 1:
             rates = sorted(p["lr_multiplier"] for p in group)
@@ -52,6 +58,7 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
                     "family": family,
                     "size": size,
                     "budget": budget,
+                    "tokens": tokens,
                     "seed": seed,
                     "trials": len(group),
                     "best_multiplier": best["lr_multiplier"],
@@ -65,9 +72,12 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
     return kept, verdicts
 
 
-def usable(results: list[dict], n: str, c: str) -> tuple[list[dict], list[dict], list[dict]]:
+def usable(
+    results: list[dict], n: str, c: str, pool: tuple[str, ...] = ()
+) -> tuple[list[dict], list[dict], list[dict]]:
     """(points, excluded, flagged): excluded and flagged as {what, why}. A run with skipped updates
-    is used, and flagged.
+    is used, and flagged. Runs on another text or of another tokenizer are excluded unless
+    pooled.
     """
     points, excluded, flagged = [], [], []
     for r in results:
@@ -86,6 +96,14 @@ def usable(results: list[dict], n: str, c: str) -> tuple[list[dict], list[dict],
             excluded.append({"what": what, "why": "not part of a sweep"})
         else:
             points.append(point(r, n, c))
+            if r.get("unlearned"):
+                flagged.append(
+                    {
+                        "what": what,
+                        "why": "it has not learned yet: its loss is above the unigram entropy of"
+                        " the corpus. A small budget is no failure, and the run is used",
+                    }
+                )
             if r.get("skipped"):
                 flagged.append(
                     {
@@ -96,4 +114,5 @@ def usable(results: list[dict], n: str, c: str) -> tuple[list[dict], list[dict],
                         ),
                     }
                 )
-    return points, excluded, flagged
+    keep, left = selection.comparable(points, ("corpus", "tokenizer"), pool)
+    return [p for p, k in zip(points, keep) if k], excluded + left, flagged

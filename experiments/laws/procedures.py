@@ -32,16 +32,16 @@ class Outcome(NamedTuple):
         line = lambda p, k: np.exp(
             np.asarray(p[f"log_{k}"]) + np.asarray(p[f"{k}_exponent"]) * np.log(flops)
         )
-        one, many = ({k: line(p, k) for k in ("n", "d")} for p in (self.parameters, self.draws))
+        known = [k for k in ("n", "d") if f"log_{k}" in self.parameters]
+        one, many = ({k: line(p, k) for k in known} for p in (self.parameters, self.draws))
         answer = lambda value, draws: {
             "value": float(value),
             "interval": bootstrap.interval(draws) if len(draws) else None,
         }
-        return {
-            "n_opt": answer(one["n"], many["n"]),
-            "d_opt": answer(one["d"], many["d"]),
-            "tokens_per_parameter": answer(one["d"] / one["n"], many["d"] / many["n"]),
-        }
+        out = {f"{k}_opt": answer(one[k], many[k]) for k in known}
+        if len(known) == 2:
+            out["tokens_per_parameter"] = answer(one["d"] / one["n"], many["d"] / many["n"])
+        return out
 
 
 class Procedure(NamedTuple):
@@ -75,22 +75,73 @@ def _stack(rows: list[dict]) -> dict[str, np.ndarray]:
 
 
 def _columns(t, n, c):
-    x = {
-        k: tables.numbers(t, v)
-        for k, v in (
-            ("n", n if n and n in t else "n_params"),
-            ("d", "tokens"),
-            ("c", c if c and c in t else "flops"),
-            ("loss", "loss"),
-        )
-    }
+    """(n, d, c and loss by name; which of n and d the table has). Where it lacks one, the other
+    stands for it: a slice has a minimum over either.
+    """
+    n, c = n if n and n in t else "n_params", c if c and c in t else "flops"
+    have = [k for k, v in (("n", n), ("d", "tokens")) if v in t]
+    if not have:
+        tables.numbers(t, n)
+    names = {"n": n if "n" in have else "tokens", "d": "tokens" if "d" in have else n}
+    x = {k: tables.numbers(t, v) for k, v in {**names, "loss": "loss"}.items()}
+    if c in t or len(have) < 2:
+        x["c"] = tables.numbers(t, c)
+    else:
+        x["c"] = 6 * x["n"] * x["d"]
     for k, v in x.items():
-        if (~np.isfinite(v) | (v <= 0)).any():
+        bad = ~np.isfinite(v) | (v <= 0)
+        if bad.any():
+            name = names.get(k, {"c": c}.get(k, k))
             raise FitError(
-                f"{k} of row {int(np.argmax(~np.isfinite(v) | (v <= 0))) + 1} is not a positive"
-                " number: leave such rows out with --where"
+                f"{name} of {tables.place(t, int(np.argmax(bad)))} is not a positive number: leave"
+                " such rows out with --where"
             )
-    return x
+    return x, have
+
+
+def _known(values: dict, have) -> dict:
+    """Parameters or draws of the laws that the table's columns identify."""
+    return {k: v for k, v in values.items() if k.removeprefix("log_")[0] in have}
+
+
+def replicates(t, x) -> list[np.ndarray]:
+    """Row numbers of the cells with several seeds: equal but for the seed."""
+    label = tables.cells(None, t, {k: x[k] for k in ("n", "d", "c")})
+    if label is None:
+        return []
+    groups = [np.flatnonzero(label == k) for k in np.unique(label)]
+    return [rows for rows in groups if len(rows) > 1]
+
+
+def noise(t, x) -> bootstrap.Level:
+    """Of one run's loss: between seeds, where at least two degrees of freedom are there; else from
+    neighbours near each slice's minimum, by what four of them leave of a parabola. A curve through
+    the whole of a slice would take its own misfit for noise.
+    """
+    loss, residuals, at = x["loss"], [], []
+    for rows in replicates(t, x):
+        # orthogonal contrasts: one independent residual for each degree of freedom
+        for k in range(1, len(rows)):
+            scale = np.sqrt(k / (k + 1))
+            residuals.append(scale * (loss[rows[k]] - loss[rows[:k]].mean()))
+            at.append(loss[rows].mean())
+    if len(residuals) >= 2:
+        return bootstrap.level(residuals, at, len(residuals), "between seeds")
+    residuals, at = [], []
+    for rows in slices(t, x["c"]):
+        sizes, mean = isoflop.by_size(np.log(x["n"][rows]), loss[rows])
+        count = np.array([np.isclose(np.log(x["n"][rows]), s).sum() for s in sizes])
+        best = int(np.argmin(mean))
+        windows = [k for k in (best - 2, best - 1) if 0 <= k <= len(sizes) - 4]
+        for k in windows:
+            z = sizes[k : k + 4] - sizes[k : k + 4].mean()
+            left = np.linalg.svd(np.vander(z, 3))[0][:, 3]  # what no parabola can say
+            unit = np.sqrt((left**2 / count[k : k + 4]).sum())
+            residuals.append(float(left @ mean[k : k + 4]) / unit)
+            at.append(float(mean[best]))
+    # two windows of one slice share three runs: they count as one and a half
+    dof = 0.75 * len(residuals)
+    return bootstrap.level(residuals, at, max(1.0, dof), "between neighbours near the minima")
 
 
 def slices(t, c) -> list[np.ndarray]:
@@ -104,9 +155,11 @@ def slices(t, c) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(np.log(c[order])) > 0.1) + 1)
 
 
-def parabolas(t, n="", c="", resamples=1000, seed=0) -> Outcome:
-    """Approach 2. Noise is pooled over the slices and drawn around the parabolas."""
-    x, kept, dropped = _columns(t, n, c), [], []
+def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
+    """Approach 2. Noise is drawn around the parabolas: `level`, or their residuals pooled over the
+    slices. A parabola's misfit is an error of this procedure, so it belongs to its intervals.
+    """
+    (x, have), kept, dropped = _columns(t, n, c), [], []
     for rows in slices(t, x["c"]):
         try:
             q = isoflop.parabola(
@@ -128,26 +181,21 @@ def parabolas(t, n="", c="", resamples=1000, seed=0) -> Outcome:
             + (f" ({'; '.join(dropped[:3])})" if dropped else "")
         )
     fitted = lambda rows, q: np.polyval(q.coefficients[::-1], np.log(x["n"][rows]))
-    level = bootstrap.noise(
-        [
+    if level is None:
+        sums = [
             (float(((x["loss"][r] - fitted(r, q)) ** 2).sum()), len(r) - 3)
             for r, q in kept
             if len(r) > 3
         ]
-    )
+        level = bootstrap.Level(*bootstrap.noise(sums), "from residuals of the parabolas")
     at = np.array([[q.flops, q.n_opt, q.d_opt] for _, q in kept]).T
     rng, draws = np.random.default_rng(seed), []
     for _ in range(resamples):
-        sigma, qs = level.draw(rng), []
+        factor, qs = level.draw(rng), []
         for rows, q in kept:
-            qs.append(
-                isoflop.parabola(
-                    x["n"][rows],
-                    x["d"][rows],
-                    fitted(rows, q) + sigma * rng.standard_normal(len(rows)),
-                    q.flops,
-                )
-            )
+            centre = fitted(rows, q)
+            drawn = centre + factor * level(centre) * rng.standard_normal(len(rows))
+            qs.append(isoflop.parabola(x["n"][rows], x["d"][rows], drawn, q.flops))
         values = np.array([[q.flops, q.n_opt, q.d_opt] for q in qs]).T
         lost = not np.isfinite(values).all()
         draws.append(_LOST if lost else _both(*values))
@@ -160,46 +208,41 @@ def parabolas(t, n="", c="", resamples=1000, seed=0) -> Outcome:
         f"; left out: {'; '.join(dropped)}" if dropped else ""
     )
     return Outcome(
-        p,
-        _stack(draws),
+        _known(p, have),
+        _known(_stack(draws), have),
         _misfit(p, at[0], at[1]),
         sum(len(r) for r, _ in kept),
         words,
-        {"minima": minima, "noise": level.sigma},
+        _details(minima, level, have),
     )
 
 
-def interpolation(t, n="", c="", resamples=1000, seed=0) -> Outcome:
-    """Porian's variant of approach 2: Akima interpolation, drawn noise, budgets weighted by the
-    certainty of their minimum.
+def _details(minima: list[dict], level: bootstrap.Level, have) -> dict:
+    lacking = {"n": "n_opt", "d": "d_opt"}
+    gone = [v for k, v in lacking.items() if k not in have]
+    return {
+        "minima": [{k: v for k, v in m.items() if k not in gone} for m in minima],
+        "noise": level.sigma,
+        "noise_growth": level.growth,
+        "noise_from": level.how,
+    }
+
+
+def interpolation(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
+    """Porian's variant of approach 2: Akima interpolation, budgets weighted by the certainty of
+    their minimum. The answer is the data's; noise (`level`, or else `noise`) is drawn around it.
     """
-    x, kept, dropped = _columns(t, n, c), [], []
-    sums = []
+    (x, have), kept, dropped = _columns(t, n, c), [], []
+    level, rng = level or noise(t, x), np.random.default_rng(seed)
+    number = max(50, resamples)
+    factor = np.array([[level.draw(rng)] for _ in range(number)])
     for rows in slices(t, x["c"]):
-        if len(rows) > 3:
-            fitted = np.polyval(
-                np.polyfit(np.log(x["n"][rows]), x["loss"][rows], 3 if len(rows) > 5 else 2),
-                np.log(x["n"][rows]),
-            )
-            sums.append(
-                (
-                    float(((x["loss"][rows] - fitted) ** 2).sum()),
-                    len(rows) - (4 if len(rows) > 5 else 3),
-                )
-            )
-    level, rng = bootstrap.noise([s for s in sums if s[1] > 0]), np.random.default_rng(seed)
-    for rows in slices(t, x["c"]):
+        loss = x["loss"][rows]
         try:
             flops = float(np.exp(np.log(x["c"][rows]).mean()))
             kept.append(
                 isoflop.interpolated(
-                    x["n"][rows],
-                    x["d"][rows],
-                    x["loss"][rows],
-                    flops,
-                    level.sigma,
-                    max(50, resamples),
-                    rng,
+                    x["n"][rows], x["d"][rows], loss, flops, factor * level(loss), number, rng
                 )
             )
         except FitError as e:
@@ -224,20 +267,20 @@ def interpolation(t, n="", c="", resamples=1000, seed=0) -> Outcome:
         f"; left out: {'; '.join(dropped)}" if dropped else ""
     )
     return Outcome(
-        p,
-        _stack(draws),
+        _known(p, have),
+        _known(_stack(draws), have),
         _misfit(p, at[0], at[1]),
         len(x["n"]),
         words,
-        {"minima": minima, "noise": level.sigma},
+        _details(minima, level, have),
     )
 
 
-def training_curves(t, n="", c="", resamples=1000, seed=0) -> Outcome:
+def training_curves(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
     """Approach 1. Rows are checkpoints, `run_id` says of which run; of each run the last 15% of its
     tokens count (all of a run's row if it has one). Runs are resampled.
     """
-    x = _columns(t, n, c)
+    x, have = _columns(t, n, c)
     if "run_id" not in t:
         raise FitError(
             "chinchilla1 reads checkpoints: a column run_id must say which rows are of one run"
@@ -272,7 +315,12 @@ def training_curves(t, n="", c="", resamples=1000, seed=0) -> Outcome:
     )
     details = {"winners": winners, "runs": len(runs), "budgets": len(full["flops"])}
     return Outcome(
-        p, _stack(draws), _misfit(p, full["flops"], full["n"]), len(x["n"]), words, details
+        _known(p, have),
+        _known(_stack(draws), have),
+        _misfit(p, full["flops"], full["n"]),
+        len(x["n"]),
+        words,
+        details,
     )
 
 

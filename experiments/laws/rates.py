@@ -8,16 +8,17 @@ from experiments.laws import bootstrap
 
 
 def brackets(verdicts: list[dict]) -> list[dict]:
-    """A row for each (family, size, budget, multiplier) of `tuned`'s verdicts. `gap` is the loss
-    minus that of x1 on the seeds that have both, with Student intervals; None where the bracket has
-    no x1.
+    """A row for each (family, size, budget, tokens, multiplier) of `tuned`'s verdicts. `gap` is the
+    loss minus that of x1 on the seeds that have both, with Student intervals; None where the
+    bracket has no x1.
     """
     cells = defaultdict(lambda: defaultdict(dict))
     for v in verdicts:
         for multiplier, loss in v["losses"].items():
-            cells[v["family"], v["size"], v["budget"] or 0][float(multiplier)][v["seed"]] = loss
+            cell = v["family"], v["size"], v["budget"] or 0, v["tokens"]
+            cells[cell][float(multiplier)][v["seed"]] = loss
     rows = []
-    for (family, size, budget), rates in sorted(cells.items()):
+    for (family, size, budget, tokens), rates in sorted(cells.items()):
         means = {m: bootstrap.student(list(seeds.values())) for m, seeds in rates.items()}
         best = min(means, key=lambda m: means[m][0])
         for m in sorted(rates):
@@ -31,6 +32,7 @@ def brackets(verdicts: list[dict]) -> list[dict]:
                 "family": family,
                 "size": size,
                 "budget": budget or None,
+                "tokens": tokens,
                 "multiplier": m,
                 "seeds": len(rates[m]),
             }

@@ -1,15 +1,13 @@
 """Public files of other groups' runs: fetched at a pinned commit into the cache, or read from where
 the user put them.
 
-Nothing of them is shipped. Their SHA-256 could not be taken where this was written (no network):
-`sha256` is empty, the hash of the first fetch is written beside the file, printed, and checked on
-every later use; whoever has fetched one can pin it here.
+Nothing of them is shipped. A file is pinned by its SHA-256. An archive that a server makes has no
+stable hash, so its folders are pinned by their git trees: SHA-1 over names, modes and contents.
 """
 
 import csv
 import gzip
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -27,7 +25,8 @@ from launch import record
 
 class Source(NamedTuple):
     """`read(path)`: the authors' file as a table with the common columns. `tidy`: a column that a
-    file already in that layout has.
+    file already in that layout has. `sha256` of the file, or `trees`: (folder, git tree) in an
+    archive.
     """
 
     url: str
@@ -37,6 +36,16 @@ class Source(NamedTuple):
     read: Callable
     tidy: str
     sha256: str = ""
+    trees: tuple[tuple[str, str], ...] = ()
+
+    def differs(self, path: str) -> str:
+        """Why `path` is not the pinned file, or nothing."""
+        if self.sha256 and (found := sha256(path)) != self.sha256:
+            return f"has SHA-256 {found}, not {self.sha256}"
+        for folder, tree in self.trees:
+            if (found := git_tree(archived(path, folder))) != tree:
+                return f"has git tree {found} at {folder}, not {tree}"
+        return ""
 
 
 def cache() -> str:
@@ -50,13 +59,36 @@ def sha256(path: str) -> str:
         return hashlib.sha256(f.read()).hexdigest()
 
 
+def git_tree(files: dict[str, tuple[bool, bytes]]) -> str:
+    """The id that git gives a flat folder of {name: (executable, content)}."""
+    body = b""
+    for name, (executable, content) in sorted(files.items()):
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content).digest()
+        mode = b"100755" if executable else b"100644"
+        body += mode + b" " + name.encode() + b"\0" + blob
+    return hashlib.sha1(b"tree %d\0" % len(body) + body).hexdigest()
+
+
+def archived(path: str, folder: str) -> dict[str, tuple[bool, bytes]]:
+    """The files of `folder` in a server's archive, {name: (executable, content)}. The archive's own
+    top folder goes before it. Raises TarError or OSError.
+    """
+    out = {}
+    with tarfile.open(path) as tar:
+        for m in tar:
+            _, _, inside = m.name.removeprefix("./").partition("/")
+            if m.isfile() and os.path.dirname(inside) == folder:
+                out[os.path.basename(inside)] = bool(m.mode & 0o100), tar.extractfile(m).read()
+    return out
+
+
 def fetch(name: str) -> str:
     """Path of the authors' file in the cache. Raises FitError, saying how to give the file by hand,
-    if it cannot be had or has changed.
+    if it cannot be had or is not the pinned one.
     """
     s = SOURCES[name]
     folder = os.path.join(cache(), f"{name}-{s.commit[:12]}")
-    path, note = os.path.join(folder, s.file), os.path.join(folder, f"{s.file}.sha256")
+    path = os.path.join(folder, s.file)
     if not os.path.exists(path):
         try:
             with urllib.request.urlopen(s.url, timeout=60) as r:
@@ -72,17 +104,12 @@ def fetch(name: str) -> str:
         with open(fresh, "wb") as f:
             f.write(body)
         os.replace(fresh, path)
-        record.write_text(note, sha256(path) + "\n")
-    found = sha256(path)
-    recorded = s.sha256
-    if not recorded and os.path.exists(note):
-        with open(note) as f:
-            recorded = f.read().strip()
-    if recorded and found != recorded:
-        raise FitError(
-            f"{path} has SHA-256 {found}, not {recorded}: remove it, and the same command fetches"
-            " it again"
-        )
+    try:
+        wrong = s.differs(path)
+    except (OSError, EOFError, tarfile.TarError) as e:
+        wrong = f"cannot be read ({str(e)[:60]})"
+    if wrong:
+        raise FitError(f"{path} {wrong}: remove it, and the same command fetches it again")
     return path
 
 
@@ -99,7 +126,9 @@ def load(name: str, data: str = "") -> tuple[tables.Table, dict]:
         )
     try:
         t = tables.read_csv(path) if path.endswith(".csv") else {}
-        t = t if s.tidy in t else s.read(path)
+        tidy = s.tidy in t
+        t = t if tidy else s.read(path)
+        other = "" if tidy else s.differs(path)
     except (OSError, KeyError, ValueError, EOFError, tarfile.TarError) as e:
         if isinstance(e, FitError):
             raise
@@ -107,11 +136,8 @@ def load(name: str, data: str = "") -> tuple[tables.Table, dict]:
             f"{path} is neither the authors' file of {name} nor a CSV with the common columns"
             f" ({type(e).__name__}: {str(e)[:60]})"
         ) from None
-    how = (
-        "given by --data"
-        if data
-        else f"commit {s.commit}" + ("" if s.sha256 else ", hash recorded at the first fetch")
-    )
+    pinned = f"commit {s.commit}, as pinned" if not other else f"NOT the pinned file: it {other}"
+    how = f"given by --data, {'in the common layout' if tidy else pinned}" if data else pinned
     return t, {"path": path, "sha256": sha256(path), "how": how, "url": s.url}
 
 
@@ -175,28 +201,25 @@ _SUBSET = [
     "squad",
     "piqa",
 ]
+_MODELS, _EVALS = "exp_data/models", "exp_data/evals"  # exp_data itself holds other files too
 _FITTED = ("d=96_l=8_h=4", "d=512_l=8_h=4", "d=576_l=24_h=8", "d=1024_l=24_h=8")
 
 
 def _gadre(path):
-    models, evals = [], {}
-    with tarfile.open(path) as tar:
-        for m in tar:
-            if m.isfile() and m.name.endswith(".json") and "/exp_data/" in m.name:
-                value = json.load(io.TextIOWrapper(tar.extractfile(m), "utf-8"))
-                base = os.path.basename(m.name)
-                if "/models/" in m.name:
-                    models.append((base.removesuffix(".json"), value))
-                else:
-                    evals[base.removeprefix("evaluation_").removesuffix("_heavy.json")] = value[
-                        "eval_metrics"
-                    ]["icl"]
+    read = lambda folder: {
+        k.removesuffix(".json"): json.loads(content)
+        for k, (_, content) in archived(path, folder).items()
+        if k.endswith(".json")
+    }
+    models = read(_MODELS)
     if not models:
-        raise FitError(
-            f"{path} holds no exp_data/models/*.json: give the archive of the repository"
-        )
+        raise FitError(f"{path} holds no {_MODELS}/*.json: give the archive of the repository")
+    evals = {
+        k.removeprefix("evaluation_").removesuffix("_heavy"): v["eval_metrics"]["icl"]
+        for k, v in read(_EVALS).items()
+    }
     rows = []
-    for name, m in sorted(models):
+    for name, m in sorted(models.items()):
         h = m["hyperparameters"]
         kind, multiple = h["model"].split("/")[-1].split(".")[0], h["chinchilla_multiplier"]
         loss = next(r["loss"] for r in m["results"] if "/c4_val/" in r["val_data"][0])
@@ -235,6 +258,7 @@ SOURCES = {
         "none stated",
         _besiroglu,
         "n_params",
+        sha256="193478df4e90f040016431996c45682659306840ecdadf83cfb9cd5ca0aa1b30",
     ),
     "gadre2024": Source(
         "https://codeload.github.com/mlfoundations/scaling/tar.gz/a003c4913793ac2ae7ef87b28ecb562955d026d5",
@@ -243,6 +267,10 @@ SOURCES = {
         "MIT",
         _gadre,
         "train_set",
+        trees=(
+            (_MODELS, "293377c130aa00c37c6ea65500b9d0f26f866fb4"),
+            (_EVALS, "9fc7c47eaf3375cf995b8ae34241784185755629"),
+        ),
     ),
     "clark2022": Source(
         f"{_RAW}/google-deepmind/scaling_laws_for_routing/42da0c392b127df2c01fa7b705f72396050d05e5/data/curves.csv.gz",
@@ -251,5 +279,6 @@ SOURCES = {
         "data CC-BY 4.0, code Apache-2.0",
         _clark,
         "in_main_fit",
+        sha256="c03e7531add85e594f368d33bac4a0220280be858a7ed12d147cf73af6a3819f",
     ),
 }

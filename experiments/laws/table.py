@@ -5,7 +5,6 @@ Common columns: run_id, family, n_params, n_active_params, n_experts, tokens, fl
 Numbers are float arrays, words object arrays.
 """
 
-import csv
 import difflib
 import math
 import os
@@ -14,10 +13,12 @@ import re
 import numpy as np
 
 from experiments import sweep
+from experiments.laws import csvfile, selection
 from experiments.laws.forms import Form
 from experiments.laws.isoflop import FitError
 from experiments.laws.points import N_CONVENTIONS
 from launch import ledger, record
+from model.config import Model
 
 Table = dict[str, np.ndarray]
 INPUT = {
@@ -31,6 +32,8 @@ INPUT = {
     "M": "tokens_per_param",
     "L": "loss",
 }
+# columns that the selection reads, where one file has them and another has not
+UNSAID = {"row": math.nan, "corpus": "", "tokenizer": "", "family": "", "status": "", "order": 0.0}
 _OPS = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -42,33 +45,26 @@ _OPS = {
 
 
 def read_csv(path: str) -> Table:
-    """A CSV file with a header line. A column in which every filled cell is a number is one; empty
-    cells are NaN there.
+    """A CSV file with a header line (csvfile.py). A column in which every filled cell is a number
+    is one; empty cells are NaN there. `row`: the row of the file, the header being row 1.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as f:
-            rows = list(csv.DictReader(f))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise FitError(f"{path} cannot be read as CSV ({str(e)[:80]})") from None
-    if not rows:
-        raise FitError(
-            f"{path} holds no rows: a CSV with a header line and one run per line is wanted"
-        )
-    return {k: _column([r.get(k) or "" for r in rows]) for k in rows[0] if k}
+    return {name: settled(np.array(column, object)) for name, column in csvfile.read(path).items()}
 
 
-def _column(cells: list[str]) -> np.ndarray:
-    try:
-        return np.array([float(c) if c.strip() else math.nan for c in cells])
-    except ValueError:
-        return np.array(cells, object)
+def settled(column: np.ndarray) -> np.ndarray:
+    """A column of cells as numbers, if all of them are."""
+    values = [getattr(c, "value", None) for c in column.tolist()]
+    return column if None in values else np.array(values, float)
 
 
 def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
     """The common columns of a result.json; N and C by the named conventions."""
     p, m = r["parameters"], r["run"].get("model", {})
-    experts = m.get("n_experts", 8) if r["family"] == "moe" else 1
-    k = m.get("top_k", 2) if experts > 1 else 1
+    layers = (*m.get("first_layers", ()), *m.get("pattern", ()))
+    routed = any(layer.endswith("/moe") for layer in layers)
+    experts = m.get("n_experts", Model.n_experts) if routed else 1
+    k = m.get("top_k", Model.top_k) if routed else 1
+    width = m.get("d_ff", Model.d_ff)
     unique = r.get("dataset_tokens")
     return {
         "run_id": r["id"],
@@ -78,7 +74,7 @@ def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "n_total_params": p.get("total", p[n]),
         "n_experts": experts,
         "sparsity": (experts - k) / experts,
-        "granularity": m["d_ff"] / (m.get("d_expert") or m["d_ff"] / k) if experts > 1 else 1.0,
+        "granularity": width / (m.get("d_expert") or width / k) if routed else 1.0,
         "tokens": r["training_tokens"],
         "unique_tokens": min(unique, r["training_tokens"]) if unique else r["training_tokens"],
         "epochs": r.get("epochs", math.nan),
@@ -88,22 +84,22 @@ def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "size": r["tags"].get("size") or 0,
         "budget": r["tags"].get("budget") or math.nan,
         "role": r["tags"].get("role") or "",
-        "lr": r["run"].get("optimizer", {}).get("lr", math.nan),
         "lr_multiplier": r["tags"].get("lr_multiplier", 1.0),
         "batch_tokens": r["run"].get("batch", 0) * m.get("seq_len", 0),
         "status": r["status"],
         "skipped": r.get("skipped") or 0,
+        **selection.identity(r),
     }
 
 
 def read_workdir(path: str, n: str = "multiplied", c: str = "matmul") -> Table:
-    """The finished runs of a sweep's folder. Raises FitError or RecordError."""
+    """The runs of a sweep's folder, those too that diverged (`status`). Raises FitError or
+    RecordError.
+    """
     results = sweep.results(path)
     if not results:
         raise FitError(f"{path} holds no finished runs: run isoflop sweep --workdir={path} first")
-    rows = [run_row(r, n, c) for r in results if r["status"] == "finished"]
-    if not rows:
-        raise FitError(f"{path}: every run diverged")
+    rows = [run_row(r, n, c) for r in results]
     return {
         k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float)
         for k in rows[0]
@@ -140,9 +136,10 @@ def read_curves(path: str, n: str = "multiplied", c: str = "matmul") -> Table:
     }
 
 
-def load(workdir: str, n: str = "multiplied", c: str = "matmul"):
-    """The runs of a sweep as a pandas table, one row a run, for notebooks: `from
-    experiments.laws.table import load`.
+def load(workdir: str, n: str = "multiplied", c: str = "matmul", pool: tuple[str, ...] = ()):
+    """The runs of a sweep that a fit reads (selection.py) as a pandas table, one row a run, for
+    notebooks: `from experiments.laws.table import load`. `pool=selection.POOL`: all finished
+    runs.
     """
     try:
         import pandas
@@ -150,7 +147,7 @@ def load(workdir: str, n: str = "multiplied", c: str = "matmul"):
         raise FitError(
             "load() gives a pandas table, and pandas is not installed: pip install pandas"
         ) from None
-    return pandas.DataFrame(read_workdir(workdir, n, c))
+    return pandas.DataFrame(selection.of_table(read_workdir(workdir, n, c), True, pool)[0])
 
 
 def read(
@@ -164,6 +161,8 @@ def read(
     out. `columns`: {common: theirs}. `n`, `c`: a convention of records, or the name of a column.
     `curves`: of folders, the training curves instead of the final losses. Raises FitError.
     """
+    short = [os.path.basename(os.path.normpath(p)) for p in paths]
+    names = dict(zip(paths, short if len(set(short)) == len(paths) else paths))
     parts = []
     for path in paths:
         if os.path.isdir(path):
@@ -178,15 +177,15 @@ def read(
             )
         for common, theirs in (columns or {}).items():
             part[common] = part[column_name(part, theirs, path)]
-        parts.append(
-            part
-            | {
-                "source_file": np.array(
-                    [os.path.basename(os.path.normpath(path))] * len(next(iter(part.values()))),
-                    object,
-                )
-            }
-        )
+        rows = len(next(iter(part.values())))
+        part.setdefault("recipe_hash", selection.hashes(part))
+        part["source_file"] = np.array([names[path]] * rows, object)
+        parts.append(part)
+    for part in parts:  # what a file does not say is kept apart from what the others say
+        rows = len(part["source_file"])
+        for k, v in UNSAID.items():
+            if any(k in p for p in parts):
+                part.setdefault(k, np.array([v] * rows, object if v == "" else float))
     shared = [k for k in parts[0] if all(k in p for p in parts)]
     return {k: np.concatenate([p[k] for p in parts]) for k in shared}
 
@@ -202,13 +201,26 @@ def column_name(table: Table, name: str, where: str = "the table") -> str:
     )
 
 
+def taken(table: Table, keep) -> Table:
+    """Its rows where `keep` holds."""
+    return {k: v[np.asarray(keep)] for k, v in table.items()}
+
+
+def place(table: Table, i: int) -> str:
+    """Row `i` in words: of the file, or the run's id."""
+    if "row" in table and table["row"].dtype != object and np.isfinite(table["row"][i]):
+        files = table.get("source_file", np.array([""] * (i + 1), object))
+        return f"row {table['row'][i]:g}" + (f" of {files[i]}" if len(set(files)) > 1 else "")
+    return f"run {table['run_id'][i]}" if "run_id" in table else f"row {i + 1}"
+
+
 def where(table: Table, text: str) -> Table:
     """Rows for which `text` holds: comparisons such as is_outlier==0 or family=='dense', joined by
     `and`. Nothing is evaluated as code.
     """
     keep = np.ones(len(next(iter(table.values()))), bool)
     for part in re.split(r"\s+and\s+|\s*&&?\s*", text.strip()) if text.strip() else []:
-        m = re.fullmatch(r"\s*([^\s=!<>]+)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*", part)
+        m = re.fullmatch(r"\s*([^=!<>]+?)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*", part)
         if not m:
             raise FitError(
                 f"--where={text}: cannot read {part!r}; write comparisons such as is_outlier==0 and"
@@ -216,17 +228,20 @@ def where(table: Table, text: str) -> Table:
             )
         values, op, wanted = table[column_name(table, m[1])], _OPS[m[2]], m[3].strip("'\"")
         if values.dtype == object:
-            if m[2] not in ("==", "!="):
+            cells = [getattr(v, "value", None) for v in values]
+            if m[2] in ("==", "!="):
+                keep &= op(values, wanted)
+                continue
+            if all(v is None for v in cells):
                 raise FitError(f"--where={text}: {m[1]} holds words, compare it with == or !=")
-            keep &= op(values, wanted)
-            continue
+            values = np.array([math.nan if v is None else v for v in cells])
         try:
             keep &= op(values, float(wanted))
         except ValueError:
             raise FitError(f"--where={text}: {m[1]} holds numbers, {wanted!r} is none") from None
     if not keep.any():
         raise FitError(f"--where={text} leaves no row")
-    return {k: v[keep] for k, v in table.items()}
+    return {k: settled(v) if v.dtype == object else v for k, v in taken(table, keep).items()}
 
 
 def conventions(form: Form, table: Table, n: str = "", c: str = "") -> dict[str, str]:
@@ -265,12 +280,24 @@ def numbers(table: Table, name: str) -> np.ndarray:
         hint = (
             f" such as --columns={name}={near[0]}" if near else f" such as --columns={name}=THEIRS"
         )
+        if name == "n_params" and {"tokens", "flops", "loss"} <= set(table):
+            hint += " (--law=chinchilla2 reads D_opt off tokens, flops and loss)"
         raise FitError(
             f"no column {name!r}: map one with --columns,{hint}; there are"
             f" {', '.join(k for k in table if k != 'source_file')}"
         )
     if table[name].dtype == object:
-        raise FitError(f"column {name!r} holds words ({table[name][0]!r}), a number is wanted")
+        bad = next(c for c in table[name] if getattr(c, "value", None) is None)
+        if why := getattr(bad, "why", ""):
+            raise FitError(
+                f"row {bad.row} {why}: mend it (a decimal comma?), or leave it out with"
+                f' --where="row!={bad.row}"'
+            )
+        at = f", row {bad.row}" if hasattr(bad, "row") else ""
+        raise FitError(
+            f"column {name!r}{at} holds words ({str(bad)[:40]!r}), a number is wanted: mend it"
+            + (f', or leave it out with --where="row!={bad.row}"' if at else "")
+        )
     return table[name]
 
 
@@ -284,8 +311,9 @@ def cells(form: Form, table: Table, x: dict) -> np.ndarray | None:
     """A label per row, equal for rows that differ in seed alone; None where no such pair exists."""
     if "seed" not in table or table["seed"].dtype == object:
         return None
-    words = [table[k] for k in ("family", "lr", "source_file") if k in table]
-    key = [repr(row) for row in zip(*x.values(), *words)]
+    hashed = table["recipe_hash"] if "recipe_hash" in table else selection.hashes(table)
+    more = [table[k] for k in ("lr", "source_file") if k in table]
+    key = [repr(row) for row in zip(*x.values(), hashed, *more)]
     _, label = np.unique(key, return_inverse=True)
     seeds = {}
     for k, s in zip(label, table["seed"]):

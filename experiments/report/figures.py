@@ -12,17 +12,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.laws.published import ALLOCATIONS
+from experiments.report.labels import LABEL
 
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d1602a", "#2b8a57"
 COLOUR = {"dense": BLUE, "moe": ORANGE, "sinusoidal": BLUE, "learned": ORANGE, "rope": GREEN}
 COLOUR |= {"moe_8_1": BLUE, "moe_32_4": ORANGE, "moe_64_8": GREEN}
 SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
-LABEL = {"dense": "dense", "moe": "mixture of experts"}
-LABEL |= {
-    "moe_8_1": "8 experts, top-1",
-    "moe_32_4": "32 experts, top-4",
-    "moe_64_8": "64 experts, top-8",
-}
 MARK = {"moe": "s", "learned": "s", "rope": "D", "moe_32_4": "s", "moe_64_8": "D"}
 STYLE = {
     "svg.fonttype": "none",
@@ -101,9 +96,9 @@ def isoflop(analysis, results) -> str:
     families = list(analysis["families"])
     with plt.rc_context(STYLE):
         fig, axes = canvas(len(families), sharey=True, squeeze=False)
-        points = defaultdict(list)
+        points, best = defaultdict(list), set(analysis.get("fitted") or ())
         for r in results:
-            if r["validation"]["loss"] is not None and r["tags"].get("lr_multiplier", 1) == 1:
+            if r["validation"]["loss"] is not None and (not best or r["id"] in best):
                 points[r["family"], r["tags"].get("budget")].append(
                     (r["parameters"][analysis["n_convention"]], r["validation"]["loss"])
                 )
@@ -310,70 +305,6 @@ def compute(analysis, results, curves) -> str:
                 None,
             )
         ax.legend(fontsize=9)
-        return svg(fig)
-
-
-def gaps(analysis) -> str:
-    """MoE minus dense: at equal active parameters and tokens by size, and between the best of each
-    at equal FLOPs.
-    """
-    with plt.rc_context(STYLE):
-        rows = analysis["equal_flops"]
-        fig, axes = (
-            canvas(2, gridspec_kw={"width_ratios": [1.6, 1]}) if rows else canvas(1, squeeze=False)
-        )
-        axes = axes if rows else axes[0]
-        ax, budgets = axes[0], sorted({g["budget"] for g in analysis["gaps"] if g["budget"]})
-        for budget, colour in zip(budgets, shades("moe", len(budgets))):
-            own = [g for g in analysis["gaps"] if g["budget"] == budget]
-            ax.plot(
-                [g["size"] for g in own],
-                [g["gap"] for g in own],
-                "o-",
-                color=colour,
-                lw=1.4,
-                ms=5,
-                label=f"{budget:.3g} FLOPs",
-            )
-            for g in own:
-                if g["interval"]:
-                    ax.errorbar(
-                        g["size"],
-                        g["gap"],
-                        [[g["gap"] - g["interval"][0]], [g["interval"][1] - g["gap"]]],
-                        color="#222",
-                        capsize=4,
-                        lw=1.4,
-                        zorder=5,
-                    )
-        ax.axhline(0, color="#8a919c", lw=1)
-        ax.set(
-            title="equal active parameters and tokens",
-            xlabel="d_model",
-            ylabel="MoE - dense (nats/token)",
-            xscale="log",
-        )
-        sizes = sorted({g["size"] for g in analysis["gaps"] if g["budget"]})
-        ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        ax.set_xticks(sizes, [str(s) for s in sizes])
-        ax.legend(fontsize=9)
-        if not rows:
-            return svg(fig)
-        ax = axes[1]
-        for i, e in enumerate(rows):
-            error = (
-                [[e["difference"] - e["interval"][0]], [e["interval"][1] - e["difference"]]]
-                if e["interval"]
-                else None
-            )
-            ax.errorbar(i, e["difference"], error, fmt="D", color=COLOUR["moe"], capsize=4, ms=6)
-        ax.axhline(0, color="#8a919c", lw=1)
-        ax.set_xticks(range(len(rows)), [f"{e['budget']:.3g}" for e in rows])
-        ax.set(
-            title="equal FLOPs, best size of each",
-            xlabel="budget (FLOPs)",
-            xlim=(-0.6, max(1, len(rows)) - 0.4),
-        )
         return svg(fig)
 
 

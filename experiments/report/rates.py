@@ -10,6 +10,15 @@ from experiments.report.elements import esc, f4, span, table
 from experiments.report.figures import LABEL, STYLE
 
 
+def _cell(r: dict) -> tuple:
+    """Which bracket a row belongs to. At one budget a size has its tokens."""
+    return r["family"], r["budget"] or 0, 0 if r["budget"] else r["tokens"], r["size"]
+
+
+def _spent(budget, tokens) -> str:
+    return f"{budget:.3g} FLOPs" if budget else f"{tokens:,} tokens"
+
+
 def _draw(rows: list[dict]) -> str:
     """One panel for each family: mean loss over seeds against the multiple of the ladder's rate, a
     line for each size.
@@ -18,17 +27,13 @@ def _draw(rows: list[dict]) -> str:
     with plt.rc_context(STYLE):
         fig, axes = figures.canvas(len(families), sharey=True, squeeze=False, height=4.2)
         for ax, family in zip(axes[0], families):
-            cells = sorted({(r["budget"] or 0, r["size"]) for r in rows if r["family"] == family})
-            many = len({b for b, _ in cells}) > 1
-            for (budget, size), colour in zip(cells, figures.shades(family, len(cells))):
-                own = [
-                    r
-                    for r in rows
-                    if (r["family"], r["budget"] or 0, r["size"]) == (family, budget, size)
-                ]
+            cells = sorted({_cell(r)[1:] for r in rows if r["family"] == family})
+            many = len({c[:2] for c in cells}) > 1
+            for (budget, tokens, size), colour in zip(cells, figures.shades(family, len(cells))):
+                own = [r for r in rows if _cell(r) == (family, budget, tokens, size)]
                 x, y = ([r[k] for r in own] for k in ("multiplier", "loss"))
                 spans = np.array([r["interval"] or (r["loss"], r["loss"]) for r in own]).T
-                label = f"d_model {size}" + (f", {budget:.3g} FLOPs" if many else "")
+                label = f"d_model {size}" + (f", {_spent(budget, tokens)}" if many else "")
                 ax.errorbar(
                     x,
                     y,
@@ -67,19 +72,19 @@ def _draw(rows: list[dict]) -> str:
 def _brackets(rows: list[dict]) -> str:
     """Means over seeds, and by how much another rate beats the rule."""
     better = [r for r in rows if r["gap_interval"] and r["gap_interval"][1] < 0]
-    cells = {(r["family"], r["size"], r["budget"]) for r in rows}
+    cells = {_cell(r) for r in rows}
     kept = [r for r in rows if r["best"] and r["multiplier"] == 1]
     text = (
         "Means over seeds with 95% Student intervals; a star is the best mean. The rule (x1) is"
         f" the best mean in {len(kept)} of {len(cells)} brackets; another rate is better than it,"
         " seed by seed and beyond the interval, in"
-        f" {len({(r['family'], r['size'], r['budget']) for r in better})}."
+        f" {len({_cell(r) for r in better})}."
     )
     data = [
         [
             LABEL.get(r["family"], r["family"]),
             r["size"],
-            f"{r['budget'] or 0:.3g}",
+            _spent(r["budget"], r["tokens"]),
             f"x{r['multiplier']:g}" + (" best" if r["best"] else ""),
             r["seeds"],
             f4(r["loss"]),
@@ -102,7 +107,7 @@ def _seeds(a) -> str:
         [
             v["family"],
             v["size"],
-            f"{v['budget'] or 0:.3g}",
+            _spent(v["budget"], v["tokens"]),
             v["seed"],
             v["trials"],
             f"x{v['best_multiplier']:g}",

@@ -3,7 +3,8 @@ where there is nothing to show.
 """
 
 from experiments.laws import published
-from experiments.report import figures, law_figures
+from experiments.laws.moe_gaps import equal_but_for_router
+from experiments.report import figures, gap_figures, law_figures
 from experiments.report.elements import count_span, esc, f4, g4, section, span, table
 
 
@@ -110,10 +111,11 @@ def _gap_tables(a) -> str:
         0,
     )
     best = table(
-        ["budget", "dense", "MoE", "difference", "95%"],
+        ["FLOPs spent", "MoE / dense at the budget", "dense", "MoE", "difference", "95%"],
         [
             [
-                f"{e['budget']:.3g}",
+                f"{e['flops']:.3g}",
+                "" if e["ratio"] is None else f"{e['ratio']:.3f}",
                 f4(e["dense"]),
                 f4(e["moe"]),
                 f"{e['difference']:+.4f}",
@@ -123,15 +125,28 @@ def _gap_tables(a) -> str:
         ],
         0,
     )
-    return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal FLOPs</p>{best}"
+    return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal spent FLOPs</p>{best}"
+
+
+def _ratios(rows) -> str:
+    """What is equal between the members, as measured, in words."""
+    if not rows:
+        return "no pair was trained"
+    active, flops = ([g[k] for g in rows] for k in ("active_ratio", "flops_ratio"))
+    kind = (
+        "at equal active parameters but for the router"
+        if all(map(equal_but_for_router, rows))
+        else "at UNEQUAL active parameters"
+    )
+    return (
+        f"{kind}: MoE over dense {min(active):.3f} to {max(active):.3f} in active parameters,"
+        f" {min(flops):.3f} to {max(flops):.3f} in FLOPs"
+    )
 
 
 def _gap_reading(a) -> str:
     seeds = [g for g in a["gaps"] if g["interval"]]
-    text = (
-        "Both members of a pair read the same tokens in the same order; top_k × d_expert = d_ff,"
-        " the router comes on top. "
-    )
+    text = f"Both members of a pair read the same tokens in the same order, {_ratios(a['gaps'])}. "
     if seeds:
         g = max(seeds, key=lambda g: g["seeds"])
         low, high = g["interval"]
@@ -202,7 +217,7 @@ def compute(results, curves, a) -> str:
 def dense_against_moe(results, curves, a) -> str:
     if not any(g["budget"] for g in a["gaps"]):
         return ""
-    return section("Dense against MoE", _gap_reading(a), figures.gaps(a), _gap_tables(a))
+    return section("Dense against MoE", _gap_reading(a), gap_figures.gaps(a), _gap_tables(a))
 
 
 def expert_load(results, curves, a) -> str:

@@ -3,12 +3,13 @@ wall time.
 
 isoflop bench train
     our training loop against plain PyTorch, compiled (extra `bench`; two minutes on two cores)
-isoflop bench train --set model.seq_len=1024 --set batch=4 --contender=isoflop --contender=torch
---contender=torch_compiled
+isoflop bench train --set model.seq_len=1024 --set batch=4 --contender=isoflop \\
+    --contender=torch --contender=torch_compiled
 isoflop bench moe
-    experts against our dense model of equal active parameters and Hugging Face's Mixtral, compiled
-isoflop bench data                       batches, a seek to any step, tokenising
-isoflop bench decode                     prefill and decode; --contender=hf_llama for theirs
+    experts against our dense model of equal active parameters and Hugging Face's Mixtral,
+    compiled
+isoflop bench data    batches, a seek to any step, tokenising
+isoflop bench decode    prefill and decode; --contender=hf_llama for theirs
 isoflop bench startup
     from the start of a process to the first step, cold, cached, and of a second run
 isoflop bench checkpoint
@@ -16,8 +17,8 @@ isoflop bench checkpoint
 OPENBLAS_NUM_THREADS=1 isoflop bench laws
     the vectorised fit against a scipy loop and the full grid of starts (ten minutes)
 isoflop bench layouts
-    the same training on every layout of the devices here against one of them (a quarter of an hour
-    on two cores)
+    the same training on every layout of the devices here against one of them (a quarter of an
+    hour on two cores)
 isoflop bench train --scale=toy --contender=isoflop    the same in seconds, to see that it runs
 """
 

@@ -39,14 +39,31 @@ def load(fv, want: type | None = None, change: Callable | None = None) -> Job | 
         )
         raise UserError(f"recipe {fv.config} is {kind}: use isoflop {verb} --config={fv.config}")
     job = change(job) if change else job
+    before = job.run.optimizer
     for text in getattr(fv, "set"):
         job = _apply(job, text)
+    job = _embedding_follows(job, before, getattr(fv, "set"))
     if "mesh" in fv and fv.mesh:
         from launch import mesh
 
         mesh.parse(fv.mesh)
         job = dataclasses.replace(job, where=dataclasses.replace(job.where, mesh=fv.mesh))
     return job
+
+
+def _embedding_follows(job, before, settings: list[str]):
+    """A recipe's rate of the embedding keeps its ratio to a learning rate that --set changes,
+    unless it is set itself.
+    """
+    now = job.run.optimizer
+    if now.lr == before.lr or any(
+        t.partition("=")[0].strip() == "optimizer.embed_lr" for t in settings
+    ):
+        return job
+    if now.lr <= 0 or before.lr <= 0:  # refused later, in its own words
+        return job
+    now = dataclasses.replace(now, embed_lr=now.embed_lr * now.lr / before.lr)
+    return dataclasses.replace(job, run=dataclasses.replace(job.run, optimizer=now))
 
 
 def _apply(job, text: str):
@@ -102,21 +119,22 @@ def stdout_to_stderr(active: bool):
 
 @contextlib.contextmanager
 def complete():
-    """Records that lack what is asked of them, or say together what no sweep says, as one line with
-    the place in the code.
+    """Records that lack what is asked of them, or contradict each other, as one line with the place
+    in the code.
     """
     try:
         yield
     except (KeyError, TypeError, ZeroDivisionError, OverflowError) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
-        what = (
-            f"lacks {e}"
-            if isinstance(e, KeyError)
-            else f"does not add up ({type(e).__name__}: {e})"
-        )
         place = f"{os.path.basename(at.filename)}:{at.lineno}"
+        if isinstance(e, KeyError):
+            raise RecordError(
+                f"a result.json lacks {e}, at {place}: it was written by another version, or is"
+                " damaged"
+            ) from e
         raise RecordError(
-            f"a result.json {what}, at {place}: it was written by another version, or is damaged"
+            f"these records cannot be read together ({type(e).__name__}: {e}, at {place}): if"
+            " isoflop wrote all of them, please report it"
         ) from e
 
 

@@ -2,16 +2,17 @@
 by --compile.
 
 isoflop count --config=tiny_moe
-isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 --set
-model.n_heads=12 --format=json
-isoflop count --config=quickstart        every shape of a sweep
+isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 \\
+    --set model.n_heads=12 --format=json
+isoflop count --config=quickstart    every shape of a sweep
 isoflop count --hf_dir=DIR --context=8192 --set batch=8 --set dtype=bfloat16
     a config.json in Hugging Face's format is enough
-isoflop count --hf_dir=DIR --elsewhere   how other codebases and papers count the same model
+isoflop count --hf_dir=DIR --elsewhere    how other codebases and papers count the same model
 isoflop count --config=tiny_moe --compile
 isoflop count --config=tiny_moe --mesh=data=2,expert=4 --set batch=8 --compile
     what each device holds and sends; on CPU simulated
-isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile --topology=v5e:4x4
+isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile \\
+    --topology=v5e:4x4
     the same for chips that are not here
 """
 

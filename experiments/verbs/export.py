@@ -1,9 +1,9 @@
 """Writes a trained run as the Hugging Face family that computes the same function, tokenizer
 included.
 
-  isoflop export --run=runs/llama --hf_dir=out
-  python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T;
-  print(M.from_pretrained('out'), T.from_pretrained('out'))"
+isoflop export --run=runs/llama --hf_dir=out
+
+In Python: transformers.AutoModelForCausalLM.from_pretrained("out"), AutoTokenizer likewise.
 
 If no family does, the fields that stand in the way are named, by the nearest family.
 """

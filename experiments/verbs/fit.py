@@ -22,34 +22,37 @@ from experiments.verbs import common, law_text
 from launch import record
 from model import work
 
+answer_text = Lazy("experiments.verbs.answer_text")
 ask = Lazy("experiments.laws.ask")
 laws = Lazy("experiments.laws.analysis")
+selection = Lazy("experiments.laws.selection")
 sweep = Lazy("experiments.sweep")
 tables = Lazy("experiments.laws.table")
 
 
-def analyse(results, resamples: int, n: str = "multiplied", c: str = "matmul") -> dict:
+def analyse(
+    results, resamples: int, n: str = "multiplied", c: str = "matmul", pool: tuple[str, ...] = ()
+) -> dict:
     """experiments.laws.analysis.analyse of results, ready for JSON."""
-    return record.finite(laws.analyse(results, n, c, resamples))
+    return record.finite(laws.analyse(results, n, c, resamples, pool=pool))
 
 
 def text(a: dict) -> str:
-    """The answers in a few lines."""
-    lines = [
+    """The answer, and below it what it rests on."""
+    head = (
         f"N: {a['n_means']}; C: {a['c_convention']} FLOPs; loss: {a['loss_unit']}; 95% intervals"
         f" from {a['resamples']} resamples"
-    ]
+    )
+    return "\n".join([head, *answer_text.lines(a), *_detail(a)])
+
+
+def _detail(a: dict) -> list[str]:
+    lines = []
     for family, f in a["families"].items():
-        inside = sum(q["interior"] for q in f["parabolas"])
-        lines.append(
-            f"{family:<6} N_opt ~ C^{common.spread(f['n_exponent'], f.get('n_exponent_interval'))} "
-            f"  D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}  "
-            f" ({inside} of {len(f['parabolas'])} minima interior)"
-        )
         for q in f["parabolas"]:
             if q["interior"]:
                 lines.append(
-                    f"       C {q['flops']:.3g}: N_opt"
+                    f"{family:<6} C {q['flops']:.3g}: N_opt"
                     f" {common.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt"
                     f" {common.number(q['d_opt'])}, loss"
                     f" {common.spread(q['loss_opt'], q.get('loss_opt_interval'))}"
@@ -64,45 +67,19 @@ def text(a: dict) -> str:
                 for k in ("E", "alpha", "beta")
             )
         )
-        lines.append(f"       E + A/N^alpha + B/D^beta: {p['verdict']}{fitted}")
-    for g in a["gaps"]:
-        if g["seeds"] > 1:
-            lines.append(
-                f"MoE - dense at equal active parameters and tokens, d_model {g['size']},"
-                f" {common.number(g['tokens'])} tokens, {g['seeds']} seeds:"
-                f" {common.spread(g['gap'], g['interval'])} nats/token"
-            )
-    for e in a["equal_flops"]:
-        lines.append(
-            f"MoE - dense, best of each at {e['budget']:.3g} FLOPs:"
-            f" {common.spread(e['difference'], e['interval'])} nats/token"
-        )
-    for e in a["known_entropy"]:
-        if e["exponent"] is not None:
-            lines.append(
-                f"above the source's entropy, {e['family']} d_model {e['size']}:"
-                f" {', '.join(f'{x:.4f}' for x in e['excess'])} nats/token; falls as"
-                f" D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
-            )
-    lines += [f"floor, {e['family']}: {e['words']}" for e in a["floors"]]
+        lines.append(f"{family:<6} E + A/N^alpha + B/D^beta: {p['verdict']}{fitted}")
     for e in a["leverage"]:
         lines.append(
             f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs"
             f" {common.spread(e['leverage'], e['interval'])} times the compute"
         )
-    edges = [v for v in a["learning_rates"] if v["edge"]]
     if a["learning_rates"]:
+        edges = sum(v["edge"] for v in a["learning_rates"])
         lines.append(
-            f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {len(edges)}"
+            f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {edges}"
         )
-        lines += [
-            f"  {v['family']:<6} d_model {v['size']}: best x{v['best_multiplier']:g} of"
-            f" {', '.join(f'{k}: {x:.4f}' for k, x in v['losses'].items())}{'  EDGE' if v['edge'] else ''}"  # noqa: E501
-            for v in a["learning_rates"]
-        ]
     lines += [f"flagged: {e['what']}: {e['why']}" for e in a["flagged"]]
-    lines += [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
-    return "\n".join(lines)
+    return lines + [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
 
 
 def _range(interval) -> str:
@@ -146,6 +123,12 @@ def conventions(fv) -> None:
         f"which FLOPs are C: {' | '.join(work.CONVENTIONS)} [matmul], or a column of a CSV file",
         flag_values=fv,
     )
+    flags.DEFINE_string(
+        "pool",
+        "",
+        f"fit together what is kept apart: {','.join(names.POOL)} (comma-separated)",
+        flag_values=fv,
+    )
     flags.DEFINE_alias("params", "n", flag_values=fv)
     flags.DEFINE_alias("flops", "c", flag_values=fv)
     flags.DEFINE_integer(
@@ -183,7 +166,20 @@ def _law(fv) -> dict:
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in points.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
-    a = ask.ask(table, name, spec, fv.n, fv.c, fv.bootstrap, asked, fv.hold_out, fv.seed)
+    a = ask.ask(
+        table,
+        name,
+        spec,
+        fv.n,
+        fv.c,
+        fv.bootstrap,
+        asked,
+        fv.hold_out,
+        fv.seed,
+        columns,
+        selection.pools(fv.pool),
+        fv.noise,
+    )
     return record.finite(a | {"data": tables.describe(paths), "where": fv.where})
 
 
@@ -195,9 +191,9 @@ def _body(fv) -> int:
             a = _law(fv)
         print(json.dumps(a) if fv.format == "json" else cli.plain(law_text.text(a)))
         return 0
-    results = load(fv)
+    results, pool = load(fv), selection.pools(fv.pool)
     with common.complete():
-        a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+        a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul", pool)
     print(json.dumps(a) if fv.format == "json" else cli.plain(text(a)))
     return 0
 
@@ -237,6 +233,13 @@ def main(argv=None) -> int:
         "hold_out",
         0.0,
         "FLOPs above which runs are left out of one fit and predicted by it [the upper fifth]",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "noise",
+        "",
+        "noise of one run's loss in isoFLOP slices, nats/token: 0.01, or by loss 3:.002,7:.05 [from"
+        " seeds, else from neighbours near the minima]",
         flag_values=fv,
     )
     flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)

@@ -52,6 +52,8 @@ def text(a: dict) -> str:
             f" {a['bootstrap']['resamples']} resamples ({a['bootstrap']['method']})"
         ),
     ]
+    lines += [f"  left out: {e['what']}: {e['why']}" for e in a.get("left_out", [])]
+    lines += [f"  warning: {w}" for w in a.get("warnings", [])]
     lines += [
         f"  {k:<12} {spread(x, a['intervals'].get(k))}"
         for k, x in {**a["parameters"], **a.get("derived", {})}.items()

@@ -1,6 +1,6 @@
 """Logits of a model in Hugging Face's format, for checking it against another program.
 
-  isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy
+isoflop logits --hf_dir=DIR --tokens=tokens.npy --out=logits.npy
 
 DIR holds config.json and model.safetensors (gpt2, opt, xglm, bloom, llama, mistral, qwen3, mixtral,
 olmoe, qwen3_moe, deepseek_v3). tokens.npy: integers (batch, time). logits.npy: float32 (batch,
@@ -46,6 +46,7 @@ def read_tokens(path: str):
 def _body(fv) -> int:
     import numpy as np
 
+    from launch import ready
     from launch.huggingface import folder
     from model.config import Execution
     from model.lm import LM
@@ -55,6 +56,7 @@ def _body(fv) -> int:
             f"--{'out' if fv.hf_dir else 'hf_dir'} is missing: isoflop logits --hf_dir=DIR"
             " --tokens=tokens.npy --out=logits.npy"
         )
+    ready.check()
     tokens = read_tokens(fv.tokens)
     parent = os.path.dirname(os.path.abspath(fv.out))
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK) or os.path.isdir(fv.out):

@@ -1,11 +1,11 @@
 """What a sweep will cost before its first step: runs, FLOPs, hours, memory, money, energy and
 carbon, each with its source.
 
-isoflop plan --config=quickstart                       on this machine, at the recipe's own budgets
-isoflop plan --config=quickstart --budget=1e18 --device=h200 --devices=8 --price_per_hour=2
---format=json isoflop plan --config=isoflop:h200 --isoflop_budgets=1e16,3e16,1e17 --device=h100
---devices=8 isoflop plan --config=dense_vs_moe --money=500 --device=h100 --devices=8
---price_per_hour=2.5
+isoflop plan --config=quickstart    on this machine, at the recipe's own budgets
+isoflop plan --config=quickstart --budget=1e18 --device=h200 --devices=8 --price_per_hour=2 \\
+    --format=json
+isoflop plan --config=isoflop:h200 --isoflop_budgets=1e16,3e16,1e17 --device=h100 --devices=8
+isoflop plan --config=dense_vs_moe --money=500 --device=h100 --devices=8 --price_per_hour=2.5
 isoflop plan --config=quickstart --hours=1 --calibrate
     at most a minute of measuring first; kept for later plans and sweeps
 isoflop plan --flops=3.14e23 --devices=256 --peak_flops=6e13 --utilisation=.7 --price_per_hour=2

@@ -4,11 +4,15 @@ searchable.
 isoflop report --workdir=runs/quickstart
 isoflop report --workdir=runs/quickstart --n=non_embedding --c=6N_active
 isoflop report --workdir=runs/quickstart --params=total --flops=6N
+isoflop report --workdir=/colleague/runs/q --out=here
+    analysis.json and report.html in another folder: the sweep is only read
 """
 
 import json
 import os
 import sys
+
+from absl import flags
 
 from experiments import cli
 from experiments.lazy import Lazy
@@ -16,18 +20,21 @@ from experiments.verbs import common, fit
 from launch import record
 
 forecast = Lazy("experiments.forecast")
+selection = Lazy("experiments.laws.selection")
 sweep = Lazy("experiments.sweep")
 
 
-def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
-    """Writes analysis.json and report.html; returns the report's path."""
+def write(workdir: str, results: list[dict], analysis: dict, name: str, out: str = "") -> str:
+    """Writes analysis.json and report.html into `out`, or the sweep's own folder; returns the
+    report's path.
+    """
     from experiments.report import page  # matplotlib: imported where figures are drawn
 
-    record.write_json(os.path.join(workdir, sweep.ANALYSIS), analysis)
+    record.write_json(os.path.join(out or workdir, sweep.ANALYSIS), analysis)
     curves = page.read_curves(
         [os.path.join(workdir, sweep.RUNS, r["id"], record.METRICS) for r in results]
     )
-    path = os.path.join(workdir, sweep.REPORT)
+    path = os.path.join(out or workdir, sweep.REPORT)
     page.save(path, page.render(name, results, analysis, curves))
     return path
 
@@ -35,14 +42,20 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str) -> str:
 def _body(fv) -> int:
     results = fit.load(fv)
     with common.complete():
-        analysis = fit.analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul")
+        analysis = fit.analyse(
+            results,
+            fv.bootstrap,
+            fv.n or "multiplied",
+            fv.c or "matmul",
+            selection.pools(fv.pool),
+        )
         analysis["forecast"] = forecast.compare(fv.workdir, results)
     path = os.path.join(fv.workdir, sweep.SWEEP)
     about = record.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
     name = about.get("name", "sweep") if isinstance(about, dict) else "sweep"
-    record.writable(fv.workdir)
+    record.writable(*((fv.out, "--out") if fv.out else (fv.workdir,)))
     with common.complete():
-        report = write(fv.workdir, results, analysis, str(name))
+        report = write(fv.workdir, results, analysis, str(name), fv.out)
     print(
         json.dumps({"report": report, "runs": len(results)})
         if fv.format == "json"
@@ -54,6 +67,12 @@ def _body(fv) -> int:
 def main(argv=None) -> int:
     fv = cli.flag_values("workdir")
     fit.conventions(fv)
+    flags.DEFINE_string(
+        "out",
+        "",
+        "folder for analysis.json and report.html, where the sweep's own may only be read",
+        flag_values=fv,
+    )
     return cli.run("report", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 
 

@@ -1,8 +1,7 @@
 """Repeats a published fit from the runs its authors made public: their recipe, published against
 reproduced, a verdict per row, a figure.
 
-isoflop reproduce besiroglu2024
-    fetched once at a pinned commit, kept in the cache
+isoflop reproduce besiroglu2024    fetched once at a pinned commit, kept in the cache
 isoflop reproduce gadre2024 --data=FILE
     without a network: the authors' file, or a CSV with the common columns
 isoflop reproduce clark2022 --figure=clark.svg --format=json

@@ -1,7 +1,8 @@
 """Text from a trained run: prefill, then one token at a time from a cache.
 
 isoflop sample --run=runs/dense --prompt="def "
-isoflop sample --run=runs/dense --prompt="import os" --prompt="class " --temperature=0 --tokens=200
+isoflop sample --run=runs/dense --prompt="import os" --prompt="class " --temperature=0 \\
+    --tokens=200
 """
 
 import json

@@ -52,7 +52,7 @@ def read(workdir: str) -> dict:
             f"--workdir={workdir} holds neither a sweep nor a run: start one with isoflop sweep or"
             " isoflop train"
         )
-    standings = {r.id: ledger.standing(os.path.join(root, r.id)) for r in runs}
+    standings = {r.id: ledger.standing(os.path.join(root, r.id), r.id) for r in runs}
     counts = {s: sum(x.state == s for x in standings.values()) for s in ledger.STATES}
     named = about.get("sweep") if isinstance(about.get("sweep"), dict) else {}
     return {

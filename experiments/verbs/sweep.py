@@ -2,12 +2,12 @@
 trains only what is missing.
 
 isoflop sweep --config=quickstart --workdir=runs/quickstart
-isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 --set
-sweep.budgets=1e11,2e11,4e11
+isoflop sweep --config=quickstart --workdir=runs/q3 --set sweep.seeds=0,1,2 \\
+    --set sweep.budgets=1e11,2e11,4e11
 isoflop sweep --config=quickstart --workdir=runs/plan --plan_only
     the table of runs, nothing trained
-isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm --set where.slurm.partition=gpu
---set where.slurm.gpus_per_node=1
+isoflop sweep --config=quickstart --workdir=/shared/q --engine=slurm \\
+    --set where.slurm.partition=gpu --set where.slurm.gpus_per_node=1
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from launch import config, engines, preempt
 if TYPE_CHECKING:
     from experiments.plan import Plan, SweepJob
 
+answer_text = Lazy("experiments.verbs.answer_text")
 calibration = Lazy("experiments.calibration")
 forecast = Lazy("experiments.forecast")
 plans = Lazy("experiments.plan")
+ready = Lazy("launch.ready")
 sweep = Lazy("experiments.sweep")
 train = Lazy("launch.train")
 account = Lazy("model.account")
@@ -167,6 +169,8 @@ def _body(fv) -> int:
         )
     if fv.engine:
         job = dataclasses.replace(job, where=dataclasses.replace(job.where, engine=fv.engine))
+    if not fv.plan_only:
+        ready.check()
     platform = engines.get(job.where).place(job.where, 1).platform
     job = dataclasses.replace(job, run=train.resolve(job.run, platform))
     plan = plans.make(job, platform)
@@ -222,9 +226,20 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
             )
         )
     else:
-        print(cli.plain("\n".join([fit_verb.text(analysis), *forecast.text(analysis["forecast"])])))
+        print(cli.plain("\n".join(_ending(analysis))))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
+
+
+def _ending(analysis: dict) -> list[str]:
+    """The answer, what was left out of it, and how long it took."""
+    out = [*answer_text.lines(analysis), *forecast.text(analysis["forecast"])]
+    for name in ("excluded", "flagged"):
+        if analysis[name]:
+            first = analysis[name][0]
+            more = f" (and {len(analysis[name]) - 1} more)" if len(analysis[name]) > 1 else ""
+            out.append(f"{name}: {first['what']}: {first['why']}{more}")
+    return out
 
 
 def _announce(

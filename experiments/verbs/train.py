@@ -1,10 +1,11 @@
 """Trains one model in a folder: metrics.jsonl and TensorBoard events on the way, result.json last.
 
-  isoflop train --config=tiny_dense --workdir=runs/dense
-  isoflop train --config=tiny_moe --workdir=runs/moe8 --mesh=data=2,fsdp=2,tensor=2 --set batch=8
-  isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text --set
-  "data.path=notes/*.md" isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR
-  --set optimizer.lr=1e-4 --set model.seq_len=128
+isoflop train --config=tiny_dense --workdir=runs/dense
+isoflop train --config=tiny_moe --workdir=runs/moe8 --mesh=data=2,fsdp=2,tensor=2 --set batch=8
+isoflop train --config=tiny_dense --workdir=runs/text --set data.source=text \\
+    --set "data.path=notes/*.md"
+isoflop train --config=tiny_dense --workdir=runs/tuned --init_from=HF_DIR \\
+    --set optimizer.lr=1e-4 --set model.seq_len=128
 
 With --init_from the model is the one of a Hugging Face folder, weights included; the recipe gives
 the rest. On a CPU a mesh of several devices is simulated. A finished folder is recognised and
@@ -26,6 +27,7 @@ from launch import config, record
 from launch.config import Job
 
 hardware = Lazy("launch.hardware")
+ready = Lazy("launch.ready")
 
 
 def summary(r: dict) -> str:
@@ -43,8 +45,13 @@ def summary(r: dict) -> str:
         f" ({r['epochs']:.2f} epochs), {r['flops']['matmul']:.4g} FLOPs (matmul)\nvalidation loss"
         f" {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,}"
         f" tokens{bpb}{excess}\n{r['seconds']['train']:.1f} s of training at"
-        f" {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it"
+        f" {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it\n{_rates(r)}"
     )
+
+
+def _rates(r: dict) -> str:
+    o = r["run"]["optimizer"]
+    return f"peak learning rate {o['lr']:.4g}, of the embedding {o['embed_lr'] or o['lr']:.4g}"
 
 
 def _imported(job: Job, hf_dir: str) -> Job:
@@ -91,6 +98,7 @@ def _checked(job: Job) -> tuple[Job, dict]:
 def _body(fv) -> int:
     from launch import cluster, mesh, train
 
+    ready.check()
     place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
     if place:
         job = cluster.together(place, lambda: _prepared(fv), _checked)
@@ -112,6 +120,14 @@ def _body(fv) -> int:
         if fv.format == "json"
         else f"{summary(result)}\n{os.path.join(fv.workdir, record.RESULT)}"
     )
+    if result.get("unlearned") and result["status"] == "finished":
+        print(
+            "isoflop train: not yet learned: the validation loss"
+            f" {result['validation']['loss']:.2f} is above the unigram entropy"
+            f" {result['unigram_entropy']:.2f} of the corpus, which the frequencies of its tokens"
+            " alone give; train for longer, or try another optimizer.lr",
+            file=sys.stderr,
+        )
     if result["status"] != "finished":
         print(f"isoflop train: {result['status']}: {result['why']}", file=sys.stderr)
         return 1

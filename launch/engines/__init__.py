@@ -102,7 +102,7 @@ def submit(
 
     report(kind, worker, task, message): started | progress | again | finished | failed.
     """
-    todo = [t for t in runs if record.result(t.folder) is None]
+    todo = [t for t in runs if record.result(t.folder, t.id) is None]
     if not todo:
         return []
     engine = get(where)

@@ -196,7 +196,7 @@ class _Watch:
         """
         again = []
         for identity, task in list(self._open.items()):
-            s = ledger.standing(task.folder)
+            s = ledger.standing(task.folder, task.id)
             if s.state in ("done", "diverged"):
                 self._end("finished", task, {"seconds": s.seconds})
             elif identity in waiting or s.state == "running":

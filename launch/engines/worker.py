@@ -47,7 +47,7 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
     """
     import jax
 
-    from launch import config, lease, record, train
+    from launch import config, hardware, lease, record, train
 
     run, where = (
         config.from_dict(config.Run, order["run"]),
@@ -83,7 +83,7 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
                     f"no space left on the disk of {folder}: make room, and the same command"
                     " goes on"
                 )
-            elif out_of_memory(e):
+            elif hardware.out_of_memory(e):
                 smaller = None if halved else _halved(run, where)
                 error = (
                     "out of memory,"
@@ -106,16 +106,24 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
 
 
 def _halved(run, where):
-    """`where` with twice the micro-batches a step; None if they cannot be divided so."""
+    """`where` with twice the micro-batches a step that were executed, which may be more than were
+    asked for, or the next number that can be divided so; None if there is none.
+    """
     from launch import train
     from launch.config import ConfigError
 
-    smaller = dataclasses.replace(where, accumulate=2 * where.accumulate)
-    try:
-        train.check(run, smaller)
-    except ConfigError:
-        return None
-    return smaller
+    executed = train.execution(run, where).accumulate
+    for accumulate in range(2 * executed, run.batch + 1):
+        if run.batch % accumulate:
+            continue
+        smaller = dataclasses.replace(where, accumulate=accumulate)
+        try:
+            train.check(run, smaller)
+        except ConfigError:
+            continue
+        if train.execution(run, smaller).accumulate > executed:
+            return smaller
+    return None
 
 
 def _held_by_another(folder: str) -> bool:
@@ -132,22 +140,6 @@ def no_space(e: BaseException | None) -> bool:
             return True
         e = e.__cause__ or e.__context__
     return False
-
-
-def out_of_memory(e: BaseException) -> bool:
-    """Whether the device or the host had no room for the arrays. A full disk says
-    RESOURCE_EXHAUSTED too, but as an OSError or RecordError.
-    """
-    from launch.record import RecordError
-
-    if isinstance(e, (OSError, RecordError)):
-        return False
-    text = str(e)
-    return (
-        isinstance(e, MemoryError)
-        or "RESOURCE_EXHAUSTED" in text
-        or "out of memory" in text.lower()
-    )
 
 
 def _forget() -> None:

@@ -210,11 +210,16 @@ def _plain(c: Model) -> dict:
     return {k: v for k, v in d.items() if k not in unread}
 
 
+def single_gate(c: Model) -> Model:
+    """`c` with the gates that it computes said aloud: those of one expert are not renormalised."""
+    return dataclasses.replace(c, renormalise=c.renormalise and c.top_k > 1)
+
+
 def family_of(c: Model) -> str:
     """The family that computes the function of `c`. Raises ConfigError with the fields that none
     has, by the nearest family.
     """
-    nearest = None
+    nearest, c = None, single_gate(c)
     for name, family in FAMILIES.items():
         try:
             again = _plain(family.read(Config(family.write(c), family.defaults)))
@@ -245,7 +250,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
     """
     from safetensors.numpy import save_file
 
-    name = family_of(c)
+    name, c = family_of(c), single_gate(c)
     taken = [
         f for f in ("config.json", "model.safetensors") if os.path.exists(os.path.join(hf_dir, f))
     ]

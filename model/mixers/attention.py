@@ -11,7 +11,7 @@ from flax import linen as nn
 from model import context, norms, positions
 from model.config import Execution, Model
 from model.mixers import chunked
-from model.params import Einsum, einsum, precise
+from model.params import Einsum, einsum, scores
 from model.work import Work, matmuls, size, total
 
 
@@ -67,7 +67,7 @@ def spans(length: int, window: int, chunk: int) -> tuple[tuple[int, int, int], .
 
 
 def _attend(c: Model, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, dtype):
-    raw_BHTJ = precise(einsum("bthk,bjhk->bhtj", q_BTHK, k_BJMK)) * scale
+    raw_BHTJ = scores("bthk,bjhk->bhtj", q_BTHK, k_BJMK) * scale
     weights_BHTJ = jax.nn.softmax(chunked.masked(c, ctx, raw_BHTJ), -1).astype(dtype)
     return einsum("bhtj,bjhk->bthk", weights_BHTJ, v_BJMK)
 

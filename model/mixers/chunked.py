@@ -17,7 +17,7 @@ import numpy as np
 
 from model import context, positions
 from model.config import Execution, Model
-from model.params import einsum, precise, settled
+from model.params import einsum, precise, scores, settled
 
 MASKED = -1e30
 
@@ -78,10 +78,13 @@ def _turned(ex: Execution, a_BTHK):
 def _scores(c, part, scale, q_BTHK, k_BJHK):
     """(raw scores, what the softmax takes) of a chunk."""
     begin, first, last = part
-    q_BTHK = (precise(q_BTHK) * scale).astype(q_BTHK.dtype)
-    raw_BHJT = precise(
-        einsum("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1))
-    )
+    # queries are fewer numbers than scores, but 16 bits would round them once more
+    exact = q_BTHK.dtype == precise(q_BTHK).dtype
+    if exact:
+        q_BTHK = q_BTHK * scale
+    raw_BHJT = scores("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1))
+    if not exact:
+        raw_BHJT *= scale
     ctx = context.Context(np.arange(first, last), np.arange(begin, last))
     scores_BHJT = _shaped(c, ctx, raw_BHJT, turned=True)
     # keys before the chunk are seen by all of it, unless a window leaves some behind
@@ -137,8 +140,8 @@ def _backward(c, ex, parts, scale, kept, g_BTHK):
                     c, (begin, first, last), scale, q[:, at], k[:, keys]
                 )
                 weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)
-            dweights_BHJT = precise(
-                einsum("bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1))
+            dweights_BHJT = scores(
+                "bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1)
             )
             draw_BHJT = weights_BHJT * (
                 (dweights_BHJT - along_BH1T[lane, ..., at]) * (scale * share_BH1T)

@@ -3,7 +3,9 @@ of. All in float32.
 
 Scores are a softmax over experts (Shazeer et al. 2017, arXiv 1701.06538) or a sigmoid of each
 (DeepSeek-V3, arXiv 2412.19437, eq 12-15). A selection bias and a limit to the best groups of
-experts decide the choice alone; gates are made of the scores.
+experts decide the choice alone; gates are made of the scores. The gate of a single expert is its
+score, never renormalised (Fedus et al. 2021, arXiv 2101.03961, eq 2): p / p = 1 would leave the
+router without a gradient from the cross-entropy.
 
 Losses, per routing group of `routing_group` sequences, so that no layout or micro-batch changes
 them:
@@ -49,7 +51,7 @@ def route(c: Model, logits_BTE, bias_E, dropless: bool) -> Routing:
         choice_BTE = jax.lax.stop_gradient(scores_BTE) + (0 if bias_E is None else bias_E)
         _, expert_BTS = _top_k(_limited(c, choice_BTE), c.top_k)
         gate_BTS = jnp.take_along_axis(scores_BTE, expert_BTS, -1)
-    if c.renormalise:
+    if c.renormalise and c.top_k > 1:
         gate_BTS = gate_BTS / (gate_BTS.sum(-1, keepdims=True) + 1e-20)
     if c.gate_scale != 1:
         gate_BTS = gate_BTS * c.gate_scale

@@ -1,0 +1,80 @@
+"""MoE minus dense as a figure."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+
+from experiments.report.figures import COLOUR, STYLE, canvas, shades, svg
+
+
+def _ratios(rows: list[dict]) -> str:
+    """Active parameters, MoE over dense, as measured over all cells."""
+    if not rows:
+        return ""
+    low, high = (f(g["active_ratio"] for g in rows) for f in (min, max))
+    return f", active parameters x{low:.3f}" + (f" to {high:.3f}" if high - low > 5e-4 else "")
+
+
+def gaps(analysis) -> str:
+    """MoE minus dense: on the same tokens by size, and between the best of each at equal spent
+    FLOPs.
+    """
+    with plt.rc_context(STYLE):
+        rows = analysis["equal_flops"]
+        fig, axes = (
+            canvas(2, gridspec_kw={"width_ratios": [1.6, 1]}) if rows else canvas(1, squeeze=False)
+        )
+        axes = axes if rows else axes[0]
+        # at one budget every size has its own tokens, in a grid of tokens the same
+        cell = lambda g: (g["budget"] or 0, 0 if g["budget"] else g["tokens"])
+        ax, cells = axes[0], sorted({cell(g) for g in analysis["gaps"]})
+        for (budget, tokens), colour in zip(cells, shades("moe", len(cells))):
+            own = [g for g in analysis["gaps"] if cell(g) == (budget, tokens)]
+            ax.plot(
+                [g["size"] for g in own],
+                [g["gap"] for g in own],
+                "o-",
+                color=colour,
+                lw=1.4,
+                ms=5,
+                label=f"{budget:.3g} FLOPs" if budget else f"{tokens:,} tokens",
+            )
+            for g in own:
+                if g["interval"]:
+                    ax.errorbar(
+                        g["size"],
+                        g["gap"],
+                        [[g["gap"] - g["interval"][0]], [g["interval"][1] - g["gap"]]],
+                        color="#222",
+                        capsize=4,
+                        lw=1.4,
+                        zorder=5,
+                    )
+        ax.axhline(0, color="#8a919c", lw=1)
+        ax.set(
+            title="the same tokens" + _ratios(analysis["gaps"]),
+            xlabel="d_model",
+            ylabel="MoE - dense (nats/token)",
+            xscale="log",
+        )
+        sizes = sorted({g["size"] for g in analysis["gaps"]})
+        ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        ax.set_xticks(sizes, [str(s) for s in sizes])
+        ax.legend(fontsize=9)
+        if not rows:
+            return svg(fig)
+        ax = axes[1]
+        for i, e in enumerate(rows):
+            error = (
+                [[e["difference"] - e["interval"][0]], [e["interval"][1] - e["difference"]]]
+                if e["interval"]
+                else None
+            )
+            ax.errorbar(i, e["difference"], error, fmt="D", color=COLOUR["moe"], capsize=4, ms=6)
+        ax.axhline(0, color="#8a919c", lw=1)
+        ax.set_xticks(range(len(rows)), [f"{e['flops']:.3g}" for e in rows])
+        ax.set(
+            title="equal spent FLOPs, best size of each",
+            xlabel="FLOPs spent",
+            xlim=(-0.6, max(1, len(rows)) - 0.4),
+        )
+        return svg(fig)
