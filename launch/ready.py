@@ -3,11 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 
 import jax
 
-from launch import hardware
+from launch import child, hardware
 from launch.config import ConfigError
 
 FILES = 64  # open files that a run may need at a time, checkpoints and compiled programs among them
@@ -47,8 +46,8 @@ def _open_files() -> None:
 def _parsed(flags: str) -> None:
     """XLA ends the process at a flag that it does not know, so a child meets it first."""
     code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
-    child = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
-    if found := re.search(r"Unknown flags? in XLA_FLAGS: *(.*)", child.stderr):
+    done = subprocess.run(child.command("-c", code), capture_output=True, text=True)
+    if found := re.search(r"Unknown flags? in XLA_FLAGS: *(.*)", done.stderr):
         raise ConfigError(
             f"XLA does not know {found[1].strip()[:200]}: take it out of XLA_FLAGS={flags!r}"
         )

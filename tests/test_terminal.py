@@ -16,6 +16,7 @@ import tempfile
 import termios
 import threading
 
+import numpy as np
 import pytest
 
 from data import pack
@@ -162,14 +163,23 @@ def test_every_verb_writes_to_every_device(device, tmp_path, sweep):
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_verb_works_on_every_device(device, tmp_path):
-    """The verbs at work, from the first run to the report."""
+    """The verbs at work, from the first run to the report; `reproduce` wants its authors' file."""
     example = tmp_path / "sweep"
     shutil.copytree(os.path.join(ROOT, "examples", "positions"), example)
     run, hf = str(tmp_path / "run"), str(tmp_path / "hf")
+    np.save(tmp_path / "t.npy", np.zeros((1, 4), np.int32))
     argvs = [
-        ["train", "--config=tiny_dense", f"--workdir={run}", "--set=horizon.steps=60"],
+        [
+            "train",
+            "--config=tiny_dense",
+            f"--workdir={run}",
+            "--set=horizon.steps=60",
+            "--set=model.activation=swiglu",
+        ],
         ["sample", f"--run={run}", "--tokens=4"],
         ["export", f"--run={run}", f"--hf_dir={hf}"],
+        ["logits", f"--hf_dir={hf}", f"--tokens={tmp_path}/t.npy", f"--out={tmp_path}/l.npy"],
+        ["bench", "data", "--scale=toy", "--rounds=1"],
         ["count", "--config=tiny_dense"],
         ["plan", "--config=quickstart"],
         ["sweep", "--config=quickstart", "--plan_only"],

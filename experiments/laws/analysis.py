@@ -17,8 +17,9 @@ from experiments.laws import (
     rates,
     verdicts,
 )
+from experiments.laws.names import N_CONVENTIONS
 from experiments.laws.omitted import attempt
-from experiments.laws.points import N_CONVENTIONS, tuned, usable
+from experiments.laws.points import tuned, usable
 from experiments.laws.solve import Objective
 
 

@@ -12,7 +12,7 @@ from experiments.laws.answers import Cost
 from experiments.laws.fit import Fitted, Points
 from experiments.laws.forms import FORMS, Form
 from experiments.laws.isoflop import FitError
-from experiments.laws.points import N_CONVENTIONS
+from experiments.laws.names import N_CONVENTIONS
 from experiments.laws.procedures import PROCEDURES
 from experiments.laws.solve import Objective
 

@@ -1,5 +1,12 @@
 """What the flags name of the laws, without the solver behind them."""
 
+N_CONVENTIONS = {
+    "multiplied": "parameters a token is multiplied by",
+    "total": "total parameters",
+    "active": "active parameters",
+    "non_embedding": "non-embedding parameters",
+    "active_non_embedding": "active non-embedding parameters",
+}
 LAWS = (
     "kaplan_n",
     "kaplan_d",

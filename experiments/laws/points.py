@@ -4,14 +4,6 @@ import math
 
 from experiments.laws import selection
 
-N_CONVENTIONS = {
-    "multiplied": "parameters a token is multiplied by",
-    "total": "total parameters",
-    "active": "active parameters",
-    "non_embedding": "non-embedding parameters",
-    "active_non_embedding": "active non-embedding parameters",
-}
-
 
 def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
     """What a fit reads of a result."""

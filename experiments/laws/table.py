@@ -16,7 +16,7 @@ from experiments import sweep
 from experiments.laws import csvfile, selection
 from experiments.laws.forms import Form
 from experiments.laws.isoflop import FitError
-from experiments.laws.points import N_CONVENTIONS
+from experiments.laws.names import N_CONVENTIONS
 from launch import ledger, record
 from model.config import Model
 

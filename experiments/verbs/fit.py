@@ -16,7 +16,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
-from experiments.laws import names, points
+from experiments.laws import names
 from experiments.lazy import Lazy
 from experiments.verbs import common, law_text
 from launch import record
@@ -98,7 +98,7 @@ def load(fv) -> list[dict]:
             f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep"
             f" --workdir={fv.workdir} first"
         )
-    _known("n", fv.n, list(points.N_CONVENTIONS))
+    _known("n", fv.n, list(names.N_CONVENTIONS))
     _known("c", fv.c, list(work.CONVENTIONS))
     return results
 
@@ -113,7 +113,7 @@ def conventions(fv) -> None:
     flags.DEFINE_string(
         "n",
         "",
-        f"which parameters are N: {' | '.join(points.N_CONVENTIONS)} [multiplied], or a column of a"
+        f"which parameters are N: {' | '.join(names.N_CONVENTIONS)} [multiplied], or a column of a"
         " CSV file",
         flag_values=fv,
     )
@@ -162,9 +162,9 @@ def _law(fv) -> dict:
     for path in paths:
         if os.path.isdir(path):
             _known("c", fv.c, list(work.CONVENTIONS))
-            _known("n", fv.n, [*points.N_CONVENTIONS, "n_total_params", "n_active_params"])
+            _known("n", fv.n, [*names.N_CONVENTIONS, "n_total_params", "n_active_params"])
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
-    if fv.n and fv.n not in points.N_CONVENTIONS:
+    if fv.n and fv.n not in names.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
     a = ask.ask(
         table,
