@@ -26,6 +26,7 @@ def argv(folder, work, *more):
         f"--workdir={work}",
         "--set=data.source=text",
         f"--set=data.path={folder}/*.txt",
+        "--mesh=data=1",
         "--set=horizon.steps=3",
         "--set=data.validation_windows=4",
         *more,

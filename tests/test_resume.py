@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.laws import analysis
-from launch import checkpoint, config, divergence, lease, record, train
+from launch import checkpoint, config, divergence, evaluation, lease, record, train
 from launch import mesh as meshes
 from launch.record import RecordError
 from launch.session import Session
@@ -148,7 +148,7 @@ ONCE = dataclasses.replace(WHERE, checkpoint_every=0)
 
 
 def test_evaluation_out_of_memory_takes_fewer_sequences(whole, tmp_path, monkeypatch):
-    nll, seen = train._nll, []
+    nll, seen = evaluation._nll, []
 
     def small(p, variables, windows, rows):
         seen.append(rows)
@@ -156,7 +156,7 @@ def test_evaluation_out_of_memory_takes_fewer_sequences(whole, tmp_path, monkeyp
             raise FULL
         return nll(p, variables, windows, rows)
 
-    monkeypatch.setattr(train, "_nll", small)
+    monkeypatch.setattr(evaluation, "_nll", small)
     r = train.train(RUN, ONCE, str(tmp_path))
     want = record.result(str(whole["dense"]))["validation"]
     assert seen == [16, 8, 4] and r["validation"]["tokens"] == want["tokens"]
@@ -167,7 +167,7 @@ def test_evaluation_out_of_memory_takes_fewer_sequences(whole, tmp_path, monkeyp
 @pytest.mark.parametrize("safe", [train.SAFE, 0.0])  # 0: a long run is saved before
 def test_a_failed_evaluation_is_all_that_is_repeated(safe, whole, tmp_path, monkeypatch):
     """Whatever fails in it, the trained state stands; no state is left once the result does."""
-    evaluate, seen = train.evaluate, []
+    evaluate, seen = evaluation.evaluate, []
 
     def fails(*a):
         seen.append(checkpoint.steps(str(tmp_path)))
@@ -176,7 +176,7 @@ def test_a_failed_evaluation_is_all_that_is_repeated(safe, whole, tmp_path, monk
         return evaluate(*a)
 
     monkeypatch.setattr(train, "SAFE", safe)
-    monkeypatch.setattr(train, "evaluate", fails)
+    monkeypatch.setattr(evaluation, "evaluate", fails)
     with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
         train.train(RUN, ONCE, str(tmp_path))
     assert checkpoint.steps(str(tmp_path)) == [12] and seen[0] == ([] if safe else [12])
@@ -206,7 +206,7 @@ def test_no_copies_compete_for_the_capacity_of_experts():
     windows = np.arange(20).reshape(10, 2)
     for rows in (4, 8):
         seen.clear()
-        nll, _ = train._nll(P, None, windows, rows)
+        nll, _ = evaluation._nll(P, None, windows, rows)
         assert np.array_equal(nll, windows)
         groups = np.concatenate(seen).reshape(-1, 4, 2)[:3]
         assert np.array_equal(groups[2], windows[[8, 9, 0, 1]])
