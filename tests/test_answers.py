@@ -276,6 +276,38 @@ def test_a_part_that_cannot_be_made_is_left_out_with_a_sentence(monkeypatch, tmp
     assert "section sections.dense_against_moe" in page and "IsoFLOP curves" in page
 
 
+@pytest.mark.parametrize("verb", ["fit", "report"])
+def test_a_slip_of_the_code_is_no_damaged_record(verb, monkeypatch, tmp_path, capsys):
+    """Also where no part of the analysis bears it; and a record is named for what it lacks."""
+    work = written(tmp_path, recipes.load("positions"))
+    known = analysis.usable
+
+    def slip(error):
+        def usable(results, *a):
+            assert known(results, *a)
+            raise error
+
+        return usable
+
+    for error in (
+        KeyError("no_such_thing"),
+        ZeroDivisionError("division by zero"),
+        KeyError("run"),
+    ):
+        monkeypatch.setattr(analysis, "usable", slip(error))
+        status, out, err = call(capsys, verb, f"--workdir={work}", "--bootstrap=20")
+        assert status == 2 and out == "" and err.count("\n") == 1
+        assert "slip of isoflop" in err and "damaged" not in err and "lacks" not in err, err
+    monkeypatch.setattr(analysis, "usable", known)
+    folder = sorted(os.listdir(os.path.join(work, "runs")))[2]
+    path = os.path.join(work, "runs", folder, record.RESULT)
+    r = record.read_json(path, "result")
+    del r["steps"]
+    record.write_json(path, r)
+    status, out, err = call(capsys, verb, f"--workdir={work}", "--bootstrap=20")
+    assert status == 2 and f"{folder}/result.json lacks 'steps'" in err, err
+
+
 def test_a_run_that_has_not_learned_yet_is_kept_and_said():
     results = results_of(recipes.load("quickstart"))
     results[0]["unlearned"] = True

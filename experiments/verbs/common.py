@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from experiments.cli import UserError
+from experiments.laws import names
 from experiments.lazy import Lazy
-from launch import config
+from launch import config, valid
 from launch.config import ConfigError, Job
 from launch.record import RecordError
+from model import work
 
 if TYPE_CHECKING:
     from experiments.plan import SweepJob
@@ -118,24 +120,44 @@ def stdout_to_stderr(active: bool):
 
 
 @contextlib.contextmanager
-def complete():
+def complete(results: list[dict] = ()):
     """Records that lack what is asked of them, or contradict each other, as one line with the place
-    in the code.
+    in the code. A record is blamed for a name that it lacks, not for a slip of the code.
     """
     try:
         yield
     except (KeyError, TypeError, ZeroDivisionError, OverflowError) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         place = f"{os.path.basename(at.filename)}:{at.lineno}"
-        if isinstance(e, KeyError):
+        if isinstance(e, KeyError) and (lacks := _lacking(e.args[0], results)):
             raise RecordError(
-                f"a result.json lacks {e}, at {place}: it was written by another version, or is"
-                " damaged"
+                f"{lacks}/result.json lacks {e}, at {place}: it was written by another version, or"
+                " is damaged"
             ) from e
         raise RecordError(
-            f"these records cannot be read together ({type(e).__name__}: {e}, at {place}): if"
-            " isoflop wrote all of them, please report it"
+            f"the analysis failed ({type(e).__name__}: {e}, at {place}): if isoflop wrote these"
+            " records, it is a slip of isoflop: please report it"
         ) from e
+
+
+def _lacking(key, results: list[dict]) -> str | None:
+    """The first run whose result lacks a field of that name: one that records have by their form,
+    or that another result has in the same place.
+    """
+    places = set(_places(valid.RESULT, key)) | set(_places(valid.RESULT, f"{key}?"))
+    places |= {("parameters", key)} if key in names.N_CONVENTIONS else set()
+    places |= {("flops", key)} if key in work.CONVENTIONS else set()
+    for r in results:
+        places |= set(_places(r, key))
+    return next((r["id"] for r in results if places - set(_places(r, key))), None)
+
+
+def _places(value, key, path: tuple = ()):
+    """The paths of an object's fields of that name; a ? at a name's end is no part of it."""
+    for k, v in value.items() if isinstance(value, dict) else ():
+        if k == key:
+            yield *path, k.rstrip("?")
+        yield from _places(v, key, (*path, k.rstrip("?")))
 
 
 __all__ = ["complete", "load", "number", "spread", "stdout_to_stderr"]

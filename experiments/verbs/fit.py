@@ -192,7 +192,7 @@ def _body(fv) -> int:
         print(json.dumps(a) if fv.format == "json" else cli.plain(law_text.text(a)))
         return 0
     results, pool = load(fv), selection.pools(fv.pool)
-    with common.complete():
+    with common.complete(results):
         a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul", pool)
     print(json.dumps(a) if fv.format == "json" else cli.plain(text(a)))
     return 0

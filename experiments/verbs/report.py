@@ -41,7 +41,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str, out: str
 
 def _body(fv) -> int:
     results = fit.load(fv)
-    with common.complete():
+    with common.complete(results):
         analysis = fit.analyse(
             results,
             fv.bootstrap,
@@ -54,7 +54,7 @@ def _body(fv) -> int:
     about = record.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
     name = about.get("name", "sweep") if isinstance(about, dict) else "sweep"
     record.writable(*((fv.out, "--out") if fv.out else (fv.workdir,)))
-    with common.complete():
+    with common.complete(results):
         report = write(fv.workdir, results, analysis, str(name), fv.out)
     print(
         json.dumps({"report": report, "runs": len(results)})
