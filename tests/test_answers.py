@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import pathlib
 import zlib
 
 import numpy as np
@@ -308,9 +309,44 @@ def test_a_slip_of_the_code_is_no_damaged_record(verb, monkeypatch, tmp_path, ca
     assert status == 2 and f"{folder}/result.json lacks 'steps'" in err, err
 
 
-def test_a_run_that_has_not_learned_yet_is_kept_and_said():
-    results = results_of(recipes.load("quickstart"))
-    results[0]["unlearned"] = True
-    a = analysis.analyse(results, resamples=20)
-    assert results[0]["id"] in a["fitted"]
-    assert any("has not learned yet" in e["why"] for e in a["flagged"])
+def test_runs_that_have_not_learned_yet_are_kept_and_said(tmp_path, capsys):
+    job = recipes.load("quickstart")
+    work = written(tmp_path, job)
+    first = sweep.results(work)[:2]
+    for r in first:
+        path = os.path.join(work, "runs", r["id"], record.RESULT)
+        record.write_json(path, {**r, "unlearned": True})
+    status, out, err = call(capsys, "fit", f"--workdir={work}", "--bootstrap=20", "--format=json")
+    a = json.loads(out)
+    assert {r["id"] for r in first} <= set(a["fitted"]) and not a["excluded"], err
+    assert sum("has not learned yet" in e["why"] for e in a["flagged"]) == 2
+    status, out, err = call(capsys, "report", f"--workdir={work}", "--bootstrap=20")
+    page = record.read_text(os.path.join(work, "report.html"))
+    assert "2, above the unigram entropy" in page and page.count("has not learned yet") == 2
+
+
+def held(folder: str) -> dict:
+    """Every file below a folder, by content and time."""
+    files = [p for p in pathlib.Path(folder).rglob("*") if p.is_file()]
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+def test_a_sweep_of_others_is_only_read(tmp_path, capsys):
+    """A report goes elsewhere on request; what reads a sweep leaves its folder as it is."""
+    job = recipes.load("positions")
+    work, other = written(tmp_path, job), str(tmp_path / "mine" / "deep")
+    before = held(work)
+    for argv in (
+        ["report", f"--workdir={work}", f"--out={other}", "--bootstrap=20"],
+        ["fit", f"--workdir={work}", "--bootstrap=20"],
+        ["status", work],
+    ):
+        status, out, err = call(capsys, *argv)
+        assert status == 0, (argv, err)
+    assert held(work) == before
+    assert sorted(os.listdir(other)) == ["analysis.json", "report.html"]
+    (tmp_path / "file").write_text("")
+    status, out, err = call(
+        capsys, "report", f"--workdir={work}", f"--out={tmp_path}/file", "--bootstrap=20"
+    )
+    assert status == 2 and err.count("\n") == 1 and "--out" in err

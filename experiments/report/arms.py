@@ -5,44 +5,69 @@ differences from the reference, by size.
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 
+from experiments.laws.moe_gaps import RATIOS
 from experiments.report import elements, figures
 from experiments.report.elements import esc, f4, span, table
 from experiments.report.figures import COLOUR, LABEL, MARK, STYLE
 
+UNBROKEN = {ord(" "): "\u00a0", ord("-"): "\u2011"}  # a name stays on one line
 
-def _bars(ax, x, row, value, interval):
+
+def _styles(families: list[str]) -> dict[str, tuple[str, str]]:
+    """Colour and mark of each arm; of two that share them, the later one gets others."""
+    spare = [("#7a4fb0", "^"), ("#8a919c", "v"), ("#b0963b", "P"), ("#3ba6b0", "X")]
+    out = {}
+    for family in families:
+        own = COLOUR.get(family, "#555"), MARK.get(family, "o")
+        taken = own in out.values()
+        out[family] = spare[sum(s in out.values() for s in spare) % len(spare)] if taken else own
+    return out
+
+
+def _bars(ax, x, style, value, interval):
     error = [[value - interval[0]], [interval[1] - value]] if interval else None
-    colour = COLOUR.get(row["family"], "#555")
-    ax.errorbar(
-        x, value, error, fmt=MARK.get(row["family"], "o"), color=colour, ms=6, lw=1.3, capsize=4
-    )
+    colour, mark = style
+    ax.errorbar(x, value, error, fmt=mark, color=colour, ms=6, lw=1.3, capsize=4)
+
+
+def _cell(r: dict) -> tuple:
+    return r["budget"] or 0, r["asked"] or 0, r["size"]
+
+
+def _ticks(cells: list[tuple]) -> list[str]:
+    """Sizes; where there are several budgets or token counts, these too."""
+    if len({c[:2] for c in cells}) == 1:
+        return [str(size) for *_, size in cells]
+    what = lambda budget, tokens: f"{budget:.2g} FLOPs" if budget else f"{tokens:.2g} tokens"
+    return [f"{size}\n{what(budget, tokens)}" for budget, tokens, size in cells]
 
 
 def draw(rows: list[dict]) -> str:
-    """Points are means over seeds with 95% Student intervals, side by side at each size."""
-    sizes = sorted({r["size"] for r in rows})
+    """Points are means over seeds with 95% Student intervals, side by side in each cell."""
+    cells = sorted({_cell(r) for r in rows})
     families = list(dict.fromkeys(r["family"] for r in rows))
+    styles = _styles(families)
     with plt.rc_context(STYLE):
         fig, axes = figures.canvas(2, height=4.2)
         for r in rows:
             shift = (families.index(r["family"]) - (len(families) - 1) / 2) * 0.16
-            x = sizes.index(r["size"]) + shift
-            _bars(axes[0], x, r, r["loss"], r["interval"])
+            x = cells.index(_cell(r)) + shift
+            _bars(axes[0], x, styles[r["family"]], r["loss"], r["interval"])
             if r["gap"] is not None:
-                _bars(axes[1], x, r, r["gap"], r["gap_interval"])
+                _bars(axes[1], x, styles[r["family"]], r["gap"], r["gap_interval"])
         for f in families:
-            style = {"marker": MARK.get(f, "o"), "color": COLOUR.get(f, "#555"), "ls": "none"}
-            axes[0].plot([], [], label=LABEL.get(f, f), **style)
+            colour, mark = styles[f]
+            axes[0].plot([], [], marker=mark, color=colour, ls="none", label=LABEL.get(f, f))
         axes[1].axhline(0, color="#8a919c", lw=1)
         for ax in axes:
-            ax.set_xticks(range(len(sizes)), [str(s) for s in sizes])
-            ax.set(xlabel="d_model", xlim=(-0.6, len(sizes) - 0.4))
+            many = len(cells) > 6
+            ax.set_xticks(range(len(cells)), _ticks(cells), fontsize=7 if many else None)
+            ax.tick_params(axis="x", rotation=90 if many else 0)
+            ax.set(xlabel="d_model", xlim=(-0.6, len(cells) - 0.4))
             ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         base = rows[0]["reference"]
         axes[0].set(title="loss", ylabel="validation loss (nats/token)")
-        axes[1].set(
-            title=f"difference from {LABEL.get(base, base)}, seed by seed", ylabel="nats/token"
-        )
+        axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel="nats/token")
         axes[0].legend(fontsize=9)
         return figures.svg(fig)
 
@@ -63,17 +88,21 @@ def _verdicts(rows) -> str:
     return "; ".join(out)
 
 
-def _same(rows) -> str:
-    """What the arms of a cell have in common: their tokens, or where those differ, their FLOPs."""
-    cells = {}
-    for r in rows:
-        cells.setdefault(
-            (r["size"], r["budget"], r["tokens"] if not r["budget"] else None), set()
-        ).add(r["tokens"])
-    return (
+def _same(rows, c: str) -> str:
+    """What the arms of a cell have in common, as measured against the reference."""
+    own = [r for r in rows if r["gap"] is not None]
+    if not own:
+        return "no cell and seed is in two arms"
+    spread = {k: (min(r[k] for r in own), max(r[k] for r in own)) for k in RATIOS}
+    text = {k: f"x{low:.3f} to {high:.3f}" for k, (low, high) in spread.items()}
+    tokens = (
         "the same tokens"
-        if all(len(c) == 1 for c in cells.values())
-        else "tokens for the same FLOPs,"
+        if spread["tokens_ratio"] == (1, 1)
+        else f"{text['tokens_ratio']} of its tokens"
+    )
+    return (
+        f"{tokens} in the same order, the same initial values wherever parameters agree; active"
+        f" parameters {text['active_ratio']} of the reference's, {c} FLOPs {text['flops_ratio']}"
     )
 
 
@@ -83,38 +112,30 @@ def section(results, curves, a) -> str:
         not rows or a["gaps"] and not {r["family"] for r in rows} - {"dense", "moe"}
     ):  # which have sections of their own
         return ""
-    columns = [
-        "arm",
-        "d_model",
-        "budget",
-        "D (tokens)",
-        "N total",
-        "seeds",
-        "loss",
-        "95%",
-        "difference",
-        "95%",
-    ]
+    many = any(r["budget"] for r in rows)
+    columns = ["arm", "d_model", *["budget"] * many, "D (tokens)", "N total", "seeds", "loss"]
+    columns += ["95%", "difference", "95%", "active", "FLOPs"]
     data = [
         [
-            LABEL.get(r["family"], r["family"]),
+            LABEL.get(r["family"], r["family"]).translate(UNBROKEN),
             r["size"],
-            f"{r['budget']:.3g}" if r["budget"] else "",
+            *[f"{r['budget']:.3g}" if r["budget"] else ""] * many,
             f"{r['tokens']:,}",
             f"{r['parameters']:,}",
             r["seeds"],
             f4(r["loss"]),
-            span(r["interval"]),
+            span(r["interval"], 3),
             "" if r["gap"] is None else f"{r['gap']:+.4f}",
-            span(r["gap_interval"]),
+            span(r["gap_interval"], 3),
+            *("" if r["gap"] is None else f"x{r[k]:.3f}" for k in RATIOS[:2]),
         ]
         for r in rows
     ]
     base = rows[0]["reference"]
     reading = (
         "Means over seeds; bars and brackets are 95% Student intervals over them. Differences are"
-        f" taken seed by seed against {esc(LABEL.get(base, base))}: {_same(rows)} in the same"
-        f" order, the same initial values wherever parameters agree. {_verdicts(rows)}."
+        f" taken seed by seed against {esc(LABEL.get(base, base))}:"
+        f" {esc(_same(rows, a['c_convention']))}. {_verdicts(rows)}."
     )
     return elements.section(
         "Arms against each other", reading, draw(rows), table(columns, data), opened=True

@@ -100,6 +100,17 @@ def _skipped(results) -> str:
     )
 
 
+def _unlearned(results) -> str:
+    hit = [r for r in results if r.get("unlearned")]
+    return (
+        "none"
+        if not hit
+        else f"{len(hit)}, above the unigram entropy of the corpus"
+        f" ({', '.join(r['id'] for r in hit[:6])}{', ...' * (len(hit) > 6)}): finished, and fitted"
+        " with the others"
+    )
+
+
 def _fingerprints(results, key) -> str:
     found = sorted(
         {f"{k} {v}" for r in results for k, v in r["fingerprints"].items() if k == key}
@@ -154,6 +165,7 @@ def answers(results, a) -> list[tuple[str, str]]:
         ("How many points are fitted?", f"{a['n_points']} runs of {len(results)} finished ones"),
         ("Were the runs tuned?", _tuned(results, a)),
         ("Which runs or minima were excluded, and why?", _excluded(a)),
+        ("Runs that have not learned yet?", _unlearned(results)),
         ("How many seeds?", _seeds(results)),
         ("How large is the noise of one run?", _noise(a)),
         ("Epochs above 1?", _epochs(results)),

@@ -11,6 +11,8 @@ h1{font-size:28px;margin:0 0 4px;letter-spacing:-.01em}h2{font-size:19px;margin:
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin:18px 0}
 .card{background:#fff;border:1px solid #e1e4e9;border-radius:10px;padding:14px 16px}.card b{display:block;font-size:20px;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
 .card span{color:#5a6472;font-size:13px}.dense{border-top:4px solid #3b6fb6}.moe{border-top:4px solid #d1602a}.plain{border-top:4px solid #8a919c}
+ul.answer{margin:6px 0 12px;padding:0;list-style:none}ul.answer li{margin:3px 0;font-weight:600}
+ul.answer li.in{font-weight:400;padding-left:20px;font-variant-numeric:tabular-nums}
 p.read{margin:2px 0 12px;color:#3a4350}svg{width:100%;height:auto;display:block}
 details{margin-top:12px}summary{cursor:pointer;color:#3b6fb6;font-size:14px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:12.5px;font-variant-numeric:tabular-nums;margin-top:8px;width:100%}

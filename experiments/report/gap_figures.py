@@ -6,12 +6,19 @@ import matplotlib.pyplot as plt
 from experiments.report.figures import COLOUR, STYLE, canvas, shades, svg
 
 
+def _between(rows: list[dict], field: str) -> str:
+    low, high = (f(g[field] for g in rows) for f in (min, max))
+    return f"x{low:.3f}" + (f" to {high:.3f}" if high - low > 5e-4 else "")
+
+
 def _ratios(rows: list[dict]) -> str:
     """Active parameters, MoE over dense, as measured over all cells."""
-    if not rows:
-        return ""
-    low, high = (f(g["active_ratio"] for g in rows) for f in (min, max))
-    return f", active parameters x{low:.3f}" + (f" to {high:.3f}" if high - low > 5e-4 else "")
+    return ", active parameters " + _between(rows, "active_ratio") if rows else ""
+
+
+def _same(rows: list[dict]) -> str:
+    same = all(g["tokens_ratio"] == 1 for g in rows)
+    return "the same tokens" if same else "FLOPs " + _between(rows, "flops_ratio")
 
 
 def gaps(analysis) -> str:
@@ -51,7 +58,7 @@ def gaps(analysis) -> str:
                     )
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set(
-            title="the same tokens" + _ratios(analysis["gaps"]),
+            title=_same(analysis["gaps"]) + _ratios(analysis["gaps"]),
             xlabel="d_model",
             ylabel="MoE - dense (nats/token)",
             xscale="log",
@@ -73,7 +80,7 @@ def gaps(analysis) -> str:
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set_xticks(range(len(rows)), [f"{e['flops']:.3g}" for e in rows])
         ax.set(
-            title="equal spent FLOPs, best size of each",
+            title="best of each, equal FLOPs",
             xlabel="FLOPs spent",
             xlim=(-0.6, max(1, len(rows)) - 0.4),
         )

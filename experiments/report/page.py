@@ -8,6 +8,7 @@ from experiments import ladder
 from experiments.laws.omitted import attempt
 from experiments.report import arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span
+from experiments.verbs import answer_text
 from launch import record
 
 # in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an
@@ -45,7 +46,23 @@ def save(path: str, text: str) -> None:
         raise record.RecordError(f"{path} cannot be written ({e.strerror})") from None
 
 
+def _answer(a: dict) -> str:
+    """What a terminal shows at the end of the sweep; what belongs to a line above is indented."""
+    kind = lambda line: "" if line[0] not in " ." else " class=in"
+    rows = "".join(
+        f"<li{kind(line)}>{esc(line.strip().replace('in the report', 'below'))}</li>"
+        for line in answer_text.lines(a, 2 * answer_text.MOST)
+    )
+    return (
+        f"<section><h2>The answer</h2><ul class=answer>{rows}</ul><p class=read>Losses in"
+        f" {esc(a['loss_unit'])}; brackets are {a['level']:.0%} intervals.</p></section>"
+    )
+
+
 def _cards(a: dict) -> str:
+    """Where there are exponents: the figures that are cited most."""
+    if all(f["n_exponent"] is None for f in a["families"].values()):
+        return ""
     out = []
     for family, f in a["families"].items():
         kind = family if family in figures.COLOUR else "plain"
@@ -71,7 +88,7 @@ def _cards(a: dict) -> str:
                 "plain",
                 f"{best['gap']:+.3f} nats",
                 f"MoE − dense per token, 95% interval {span(best['interval'], 3)}, {best['seeds']}"
-                f" seeds; same tokens, active parameters x{best['active_ratio']:.3f}, d_model"
+                f" seeds; active parameters x{best['active_ratio']:.3f}, d_model"
                 f" {best['size']}",
             )
         )
@@ -85,11 +102,8 @@ def _arms(results) -> str:
         {r["family"] for r in results},
         key=lambda f: (order.index(f) if f in order else len(order), f),
     )
-    return (
-        ", ".join(map(str, families))
-        if len(families) > 2
-        else " against ".join(figures.LABEL.get(f, str(f)) for f in families)
-    )
+    names = [figures.LABEL.get(f, str(f)) for f in families]
+    return " against ".join(names) if len(names) < 3 else "; ".join(names)
 
 
 def _intro(name, results, a) -> str:
@@ -120,6 +134,7 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     results = sorted(results, key=_order)
     parts = [
         _intro(name, results, a),
+        _answer(a),
         _cards(a),
         *_made(results, curves, a),
     ]
@@ -151,13 +166,14 @@ def _made(results, curves, a) -> list[str]:
 
 
 def _sections(a) -> list:
-    """A sweep that is a bracket of learning rates, and finds no exponent, shows the bracket
-    first.
+    """What the sweep was made for comes first: brackets of learning rates, where it finds no
+    exponent; gaps, where every cell has several seeds.
     """
-    bracket = bool(a.get("brackets")) and all(
-        f["n_exponent"] is None for f in a["families"].values()
-    )
-    return sorted(SECTIONS, key=lambda s: not (bracket and s is rates.section))
+    exponents = any(f["n_exponent"] is not None for f in a["families"].values())
+    first = [rates.section] if a.get("brackets") and not exponents else []
+    if answer_text.made_for_gaps(a) and not first:
+        first = [sections.dense_against_moe]
+    return [*first, *(s for s in SECTIONS if s not in first)]
 
 
 def _order(r: dict) -> tuple:

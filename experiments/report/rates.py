@@ -64,7 +64,9 @@ def _draw(rows: list[dict]) -> str:
             )
             ax.set_xticks(ticks, [f"x{t:g}" for t in ticks])
             ax.minorticks_off()
-            ax.legend(fontsize=9)
+            few = len(cells) <= 6
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3)}
+            ax.legend(fontsize=9 if few else 7, **({} if few else below))
         axes[0][0].set_ylabel("validation loss (nats/token)")
         return figures.svg(fig)
 

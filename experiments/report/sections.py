@@ -131,6 +131,9 @@ def _gap_tables(a) -> str:
     return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal spent FLOPs</p>{best}"
 
 
+_below, _above = (lambda span: span[1] < 0), (lambda span: span[0] > 0)
+
+
 def _gap_reading(a) -> str:
     seeds = [g for g in a["gaps"] if g["interval"]]
     order = (
@@ -141,18 +144,10 @@ def _gap_reading(a) -> str:
     equal = what_is_equal(a["gaps"], a["c_convention"])
     text = f"Both members of a pair {order}, {esc(equal)}, MoE over dense. "
     if seeds:
-        g = max(seeds, key=lambda g: g["seeds"])
-        low, high = g["interval"]
-        verdict = (
-            "MoE is better"
-            if high < 0
-            else "dense is better"
-            if low > 0
-            else "the sign is not settled by these seeds"
-        )
+        below, above = (sum(f(g["interval"]) for g in seeds) for f in (_below, _above))
         text += (
-            f"Over {g['seeds']} seeds at d_model {esc(g['size'])}, {g['tokens']:,} tokens the gap"
-            f" is {g['gap']:+.3f} [{low:.3f}, {high:.3f}] nats/token: {verdict}. "
+            f"Beyond the noise of the seeds MoE is better in {below} of {len(seeds)} cells, dense"
+            f" in {above}; in the others the sign is open. "
         )
         text += (
             "Clark et al. 2022 (arXiv 2202.01169) find MoE better at these sizes; where a gap has"

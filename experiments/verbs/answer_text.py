@@ -23,25 +23,28 @@ class Block(NamedTuple):
     cells: list[str]
 
 
-def lines(a: dict) -> list[str]:
+def made_for_gaps(a: dict) -> bool:
+    """Several seeds in every cell were trained for the gap of dense and MoE, one for the curves."""
+    return bool(a["gaps"]) and all(g["seeds"] > 1 for g in a["gaps"])
+
+
+def lines(a: dict, most: int = MOST) -> list[str]:
     """What the sweep was made for comes first."""
     gaps = [_pairs(a), _best(a)]
-    # several seeds in every cell were trained for the gap, one seed for the curves
-    made_for_gaps = bool(a["gaps"]) and all(g["seeds"] > 1 for g in a["gaps"])
     curves = _exponents(a)
     last = Block([], [f"  {line}" for line in curves.answer])
-    blocks = [_brackets(a), _arms(a), *([*gaps, last] if made_for_gaps else [curves, *gaps])]
+    blocks = [_brackets(a), _arms(a), *([*gaps, last] if made_for_gaps(a) else [curves, *gaps])]
     if a["known_entropy"]:
         blocks.insert(0, _known(a))
     if not any(b.answer or b.cells for b in blocks):
         return ["nothing to compare: one size, one arm, one rate"]
-    return _fitted(blocks)
+    return _fitted(blocks, most)
 
 
-def _fitted(blocks: list[Block]) -> list[str]:
+def _fitted(blocks: list[Block], most: int) -> list[str]:
     """All answers, and as many cells as there is room for."""
     every = sum(len(b.answer) + len(b.cells) for b in blocks)
-    most = MOST if every <= MOST else MOST - 1
+    most -= every > most  # a line says how many more there are
     room = most - sum(len(b.answer) for b in blocks)
     out = []
     for b in blocks:

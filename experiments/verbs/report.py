@@ -41,6 +41,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str, out: str
 
 def _body(fv) -> int:
     results = fit.load(fv)
+    record.writable(*((fv.out, "--out") if fv.out else (fv.workdir,)))
     with common.complete(results):
         analysis = fit.analyse(
             results,
@@ -53,7 +54,6 @@ def _body(fv) -> int:
     path = os.path.join(fv.workdir, sweep.SWEEP)
     about = record.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
     name = about.get("name", "sweep") if isinstance(about, dict) else "sweep"
-    record.writable(*((fv.out, "--out") if fv.out else (fv.workdir,)))
     with common.complete(results):
         report = write(fv.workdir, results, analysis, str(name), fv.out)
     print(
