@@ -261,3 +261,14 @@ def test_a_run_that_has_not_learned_yet_is_kept_and_said():
     a = analysis.analyse(results, resamples=20)
     assert results[0]["id"] in a["fitted"]
     assert any("has not learned yet" in e["why"] for e in a["flagged"])
+
+
+def test_report_of_a_folder_that_may_only_be_read(tmp_path, capsys):
+    """A colleague's sweep: nothing is written beside it."""
+    work, out = written(tmp_path, recipes.load("positions")), tmp_path / "mine"
+    before = sorted(str(p) for p in (tmp_path / "sweep").rglob("*"))
+    argv = ["report", f"--workdir={work}", f"--out={out}", "--bootstrap=20"]
+    status, text, err = call(capsys, *argv)
+    assert status == 0 and str(out) in text, err
+    assert (out / "report.html").exists() and (out / "analysis.json").exists()
+    assert before == sorted(str(p) for p in (tmp_path / "sweep").rglob("*"))
