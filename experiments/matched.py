@@ -6,10 +6,10 @@ and the trials of the tuning (every multiplier of the ladder's learning rate, fo
 values are drawn by the name of a parameter and the seed, so parameters of equal name and shape
 (embedding, attention, norms, head) start from the same values in both.
 
-    active_params   top_k x d_expert = d_ff, and the same tokens; the router comes on top and is not
-                    compensated, its share is stated
-    flops           the same models, and the MoE run is cut until both have spent the same FLOPs
-                    (`matmul`), to a whole step
+    active_params   the same active parameters but for the router, as counted, and the same tokens;
+                    the router comes on top and is not compensated, its share is stated
+    flops           the MoE run is cut until both have spent the same FLOPs (`matmul`), to a whole
+                    step; the ratio of active parameters is stated
 
 Equal memory and equal wall clock are no choice of runs: they are read off the fitted curves
 (experiments/laws/equal.py).
@@ -67,10 +67,8 @@ def steps(dense_steps: int, dense, other, by: str) -> int:
 
 
 def _same_model(dense, moe) -> None:
-    """Raises ConfigError unless the models differ in their experts alone, which are as wide as the
-    dense MLP.
-    """
-    own = ("pattern", "n_experts", "top_k", "d_expert", "capacity_factor")
+    """Raises ConfigError unless the models differ in their experts alone."""
+    own = ("pattern", "n_experts", "top_k", "n_shared", "d_expert", "capacity_factor")
     for f in dataclasses.fields(dense):
         a, b = getattr(dense, f.name), getattr(moe, f.name)
         if f.name not in own and a != b:
@@ -80,11 +78,28 @@ def _same_model(dense, moe) -> None:
             )
     if dense.moe_layers or not moe.moe_layers:
         raise ConfigError("matched() wants a dense run first and one with experts second")
-    if moe.top_k * moe.f_expert != dense.d_ff:
-        raise ConfigError(
-            f"not matched: top_k x d_expert = {moe.top_k} x {moe.f_expert} is not the dense d_ff ="
-            f" {dense.d_ff}: change one of the three"
-        )
+
+
+def _same_active(dense, moe) -> None:
+    """Raises ConfigError unless the active parameters are equal but for the router, as counted."""
+    a, b = account.parameters(dense), account.parameters(moe)
+    rest = b["active"] - b["groups"]["router"]
+    if rest == a["active"]:
+        return
+    chosen, width = moe.top_k + moe.n_shared, moe.f_expert
+    shared = " + n_shared" * bool(moe.n_shared)
+    why = (
+        f"top_k{shared} x d_expert = {chosen} x {width} is not the dense d_ff = {dense.d_ff}:"
+        " change one of them, or match by flops"
+        if chosen * width != dense.d_ff
+        else "the experts have parameters of their own, such as biases"
+    )
+    flops = [account.flops_per_token(m)["matmul"] for m in (moe, dense)]
+    raise ConfigError(
+        f"not matched: at d_model {dense.d_model} the active parameters are"
+        f" x{rest / a['active']:.3f} of the dense ones, the router left out, and a token takes"
+        f" x{flops[0] / flops[1]:.3f} FLOPs ({why})"
+    )
 
 
 def matched(
@@ -96,6 +111,8 @@ def matched(
     The horizon is the dense run's: that of `moe` follows from `by`.
     """
     _same_model(dense.model, moe.model)
+    if by == "active_params":
+        _same_active(dense.model, moe.model)
     for f in dataclasses.fields(Run):
         a, b = getattr(dense, f.name), getattr(moe, f.name)
         if f.name not in ("model", "horizon") and a != b:
@@ -114,3 +131,40 @@ def matched(
         return tuple(dataclasses.replace(run, optimizer=rate(m)) for m in lr_multipliers)
 
     return Matched(by, trials(dense), trials(moe))
+
+
+def of_plan(runs, by: str) -> list[dict] | str | None:
+    """Of the runs of a plan: what dense and MoE have in common, in every cell, as ratios of MoE
+    over dense, each once. In words why not, where they are no matched pair; None where there are
+    not both.
+    """
+    cells = {}
+    for p in runs:
+        cell = (p.size, p.budget or 0, p.asked or 0, p.run.seed, p.lr_multiplier, p.run.batch)
+        cells.setdefault(cell, {})[p.family] = p.run
+    rows = {}
+    try:
+        for (size, *_), arms in sorted(cells.items()):
+            if {"dense", "moe"} <= set(arms):
+                m = matched(arms["dense"], arms["moe"], by)
+                ratios = {"active_ratio": m.active_ratio, "flops_ratio": m.flops_ratio}
+                rows[size, *ratios.values()] = {"size": size, "by": m.by, **ratios}
+    except ConfigError as e:
+        return str(e)
+    return list(rows.values()) or None
+
+
+def words(pairs: list[dict] | str) -> str:
+    """What `of_plan` found, in a sentence with the measured ratios."""
+    if isinstance(pairs, str):
+        return f"dense and MoE are {pairs.replace('not matched', 'NOT matched', 1)}"
+
+    def between(k: str) -> str:
+        low, high = (f(p[k] for p in pairs) for f in (min, max))
+        return f"x{low:.4f}" + (f" to {high:.4f}" if high - low > 5e-5 else "")
+
+    return (
+        f"dense and MoE are matched by {pairs[0]['by']}: active parameters"
+        f" {between('active_ratio')}, matmul FLOPs {between('flops_ratio')} (MoE over dense; same"
+        " order of the text, batch, seeds and trials)"
+    )

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from data import pipeline
 from data.config import DataError
-from experiments import cost, predict
-from experiments.matched import matched
+from experiments import cost, matched, predict
 from experiments.plan import Plan, Planned, SweepJob
 from launch import config
 from launch.devices import Figure
@@ -158,28 +157,6 @@ def _command(
     )
 
 
-def _pairs(plan: Plan, by: str) -> list[dict] | str | None:
-    """What dense and MoE have in common, by size: ratios MoE over dense. In words why not, where
-    they are no matched pair.
-    """
-    cells = {}
-    for p in plan.runs:
-        if p.family in ("dense", "moe"):
-            cells.setdefault((p.size, p.run.batch), {}).setdefault(p.family, p.run)
-    try:
-        pairs = [
-            (size, matched(c["dense"], c["moe"], by))
-            for (size, _), c in sorted(cells.items())
-            if len(c) == 2
-        ]
-    except config.ConfigError as e:
-        return str(e)
-    return [
-        {"size": size, "by": m.by, "active_ratio": m.active_ratio, "flops_ratio": m.flops_ratio}
-        for size, m in pairs
-    ] or None
-
-
 class Asked(NamedTuple):
     """What the answer is for: the recipe's name, the verb that runs it, the recipe itself with the
     settings applied, the power cap.
@@ -229,7 +206,7 @@ def describe(
             found, target.count, rates, target.calibrated.startup() if calibrated else 0.0
         ),
         "sources": _sources(found, target, rates, fits[0].source),
-        "matched": _pairs(plan, job.sweep.match),
+        "matched": matched.of_plan(plan.runs, job.sweep.match),
         "notes": notes + _epochs(found, job) + _doubts(found, target),
         "left_out": plan.left_out,
         "command": _command(asked.verb, asked.name, asked.job, job, asked.settings, fits),

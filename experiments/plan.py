@@ -64,6 +64,7 @@ class Planned(NamedTuple):
     role: str  # grid | tokens | replicate
     lr_multiplier: float
     speed: predict.Speed  # predicted, on one device
+    asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
 
     @property
     def id(self) -> str:
@@ -90,6 +91,7 @@ class Planned(NamedTuple):
     @property
     def tags(self) -> dict:
         named = {"family": self.family, "size": self.size, "budget": self.budget}
+        named["tokens"] = self.asked
         return {**named, "role": self.role, "lr_multiplier": self.lr_multiplier}
 
 
@@ -186,6 +188,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: predict.Target) -> 
                     cell.role,
                     multiplier,
                     predict.speed(run, family, target),
+                    None if cell.budget else round(cell.tokens),
                 )
             )
     return out

@@ -63,6 +63,7 @@ RESULT = {  # a field with ? may be missing
     "tags": {
         "size?": optional(number),
         "budget?": optional(positive),
+        "tokens?": optional(positive),
         "role?": optional(name),
         "lr_multiplier?": optional(positive),
         "sweep?": optional(text),

@@ -113,10 +113,10 @@ def test_every_recipe_is_fitted_and_reported(name, tmp_path, capsys):
 # the words in which a recipe's own question is answered, and what must come first
 ANSWERS = {
     "quickstart": ("N_opt ~ C^", "MoE - dense", "best of each"),
-    "isoflop": ("N_opt ~ C^", "D_opt ~ C^"),
-    "dense_vs_moe": ("beyond the noise", "equal active parameters (x1."),
-    "positions": ("rope: -0.08", "from sinusoidal"),
-    "granularity": ("64 experts, top-8: -0.06", "from 8 experts, top-1"),
+    "isoflop": ("N_opt ~ C^", "D_opt ~ C^", "beta: E 1."),
+    "dense_vs_moe": ("lower beyond the noise in 8 of 8 cells", "equal active parameters (x1."),
+    "positions": ("rope: loss -0.08", "from sinusoidal", "active x1.10"),
+    "granularity": ("64 experts, top-8: loss -0.06", "from 8 experts, top-1", "FLOPs x1.0"),
     "learning_rate": ("best rate x1 in 3 of 3", "ladder's rule"),
     "known_entropy": ("above the source", "falls as D^-"),
     "known_truth": ("the source's entropy",),
@@ -133,6 +133,10 @@ def test_summary_answers_the_question(name):
     if name in ("positions", "granularity"):  # best first
         best = {"positions": "rope", "granularity": "64 experts"}[name]
         assert lines[0].startswith(best) and "C^" not in text
+    if name == "dense_vs_moe":
+        assert lines[0].startswith("MoE - dense")
+    if name in ("quickstart", "isoflop"):
+        assert "C^" in lines[0]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2, 3)])
@@ -210,6 +214,23 @@ def test_equal_is_said_with_its_measure():
     a = analysis.analyse(results_of(more), resamples=20)
     text = "\n".join(answer_text.lines(record.finite(a)))
     assert "UNEQUAL active parameters (x1." in text and "at equal active" not in text
+
+
+@pytest.mark.parametrize("name", ["dense_vs_moe", "granularity", "known_entropy"])
+def test_families_that_are_matched_by_flops_are_compared(name):
+    """They see different tokens in one cell, of a budget as of a grid of tokens."""
+    job = recipes.load(name)
+    a = {}
+    for match in ("active_params", "flops"):
+        s = dataclasses.replace(job.sweep, match=match, seeds=(0, 1))
+        a[match] = analysis.analyse(results_of(dataclasses.replace(job, sweep=s)), resamples=20)
+    for rows in ("arms", "gaps", "pairs"):
+        assert len(a["flops"][rows]) == len(a["active_params"][rows])
+    arms = [r for r in a["flops"]["arms"] if r["family"] != r["reference"]]
+    assert arms and all(abs(r["flops_ratio"] - 1) < 0.01 > r["tokens_ratio"] - 1 for r in arms)
+    if name != "granularity":
+        text = "\n".join(answer_text.lines(record.finite(a["flops"])))
+        assert a["flops"]["gaps"] and "at equal FLOPs (matmul x" in text and ", tokens x0.9" in text
 
 
 @pytest.mark.parametrize("c", ["matmul", "6N", "6N_active"])

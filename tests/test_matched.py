@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import ladder, plan, recipes
-from experiments.matched import matched, spent
+from experiments import cli, ladder, plan, recipes
+from experiments.matched import matched, of_plan, spent
 from launch import config
 from launch.config import ConfigError, Horizon
 from model import account, params, step
@@ -158,3 +158,44 @@ def test_a_sweep_can_match_by_flops():
     for c in cells.values():
         assert abs(c["moe"].flops / c["dense"].flops - 1) < 1 / config.steps(c["moe"].run)
         assert c["moe"].run.data == c["dense"].run.data and c["moe"].tokens < c["dense"].tokens
+
+
+def test_matched_is_what_was_measured():
+    """A shared expert comes on top of the active parameters, unless the others make room for it."""
+    dense, moe = pair()
+    more = lambda **k: dataclasses.replace(moe, model=dataclasses.replace(moe.model, **k))
+    with pytest.raises(ConfigError, match=r"active parameters are x1\.\d+ of the dense ones"):
+        matched(dense, more(n_shared=1))
+    room = more(n_shared=1, top_k=1, d_expert=dense.model.d_ff // 2)
+    router = account.parameters(room.model)["groups"]["router"]
+    m = matched(dense, room)
+    assert m.active_ratio == 1 + router / account.parameters(dense.model)["active"]
+    dense, moe = pair(steps=3000)
+    m, shared = matched(dense, moe, "flops"), matched(dense, more(n_shared=1), "flops")
+    assert shared.active_ratio > m.active_ratio and abs(shared.flops_ratio - 1) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings,yes,no",
+    [
+        ([], ["matched by active_params", "x1.0096 to 1.0178"], ["NOT matched"]),
+        (["model.n_shared=1"], ["NOT matched", "active parameters are x1."], ["are matched by"]),
+        (["model.n_shared=1", "sweep.match=flops"], ["matched by flops", "x1.1"], ["NOT matched"]),
+        (["sweep.families=dense"], [], ["matched"]),
+    ],
+)
+def test_plan_and_sweep_say_what_is_equal(settings, yes, no, capsys):
+    words = [w for s in settings for w in ("--set", s)]
+    for argv in (["plan"], ["sweep", "--plan_only"]):
+        assert cli.main([*argv, "--config=dense_vs_moe", *words]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert all(w in text for w in yes) and not any(w in text for w in no), text
+
+
+def test_every_cell_of_a_plan_is_measured():
+    """Steps are whole: by FLOPs each budget has a ratio of its own."""
+    job = recipes.load("dense_vs_moe")
+    s = dataclasses.replace(job.sweep, match="flops", budgets=(2e9, 1e11), sizes=(16,))
+    rows = of_plan(plan.make(dataclasses.replace(job, sweep=s), "cpu").runs, "flops")
+    assert len({r["flops_ratio"] for r in rows}) == 2 == len(rows)
+    assert max(abs(r["flops_ratio"] - 1) for r in rows) > 1e-4

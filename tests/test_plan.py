@@ -693,11 +693,13 @@ def test_ladder_chooses_twenty_tokens_per_parameter():
 def test_arms_by_hand():
     losses = {("rope", 0): 1.0, ("rope", 1): 1.2, ("sinusoidal", 0): 1.5, ("sinusoidal", 1): 1.6}
     points = [
-        {"id": f"{f}{s}", "family": f, "size": 8, "budget": None, "d": 100, "seed": s, "loss": v}
+        {"id": f"{f}{s}", "family": f, "size": 8, "budget": None, "seed": s, "loss": v}
+        | {"d": 100, "asked": 100, "active": 7 + (f == "rope"), "c": 1e6}
         for (f, s), v in losses.items()
     ]
     rows = arms.compare(points, {p["id"]: 7 for p in points})
     assert [r["family"] for r in rows] == ["sinusoidal", "rope"] and rows[0]["gap"] is None
+    assert rows[1]["active_ratio"] == 8 / 7 and rows[1]["flops_ratio"] == 1
     assert rows[1]["gap"] == pytest.approx(-0.45) and rows[1]["gap_interval"] == pytest.approx(
         bootstrap.student([-0.5, -0.4])[1]
     )

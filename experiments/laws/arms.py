@@ -6,6 +6,7 @@ from collections import defaultdict
 
 from experiments import ladder
 from experiments.laws import bootstrap
+from experiments.laws.points import cell, ratios
 
 
 def reference(families) -> str:
@@ -24,12 +25,9 @@ def compare(points: list[dict], totals: dict[str, int]) -> list[dict]:
         return []
     base, cells = reference(families), defaultdict(dict)
     for p in points:
-        # families that were matched by FLOPs see different tokens at one budget
-        cells[p["size"], p["budget"], None if p["budget"] else p["d"]].setdefault(p["family"], {})[
-            p["seed"]
-        ] = p
+        cells[cell(p)].setdefault(p["family"], {})[p["seed"]] = p
     rows = []
-    for (size, budget, _), arms in sorted(
+    for (size, budget, asked), arms in sorted(
         cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2] or 0, kv[0][0])
     ):
         for family in sorted(arms, key=lambda f: (f != base, f)):
@@ -42,12 +40,14 @@ def compare(points: list[dict], totals: dict[str, int]) -> list[dict]:
                 else (None, None)
             )
             one = next(iter(own.values()))
+            measured = ratios(own[both[0]], arms[base][both[0]]) if both else {}
             rows.append(
                 {
                     "family": family,
                     "reference": base,
                     "size": size,
                     "budget": budget,
+                    "asked": asked,
                     "tokens": one["d"],
                     "parameters": totals[one["id"]],
                     "seeds": len(own),
@@ -55,6 +55,7 @@ def compare(points: list[dict], totals: dict[str, int]) -> list[dict]:
                     "interval": around,
                     "gap": gap,
                     "gap_interval": spread,
+                    **measured,
                 }
             )
     return rows

@@ -7,29 +7,27 @@ from collections import defaultdict
 import numpy as np
 
 from experiments.laws import bootstrap
+from experiments.laws.points import cell, ratios
 
 
 def pairs_of(points):
-    """MoE - dense at equal active parameters, tokens, seed and learning-rate trials."""
-    table = {(p["family"], p["size"], p["budget"], p["d"], p["seed"]): p for p in points}
+    """MoE - dense of one cell and seed, and what of both is equal, as measured."""
+    table = {(p["family"], *cell(p), p["seed"]): p for p in points}
     rows = []
-    for (family, size, budget, tokens, seed), dense in sorted(
-        table.items(), key=lambda kv: str(kv[0])
-    ):
-        other = table.get(("moe", size, budget, tokens, seed))
+    for (family, *key), dense in sorted(table.items(), key=lambda kv: str(kv[0])):
+        other = table.get(("moe", *key))
         if family == "dense" and other:
             rows.append(
                 {
-                    "size": size,
-                    "budget": budget,
-                    "seed": seed,
+                    "size": dense["size"],
+                    "budget": dense["budget"],
+                    "seed": dense["seed"],
                     "tokens": dense["d"],
                     "dense": dense["loss"],
                     "moe": other["loss"],
                     "gap": other["loss"] - dense["loss"],
-                    "active_ratio": other["active"] / dense["active"],
                     "router_share": other["router"] / dense["active"],
-                    "flops_ratio": other["c"] / dense["c"],
+                    **ratios(other, dense),
                 }
             )
     return rows
@@ -54,17 +52,34 @@ def gaps_of(pairs):
                 "seeds": len(gaps),
                 "gap": mean,
                 "interval": around,
-                **{k: own[0][k] for k in ("active_ratio", "router_share", "flops_ratio")},
+                **{k: own[0][k] for k in (*RATIOS, "router_share")},
             }
         )
     return rows
 
 
-def equal_but_for_router(row: dict) -> bool:
-    """Whether the active parameters of a gap's two sides are equal, the router left out."""
-    return abs(row["active_ratio"] - 1 - row["router_share"]) < 1e-6
+def what_is_equal(rows: list[dict], c: str) -> str:
+    """What the two sides of gaps have in common, with the measured ratios (of the second over the
+    first) beside the word. `c`: the convention that FLOPs are counted by.
+    """
+    low = {k: min(g[k] for g in rows) for k in RATIOS}
+    high = {k: max(g[k] for g in rows) for k in RATIOS}
+    text = {k: _between(low[k], high[k]) for k in RATIOS}
+    off = lambda k: max(abs(low[k] - 1), abs(high[k] - 1))
+    tokens = f", tokens {text['tokens_ratio']}" if off("tokens_ratio") > 1e-9 else ""
+    if tokens and off("flops_ratio") <= SAME:
+        return f"at equal FLOPs ({c} {text['flops_ratio']}, active {text['active_ratio']}{tokens})"
+    even = all(abs(g["active_ratio"] - 1 - g["router_share"]) < 1e-6 for g in rows)
+    word = "equal active parameters" if even else "UNEQUAL active parameters"
+    router = " with the router" if even else ""
+    return f"at {word} ({text['active_ratio']}{router}; {c} FLOPs {text['flops_ratio']}{tokens})"
 
 
+def _between(low: float, high: float) -> str:
+    return f"x{low:.3f}" + (f" to {high:.3f}" if high - low > 5e-4 else "")
+
+
+RATIOS = ("active_ratio", "flops_ratio", "tokens_ratio")
 SAME = 0.02  # budgets that differ by less in what was spent are compared as they are
 
 

@@ -17,6 +17,7 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "seed": r["run"]["seed"],
         "n": r["parameters"][n],
         "d": r["training_tokens"],
+        "asked": r["tags"].get("tokens") or r["training_tokens"],
         "c": r["flops"][c],
         "active": r["parameters"].get("active", r["parameters"][n]),
         "router": _group(r, "router"),
@@ -24,6 +25,22 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "loss": r["validation"]["loss"],
         "steps": r["steps"],
         **selection.identity(r),
+    }
+
+
+def cell(p: dict) -> tuple:
+    """(size, budget, tokens) that the families of a sweep are compared at. Families that are
+    matched by FLOPs see different tokens at one budget, and in one cell of a grid of tokens.
+    """
+    return p["size"], p["budget"], None if p["budget"] else p["asked"]
+
+
+def ratios(p: dict, base: dict) -> dict:
+    """What `p` has and spends over what `base` does, as measured."""
+    return {
+        "active_ratio": p["active"] / base["active"],
+        "flops_ratio": p["c"] / base["c"],
+        "tokens_ratio": p["d"] / base["d"],
     }
 
 

@@ -3,7 +3,7 @@ where there is nothing to show.
 """
 
 from experiments.laws import published
-from experiments.laws.moe_gaps import equal_but_for_router
+from experiments.laws.moe_gaps import what_is_equal
 from experiments.report import figures, gap_figures, law_figures
 from experiments.report.elements import count_span, esc, f4, g4, section, span, table
 
@@ -94,7 +94,10 @@ def _gap_tables(a) -> str:
         0,
     )
     pairs = table(
-        ["d_model", "budget", "seed", "tokens", "dense", "MoE", "gap", "FLOPs ratio"],
+        [
+            *("d_model", "budget", "seed", "tokens", "dense", "MoE", "gap"),
+            *("FLOPs ratio", "active ratio", "tokens ratio"),
+        ],
         [
             [
                 p["size"],
@@ -104,7 +107,7 @@ def _gap_tables(a) -> str:
                 f4(p["dense"]),
                 f4(p["moe"]),
                 f"{p['gap']:+.4f}",
-                f"{p['flops_ratio']:.4f}",
+                *(f"{p[k]:.4f}" for k in ("flops_ratio", "active_ratio", "tokens_ratio")),
             ]
             for p in a["pairs"]
         ],
@@ -128,25 +131,15 @@ def _gap_tables(a) -> str:
     return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal spent FLOPs</p>{best}"
 
 
-def _ratios(rows) -> str:
-    """What is equal between the members, as measured, in words."""
-    if not rows:
-        return "no pair was trained"
-    active, flops = ([g[k] for g in rows] for k in ("active_ratio", "flops_ratio"))
-    kind = (
-        "at equal active parameters but for the router"
-        if all(map(equal_but_for_router, rows))
-        else "at UNEQUAL active parameters"
-    )
-    return (
-        f"{kind}: MoE over dense {min(active):.3f} to {max(active):.3f} in active parameters,"
-        f" {min(flops):.3f} to {max(flops):.3f} in FLOPs"
-    )
-
-
 def _gap_reading(a) -> str:
     seeds = [g for g in a["gaps"] if g["interval"]]
-    text = f"Both members of a pair read the same tokens in the same order, {_ratios(a['gaps'])}. "
+    order = (
+        "read the same tokens in the same order"
+        if all(g["tokens_ratio"] == 1 for g in a["gaps"])
+        else "read the same text in the same order, one of them less of it"
+    )
+    equal = what_is_equal(a["gaps"], a["c_convention"])
+    text = f"Both members of a pair {order}, {esc(equal)}, MoE over dense. "
     if seeds:
         g = max(seeds, key=lambda g: g["seeds"])
         low, high = g["interval"]

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from experiments import terminal
+from experiments.matched import words
 from experiments.verbs import common
 
 
@@ -99,14 +100,9 @@ def _totals(answer: dict) -> list[str]:
 
 def _matched(answer: dict) -> list[str]:
     pairs = answer["matched"]
-    if not pairs or isinstance(pairs, str):
-        return [f"{'matched':<9} no: {pairs}"] if pairs else []
-    spread = lambda k: "{:.4f} to {:.4f}".format(*(f(p[k] for p in pairs) for f in (min, max)))
-    text = (
-        f"active parameters {spread('active_ratio')}, FLOPs {spread('flops_ratio')} (MoE over"
-        " dense; same tokens' order, batch, seeds and trials)"
-    )
-    return [_line("matched", pairs[0]["by"], text)]
+    if not pairs:
+        return []
+    return [_line("matched", "no" if isinstance(pairs, str) else "yes", words(pairs))]
 
 
 def _cap(answer: dict) -> list[str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 answer_text = Lazy("experiments.verbs.answer_text")
 calibration = Lazy("experiments.calibration")
 forecast = Lazy("experiments.forecast")
+matched = Lazy("experiments.matched")
 plans = Lazy("experiments.plan")
 ready = Lazy("launch.ready")
 sweep = Lazy("experiments.sweep")
@@ -181,13 +182,13 @@ def _body(fv) -> int:
     out = terminal.console(stderr=fv.format == "json", width=wide)
     if fv.plan_only:
         out.print(plan_table(plan, set()))
-        _announce(out, plan, set(), place)
+        _announce(out, job, plan, set(), place)
         return 0
     workdir = os.path.abspath(fv.workdir)
     sweep.claim(workdir, job, plan)
     done = {r["id"] for r in sweep.results(workdir, plan)}
     out.print(plan_table(plan, done))
-    wall = _announce(out, plan, done, place, calibration.load(job.where).startup())
+    wall = _announce(out, job, plan, done, place, calibration.load(job.where).startup())
     forecast.save(workdir, plan)
     started = time.monotonic()
     with preempt.raised(), _Progress(terminal.console(stderr=True), plan, done, wall) as progress:
@@ -245,13 +246,15 @@ def _ending(analysis: dict) -> list[str]:
 
 
 def _announce(
-    out, plan: Plan, done: set[str], place: engines.Place, startup: float = 0.0
+    out, job: SweepJob, plan: Plan, done: set[str], place: engines.Place, startup: float = 0.0
 ) -> float | None:
     workers = max(1, min(place.workers, len(plan.runs) - len(done)))
     wall = plans.predicted_wall(plan, workers, done, startup)
     total = sum(p.flops for p in plan.runs)
     for line in plan.left_out:
         out.print(f"left out: {line}", highlight=False)
+    if pairs := matched.of_plan(plan.runs, job.sweep.match):
+        out.print(matched.words(pairs), highlight=False)
     time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"
     out.print(
         f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers}"
