@@ -24,7 +24,8 @@ PUBLIC = {
     "experiments.laws.table": ("load", "read"),
     "experiments.laws.ask": ("ask",),
     "experiments.laws.analysis": ("analyse",),
-    "launch.train": ("train", "evaluate"),
+    "launch.train": ("train",),
+    "launch.evaluation": ("evaluate",),
     "launch.config": ("run_id", "steps", "set_fields"),
     "launch.devices": ("device",),
     "model.account": (

@@ -23,8 +23,8 @@ def _number(v) -> bool:
 
 
 def _read(workdir: str) -> dict | None:
-    """The forecast of a folder, whoever wrote it: what is not of its form is left out. None if
-    there is none. Raises RecordError.
+    """The forecast of a folder; None if there is none. Entries of another form are ignored. Raises
+    RecordError.
     """
     path = os.path.join(workdir, FILE)
     if not os.path.exists(path):
@@ -45,7 +45,7 @@ def _read(workdir: str) -> dict | None:
     }
 
 
-def keep(workdir: str, plan: Plan) -> None:
+def save(workdir: str, plan: Plan) -> None:
     """Writes the forecast; one that stands is kept, with new runs added."""
     old = _read(workdir) or {"runs": {}, "source": "", "sittings": []}
     runs, seen = dict(old["runs"]), set()
@@ -59,7 +59,9 @@ def keep(workdir: str, plan: Plan) -> None:
         record.write_json(os.path.join(workdir, FILE), {**old, "runs": runs, "source": source})
 
 
-def sat(workdir: str, runs: int, workers: int, predicted: float | None, seconds: float) -> None:
+def add_sitting(
+    workdir: str, runs: int, workers: int, predicted: float | None, seconds: float
+) -> None:
     """Adds a sitting in which `runs` were trained."""
     old = _read(workdir)
     if runs and old:

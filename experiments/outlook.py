@@ -1,5 +1,5 @@
-"""A plan as one JSON-ready dict: what each run and the whole will take, with the source of every
-figure. `None` stands for unknown, and the source then says so.
+"""A plan as one JSON-ready dict: what each run and the whole sweep will take. Every figure has its
+source. An unknown figure is None, and its source says why.
 """
 
 import contextlib

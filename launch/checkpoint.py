@@ -105,7 +105,7 @@ def newest(
             " used"
         )
         if mend:
-            _aside(root, str(step))
+            _set_aside(root, str(step))
     return None
 
 
@@ -125,7 +125,7 @@ def peek(folder: str, step: int, like) -> tuple[dict, bool]:
         return jax.tree.map(np.asarray, c.restore(os.path.join(path, "state"), spec)), scan
 
 
-def _aside(root: str, name: str) -> None:
+def _set_aside(root: str, name: str) -> None:
     os.makedirs(os.path.join(root, ASIDE), exist_ok=True)
     taken = set(os.listdir(os.path.join(root, ASIDE)))
     free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, 10**6))) if n not in taken)

@@ -8,6 +8,9 @@ import numpy as np
 
 from launch import hardware
 from launch import mesh as meshes
+from model.mlps import routing
+
+BLOCK = 32  # windows: statistics of experts are those of whole blocks
 
 
 class Evaluation(NamedTuple):
@@ -51,8 +54,14 @@ def evaluate(p, variables, dataset) -> Evaluation:
         nll.size,
         None if excess is None else float(excess.mean()),
         None if excess is None else se(excess),
-        jax.tree.map(lambda *a: np.mean(a, 0).tolist(), *stats),
+        _statistics(p, stats),
     )
+
+
+def _statistics(p, stats: list[dict]) -> dict:
+    """Of all batches together: an expert's load is that over all of the text."""
+    means = jax.tree.map(lambda *a: np.mean(a, 0), *stats)
+    return {k: v.tolist() for k, v in routing.summary(p.layout.lm.c, means).items()}
 
 
 def _nll(p, variables, windows, rows: int):
@@ -61,11 +70,12 @@ def _nll(p, variables, windows, rows: int):
     capacity of experts, as other text would, and copies of one text would not.
     """
     out, stats, n = [], [], len(windows)
+    counted = n // BLOCK * BLOCK or n  # the same windows, however many at a time
     for i in range(0, n, rows):
         full = windows[np.arange(i, i + rows) % n]
         batch = meshes.put(full, meshes.batch_sharding(p.layout.mesh))
         nll, s = p.evaluate(rows)(variables, batch)
         out.append(np.asarray(nll, np.float64)[: n - i])
-        if i + rows <= n or not stats:
+        if i + rows <= counted or not stats:
             stats.append(s)
     return np.concatenate(out), stats

@@ -1,6 +1,6 @@
-"""Where a run stands, read off its folder alone: whoever wrote it, on whatever engine, living or
-dead. Nothing is written or executed, and nothing in the folder is trusted: a damaged file says so,
-a strange one is left out.
+"""Where a run stands. Its folder alone is read, so that any engine's runs can be looked at while
+they train or after they died. Nothing is written or executed. A damaged file is reported; a file
+that does not belong there is ignored.
 """
 
 import json

@@ -128,8 +128,8 @@ def rows(sizes) -> int:
 
 
 def simulate(sizes: dict[str, int]) -> None:
-    """Lets the CPU stand for as many devices as the mesh needs; without effect on accelerators.
-    Before jax is first used.
+    """Simulates as many CPU devices as the mesh needs. Accelerators are not affected. Call it
+    before jax is first used.
     """
     if sizes and math.prod(sizes.values()) > 1:
         try:

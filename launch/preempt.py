@@ -27,10 +27,10 @@ class Preempted(Exception):
 def raised():
     """SIGTERM raises Preempted in the main thread: for a process that does not itself train."""
 
-    def told(*_):
+    def stop(*_):
         raise Preempted("told to stop; the same command goes on with the runs that are missing")
 
-    before = signal.signal(signal.SIGTERM, told)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from launch.lease import Held, Lease, Nothing
 
 
 @contextlib.contextmanager
-def hold(run: Run, where: Where, folder: str):
+def open_run(run: Run, where: Where, folder: str):
     """The lease of the run's folder, None if its result stands. Process 0 decides for all. Raises
     RecordError.
     """
@@ -117,7 +117,7 @@ class Session:
         stops = [k for k in self._where.keep_steps if k > self.done] + [self._total]
         return min([*stops, (self.done // self.every + 1) * self.every] if self.every else stops)
 
-    def told(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether to save and stop after this step."""
         if self._alone:
             return self.watcher.asked

@@ -25,7 +25,7 @@ from launch.config import ConfigError, Run, Where
 from launch.layout import Layout
 from launch.meter import Clock, Meter
 from launch.pace import Pace
-from launch.session import Session, hold
+from launch.session import Session, open_run
 from model import optim, params, step
 from model.config import Execution
 
@@ -209,7 +209,7 @@ def train(
         return finished
     check(run, where, dataset)
     with contextlib.ExitStack() as held:
-        lease = held.enter_context(hold(run, where, folder))
+        lease = held.enter_context(open_run(run, where, folder))
         if lease is None:
             return record.result(folder, identity)
         session = held.enter_context(Session(run, where, folder, total, lease, say))
@@ -377,13 +377,13 @@ def _steps(
         counted_bytes, session.done = counted_bytes + int(text_bytes.sum()), done + count
         progress(session.done, total)
         session.check()
-        told = session.told()
-        if told or session.due():
+        stop = session.stop_requested()
+        if stop or session.due():
             meter.add(*pending)
             pending = None
             pace.paused()
             session.save(state, kept(), min(watch.last, 1e9))
-        if told:
+        if stop:
             session.stop()
     if pending:
         meter.add(*pending)

@@ -63,23 +63,32 @@ def settled(a):
     return jax.lax.cond(first == first, lambda a: a, lambda a: a + jnp.nan, a)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scores(eq: str, x, y):
     """``einsum(eq, x, y)`` summed and kept in float32 at least, for a softmax to read. Its gradient
     is multiplied in the dtype of x and y, as that of every product.
     """
-    return einsum(eq, x, y, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    if x.dtype == jnp.promote_types(x.dtype, jnp.float32):
+        return einsum(eq, x, y)
+    return _scores(eq, x, y)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scores(eq, x, y):
+    return einsum(eq, x, y, preferred_element_type=jnp.float32)
 
 
 def _scores_fwd(eq, x, y):
-    return scores(eq, x, y), (x, y)
+    return _scores(eq, x, y), (x, y)
 
 
 def _scores_bwd(eq, operands, g):
-    return jax.vjp(functools.partial(einsum, eq), *operands)[1](g.astype(operands[0].dtype))
+    inputs, of_g = eq.split("->")
+    of_x, of_y = inputs.split(",")
+    (x, y), g = operands, g.astype(operands[0].dtype)
+    return einsum(f"{of_g},{of_y}->{of_x}", g, y), einsum(f"{of_g},{of_x}->{of_y}", g, x)
 
 
-scores.defvjp(_scores_fwd, _scores_bwd)
+_scores.defvjp(_scores_fwd, _scores_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

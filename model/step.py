@@ -137,9 +137,11 @@ def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, h
 
 
 def eval_step(lm: LM, held: dict, tokens_BT1):
-    """(negative log-likelihood (B, T) in nats, statistics). held: `variables(state)`."""
+    """(negative log-likelihood (B, T) in nats, statistics, of which `routing.summary` is made when
+    all batches are in). held: `variables(state)`.
+    """
     nll_BT, stats = lm.apply(held, tokens_BT1[:, :-1], read=_against(lm, loss.each, tokens_BT1))
-    return nll_BT, routing.summary(lm.c, stats)
+    return nll_BT, stats
 
 
 def create(lm: LM, optimizer: optim.Optimizer, params) -> State:

@@ -570,12 +570,12 @@ def test_forecast_against_actual(tmp_path):
     job = recipes.load("quickstart")
     p = plan.make(job, "cpu")
     short = p._replace(runs=p.runs[:4])
-    forecast.keep(str(tmp_path), short)
+    forecast.save(str(tmp_path), short)
     before = (tmp_path / forecast.FILE).read_text()
     faster = [q._replace(speed=q.speed._replace(step=1e-9)) for q in short.runs]
-    forecast.keep(str(tmp_path), p._replace(runs=faster))
+    forecast.save(str(tmp_path), p._replace(runs=faster))
     assert (tmp_path / forecast.FILE).read_text() == before  # the first forecast stands
-    forecast.sat(str(tmp_path), 4, 2, 30.0, 20.0)
+    forecast.add_sitting(str(tmp_path), 4, 2, 30.0, 20.0)
     rows = [
         {
             "id": q.id,

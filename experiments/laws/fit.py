@@ -11,8 +11,8 @@ from experiments.laws.forms import FORMS, Form
 from experiments.laws.isoflop import FitError
 from experiments.laws.solve import Objective
 
-# of every resample; the data themselves get four times as many, whose share at the optimum is
-# reported
+# starts of the solver for every resample. The data's own fit takes four times as many, and the
+# share of them that reached the optimum is reported
 STARTS = 8
 LIMIT = 200  # steps of one start
 SAME = 1e-4  # relative distance from the best objective within which a start has reached it

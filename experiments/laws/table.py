@@ -48,10 +48,13 @@ def read_csv(path: str) -> Table:
     """A CSV file with a header line (csvfile.py). A column in which every filled cell is a number
     is one; empty cells are NaN there. `row`: the row of the file, the header being row 1.
     """
-    return {name: settled(np.array(column, object)) for name, column in csvfile.read(path).items()}
+    return {
+        name: as_numbers_or_words(np.array(column, object))
+        for name, column in csvfile.read(path).items()
+    }
 
 
-def settled(column: np.ndarray) -> np.ndarray:
+def as_numbers_or_words(column: np.ndarray) -> np.ndarray:
     """A column of cells as numbers, if all of them are."""
     values = [getattr(c, "value", None) for c in column.tolist()]
     return column if None in values else np.array(values, float)
@@ -241,7 +244,9 @@ def where(table: Table, text: str) -> Table:
             raise FitError(f"--where={text}: {m[1]} holds numbers, {wanted!r} is none") from None
     if not keep.any():
         raise FitError(f"--where={text} leaves no row")
-    return {k: settled(v) if v.dtype == object else v for k, v in taken(table, keep).items()}
+    return {
+        k: as_numbers_or_words(v) if v.dtype == object else v for k, v in taken(table, keep).items()
+    }
 
 
 def conventions(form: Form, table: Table, n: str = "", c: str = "") -> dict[str, str]:

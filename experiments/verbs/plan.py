@@ -289,7 +289,7 @@ def main(argv=None) -> int:
     number("price_per_hour", "dollars per device-hour; default: 2 for an H100, else unknown")
     number(
         "utilisation",
-        "model FLOPs over the peak; default: .40 dense, .25 MoE, unless the device was calibrated",
+        "model FLOPs over the peak; default: .40 dense, .35 MoE, unless the device was calibrated",
     )
     number("peak_flops", "peak of one device in FLOP/s, instead of the table's")
     number("memory", "GB of one device, instead of the table's")

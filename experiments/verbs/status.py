@@ -1,5 +1,5 @@
 """Where the runs of a sweep stand, read off its folder: done, running, waiting, failed, diverged,
-and the time left. Reads alone, whoever trains.
+and the time left. Only reads, so that anybody can look while others train.
 
 isoflop status runs/quickstart
 isoflop status runs/quickstart --watch

@@ -189,12 +189,12 @@ def _body(fv) -> int:
     done = {r["id"] for r in sweep.results(workdir, plan)}
     out.print(plan_table(plan, done))
     wall = _announce(out, job, plan, done, place, calibration.load(job.where).startup())
-    forecast.keep(workdir, plan)
+    forecast.save(workdir, plan)
     started = time.monotonic()
     with preempt.raised(), _Progress(terminal.console(stderr=True), plan, done, wall) as progress:
         failures = sweep.execute(workdir, job, plan, progress)
     trained = len(sweep.results(workdir, plan)) - len(done)
-    forecast.sat(workdir, trained, place.workers, wall, time.monotonic() - started)
+    forecast.add_sitting(workdir, trained, place.workers, wall, time.monotonic() - started)
     for line in failures:
         print(f"isoflop sweep: {line}", file=sys.stderr)
     return _finish(fv, workdir, job, plan, failures)

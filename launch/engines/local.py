@@ -102,7 +102,9 @@ class _Worker:
     def give(self, task: Task, where: Where) -> None:
         self.task = task
         self.shapes.add(task.shape)
-        with contextlib.suppress(BrokenPipeError):  # it has died: its closed stdout says so next
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # the worker died; its closed stdout is noticed next
             self.process.stdin.write(json.dumps(worker.order(task, where)).encode() + b"\n")
 
     def answers(self) -> list[dict] | None:
