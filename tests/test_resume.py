@@ -470,9 +470,15 @@ def test_the_watch(name, losses, verdict):
         ("not finite", [5.0, 4.0], math.nan, "not finite"),
         (
             "ends far above what it had been",
-            [5.0, 4.0, 9.0],
+            [5.0] * 20 + [4.0] * 20 + [9.0] * 10,
             9.5,
             "1 nat above its minimum of 4.00",
+        ),
+        (
+            "three steps, the last far above the first",
+            [5.0, 4.0, 9.0],
+            9.5,
+            "nat above the loss 5.00 that the run began with",
         ),
         ("the one update blew up", [5.0], 300.0, "nat above the loss 5.00 that the run began with"),
         ("overfitted", [5.0, 3.0, 1.0, 0.1], 6.5, None),
@@ -486,6 +492,24 @@ def test_the_end_of_a_run(name, losses, validation, verdict):
         w = divergence.Watch(len(losses), 20, json.loads(json.dumps(w.state())))
     why = divergence.at_the_end(w, len(losses), validation)
     assert (why is None) if verdict is None else (verdict in why)
+
+
+@pytest.mark.parametrize("steps", [5, 20, 34, 77, 170, 1000])
+def test_noise_of_small_batches_is_no_divergence(steps):
+    """Batches of 64 tokens: single losses lie .7 nat around the mean. Healthy runs are never called
+    diverged, and those that blow up for their last quarter are.
+    """
+    rng = np.random.default_rng(steps)
+    for _ in range(200):
+        fall = 5.5 - 2.5 * np.linspace(0, 1, steps) ** 0.3 + 0.7 * rng.standard_normal(steps)
+        w = divergence.Watch(steps, 20)
+        for x in fall:
+            w.add(float(x), False)
+        assert divergence.at_the_end(w, steps, 3.1 + 0.1 * rng.standard_normal()) is None
+        w = divergence.Watch(steps, 20)
+        for i, x in enumerate(fall):
+            w.add(float(x) + 6.0 * (i >= 0.75 * steps), False)
+        assert divergence.at_the_end(w, steps, 9.5) is not None
 
 
 def test_every_update_skipped_is_a_divergence():
