@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -201,6 +202,30 @@ def test_recipe_file(tmp_path, capsys):
     assert "returned int" in call(capsys, "count", f"--config={path}")[2]
     path.write_text("import nothing_of_that_name\n")
     assert "cannot be loaded" in call(capsys, "count", f"--config={path}")[2]
+
+
+@pytest.mark.parametrize(
+    "settings,want",
+    [
+        ([], None),
+        (["optimizer.lr=1e-5"], None),
+        (["optimizer.lr=1e-5", "optimizer.embed_lr=0.3"], 0.3),
+        (["optimizer.embed_lr=0.3", "optimizer.lr=1e-5"], 0.3),
+    ],
+)
+def test_the_rate_of_the_embedding_follows(settings, want):
+    """Its ratio to the rate of the matrices stays a recipe's own, unless it is set itself."""
+    from experiments.verbs import common
+
+    class Flags(types.SimpleNamespace):
+        def __contains__(self, name):
+            return hasattr(self, name)
+
+    flags = Flags(config="tiny_dense", set=settings)
+    before, o = recipes.load("tiny_dense").run.optimizer, common.load(flags).run.optimizer
+    assert before.embed_lr and before.embed_lr != before.lr
+    assert o.lr == (1e-5 if settings else before.lr)
+    assert o.embed_lr == pytest.approx(want or before.embed_lr * o.lr / before.lr)
 
 
 def test_plan_is_counted(capsys, tmp_path):

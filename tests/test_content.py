@@ -90,7 +90,7 @@ def test_a_sweep_with_other_text_is_refused(text, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(sweep) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "data.content" in err
+    assert err.count("\n") == 1 and "data.content" in err and "bring that text back" in err
 
 
 def test_settings_that_change_results_are_recorded(monkeypatch):

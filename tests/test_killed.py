@@ -91,7 +91,8 @@ def test_sigterm(alone, tmp_path):
     assert differences(tmp_path / "r", alone) == []
 
 
-@pytest.mark.parametrize("phase", ["save"])  # the others in the slow lane
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["save"])  # 24 more moments below
 def test_sigkill(phase, alone, tmp_path):
     process = start(tmp_path / "r")
     until(tmp_path / "r", process, phase, 200 if phase in ("step", "save") else 0)
@@ -121,6 +122,7 @@ def pair(folder, *more):
     return [start(folder, *common, f"--process_id={i}") for i in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_one_goes_on(tmp_path):
     """SIGTERM to one of two processes: both save at the same step and end with 75; one process on
     one device goes on.
@@ -233,6 +235,7 @@ def test_a_small_disk_fills(tmp_path):
         subprocess.run(["umount", str(disk)])
 
 
+@pytest.mark.slow
 def test_bench_checkpoint_runs(capsys):
     assert cli.main(["bench", "checkpoint", "--scale=toy", "--rounds=1", "--format=json"]) == 0
     r = json.loads(capsys.readouterr().out)

@@ -117,6 +117,7 @@ def planted(sort):
     return ragged
 
 
+@pytest.mark.slow
 def test_a_planted_argsort_is_seen(monkeypatch):
     """jnp.argsort inside shard_map is typed as equal on all devices: the loss is right and the
     router's gradient is not. jax.lax.sort in its place is right in both.

@@ -96,7 +96,13 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+TWINS = {"swiglu-remat", "moe-all-remat", "moe-block-remat", "moe-loop"}  # in the slow lane
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in TWINS else ()) for name in PROGRAMS],
+)
 def test_activations_are_within_a_quarter_of_the_compilers(name):
     """Temporaries of the compiled forward and backward pass; parameters are its arguments and
     gradients its outputs.

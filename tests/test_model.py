@@ -112,6 +112,18 @@ _SPLIT = [
     for c, n, core in zip(SHAPES, NAMES, _CORE)
 ]
 core_shapes = pytest.mark.parametrize("c", _SPLIT)
+# a program of 30 updates and one of decoding: of activations and norms, one each in the fast lane
+_TWIN = [
+    bool({"activation", "norm"} & set(change)) and change.get("activation") != "swiglu"
+    for change in CHANGES
+]
+most_shapes = pytest.mark.parametrize(
+    "c",
+    [
+        pytest.param(c, id=n, marks=pytest.mark.slow if twin and not core else ())
+        for c, n, twin, core in zip(SHAPES, NAMES, _TWIN, _CORE)
+    ],
+)
 
 
 def test_every_registered_part_is_under_contract():
@@ -192,7 +204,7 @@ def test_rows_of_a_batch_do_not_see_each_other(c):
     )
 
 
-@every_shape
+@most_shapes
 def test_cached_equals_full(c):
     """Prompts of unequal length, padded on the left: prefill, then token by token, equals the
     forward pass at every position.
@@ -260,13 +272,11 @@ def test_scan_and_remat_agree(c):
 
 def _chunked():
     """Of every shape in the slow lane, by default of what a chunk must get right: a window, grouped
-    heads, caps, a bias, a tied head.
+    heads, caps.
     """
     for c, name in zip(SHAPES, NAMES):
         for dtype in ("float32", "bfloat16"):
-            quick = dtype == "float32" and (
-                c.window or c.logit_cap or c.positions == "alibi" and not c.moe_layers
-            )
+            quick = dtype == "float32" and (c.window or c.logit_cap)
             yield pytest.param(
                 c, dtype, id=f"{name}-{dtype}", marks=() if quick else pytest.mark.slow
             )
@@ -305,6 +315,9 @@ def test_chunks_agree(c, dtype):
             )
 
 
+QUICK = [(False, {}), (True, {"scan": True})]
+
+
 def _losses(c, ex, batch=4):
     lm, o = LM(c, ex), optim.Optimizer()
     state = step.create(lm, o, weights(c, ex))
@@ -319,10 +332,11 @@ def _losses(c, ex, batch=4):
 @pytest.mark.parametrize(
     "ex",
     [
-        Execution(moe_rows=8),
+        pytest.param(Execution(moe_rows=8), marks=pytest.mark.slow),
         Execution(moe_groups=2),
         Execution(moe="loop", moe_rows=8, settle=True),
-        Execution(moe="loop", moe_rows=512),  # a wide block would hold more rows than there are
+        # a wide block would hold more rows than there are
+        pytest.param(Execution(moe="loop", moe_rows=512), marks=pytest.mark.slow),
         Execution(settle=True, remat=True, accumulate=2),
     ],
     ids=str,
@@ -335,9 +349,13 @@ def test_executions_agree(ex):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"scan": True}, {"dtype": "bfloat16"}, {"moe_groups": 2}], ids=str
+    "ungated,more",
+    [
+        pytest.param(u, m, id=f"{u}-{m}", marks=() if (u, m) in QUICK else pytest.mark.slow)
+        for u in (False, True)
+        for m in ({}, {"scan": True}, {"dtype": "bfloat16"}, {"moe_groups": 2})
+    ],
 )
-@pytest.mark.parametrize("ungated", [False, True])
 def test_micro_batches_add_up_to_the_batch(more, ungated):
     """Every gradient of three micro-batches is that of the whole batch, also where experts add to
     the sums of the micro-batches before.
@@ -369,7 +387,7 @@ def test_micro_batches_add_up_to_the_batch(more, ungated):
         assert float(jnp.linalg.norm(a - b)) < (1e-4 if exact else 0.5) * size, path
 
 
-@every_shape
+@most_shapes
 def test_loss_falls(c):
     lm, o = LM(c), optim.Optimizer(lr=1e-2)
     state = step.create(lm, o, params.initial(abstract(c), 0))
@@ -485,7 +503,8 @@ def test_adamw_equals_optax():
 
     c, o = TINY, optim.Optimizer(b1=0.8, b2=0.9, clip=0.5)
     w = weights(c)
-    g = jax.grad(lambda w: (LM(c).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean())(w)
+    square = lambda w: (LM(c).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
+    g = jax.jit(jax.grad(square))(w)
     decayed = jax.tree_util.tree_map_with_path(
         lambda p, _: not {k.key for k in p} & {"scale", "embed"}, w
     )

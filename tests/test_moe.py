@@ -29,8 +29,8 @@ MOE = dataclasses.replace(
 )
 
 
-@settings(deadline=None, max_examples=8)
-@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=5)
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
 def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed):
     expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
     with jax.disable_jit():
@@ -46,15 +46,21 @@ def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed)
     assert (block_expert[slot // rows] == expert).all()
 
 
-@pytest.mark.parametrize("skew", [0.0, 3.0])
-@pytest.mark.parametrize("factor", [0.0, 0.8])
+@pytest.mark.parametrize(
+    "skew,factor",
+    [
+        (3.0, 0.0),
+        (0.0, 0.8),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in [(0.0, 0.0), (3.0, 0.8)]),
+    ],
+)
 @pytest.mark.parametrize("name", [n for n in dispatch.IMPLEMENTATIONS if n != "all"])
 def test_gradients_leaf_by_leaf(name, factor, skew):
     """Against all experts, masked; router included, also when most tokens choose one expert, and
     when a part is dropped.
     """
     if name == "capacity" and not factor:
-        pytest.skip("a layout of fixed rows is for models that drop")
+        factor = 1.2  # a layout of fixed rows is for models that drop
     c = dataclasses.replace(MOE, capacity_factor=factor)
     w = weights(c)
     w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"][

@@ -272,7 +272,7 @@ def test_balance_loss_pooled_as_theirs():
 TEXT = "runs of models, sizes of models, losses of runs: what does scale buy?\n" * 400
 
 
-@pytest.mark.parametrize("name", ["dense", "moe"])
+@pytest.mark.parametrize("name", ["dense", pytest.param("moe", marks=pytest.mark.slow)])
 def test_trained_exported_and_trained_on(name, tmp_path, capsys):
     """Train, export, the same loss in transformers to 1e-4; then go on training from the export:
     the first loss is the imported model's.

@@ -71,6 +71,8 @@ def test_recipe_end_to_end(name, tmp_path):
     assert "report:" in out
     a = json.loads((tmp_path / "w" / "analysis.json").read_text())
     assert {f for f in a["families"]} == set(job.sweep.families)
+    runs = [json.loads(p.read_text()) for p in (tmp_path / "w" / "runs").glob("*/result.json")]
+    assert runs and {r["status"] for r in runs} == {"finished"}
     assert run("fit", "--workdir=w", "--bootstrap=50", cwd=tmp_path)
     assert run("report", "--workdir=w", "--out=elsewhere", "--bootstrap=50", cwd=tmp_path)
     assert (tmp_path / "elsewhere" / "report.html").exists()

@@ -89,6 +89,7 @@ def test_killed_and_typed_again(sweep):
     assert f"{RUNS}/{RUNS} runs" in err and err.count(" runs  ") == RUNS - len(before)
 
 
+@pytest.mark.slow
 def test_sigterm_of_a_sweep(tmp_path):
     """Told to stop, the workers save what they have: status 75, one line, and the open runs go on
     from their checkpoints.

@@ -19,7 +19,7 @@ from experiments.laws import (
 )
 from experiments.laws.names import N_CONVENTIONS
 from experiments.laws.omitted import attempt
-from experiments.laws.points import tuned, usable
+from experiments.laws.points import cell, tuned, usable
 from experiments.laws.solve import Objective
 
 
@@ -58,7 +58,7 @@ def _squares(cells, replicates):
         sums.append((float((r**2).sum()), max(0, len(group) - 3)))
     by_cell = defaultdict(list)
     for p in replicates:
-        by_cell[p["size"], p["budget"]].append(p["loss"])
+        by_cell[cell(p)].append(p["loss"])
     sums += [
         (float(((np.array(v) - np.mean(v)) ** 2).sum()), len(v) - 1)
         for v in by_cell.values()
