@@ -112,6 +112,15 @@ _SPLIT = [
     for c, n, core in zip(SHAPES, NAMES, _CORE)
 ]
 core_shapes = pytest.mark.parametrize("c", _SPLIT)
+# two programs of a whole update each: those with the most parts
+_RICH = [bool({"first_layers", "post_norm", "window"} & set(change)) for change in CHANGES]
+rich_shapes = pytest.mark.parametrize(
+    "c",
+    [
+        pytest.param(c, id=n, marks=() if rich else pytest.mark.slow)
+        for c, n, rich in zip(SHAPES, NAMES, _RICH)
+    ],
+)
 # a program of 30 updates and one of decoding: of activations and norms, one each in the fast lane
 _TWIN = [
     bool({"activation", "norm"} & set(change)) and change.get("activation") != "swiglu"
@@ -245,7 +254,7 @@ def test_bfloat16_is_close(c):
     assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
 
 
-@core_shapes
+@rich_shapes
 def test_scan_and_remat_agree(c):
     """Loss, gradient norm and statistics of a training step: one compiled body for all layers,
     recomputed, against unrolled layers.

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 SMALL = [
     "--config=quickstart",
-    "--set=sweep.sizes=8,16,24,32",
+    "--set=sweep.sizes=8,16,24",
     "--set=sweep.budgets=3e9,6e9",
     "--set=sweep.replicate_size=16",
     "--set=sweep.replicate_budget=3e9",
@@ -28,7 +28,7 @@ SMALL = [
     "--set=model.seq_len=32",
     "--bootstrap=40",
 ]
-RUNS = 20
+RUNS = 16
 
 
 def environment():
