@@ -114,11 +114,11 @@ def judge(value, interval, floor, left) -> dict:
             f"its half-width is {ratio:.0%} of the {left:.4f} nats that the best run is above it"
         )
     else:
+        seeds = int(np.ceil(round((ratio / SHARP) ** 2, 6)))
         words += (
-            f"these runs cannot tell E from the last {left:.4f} nats that the best run is above it"
-            f" (half-width {half:.4f}, {ratio:.0%}): independent seeds of the same grid would have"
-            f" to number about {int(np.ceil(round((ratio / SHARP) ** 2, 6)))}, or runs come nearer"
-            " the floor"
+            f"half-width {half:.4f}, too wide: the best run is {left:.4f} above it"
+            f" ({ratio:.0%}). About {seeds} seeds of the same grid, or runs nearer the floor, would"
+            " do"
         )
     return {
         "E": value,
