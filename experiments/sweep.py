@@ -73,9 +73,10 @@ def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
         and other.get("sweep", {}).get("name") == job.sweep.name
     )
     if other.get("id") != mine and not grown:
+        differs = _difference(other, describe(job))
+        back = "bring that text back, or " if "data.content=" in differs else ""
         raise record.RecordError(
-            f"{workdir} belongs to another sweep ({_difference(other, describe(job))}):"
-            f" {_remedy(other, describe(job))}give another --workdir"
+            f"{workdir} belongs to another sweep ({differs}): {back}give another --workdir"
         )
     return record.write_json(path, about)
 
@@ -107,14 +108,6 @@ def _difference(other: dict, mine: dict) -> str:
         if a.get(key) != b.get(key):
             return f"there {key}={a.get(key)}, here {b.get(key)}"
     return "made by another version"
-
-
-def _remedy(other: dict, mine: dict) -> str:
-    """What else to do where the two sweeps differ in their text alone."""
-    a, b = (dict(d.get("run") or {}) for d in (other, mine))
-    content = [dict(r.pop("data", None) or {}).get("content") for r in (a, b)]
-    same = a == b and other.get("sweep") == mine.get("sweep")
-    return "bring that text back, or " if same and content[0] != content[1] else ""
 
 
 def results(workdir: str, plan: Plan | None = None) -> list[dict]:

@@ -60,7 +60,7 @@ def test_gradients_leaf_by_leaf(name, factor, skew):
     when a part is dropped.
     """
     if name == "capacity" and not factor:
-        factor = 1.2  # a layout of fixed rows is for models that drop
+        pytest.skip("a layout of fixed rows is for models that drop")
     c = dataclasses.replace(MOE, capacity_factor=factor)
     w = weights(c)
     w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"][

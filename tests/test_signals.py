@@ -36,7 +36,7 @@ def without_signal(path: str, c: Model) -> bool:
 
 @pytest.mark.parametrize(
     "name",
-    # shapes of the registries in the slow lane: each has a falling loss in the fast one
+    # arms, families and top-1 routers in the fast lane, shapes of the registries in the slow one
     [pytest.param(n, marks=pytest.mark.slow if n.startswith("shape") else ()) for n in ALL],
 )
 def test_every_leaf_has_a_gradient_from_the_cross_entropy(name):

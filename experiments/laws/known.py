@@ -116,7 +116,7 @@ def judge(value, interval, floor, left) -> dict:
     else:
         seeds = int(np.ceil(round((ratio / SHARP) ** 2, 6)))
         words += (
-            f"half-width {half:.4f}, too wide: the best run is {left:.4f} above it"
+            f"half-width {half:.4f}, too wide: the best run is {left:.4f} above the source"
             f" ({ratio:.0%}). About {seeds} seeds of the same grid, or runs nearer the floor, would"
             " do"
         )

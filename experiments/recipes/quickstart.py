@@ -1,4 +1,4 @@
-"""Dense against MoE over three compute budgets and five sizes: four minutes on two quiet CPU cores.
+"""Dense against MoE over three compute budgets and five sizes: five minutes on two CPU cores.
 
 Batches of two windows of 128 bytes make many updates out of little compute, which is what bends the
 isoFLOP curves at this scale (LOG.md). Sizes and budgets: the minima of both families lie inside at
