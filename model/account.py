@@ -19,9 +19,7 @@ when tied; no embedding lookup, no positions, no norm scales, no biases).
 from model import norms, optim
 from model.config import Execution, Model
 from model.lm import ONE_HOT_VOCAB
-from model.mixers import MIXERS
-from model.mlps import MLPS
-from model.positions import POSITIONS
+from model.state import State
 from model.work import CONVENTIONS, Work, size, total  # noqa: F401
 
 GROUPS = (
@@ -37,25 +35,24 @@ GROUPS = (
 )
 
 
-def parameters(c: Model) -> dict:
+def parameters(m: Model) -> dict:
     """{"groups": {...}, "total", "active", "embedding", "non_embedding", "active_non_embedding",
     "multiplied"}; the groups sum to total.
     """
     groups = dict.fromkeys(GROUPS, 0)
-    groups["token_embedding"] = c.vocab_size * c.d_model
-    groups["positions"] = POSITIONS[c.positions].parameters(c)
-    groups["head"] = 0 if c.tied else c.vocab_size * c.d_model
-    groups["norms"] = (2 * c.n_layers + (not c.post_norm) + c.embed_norm) * norms.parameters(
-        c, c.d_model
-    )
+    groups["token_embedding"] = m.vocab_size * m.d_model
+    groups["positions"] = m.positions.parameters(m)
+    groups["head"] = 0 if m.tied else m.vocab_size * m.d_model
+    n_norms = sum(len(layer.norms) for layer in m.layers) + m.head_norm + m.embed_norm
+    groups["norms"] = n_norms * m.norm.parameters(m.d_model)
     inactive = multiplied = 0
-    for mixer, mlp in c.kinds:
-        own = MLPS[mlp].parameters(c)
-        for part in (MIXERS[mixer].parameters(c), own):
+    for layer in m.layers:
+        own = layer.mlp.parameters(m)
+        for part in (layer.mixer.parameters(m), own):
             for group, n in part.items():
                 groups[group] = groups.get(group, 0) + n
-        inactive += sum(own.values()) - MLPS[mlp].active(c)
-        multiplied += MIXERS[mixer].multiplied(c) + MLPS[mlp].multiplied(c)
+        inactive += sum(own.values()) - layer.mlp.active(m)
+        multiplied += layer.mixer.multiplied(m) + layer.mlp.multiplied(m)
     total = sum(groups.values())
     lookup = groups["token_embedding"] + groups["positions"]
     return {
@@ -65,25 +62,33 @@ def parameters(c: Model) -> dict:
         "embedding": groups["token_embedding"],
         "non_embedding": total - lookup,
         "active_non_embedding": total - inactive - lookup,
-        "multiplied": multiplied + c.vocab_size * c.d_model,
+        "multiplied": multiplied + m.vocab_size * m.d_model,
     }
 
 
-def forward_flops(c: Model, causal: bool = False) -> int:
+def _layer_flops(layer, m: Model, causal: bool) -> int:
+    """Forward, per token: 2 x multiply-adds of its matmuls."""
+    weights = layer.mixer.multiplied(m) + layer.mlp.multiplied(m)
+    return 2 * weights + layer.mixer.map_flops(m, causal)
+
+
+def forward_flops(m: Model, causal: bool = False) -> int:
     """Forward matmul FLOPs per token (multiply and add are 2), exact."""
-    layers = sum(
-        MIXERS[mixer].forward_flops(c, causal) + MLPS[mlp].forward_flops(c)
-        for mixer, mlp in c.kinds
-    )
-    return layers + 2 * c.d_model * c.vocab_size
+    layers = sum(_layer_flops(layer, m, causal) for layer in m.layers)
+    return layers + 2 * m.d_model * m.vocab_size
 
 
-def flops_per_token(c: Model) -> dict[str, int]:
+def state(m: Model) -> State:
+    """Numbers that all layers keep while decoding: per token, and per sequence."""
+    return State(*map(sum, zip(*(layer.mixer.state(m) for layer in m.layers))))
+
+
+def flops_per_token(m: Model) -> dict[str, int]:
     """Training FLOPs per token under every convention."""
-    p = parameters(c)
+    p = parameters(m)
     return {
-        "matmul": 3 * forward_flops(c),
-        "matmul_causal": 3 * forward_flops(c, causal=True),
+        "matmul": 3 * forward_flops(m),
+        "matmul_causal": 3 * forward_flops(m, causal=True),
         "6N": 6 * p["total"],
         "6N_active": 6 * p["active"],
         "6N_nonembedding": 6 * p["non_embedding"],
@@ -91,29 +96,31 @@ def flops_per_token(c: Model) -> dict[str, int]:
     }
 
 
-def _layers(c: Model, ex: Execution, batch: int) -> list[Work]:
+def _layers(m: Model, ex: Execution, batch: int) -> list[Work]:
     """Of each layer: its mixer, its MLP and their norms."""
-    normed = Work(0, 0, 0, 2 * batch * c.seq_len * norms.kept(c.d_model) * size(ex))
-    return [
-        total((normed, MIXERS[mixer].work(c, ex, batch), MLPS[mlp].work(c, ex, batch)))
-        for mixer, mlp in c.kinds
-    ]
+    one_norm = batch * m.seq_len * norms.kept(m.d_model) * size(ex)
+    out = []
+    for layer in m.layers:
+        normed = Work(0, 0, 0, kept=len(layer.norms) * one_norm)
+        parts = (layer.mixer.work(m, ex, batch), layer.mlp.work(m, ex, batch))
+        out.append(total((normed, *(w.closed(end) for w, end in zip(parts, layer.ends)))))
+    return out
 
 
-def _ends(c: Model, ex: Execution, batch: int) -> Work:
+def _ends(m: Model, ex: Execution, batch: int) -> Work:
     """The embedding, one-hot for a small vocabulary (its input has no gradient), and the head:
     logits, their softmax and its gradient in float32, and as much again of one-hot rows. In chunks,
     the logits of one, the head's gradient, and that of the last states twice.
     """
-    tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
+    tokens, one_hot = batch * m.seq_len, m.vocab_size <= ONE_HOT_VOCAB
     if ex.loss_chunk:  # positions that fill up the last chunk are executed too
-        tokens = batch * ex.loss_chunk * -(-c.seq_len // ex.loss_chunk)
-    flops, logits = 2 * tokens * c.d_model * c.vocab_size, tokens * c.vocab_size
+        tokens = batch * ex.loss_chunk * -(-m.seq_len // ex.loss_chunk)
+    flops, logits = 2 * tokens * m.d_model * m.vocab_size, tokens * m.vocab_size
     if ex.loss_chunk:
         held = (
-            12 * batch * ex.loss_chunk * c.vocab_size
-            + 4 * c.vocab_size * c.d_model
-            + 2 * tokens * c.d_model * size(ex)
+            12 * batch * ex.loss_chunk * m.vocab_size
+            + 4 * m.vocab_size * m.d_model
+            + 2 * tokens * m.d_model * size(ex)
         )
         return Work(
             flops * (1 + one_hot), flops * (2 + one_hot), 0, held + 3 * logits * one_hot * size(ex)
@@ -123,69 +130,70 @@ def _ends(c: Model, ex: Execution, batch: int) -> Work:
     )
 
 
-def shares(c: Model) -> dict[str, float]:
+def shares(m: Model) -> dict[str, float]:
     """Of the forward matmul FLOPs (`matmul`): those of the attention map, the projections, the MLPs
     or experts, routers, and the head.
     """
-    whole = forward_flops(c)
-    attention_map = sum(MIXERS[mixer].map_flops(c, False) for mixer, _ in c.kinds)
-    router = 2 * c.d_model * c.n_experts * len(c.moe_layers)
+    whole = forward_flops(m)
+    attention_map = sum(layer.mixer.map_flops(m, False) for layer in m.layers)
+    router = sum(layer.mlp.router_flops(m) for layer in m.layers)
     parts = {
         "attention_map": attention_map,
-        "attention_projections": sum(2 * MIXERS[mixer].multiplied(c) for mixer, _ in c.kinds),
-        "mlp": sum(MLPS[mlp].forward_flops(c) for _, mlp in c.kinds) - router,
+        "attention_projections": sum(2 * layer.mixer.multiplied(m) for layer in m.layers),
+        "mlp": sum(2 * layer.mlp.multiplied(m) for layer in m.layers) - router,
         "router": router,
-        "head": 2 * c.d_model * c.vocab_size,
+        "head": 2 * m.d_model * m.vocab_size,
     }
     return {name: n / whole for name, n in parts.items()}
 
 
-def work(c: Model, ex: Execution, batch: int) -> Work:
+def work(m: Model, ex: Execution, batch: int) -> Work:
     """What a step on `batch` sequences executes and keeps, without remat."""
-    return total([*_layers(c, ex, batch), _ends(c, ex, batch)])
+    return total([*_layers(m, ex, batch), _ends(m, ex, batch)])
 
 
-def activations(c: Model, ex: Execution, batch: int) -> int:
+def activations(m: Model, ex: Execution, batch: int) -> int:
     """Bytes of activations while `batch` sequences go forward and backward on one device. Remat
     keeps the input of every layer, and at one time either what the head keeps or one layer's
     own.
     """
-    layers, ends = _layers(c, ex, batch), _ends(c, ex, batch)
+    layers, ends = _layers(m, ex, batch), _ends(m, ex, batch)
     if not ex.remat:
         return sum(w.kept for w in layers) + ends.kept
-    inputs = len(layers) * batch * c.seq_len * c.d_model * size(ex)
+    inputs = len(layers) * batch * m.seq_len * m.d_model * size(ex)
     return inputs + max(ends.kept, *(w.kept + w.spare for w in layers))
 
 
-def evaluation(c: Model, ex: Execution, batch: int) -> int:
+def evaluation(m: Model, ex: Execution, batch: int) -> int:
     """Bytes of activations while `batch` sequences go forward alone on one device: one layer's, or
     the logits of a chunk in float32, twice, beside the residual stream and one-hot rows.
     """
-    tokens, one_hot = batch * c.seq_len, c.vocab_size <= ONE_HOT_VOCAB
-    logits = 8 * batch * (ex.loss_chunk or c.seq_len) * c.vocab_size
-    layers = max(w.kept for w in _layers(c, ex, batch))
-    rows = one_hot * tokens * c.vocab_size * size(ex)
-    return max(logits, layers, rows) + 2 * tokens * c.d_model * size(ex)
+    tokens, one_hot = batch * m.seq_len, m.vocab_size <= ONE_HOT_VOCAB
+    logits = 8 * batch * (ex.loss_chunk or m.seq_len) * m.vocab_size
+    layers = max(w.kept for w in _layers(m, ex, batch))
+    rows = one_hot * tokens * m.vocab_size * size(ex)
+    return max(logits, layers, rows) + 2 * tokens * m.d_model * size(ex)
 
 
-def memory(c: Model, ex: Execution, batch: int) -> dict[str, int]:
+def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
     """Bytes of training on one device, all exact but `activations`; buffers are selection biases.
-    `kv_cache_per_token` is of decoding.
+    `kv_cache_per_token` and `state_per_sequence` are of decoding.
     """
-    n = parameters(c)["total"]
+    n = parameters(m)["total"]
     return {
         "parameters": 4 * n,
         "gradients": 4 * n * (1 + (ex.accumulate > 1)),  # their sum, and those of a micro-batch
         "optimizer_state": optim.state_bytes(n),
-        "buffers": 4 * c.n_experts * len(c.moe_layers) * c.selection_bias,
-        "batch": 4 * batch * (c.seq_len + 1),
-        "activations": activations(c, ex, batch // ex.accumulate),
-        "kv_cache_per_token": size(ex) * sum(MIXERS[mixer].cache(c) for mixer, _ in c.kinds),
+        "buffers": sum(4 * p.n_experts * p.selection_bias for p in m.routed),
+        "batch": 4 * batch * (m.seq_len + 1),
+        "activations": activations(m, ex, batch // ex.accumulate),
+        "kv_cache_per_token": size(ex) * state(m).per_token,
+        "state_per_sequence": size(ex) * state(m).per_sequence,
     }
 
 
-def executed_flops(c: Model, ex: Execution, batch: int) -> int:
+def executed_flops(m: Model, ex: Execution, batch: int) -> int:
     """Matmul FLOPs of one training step: forward, backward, and under remat what is computed
     again.
     """
-    return ex.accumulate * work(c, ex, batch // ex.accumulate).training(ex.remat)
+    return ex.accumulate * work(m, ex, batch // ex.accumulate).training(ex.remat)

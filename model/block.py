@@ -3,75 +3,61 @@
 import jax
 from flax import linen as nn
 
-from model import norms
-from model.config import Execution, Model
-from model.mixers import MIXERS
-from model.mlps import MLPS
-from model.params import settled
-
-
-@jax.custom_vjp
-def _settled(x_BTD):
-    """`x_BTD`, whose gradient is settled: in unrolled layers each else adds up the gradients of all
-    layers above it anew, two or three times.
-    """
-    return x_BTD
-
-
-_settled.defvjp(lambda x_BTD: (x_BTD, None), lambda _, g_BTD: (settled(g_BTD),))
-
-
-@jax.custom_vjp
-def _whole(x_BTD):
-    """`x_BTD` settled, its gradient as it comes. The weights' gradients want a norm's output
-    transposed, and XLA else makes the norm again for that, down the columns.
-    """
-    return settled(x_BTD)
-
-
-_whole.defvjp(lambda x_BTD: (settled(x_BTD), None), lambda _, g_BTD: (g_BTD,))
+from model import on_cpu
+from model.config import Execution, Layer, Model
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)); with post_norm, norm(x + mixer(x)), then norm(x +
-    mlp(x)).
+    """x + mixer(norm(x)), then x + mlp(norm(x)); other places of the norms and a parallel residual
+    by the fields of the layer (model/config.py).
     """
 
-    c: Model
+    m: Model
     ex: Execution
-    kind: tuple
+    layer: Layer
 
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
-        c, (mixer, mlp) = self.c, self.kind
-        settle, whole = (_settled, _whole) if self.ex.settle else (lambda x: x,) * 2
-        before = lambda name, x: x if c.post_norm else whole(norms.make(c, name)(x))
-        after = lambda name, x: norms.make(c, name)(x) if c.post_norm else x
-        x_BTD = settle(x_BTD)
-        y_BTD = MIXERS[mixer].module(c, self.ex, name="mixer")(before("norm_mixer", x_BTD), ctx)
-        x_BTD = settle(after("norm_mixer", x_BTD + y_BTD))
-        y_BTD, stats = MLPS[mlp].module(c, self.ex, name="mlp")(before("norm_mlp", x_BTD), ctx)
-        x_BTD = after("norm_mlp", x_BTD + y_BTD)
+        m, ex, own = self.m, self.ex, self.layer
+        mixer, mlp = own.mixer.module(m, ex, "mixer"), own.mlp.module(m, ex, "mlp")
+        norms = {name: m.norm.module(name) for name in own.norms}
+        put = lambda name, x: norms[name](x) if name in norms else x
+        post = own.norm == "post"  # the norm of a part stands after the sum
+        before = lambda name, x: x if post else on_cpu.value_made_once(ex, put(name, x))
+        summed = lambda name, x: put(name, x) if post else x
+
+        x_BTD = on_cpu.gradient_made_once(ex, x_BTD)
+        normed_BTD = before("norm_mixer", x_BTD)
+        y_BTD = put("norm_after_mixer", mixer(normed_BTD, ctx))
+        if own.residual == "sequential":
+            x_BTD = on_cpu.gradient_made_once(ex, summed("norm_mixer", x_BTD + y_BTD))
+            z_BTD, stats = mlp(before("norm_mlp", x_BTD), ctx)
+            x_BTD = summed("norm_mlp", x_BTD + put("norm_after_mlp", z_BTD))
+        else:
+            if own.residual == "parallel":
+                normed_BTD = before("norm_mlp", x_BTD)
+            z_BTD, stats = mlp(normed_BTD, ctx)
+            x_BTD = x_BTD + y_BTD + put("norm_after_mlp", z_BTD)
         return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed")), stats
 
 
-def layer(c: Model, ex: Execution, entry: str, name: str):
-    """The layer that an entry of the pattern names."""
-    block = nn.remat(Block, prevent_cse=not ex.scan) if ex.remat else Block
-    return block(c, ex, tuple(entry.split("/")), name=name)
+def block(m: Model, ex: Execution, layer: Layer, name: str) -> Block:
+    """The module of a layer."""
+    made = nn.remat(Block, prevent_cse=not ex.scan) if ex.remat else Block
+    return made(m, ex, layer, name=name)
 
 
 class Group(nn.Module):
     """The layer pattern once. Returns x and the statistics of its MoE layers, stacked."""
 
-    c: Model
+    m: Model
     ex: Execution
 
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
         kept = []
-        for i, entry in enumerate(self.c.pattern):
-            x_BTD, stats = layer(self.c, self.ex, entry, f"layer_{i}")(x_BTD, ctx)
+        for i, layer in enumerate(self.m.pattern):
+            x_BTD, stats = block(self.m, self.ex, layer, f"layer_{i}")(x_BTD, ctx)
             if stats:
                 kept.append(stats)
         return x_BTD, stack(kept)
@@ -82,13 +68,10 @@ def stack(trees):
     return jax.tree.map(lambda *a: jax.numpy.stack(a), *trees) if trees else {}
 
 
-def groups(c: Model) -> int:
-    """Repetitions of the pattern; a ValueError unless it fills the depth exactly."""
-    rest = c.n_layers - len(c.first_layers)
-    if rest < 0 or rest % len(c.pattern) or c.first_layers and not rest:
-        after = f" after {len(c.first_layers)} of model.first_layers" if c.first_layers else ""
-        raise ValueError(
-            f"model.n_layers={c.n_layers} is not a multiple of the {len(c.pattern)} layers of"
-            f" model.pattern{after}"
-        )
-    return rest // len(c.pattern)
+def layer_at(m: Model, path) -> Layer:
+    """The layer that a path into the parameters or buffers leads through."""
+    names = [str(p.key) for p in path if hasattr(p, "key")]
+    outer = next(name for name in names if name.startswith(("first_", "group")))
+    if outer.startswith("first_"):
+        return m.first[int(outer.removeprefix("first_"))]
+    return m.pattern[int(names[names.index(outer) + 1].removeprefix("layer_"))]

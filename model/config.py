@@ -1,4 +1,8 @@
-"""The two frozen configurations that the model code sees, and the legend of shapes.
+"""What a model is, as a value, and how it is executed; the legend of shapes.
+
+A model is what all layers share and a list of layers. A layer is a mixer and an MLP. These are
+parts: frozen dataclasses, each in a file of its own, that hold their fields, checks, counts and
+module. Nothing here names a part; `model/parts.py` knows them and their text form.
 
 Shapes live in names: ``q_BTHK`` is an array of axes B, T, H, K. The letters, everywhere in this
 codebase:
@@ -17,106 +21,94 @@ codebase:
 
 import dataclasses
 import difflib
+import functools
+import math
+from typing import Any
+
+# where a layer's norms stand
+NORM_PLACES = {
+    "pre": "x + f(norm(x))",
+    "post": "norm(x + f(x)), and no norm before the head",
+    "sandwich": "x + norm(f(norm(x))), as Gemma 2 (arXiv 2408.00118)",
+    "output": "x + norm(f(x)), as OLMo 2 (arXiv 2501.00656)",
+}
+# how a layer's mixer and MLP are added to the residual stream
+RESIDUALS = {
+    "sequential": "x + mixer(x), then the MLP of that sum",
+    "parallel": "x + mixer(x) + mlp(x), each behind a norm of its own, as GPT-NeoX (2204.06745)",
+    "shared": "the same behind one norm, as GPT-J and PaLM (arXiv 2204.02311)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A mixer (model/mixers/), an MLP (model/mlps/), and how they are put together."""
+
+    mixer: Any
+    mlp: Any
+    norm: str = "pre"  # of NORM_PLACES
+    residual: str = "sequential"  # of RESIDUALS
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Names of the layer's norms in the tree of parameters."""
+        before = () if self.norm == "output" else ("norm_mixer", "norm_mlp")
+        after = {"sandwich": ("mixer", "mlp"), "output": ("mixer", "mlp")}.get(self.norm, ())
+        if self.residual == "shared":
+            before = before[:1]
+        return (*before, *(f"norm_after_{part}" for part in after))
+
+    @property
+    def ends(self) -> tuple[bool, bool]:
+        """Whether the last matmul of mixer and MLP ends the layer: what it gives is only added."""
+        free = self.norm == "pre"
+        return free and self.residual != "sequential", free
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """What decides the function that a model computes. Everything here is part of a run's
-    identity.
+    identity. `parts.model` fills in what is left out.
     """
 
+    positions: Any  # of all layers that name none of their own (model/positions.py)
+    norm: Any  # of all layers, the embedding and the head (model/norms.py)
+    pattern: tuple[Layer, ...]  # tiled over the depth ...
+    first: tuple[Layer, ...] = ()  # ... after these, which stand once
     vocab_size: int = 256
-    seq_len: int = 128
-    d_model: int = 64
-    n_layers: int = 2
-    n_heads: int = 4
-    d_ff: int = 256  # hidden width of a dense MLP; active hidden width of an MoE one
-    pattern: tuple[str, ...] = (
-        "attention/dense",
-    )  # "mixer/mlp" of each layer, tiled over depth ...
-    first_layers: tuple[str, ...] = ()  # ... after these, which stand once
-    positions: str = "rope"
-    position_offset: int = 0  # added to every position before its table is read: 2 in OPT and XGLM
-    rope_theta: float = 10_000.0
-    rope_fraction: float = 1.0  # share of a head's width that is rotated
-    rope_interleaved: bool = False  # pairs are (2i, 2i + 1), not (i, i + K/2)
-    n_kv_heads: int = 0  # key and value heads; 0: n_heads; 1: multi-query; between: grouped-query
-    d_head: int = 0  # width of a head; 0: d_model / n_heads
-    window: int = (
-        0  # a token attends to itself and the window - 1 tokens before it; 0: to all before it
-    )
-    qk_norm: str = (
-        "none"  # of queries and keys: none | head (each head by itself) | full (all heads together)
-    )
-    qkv_bias: bool = False
-    out_bias: bool = False  # of the attention's output
-    mlp_bias: bool = False
-    attention_cap: float = 0.0  # scores become cap x tanh(scores / cap); 0: off
-    logit_cap: float = 0.0  # the same for the logits
-    kv_rank: int = 0  # mixer "latent": width of the latent that keys and values share
-    q_rank: int = 0  # mixer "latent": width of the queries' latent; 0: none
-    d_rope: int = 0  # mixer "latent": width per head that is rotated, next to d_head that is not
-    d_value: int = 0  # mixer "latent": width of a head's values; 0: d_head
-    norm: str = "rmsnorm"
-    norm_eps: float = 0.0  # 0: the norm's usual one
-    post_norm: bool = False  # norm(x + f(x)) and no norm before the head, instead of x + f(norm(x))
+    seq_len: int = 128  # positions of a training sequence, T
+    d_model: int = 64  # width of the residual stream, D
+    n_layers: int = 2  # layers, those of `first` among them, L
+    tied: bool = False  # the head shares the token embedding
+    logit_cap: float = 0.0  # logits become cap x tanh(logits / cap); 0: off
     embed_norm: bool = False  # a norm right after the embedding
     embed_scale: bool = False  # embeddings are multiplied by sqrt(d_model)
-    activation: str = "gelu"
-    tied: bool = False  # head shares the token embedding
-    n_experts: int = 8
-    top_k: int = 2
-    # hidden width of one expert; 0: d_ff / top_k, which keeps the active parameters of the dense
-    # MLP
-    d_expert: int = 0
-    n_shared: int = 0  # experts that every token passes, as one MLP of n_shared x d_expert
-    router: str = "softmax"  # scores of a token: softmax over experts | sigmoid of each
-    # the top_k gates of a token sum to 1; a single gate stays the expert's score
-    renormalise: bool = True
-    gate_scale: float = 1.0  # the gates are multiplied by it, last
-    expert_groups: int = 1  # a token chooses among the experts of its best ...
-    top_groups: int = 1  # ... top_groups groups
-    # a bias per expert that decides choice alone, moved without gradient towards equal load ...
-    selection_bias: bool = False
-    bias_rate: float = 0.001  # ... by this much a step
-    # an expert takes factor x its even share of a routing group, the rest is dropped; 0: none is
-    # dropped
-    capacity_factor: float = 0.0
-    routing_group: int = (
-        1  # sequences of one routing group: capacity and balance loss are counted inside it
-    )
-    balance_weight: float = 0.01
-    # layer: one product per layer, summed | model: fractions and probabilities pooled over layers
-    # first
-    balance_scope: str = "layer"
-    z_weight: float = 0.001
+
+    @functools.cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer, from the first on."""
+        rest = self.n_layers - len(self.first)
+        return (*self.first, *(self.pattern[i % len(self.pattern)] for i in range(rest)))
 
     @property
-    def k_head(self) -> int:
-        return self.d_head or self.d_model // self.n_heads
+    def groups(self) -> int:
+        """Repetitions of the pattern."""
+        return (self.n_layers - len(self.first)) // len(self.pattern)
 
     @property
-    def m_heads(self) -> int:
-        return self.n_kv_heads or self.n_heads
+    def routed(self) -> tuple[Any, ...]:
+        """The MLPs that choose among experts, in order of depth."""
+        return tuple(layer.mlp for layer in self.layers if layer.mlp.n_experts)
 
     @property
-    def v_head(self) -> int:
-        return self.d_value or self.k_head
+    def unit(self) -> int:
+        """Sequences that no micro-batch may part: a layer looks at them together."""
+        return math.lcm(*(layer.mlp.unit for layer in self.layers))
 
     @property
-    def f_expert(self) -> int:
-        return self.d_expert or self.d_ff // self.top_k
-
-    @property
-    def kinds(self) -> tuple[tuple[str, str], ...]:
-        """(mixer, mlp) of every layer."""
-        rest = self.n_layers - len(self.first_layers)
-        entries = [*self.first_layers, *(self.pattern[i % len(self.pattern)] for i in range(rest))]
-        return tuple(tuple(entry.split("/")) for entry in entries)
-
-    @property
-    def moe_layers(self) -> tuple[int, ...]:
-        return tuple(i for i, (_, mlp) in enumerate(self.kinds) if mlp == "moe")
+    def head_norm(self) -> bool:
+        """Whether a norm stands before the head."""
+        return self.layers[-1].norm != "post"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +124,7 @@ class Execution:
     moe: str = "block"  # see model/mlps/dispatch.py
     moe_rows: int = 16  # rows of a block in the "block" implementation, of the widest in "loop"
     moe_groups: int = 1  # tokens are dispatched inside groups that no device boundary cuts
-    # xla | cudnn: NVIDIA's kernel, where it computes the function (model/mixers/attention.py,
+    # xla | cudnn: NVIDIA's kernel, where it computes the function (model/mixers/softmax.py,
     # `fused`)
     attention: str = "xla"
     # queries that attend at a time, to the keys that any of them sees, recomputed in the backward
@@ -142,8 +134,7 @@ class Execution:
     # groups of sequences that no device boundary cuts: each sums its own part of the head's
     # gradient over chunks
     loss_groups: int = 1
-    # for XLA on one CPU, unrolled: the residual stream's gradients stand before use (block.py),
-    # maps stay (chunked.py)
+    # for XLA on one CPU, layers unrolled (model/on_cpu.py)
     settle: bool = False
     accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other
 
@@ -157,54 +148,38 @@ def choose(table, name, what):
     raise ValueError(f"unknown {what} {name!r}: {hint}choose from {', '.join(sorted(table))}")
 
 
-def check(c: Model) -> None:
-    """Raises ValueError, in words that say what to change, if `c` is not a model."""
-    from model import (
-        block,
-        mixers,
-        mlps,
-        norms,
-        positions,
-    )  # the registries; they import this module
+def positive(part, names: tuple[str, ...], where: str) -> None:
+    """Raises ValueError where a field of `names` is below 1, or any number below 0."""
+    for f in dataclasses.fields(part):
+        value = getattr(part, f.name)
+        if isinstance(value, (int, float)) and value < (least := int(f.name in names)):
+            low = f"must be at least {least}" if least else "cannot be negative"
+            raise ValueError(f"{where}.{f.name}={value} {low}")
 
-    for name in (
-        "vocab_size",
-        "seq_len",
-        "d_model",
-        "n_layers",
-        "n_heads",
-        "d_ff",
-        "n_experts",
-        "top_k",
-    ):
-        if getattr(c, name) < 1:
-            raise ValueError(f"model.{name}={getattr(c, name)} must be at least 1")
-    for f in dataclasses.fields(c):
-        if f.type in (int, float, "int", "float") and getattr(c, f.name) < 0:
-            raise ValueError(f"model.{f.name}={getattr(c, f.name)} cannot be negative")
-    if not c.pattern:
+
+def check(m: Model) -> None:
+    """Raises ValueError, in words that say what to change, if `m` is not a model."""
+    positive(m, ("vocab_size", "seq_len", "d_model", "n_layers"), "model")
+    if not m.pattern:
         raise ValueError("model.pattern is empty: name at least one layer, such as attention/dense")
-    for entry in (*c.first_layers, *c.pattern):
-        mixer, slash, mlp = entry.partition("/")
-        if not slash:
-            raise ValueError(
-                f"model.pattern entry {entry!r} must read mixer/mlp, such as attention/dense"
-            )
-        choose(mixers.MIXERS, mixer, "mixer in model.pattern")
-        choose(mlps.MLPS, mlp, "MLP in model.pattern")
-    block.groups(c)
-    choose(positions.POSITIONS, c.positions, "model.positions")
-    choose(norms.NORMS, c.norm, "model.norm")
-    choose(mlps.ACTIVATIONS, c.activation, "model.activation")
-    if not c.d_head and c.d_model % c.n_heads:
-        fits = [h for h in range(1, c.d_model + 1) if c.d_model % h == 0]
-        near = min(fits, key=lambda h: abs(h - c.n_heads))
+    rest = m.n_layers - len(m.first)
+    if rest < 0 or rest % len(m.pattern) or m.first and not rest:
+        after = f" after {len(m.first)} of model.first" if m.first else ""
         raise ValueError(
-            f"model.n_heads={c.n_heads} does not divide model.d_model={c.d_model}: try"
-            f" n_heads={near}, or set model.d_head"
+            f"model.n_layers={m.n_layers} is not a multiple of the {len(m.pattern)} layers of"
+            f" model.pattern{after}"
         )
-    positions.check(c)
-    for mixer in dict.fromkeys(m for m, _ in c.kinds):
-        mixers.MIXERS[mixer].check(c)
-    for mlp in dict.fromkeys(m for _, m in c.kinds):
-        mlps.MLPS[mlp].check(c)
+    m.positions.check(m)
+    m.norm.check(m)
+    for layer in dict.fromkeys((*m.first, *m.pattern)):
+        choose(NORM_PLACES, layer.norm, "model.layer.norm")
+        choose(RESIDUALS, layer.residual, "model.layer.residual")
+        if layer.residual != "sequential" and layer.norm == "post":
+            raise ValueError("model.layer.norm=post needs model.layer.residual=sequential")
+        if layer.residual == "shared" and layer.norm == "output":
+            raise ValueError("model.layer.residual=shared shares a norm: norm=output has none")
+        layer.mixer.check(m)
+        layer.mlp.check(m)
+    for where, last in (("model.first", m.first[-1:]), ("model.pattern", m.pattern[:-1])):
+        if any((layer.norm == "post") != (m.layers[-1].norm == "post") for layer in last):
+            raise ValueError(f"{where}: norm=post stands in all layers or in none")

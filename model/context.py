@@ -12,8 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from model.config import Model
-
 
 @flax.struct.dataclass
 class Context:
@@ -42,14 +40,14 @@ def on_device(at):
     return jnp.arange(at[0], at[0] + at.size) if isinstance(at, np.ndarray) else at
 
 
-def visible(c: Model, ctx: Context, turned: bool = False):
+def visible(window: int, ctx: Context, turned: bool = False):
     """Which keys each token may see: bool (T, J) or (B, T, J), `turned` (J, T) or (B, J, T)."""
     q, k = on_device(ctx.at)[..., :, None], on_device(ctx.keys)[..., None, :]
     if turned:
         q, k = q.swapaxes(-1, -2), k.swapaxes(-1, -2)
     seen = q >= k
-    if c.window:
-        seen &= q - k < c.window
+    if window:
+        seen &= q - k < window
     if ctx.slot is not None:
         seen &= k >= 0
     return seen

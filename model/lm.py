@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model import context, loss, norms
-from model.block import Group, groups, layer, stack
+from model import context, loss
+from model.block import Group, block, stack
 from model.config import Execution, Model
 from model.mlps import routing
-from model.params import Kernel, declare, einsum, precise
-from model.positions import POSITIONS
+from model.numerics import einsum, precise
+from model.params import Kernel, declare
 
 # Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a
 # matmul, not a scatter.
@@ -37,7 +37,7 @@ _rows.defvjp(lambda table_VD, tokens_BT: (table_VD[tokens_BT], (table_VD, tokens
 
 
 class LM(nn.Module):
-    """``LM(c, ex).apply(variables, tokens_BT) -> (logits_BTV float32, statistics)``.
+    """``LM(m, ex).apply(variables, tokens_BT) -> (logits_BTV float32, statistics)``.
 
     read: (x_BTD, w_VD) -> anything, called with the last states and the head's matrix, whose result
     stands in the place of the logits.
@@ -48,19 +48,19 @@ class LM(nn.Module):
     decodes: keys and values are kept in the collection "cache".
     """
 
-    c: Model
+    m: Model
     ex: Execution = Execution()
 
     @nn.compact
     def __call__(self, tokens_BT, ctx=None, read=None):
-        c, ex = self.c, self.ex
+        m, ex = self.m, self.ex
         table_VD = declare(
-            self, "embed", (c.vocab_size, c.d_model), ("vocab", "embed"), 0.02 if c.tied else 1.0
+            self, "embed", (m.vocab_size, m.d_model), ("vocab", "embed"), 0.02 if m.tied else 1.0
         )
         x_BTD = self._embed(table_VD, tokens_BT, ctx)
         stats = []
-        for i, entry in enumerate(c.first_layers):
-            x_BTD, s = layer(c, ex, entry, f"first_{i}")(x_BTD, ctx)
+        for i, layer in enumerate(m.first):
+            x_BTD, s = block(m, ex, layer, f"first_{i}")(x_BTD, ctx)
             stats += [jax.tree.map(lambda a: a[None], s)] if s else []
         if ex.scan:
             scanned = nn.scan(
@@ -68,55 +68,55 @@ class LM(nn.Module):
                 variable_axes={"params": 0, "buffers": 0, "load": 0, "cache": 0},
                 split_rngs={"params": True},
                 in_axes=nn.broadcast,
-                length=groups(c),
+                length=m.groups,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x_BTD, s = scanned(c, ex, name="groups")(x_BTD, ctx)
+            x_BTD, s = scanned(m, ex, name="groups")(x_BTD, ctx)
             stats += [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), s)] if s else []
         else:
             # anew in every call: what is traced depends on the rules of the logical axes, which
             # jit's cache does not look at
             kept, traced_once = [], nn.jit(Group)
-            for g in range(groups(c)):
-                x_BTD, s = traced_once(c, ex, name=f"group_{g}")(x_BTD, ctx)
+            for g in range(m.groups):
+                x_BTD, s = traced_once(m, ex, name=f"group_{g}")(x_BTD, ctx)
                 kept += [s] if s else []
             stats += (
                 [jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stack(kept))] if kept else []
             )
         stats = jax.tree.map(lambda *a: jnp.concatenate(a), *stats) if stats else {}
-        read = read or functools.partial(loss.logits, cap=c.logit_cap)
-        return read(*self._head(table_VD, x_BTD)), routing.losses(c, stats) if stats else {}
+        read = read or functools.partial(loss.logits, cap=m.logit_cap)
+        return read(*self._head(table_VD, x_BTD)), routing.losses(m, stats) if stats else {}
 
     def _embed(self, table_VD, tokens_BT, ctx):
-        c, dtype = self.c, self.ex.dtype
+        m, dtype = self.m, self.ex.dtype
         # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by
         # the partitioner
         whole_VD = nn.with_logical_constraint(table_VD, ("vocab", "act_embed")).astype(dtype)
-        if c.vocab_size <= ONE_HOT_VOCAB:
+        if m.vocab_size <= ONE_HOT_VOCAB:
             x_BTD = einsum(
-                "btv,vd->btd", jax.nn.one_hot(tokens_BT, c.vocab_size, dtype=dtype), whole_VD
+                "btv,vd->btd", jax.nn.one_hot(tokens_BT, m.vocab_size, dtype=dtype), whole_VD
             )
         else:
             x_BTD = _rows(whole_VD, tokens_BT)
-        if c.embed_scale:
-            x_BTD = x_BTD * c.d_model**0.5
+        if m.embed_scale:
+            x_BTD = x_BTD * m.d_model**0.5
         ctx = ctx or context.plain(tokens_BT.shape[1])
-        added_TD = POSITIONS[c.positions].embed(self, c, ctx.at)
+        added_TD = m.positions.embed(self, m, ctx.at)
         if added_TD is not None:
             x_BTD = x_BTD + jnp.asarray(added_TD, dtype)
-        if c.embed_norm:
-            x_BTD = norms.make(c, "norm_embed")(x_BTD)
+        if m.embed_norm:
+            x_BTD = m.norm.module("norm_embed")(x_BTD)
         return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
 
     def _head(self, table_VD, x_BTD):
         """The last states, normed, and the head's matrix (V, D)."""
-        c = self.c
-        if not c.post_norm:
-            x_BTD = norms.make(c, "norm_out")(x_BTD)
+        m = self.m
+        if m.head_norm:
+            x_BTD = m.norm.module("norm_out")(x_BTD)
         w_VD = (
             table_VD
-            if c.tied
-            else Kernel((c.d_model, c.vocab_size), ("embed", "vocab"), 0.0, name="head")().T
+            if m.tied
+            else Kernel((m.d_model, m.vocab_size), ("embed", "vocab"), 0.0, name="head")().T
         )
         if self.ex.loss_chunk:  # gathered once, not once a chunk
             w_VD = nn.with_logical_constraint(w_VD, ("vocab", "act_embed"))
@@ -124,20 +124,20 @@ class LM(nn.Module):
 
 
 @functools.cache
-def _variables(c: Model, ex: Execution):
-    tokens = jax.ShapeDtypeStruct((ex.moe_groups * c.routing_group, c.seq_len), jnp.int32)
-    return jax.eval_shape(LM(c, ex).init, jax.random.key(0), tokens)
+def _variables(m: Model, ex: Execution):
+    tokens = jax.ShapeDtypeStruct((ex.moe_groups * m.unit, m.seq_len), jnp.int32)
+    return jax.eval_shape(LM(m, ex).init, jax.random.key(0), tokens)
 
 
-def abstract(c: Model, ex: Execution = Execution()):
+def abstract(m: Model, ex: Execution = Execution()):
     """The parameters as a tree of abstract `model.params.Parameter`s: shapes, logical axes, initial
     spread. Computes nothing.
     """
-    return _variables(c, ex)["params"]
+    return _variables(m, ex)["params"]
 
 
-def buffers(c: Model, ex: Execution = Execution()):
+def buffers(m: Model, ex: Execution = Execution()):
     """The buffers, which are no parameters, as a tree of abstract arrays; they start at zero. {}
     for most models.
     """
-    return _variables(c, ex).get("buffers", {})
+    return _variables(m, ex).get("buffers", {})

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Execution
-from model.params import einsum, scores
+from model.numerics import einsum, scores
 
 FILL = -1  # the target of a position that fills up the last chunk
 

@@ -1,20 +1,67 @@
-"""Normalisation over the last axis, in float32 whatever the compute dtype."""
+"""Normalisation over the last axis, in float32 whatever the compute dtype. The contract of a norm:
 
-from collections.abc import Callable
-from typing import NamedTuple
+module(name) -> Flax module, x_BTD -> x_BTD
+parameters(width) -> int                      of one norm over `width`
+check(m)                                      raises ValueError, in words that say what to change
+"""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from model import config
 from model.config import Model
-from model.params import declare, precise
+from model.numerics import precise
+from model.params import declare
 
 
-class RMSNorm(nn.Module):
+def kept(width: int) -> int:
+    """Numbers per token that one norm over `width` keeps for the backward pass: what goes in and
+    what comes out.
+    """
+    return 2 * width
+
+
+class Norm:
+    """What the norms share."""
+
+    def check(self, m: Model) -> None:
+        config.positive(self, (), "model.norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSNorm(Norm):
     """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
-    eps: float = 1e-6
+    eps: float = 1e-6  # added to the mean square
+
+    def module(self, name: str) -> nn.Module:
+        return _RMSNorm(self.eps, name=name)
+
+    def parameters(self, width: int) -> int:
+        return width
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm(Norm):
+    """(x - mean) / std * scale + bias (Ba et al. 2016, arXiv 1607.06450)."""
+
+    eps: float = 1e-5  # added to the variance
+
+    def module(self, name: str) -> nn.Module:
+        return _LayerNorm(self.eps, name=name)
+
+    def parameters(self, width: int) -> int:
+        return 2 * width
+
+
+NORMS = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
+
+
+class _RMSNorm(nn.Module):
+    eps: float
 
     @nn.compact
     def __call__(self, x_BTD):
@@ -25,10 +72,8 @@ class RMSNorm(nn.Module):
         )
 
 
-class LayerNorm(nn.Module):
-    """(x - mean) / std * scale + bias (Ba et al. 2016, arXiv 1607.06450)."""
-
-    eps: float = 1e-5
+class _LayerNorm(nn.Module):
+    eps: float
 
     @nn.compact
     def __call__(self, x_BTD):
@@ -39,29 +84,3 @@ class LayerNorm(nn.Module):
         return (
             x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D + bias_D
         ).astype(x_BTD.dtype)
-
-
-class Norm(NamedTuple):
-    module: Callable
-    per_unit: int  # parameters per unit of width
-
-
-NORMS = {"rmsnorm": Norm(RMSNorm, 1), "layernorm": Norm(LayerNorm, 2)}
-
-
-def make(c: Model, name: str):
-    """The norm that `c` names, as a submodule `name`."""
-    module = NORMS[c.norm].module
-    return module(eps=c.norm_eps, name=name) if c.norm_eps else module(name=name)
-
-
-def parameters(c: Model, width: int) -> int:
-    """Parameters of one norm over `width`."""
-    return NORMS[c.norm].per_unit * width
-
-
-def kept(width: int) -> int:
-    """Numbers per token that one norm over `width` keeps for the backward pass: what goes in and
-    what comes out.
-    """
-    return 2 * width

@@ -6,7 +6,6 @@ on the tree's layout. Here every leaf is drawn by numpy from a counter-based gen
 scanned or unrolled, on any mesh, in any process.
 """
 
-import functools
 import zlib
 
 import jax
@@ -14,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+
+from model.on_cpu import product
 
 
 @struct.dataclass
@@ -35,92 +36,6 @@ def declare(module: nn.Module, name: str, shape, axes, std: float, mean: float =
         )
 
     return module.param(name, init, tuple(shape))
-
-
-def precise(x):
-    """`x` in the dtype of softmaxes, norms, router and loss: at least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def precision(*operands):
-    """That of a product: float32 is multiplied in float32 everywhere, where GPUs would take TF32 of
-    it and TPUs bfloat16.
-    """
-    return jax.lax.Precision.HIGHEST if all(a.dtype == jnp.float32 for a in operands) else None
-
-
-def einsum(eq: str, *operands, **more):
-    """``jnp.einsum`` at `precision`."""
-    return jnp.einsum(eq, *operands, precision=precision(*operands), **more)
-
-
-def settled(a):
-    """`a`, as one array before anything is made of it. XLA on CPU fuses sums and transposes into
-    whoever reads them, once for every reader, and barriers are gone by then. A conditional it does
-    not look through; the other branch is for numbers that are lost already.
-    """
-    first = a[(0,) * a.ndim]
-    return jax.lax.cond(first == first, lambda a: a, lambda a: a + jnp.nan, a)
-
-
-def scores(eq: str, x, y):
-    """``einsum(eq, x, y)`` summed and kept in float32 at least, for a softmax to read. Its gradient
-    is multiplied in the dtype of x and y, as that of every product.
-    """
-    if x.dtype == jnp.promote_types(x.dtype, jnp.float32):
-        return einsum(eq, x, y)
-    return _scores(eq, x, y)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scores(eq, x, y):
-    return einsum(eq, x, y, preferred_element_type=jnp.float32)
-
-
-def _scores_fwd(eq, x, y):
-    return _scores(eq, x, y), (x, y)
-
-
-def _scores_bwd(eq, operands, g):
-    inputs, of_g = eq.split("->")
-    of_x, of_y = inputs.split(",")
-    (x, y), g = operands, g.astype(operands[0].dtype)
-    return einsum(f"{of_g},{of_y}->{of_x}", g, y), einsum(f"{of_g},{of_x}->{of_y}", g, x)
-
-
-_scores.defvjp(_scores_fwd, _scores_bwd)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(eq: str, x, w):
-    """``einsum(eq, x, w)`` whose gradient with respect to `w` multiplies the narrower of x and the
-    result's gradient, transposed, by the wider one. XLA on CPU makes that transposed copy in any
-    case, and has its fast matmul for this order alone: as jax transposes an einsum, the weights'
-    gradients of an MLP take 1.7 times as long (LOG.md, 2026-11-25).
-    """
-    return einsum(eq, x, w)
-
-
-def _product_fwd(eq, x, w):
-    return einsum(eq, x, w), (x, w)
-
-
-def _product_bwd(eq, held, g):
-    (of_x, of_w), of_y = eq.split("->")[0].split(","), eq.split("->")[1]
-    x, w = held
-    dx = einsum(f"{of_y},{of_w}->{of_x}", g, w)
-    if x.size <= g.size:
-        return dx, einsum(f"{of_x},{of_y}->{of_w}", x, g)
-    turned = "".join(
-        sorted(of_w, key=lambda letter: (letter not in of_x or letter not in of_y, letter in of_x))
-    )  # a batch's letters first
-    # the barrier keeps XLA from folding the transpose into the matmul, which would turn the
-    # operands round again
-    dw = jax.lax.optimization_barrier(einsum(f"{of_y},{of_x}->{turned}", g, x))
-    return dx, jnp.einsum(f"{turned}->{of_w}", dw)
-
-
-product.defvjp(_product_fwd, _product_bwd)
 
 
 def at_use(tree: dict, dtype: str) -> dict:

@@ -9,6 +9,7 @@ import optax
 from flax import traverse_util
 
 from model import loss, optim
+from model.block import layer_at
 from model.lm import LM, buffers
 from model.mlps import moe, routing
 
@@ -30,7 +31,7 @@ def variables(state: State) -> dict:
 
 def _against(lm: LM, of, tokens_BT1):
     """What `LM.apply` makes of the last states: a loss of the next tokens."""
-    return lambda x_BTD, w_VD: of(x_BTD, w_VD, tokens_BT1[:, 1:], lm.c.logit_cap, lm.ex)
+    return lambda x_BTD, w_VD: of(x_BTD, w_VD, tokens_BT1[:, 1:], lm.m.logit_cap, lm.ex)
 
 
 def gradients(lm: LM, state: State, tokens_BT1, share: float = 1.0, sums=None):
@@ -61,7 +62,7 @@ def accumulated(lm: LM, state: State, tokens_BT1):
     """`gradients` as means over `lm.ex.accumulate` micro-batches of equal size. Routing groups stay
     whole, so neither loss, drops nor balance change.
     """
-    parts, group = lm.ex.accumulate, lm.c.routing_group if lm.c.moe_layers else 1
+    parts, group = lm.ex.accumulate, lm.m.unit
     if parts == 1:
         return gradients(lm, state, tokens_BT1)
     # a micro-batch takes every parts-th routing group, so that each device keeps the sequences it
@@ -90,9 +91,12 @@ def _rebalanced(lm: LM, biases, load):
     """Selection biases one step of `bias_rate` towards equal load (Wang et al. 2024, arXiv
     2408.15664, algorithm 1).
     """
-    return jax.tree.map(
-        lambda b, n: b + lm.c.bias_rate * jnp.sign(n.mean(-1, keepdims=True) - n), biases, load
-    )
+
+    def moved(path, bias, n):
+        rate = layer_at(lm.m, path).mlp.bias_rate
+        return bias + rate * jnp.sign(n.mean(-1, keepdims=True) - n)
+
+    return jax.tree_util.tree_map_with_path(moved, biases, load)
 
 
 def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyper):
@@ -105,7 +109,7 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     """
 
     grads, (metrics, load) = accumulated(lm, state, tokens_BT1)
-    metrics = routing.summary(lm.c, metrics)
+    metrics = routing.summary(lm.m, metrics)
     updates, opt = optim.transform(optimizer).update(grads, state.opt)
     params = optim.apply(
         optimizer, state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"]
@@ -146,5 +150,5 @@ def eval_step(lm: LM, held: dict, tokens_BT1):
 
 def create(lm: LM, optimizer: optim.Optimizer, params) -> State:
     """A State from parameters, with zero moments and zero buffers."""
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), buffers(lm.c, lm.ex))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), buffers(lm.m, lm.ex))
     return State(params, optim.transform(optimizer).init(params), zeros)

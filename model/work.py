@@ -24,8 +24,9 @@ class Work(NamedTuple):
     forward    padding and masked pairs included
     backward   two matmuls for each of the forward, and what an implementation adds
     again      of the forward, what a rematerialised layer computes a second time: what its
-               gradients are made of, so without the
-               matmul that ends the layer, whose result is only added to the residual stream
+               gradients are made of
+    last       of these, the part's last matmul, which is not computed again where its result is
+               only added to the residual stream (`closed`)
 
     Bytes of activations, as XLA holds them (docs/counting.md):
 
@@ -38,14 +39,19 @@ class Work(NamedTuple):
     again: int
     kept: int = 0
     spare: int = 0
+    last: int = 0
+
+    def closed(self, ends: bool) -> "Work":
+        """In a layer that `ends` with this part."""
+        return self._replace(again=self.again - self.last * ends, last=0)
 
     def training(self, remat: bool) -> int:
         return self.forward + self.backward + self.again * remat
 
 
 def matmuls(forward: int, last: int = 0, kept: int = 0, spare: int = 0) -> Work:
-    """Matmuls with gradients for both sides; `last` FLOPs of them end a layer."""
-    return Work(forward, 2 * forward, forward - last, kept, spare)
+    """Matmuls with gradients for both sides; `last` FLOPs of them are the part's last matmul."""
+    return Work(forward, 2 * forward, forward, kept, spare, last)
 
 
 def size(ex: Execution) -> int:

@@ -2,11 +2,7 @@
 are the output and, of each row, the largest score and one over the sum, from which the map is made
 again in one pass (Dao et al. 2022, arXiv 2205.14135, algorithms 1 and 4, without tiles of keys). In
 unrolled layers on one CPU XLA makes maps again as early as it can, so that they would stand all the
-while; there the map itself is kept.
-
-Maps are turned, keys by queries: four of the six products then have many rows on the left and few
-columns on the right, which XLA's matmul on CPU takes up to twice as fast as the other way round
-(LOG.md, 2026-11-26).
+while; there the map itself is kept. Maps are turned, keys by queries (on_cpu.py).
 """
 
 import functools
@@ -15,67 +11,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model import context, positions
-from model.config import Execution, Model
-from model.params import einsum, precise, scores, settled
+from model import context
+from model.config import Execution
+from model.numerics import einsum, precise, scores
+from model.on_cpu import halves, turned
 
 MASKED = -1e30
 
 
-def masked(c: Model, ctx: context.Context, raw_BHTJ):
+def masked(rule, ctx: context.Context, raw_BHTJ):
     """Scores that a softmax takes: soft-capped, with the bias of the positions, MASKED where
     nothing may be seen.
     """
-    seen = context.visible(c, ctx)
-    return jnp.where(seen[:, None] if seen.ndim == 3 else seen, _shaped(c, ctx, raw_BHTJ), MASKED)
+    seen = context.visible(rule.window, ctx)
+    return jnp.where(
+        seen[:, None] if seen.ndim == 3 else seen, _shaped(rule, ctx, raw_BHTJ), MASKED
+    )
 
 
-def _shaped(c, ctx, raw, turned: bool = False):
-    """Soft-capped, with the bias of the positions: scores BHTJ, or BHJT where `turned`."""
-    if c.attention_cap:
-        raw = c.attention_cap * jnp.tanh(raw / c.attention_cap)
-    bias = positions.POSITIONS[c.positions].bias(c, ctx.at, ctx.keys)
+def _shaped(rule, ctx, raw, turned: bool = False):
+    """Soft-capped, with the bias of the positions: scores BHTJ, or BHJT where turned."""
+    if rule.cap:
+        raw = rule.cap * jnp.tanh(raw / rule.cap)
+    bias = rule.positions.bias(rule.n_heads, ctx.at, ctx.keys)
     if bias is None:
         return raw
     return raw + (bias.swapaxes(-1, -2) if turned else bias)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def attend(c: Model, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, v_BTHK):
-    """`attention.attend` of tokens at 0 .. T-1; parts: `attention.spans`, the first of them a chunk
+def attend(rule, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, v_BTHK):
+    """`softmax.attend` of tokens at 0 .. T-1; parts: `softmax.spans`, the first of them a chunk
     of the first queries.
     """
-    return _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK)[0]
+    return _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK)[0]
 
 
-def _lanes(ex: Execution, batch: int) -> list[slice]:
-    """Two halves of a batch on one CPU: XLA gives a product of many small matrices one thread, and
-    runs beside it what does not wait for it.
-    """
-    size = batch // 2 if ex.settle and batch % 2 == 0 else batch
-    return [slice(first, first + size) for first in range(0, batch, size)]
-
-
-def _joined(chunks_by_lane):
-    """One B T H K of the lanes' chunks, each B H K T."""
+def _joined(chunks_by_half):
+    """One B T H K of the halves' chunks, each B H K T."""
     return jnp.concatenate(
         [
             jnp.concatenate([a.transpose(0, 3, 1, 2) for a in chunks], 1)
-            for chunks in chunks_by_lane
+            for chunks in chunks_by_half
         ],
         0,
     )
 
 
-def _turned(ex: Execution, a_BTHK):
-    """B H K T, whole: XLA on CPU else makes every chunk's own, and turns the same keys once a
-    chunk.
-    """
-    a_BHKT = a_BTHK.transpose(0, 2, 3, 1)
-    return settled(a_BHKT) if ex.settle else a_BHKT
-
-
-def _scores(c, part, scale, q_BTHK, k_BJHK):
+def _scores(rule, part, scale, q_BTHK, k_BJHK):
     """(raw scores, what the softmax takes) of a chunk."""
     begin, first, last = part
     # queries are fewer numbers than scores, but 16 bits would round them once more
@@ -86,24 +69,24 @@ def _scores(c, part, scale, q_BTHK, k_BJHK):
     if not exact:
         raw_BHJT *= scale
     ctx = context.Context(np.arange(first, last), np.arange(begin, last))
-    scores_BHJT = _shaped(c, ctx, raw_BHJT, turned=True)
+    scores_BHJT = _shaped(rule, ctx, raw_BHJT, turned=True)
     # keys before the chunk are seen by all of it, unless a window leaves some behind
-    some = slice(0 if c.window else first - begin, None)
-    seen_JT = context.visible(c, ctx, turned=True)[some]
+    some = slice(0 if rule.window else first - begin, None)
+    seen_JT = context.visible(rule.window, ctx, turned=True)[some]
     return raw_BHJT, scores_BHJT.at[:, :, some].set(
         jnp.where(seen_JT, scores_BHJT[:, :, some], MASKED)
     )
 
 
-def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
+def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
     out, rows = [], []
-    for lane in _lanes(ex, q_BTHK.shape[0]):
-        q, k, v_BHKJ = q_BTHK[lane], k_BTHK[lane], _turned(ex, v_BTHK[lane])
+    for half in halves(ex, q_BTHK.shape[0]):
+        q, k, v_BHKJ = q_BTHK[half], k_BTHK[half], turned(ex, v_BTHK[half])
         out.append([])
         rows.append([])
         for begin, first, last in parts:
             _, scores_BHJT = _scores(
-                c, (begin, first, last), scale, q[:, first:last], k[:, begin:last]
+                rule, (begin, first, last), scale, q[:, first:last], k[:, begin:last]
             )
             most_BH1T = scores_BHJT.max(2, keepdims=True)
             weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)  # but for the division by their sum
@@ -122,32 +105,32 @@ def _forward(c, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
     return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, rows)
 
 
-def _backward(c, ex, parts, scale, kept, g_BTHK):
-    q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_lane = kept
+def _backward(rule, ex, parts, scale, kept, g_BTHK):
+    q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_half = kept
     # what softmax takes off a row of its gradient: weights times their gradients, summed, which is
     # the output times its own
     along_BH1T = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)[:, :, None]
     dq, dk, dv = [], [], []
-    for lane, rows in zip(_lanes(ex, g_BTHK.shape[0]), by_lane):
-        q, k, v, g = (a[lane] for a in (q_BTHK, k_BTHK, v_BTHK, g_BTHK))
-        k_BHKJ = _turned(ex, k)
+    for half, rows in zip(halves(ex, g_BTHK.shape[0]), by_half):
+        q, k, v, g = (a[half] for a in (q_BTHK, k_BTHK, v_BTHK, g_BTHK))
+        k_BHKJ = turned(ex, k)
         dk_BHJK, dv_BHJK = jnp.zeros_like(k.swapaxes(1, 2)), jnp.zeros_like(v.swapaxes(1, 2))
         dq.append([])
         for (begin, first, last), (most_BH1T, share_BH1T, weights_BHJT) in zip(parts, rows):
             at, keys = slice(first, last), slice(begin, last)
-            if weights_BHJT is None or c.attention_cap:
+            if weights_BHJT is None or rule.cap:
                 raw_BHJT, scores_BHJT = _scores(
-                    c, (begin, first, last), scale, q[:, at], k[:, keys]
+                    rule, (begin, first, last), scale, q[:, at], k[:, keys]
                 )
                 weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)
             dweights_BHJT = scores(
                 "bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1)
             )
             draw_BHJT = weights_BHJT * (
-                (dweights_BHJT - along_BH1T[lane, ..., at]) * (scale * share_BH1T)
+                (dweights_BHJT - along_BH1T[half, ..., at]) * (scale * share_BH1T)
             )
-            if c.attention_cap:
-                draw_BHJT *= 1 - jnp.tanh(raw_BHJT / c.attention_cap) ** 2
+            if rule.cap:
+                draw_BHJT *= 1 - jnp.tanh(raw_BHJT / rule.cap) ** 2
             draw_BHJT = draw_BHJT.astype(ex.dtype)
             dq[-1].append(einsum("bhkj,bhjt->bhkt", k_BHKJ[..., keys], draw_BHJT))
             shared_BHTK = (precise(g[:, at].swapaxes(1, 2)) * share_BH1T.swapaxes(2, 3)).astype(

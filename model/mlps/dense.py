@@ -2,114 +2,71 @@
 arXiv 2002.05202).
 """
 
+import dataclasses
 import functools
 
-import jax
 from flax import linen as nn
 
-from model.config import Execution, Model
-from model.params import Einsum, precise
+from model import config
+from model.config import Execution, Model, choose
+from model.mlps.hidden import ACTIVATIONS, activated, biases, inputs, kept, matrices
+from model.params import Einsum
 from model.work import Work, matmuls, size
 
-_exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
 
-# name -> (nonlinearity, gated); gelu is the tanh form of Hendrycks & Gimpel 2016, arXiv 1606.08415
-ACTIVATIONS = {
-    "relu": (jax.nn.relu, False),
-    "gelu": (jax.nn.gelu, False),
-    "gelu_exact": (_exact_gelu, False),
-    "swiglu": (jax.nn.silu, True),
-    "geglu": (jax.nn.gelu, True),
-}
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """Every token passes the same MLP."""
 
+    d_ff: int = 0  # hidden width, F; 0: 4 x d_model
+    activation: str = "gelu"  # of model/mlps/hidden.py
+    bias: bool = False  # of both linear maps
 
-def hidden(act, before: dict):
-    """The hidden units, of what the matrices "gate" (where there is one) and "in" give; computed in
-    float32 at least.
-    """
-    x = {name: precise(a) for name, a in before.items()}
-    out = act(x["gate"]) * x["in"] if "gate" in x else act(x["in"])
-    return out.astype(before["in"].dtype)
+    n_experts, unit = 0, 1  # no choice among experts; sequences are on their own
 
+    def width(self, m: Model) -> int:
+        return self.d_ff or 4 * m.d_model
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def activated(act, before: dict):
-    """`hidden`, of which the backward pass keeps what goes in, and makes the nonlinearity again."""
-    return hidden(act, before)
+    def check(self, m: Model) -> None:
+        config.positive(self, (), "model.dense")
+        choose(ACTIVATIONS, self.activation, "model.dense.activation")
 
+    def parameters(self, m: Model) -> dict[str, int]:
+        return {"mlp": self.active(m)}
 
-def _activated_bwd(act, before, g):
-    before = jax.lax.optimization_barrier(
-        before
-    )  # or XLA finds the nonlinearity of the forward pass, and keeps it
-    return jax.vjp(functools.partial(hidden, act), before)[1](g)
+    def active(self, m: Model) -> int:
+        biased = biases(self.activation, self.width(m), m.d_model) if self.bias else 0
+        return self.multiplied(m) + biased
 
+    def multiplied(self, m: Model) -> int:
+        return matrices(self.activation) * m.d_model * self.width(m)
 
-activated.defvjp(lambda act, before: (hidden(act, before), before), _activated_bwd)
+    def router_flops(self, m: Model) -> int:
+        return 0
 
+    def work(self, m: Model, ex: Execution, batch: int) -> Work:
+        tokens, width, count = batch * m.seq_len, self.width(m), matrices(self.activation)
+        one, hidden = 2 * tokens * m.d_model * width, tokens * width * size(ex)
+        return matmuls(count * one, one, kept(self.activation) * hidden, hidden)
 
-def matrices(c: Model) -> int:
-    """Matrices of D x F in one MLP or expert."""
-    return 3 if ACTIVATIONS[c.activation][1] else 2
+    def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
+        return _Dense(self, m, ex, name=name)
 
 
-def kept(c: Model) -> int:
-    """Arrays of the hidden width that the backward pass wants: what goes into the nonlinearity and
-    what comes out, and of a gated one its slope, which XLA on CPU makes again early.
-    """
-    return matrices(c) + ACTIVATIONS[c.activation][1]
-
-
-def biases(c: Model, width: int) -> int:
-    """Biases of one MLP or expert of hidden `width`."""
-    return ((matrices(c) - 1) * width + c.d_model) * c.mlp_bias
-
-
-class Dense(nn.Module):
-    """`width` 0 stands for d_ff."""
-
-    c: Model
+class _Dense(nn.Module):
+    p: Dense
+    m: Model
     ex: Execution
-    width: int = 0
 
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
-        c, width = self.c, self.width or self.c.d_ff
-        act, gated = ACTIVATIONS[c.activation]
-        make = functools.partial(Einsum, dtype=self.ex.dtype, bias=c.mlp_bias)
+        p, m, width = self.p, self.m, self.p.width(self.m)
+        make = functools.partial(Einsum, dtype=self.ex.dtype, bias=p.bias)
         up = lambda name: make(
-            "btd,df->btf", (c.d_model, width), ("embed", "mlp"), c.d_model, name=name
+            "btd,df->btf", (m.d_model, width), ("embed", "mlp"), m.d_model, name=name
         )(x_BTD)
-        h_BTF = activated(act, {name: up(name) for name in (("gate", "in") if gated else ("in",))})
-        down = make(
-            "btf,fd->btd",
-            (width, c.d_model),
-            ("mlp", "embed"),
-            width,
-            gain=(2 * c.n_layers) ** -0.5,
-            name="out",
-        )
-        return down(h_BTF), {}
-
-
-def parameters(c: Model) -> dict[str, int]:
-    return {"mlp": active(c)}
-
-
-def active(c: Model) -> int:
-    return multiplied(c) + biases(c, c.d_ff)
-
-
-def multiplied(c: Model) -> int:
-    return matrices(c) * c.d_model * c.d_ff
-
-
-def work(c: Model, ex: Execution, batch: int, width: int = 0) -> Work:
-    """`width` 0 stands for d_ff. The last matmul ends the layer, unless a norm comes after it."""
-    tokens, width = batch * c.seq_len, width or c.d_ff
-    one, hidden = 2 * tokens * c.d_model * width, tokens * width * size(ex)
-    return matmuls(matrices(c) * one, 0 if c.post_norm else one, kept(c) * hidden, hidden)
-
-
-def check(c: Model) -> None:
-    pass
+        act = ACTIVATIONS[p.activation][0]
+        h_BTF = activated(act, {name: up(name) for name in inputs(p.activation)})
+        gain = (2 * m.n_layers) ** -0.5
+        shape, axes = (width, m.d_model), ("mlp", "embed")
+        return make("btf,fd->btd", shape, axes, width, gain=gain, name="out")(h_BTF), {}

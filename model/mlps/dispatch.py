@@ -13,7 +13,7 @@
               experts, masked.)
     all       every expert on every token, masked. The reference that the others are tested against.
 
-Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, c, ex) -> y_nD of one group of
+Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, p, ex) -> y_nD of one group of
 tokens. A dropped assignment has gate 0, so all of them compute the same function; `rank` is its
 place in the queue of its expert, None in dropless models. With `w` comes "sums" where `loop` is to
 add the gradients of `w` to what earlier micro-batches gave (moe.summed).
@@ -27,8 +27,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.mlps import loop, routing
-from model.mlps.dense import activated
-from model.params import einsum, precision, product
+from model.mlps.hidden import activated
+from model.numerics import einsum, precision
+from model.on_cpu import product
 
 
 def _rows(table, index):
@@ -143,8 +144,8 @@ def _combine(y_nSD, gate_nS):
 def _by_group(one):
     """An implementation on (groups, tokens, ...) out of that on the tokens of one group."""
 
-    def run(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
-        f = lambda x_nD, expert_nS, gate_nS: one(x_nD, expert_nS, gate_nS, w, act, c, ex)
+    def run(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
+        f = lambda x_nD, expert_nS, gate_nS: one(x_nD, expert_nS, gate_nS, w, act, p, ex)
         if x_GnD.shape[0] == 1:
             return f(x_GnD[0], expert_GnS[0], gate_GnS[0])[None]
         return jax.vmap(f)(x_GnD, expert_GnS, gate_GnS)
@@ -162,13 +163,13 @@ def _whole(w):
     }
 
 
-def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
-    return _by_group(_block_of_group)(x_GnD, expert_GnS, gate_GnS, rank_GnS, _whole(w), act, c, ex)
+def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
+    return _by_group(_block_of_group)(x_GnD, expert_GnS, gate_GnS, rank_GnS, _whole(w), act, p, ex)
 
 
-def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
-    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, ex.moe_rows)
-    x_NRD = _dispatch(x_nD, source, slot_A, c.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
+def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):
+    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), p.n_experts, ex.moe_rows)
+    x_NRD = _dispatch(x_nD, source, slot_A, p.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
     expert_N = owners(blocks_E, x_NRD.shape[0])
     times = lambda x, w_EDF: product("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
     y_NRD = _mlp(x_NRD, w, act, times, lambda b_EF: b_EF[expert_N][:, None])
@@ -179,9 +180,9 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, c, ex):
 
 
 @_by_group
-def _loop(x_nD, expert_nS, gate_nS, w, act, c, ex):
-    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), c.n_experts, loop.narrow(ex.moe_rows))
-    x_rD = _dispatch(x_nD, source, slot_A, c.top_k)
+def _loop(x_nD, expert_nS, gate_nS, w, act, p, ex):
+    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), p.n_experts, loop.narrow(ex.moe_rows))
+    x_rD = _dispatch(x_nD, source, slot_A, p.top_k)
     w, sums = {k: a for k, a in w.items() if k != "sums"}, w.get("sums", {})
     y_rD = loop.experts(act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w, sums)
     return _combine(_collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
@@ -197,20 +198,20 @@ def _exchange(x_GECD, there: bool):
     return x_GECD
 
 
-def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
+def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
     groups, tokens, width = x_GnD.shape
-    room = routing.capacity(c, tokens)
-    slot_GA = jnp.where(rank_GnS < room, expert_GnS * room + rank_GnS, c.n_experts * room).reshape(
+    room = routing.capacity(p, tokens)
+    slot_GA = jnp.where(rank_GnS < room, expert_GnS * room + rank_GnS, p.n_experts * room).reshape(
         groups, -1
     )
     order_A = jnp.arange(slot_GA.shape[1], dtype=jnp.int32)
-    empty = jnp.full((c.n_experts * room,), -1, jnp.int32)
+    empty = jnp.full((p.n_experts * room,), -1, jnp.int32)
     source = jax.vmap(lambda slot_A: empty.at[slot_A].set(order_A, mode="drop"))(slot_GA)
-    x_GrD = jax.vmap(functools.partial(_dispatch, top_k=c.top_k))(x_GnD, source, slot_GA)
-    x_GECD = _exchange(x_GrD.reshape(groups, c.n_experts, room, width), there=True)
+    x_GrD = jax.vmap(functools.partial(_dispatch, top_k=p.top_k))(x_GnD, source, slot_GA)
+    x_GECD = _exchange(x_GrD.reshape(groups, p.n_experts, room, width), there=True)
     # experts first and the rest one axis: a product over the axes as they are costs XLA on GPU
     # transposed copies of rows and hidden units
-    x_ErD = x_GECD.swapaxes(0, 1).reshape(c.n_experts, -1, width)
+    x_ErD = x_GECD.swapaxes(0, 1).reshape(p.n_experts, -1, width)
     y_ErD = _mlp(
         x_ErD,
         w,
@@ -218,7 +219,7 @@ def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
         lambda x, w_EDF: product("erd,edf->erf", x, w_EDF),
         lambda b_EF: b_EF[:, None],
     )
-    y_GECD = _exchange(y_ErD.reshape(c.n_experts, groups, room, width).swapaxes(0, 1), there=False)
+    y_GECD = _exchange(y_ErD.reshape(p.n_experts, groups, room, width).swapaxes(0, 1), there=False)
     y_GAD = jax.vmap(_collect)(y_GECD.reshape(groups, -1, width), source, slot_GA)
     return _combine(y_GAD.reshape(*expert_GnS.shape, width), gate_GnS)
 
@@ -232,7 +233,7 @@ def sort_order(keys):
     ]
 
 
-def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
+def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
     """On several devices: tokens are gathered over the devices that shard the experts, each
     computes those of its own, and the sums go back to the tokens' devices. No weight of an expert
     moves between these.
@@ -242,7 +243,7 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
     experts, mlp = nn.logical_to_mesh_axes(("experts",)), nn.logical_to_mesh_axes(("mlp",))
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return _ragged_local(*arrays, w, act, c).reshape(x_GnD.shape)
+        return _ragged_local(*arrays, w, act, p).reshape(x_GnD.shape)
     over, split = experts[0], mlp[0]
 
     def local(x_nD, expert_nS, gate_nS, w):
@@ -254,7 +255,7 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
         own_nS = jnp.where((own_nS >= 0) & (own_nS < held), own_nS, held)
         if "out_bias" in w:  # the sum over `mlp` adds it so many times
             w = {**w, "out_bias": w["out_bias"] / mesh.shape[split]}
-        y_nD = _ragged_local(x_nD, own_nS, gate_nS, w, act, c)
+        y_nD = _ragged_local(x_nD, own_nS, gate_nS, w, act, p)
         return jax.lax.psum(jax.lax.psum_scatter(y_nD, over, tiled=True), split)
 
     rows = nn.logical_to_mesh_axes(("batch", None))
@@ -274,14 +275,14 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
     ).reshape(x_GnD.shape)
 
 
-def _ragged_local(x_nD, expert_nS, gate_nS, w, act, c):
+def _ragged_local(x_nD, expert_nS, gate_nS, w, act, p):
     """Of the experts in `w`; an assignment to any other, with expert past the end, adds nothing."""
     held = w["out"].shape[0]
     expert_A = expert_nS.reshape(-1)
     order_A = sort_order(expert_A)
     slot_A = jnp.zeros_like(order_A).at[order_A].set(jnp.arange(order_A.size, dtype=jnp.int32))
     sizes_E = jax.nn.one_hot(expert_A, held, dtype=jnp.int32).sum(0)
-    x_AD = _dispatch(x_nD, order_A, slot_A, c.top_k)
+    x_AD = _dispatch(x_nD, order_A, slot_A, p.top_k)
     spread = lambda b_EF: _rows(b_EF, expert_A[order_A])
     times = lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=precision(x, w_EDF))
     y_AD = _mlp(x_AD, w, act, times, spread)
@@ -289,13 +290,13 @@ def _ragged_local(x_nD, expert_nS, gate_nS, w, act, c):
 
 
 @_by_group
-def _all(x_nD, expert_nS, gate_nS, w, act, c, ex):
-    x_nED = jnp.broadcast_to(x_nD[:, None], (x_nD.shape[0], c.n_experts, x_nD.shape[1]))
+def _all(x_nD, expert_nS, gate_nS, w, act, p, ex):
+    x_nED = jnp.broadcast_to(x_nD[:, None], (x_nD.shape[0], p.n_experts, x_nD.shape[1]))
     y_nED = _mlp(
         x_nED, w, act, lambda x, w_EDF: einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF
     )
     gate_nE = (
-        jax.nn.one_hot(expert_nS, c.n_experts, dtype=gate_nS.dtype) * gate_nS[..., None]
+        jax.nn.one_hot(expert_nS, p.n_experts, dtype=gate_nS.dtype) * gate_nS[..., None]
     ).sum(1)
     return einsum("ned,ne->nd", y_nED, gate_nE.astype(y_nED.dtype))
 
@@ -322,20 +323,20 @@ class Layout(NamedTuple):
     made: bool = False
 
 
-def _block_layout(c, ex, tokens):
-    n_blocks = ex.moe_groups * blocks(tokens * c.top_k // ex.moe_groups, c.n_experts, ex.moe_rows)
-    return Layout(n_blocks * ex.moe_rows, c.top_k, n_blocks)
+def _block_layout(p, m, ex, tokens):
+    n_blocks = ex.moe_groups * blocks(tokens * p.top_k // ex.moe_groups, p.n_experts, ex.moe_rows)
+    return Layout(n_blocks * ex.moe_rows, p.top_k, n_blocks)
 
 
-def _loop_layout(c, ex, tokens):
+def _loop_layout(p, m, ex, tokens):
     rows = loop.narrow(ex.moe_rows)
-    n_blocks = ex.moe_groups * blocks(tokens * c.top_k // ex.moe_groups, c.n_experts, rows)
-    return Layout(n_blocks * rows, c.top_k, made=True)
+    n_blocks = ex.moe_groups * blocks(tokens * p.top_k // ex.moe_groups, p.n_experts, rows)
+    return Layout(n_blocks * rows, p.top_k, made=True)
 
 
-def _capacity_layout(c, ex, tokens):
-    group = c.routing_group * c.seq_len
-    return Layout(tokens // group * c.n_experts * routing.capacity(c, group), c.top_k)
+def _capacity_layout(p, m, ex, tokens):
+    group = p.routing_group * m.seq_len
+    return Layout(tokens // group * p.n_experts * routing.capacity(p, group), p.top_k)
 
 
 # `ragged` is counted by assignments, as it is written: where a backend has no kernel for it, it
@@ -344,6 +345,6 @@ COUNTS = {
     "block": _block_layout,
     "loop": _loop_layout,
     "capacity": _capacity_layout,
-    "ragged": lambda c, ex, tokens: Layout(tokens * c.top_k, c.top_k),
-    "all": lambda c, ex, tokens: Layout(tokens * c.n_experts, c.n_experts),
+    "ragged": lambda p, m, ex, tokens: Layout(tokens * p.top_k, p.top_k),
+    "all": lambda p, m, ex, tokens: Layout(tokens * p.n_experts, p.n_experts),
 }

@@ -12,23 +12,20 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from model.mlps.dense import hidden
-from model.params import einsum, settled
-
-# of blocks, in narrow ones: two threads lose least on wide ones, and each width has to be compiled
-# (LOG.md, 2026-11-26)
-WIDTHS = 12, 6, 2, 1
+from model.mlps.hidden import hidden
+from model.numerics import einsum
+from model.on_cpu import BLOCKS, made_once, outer
 
 
 def narrow(rows: int) -> int:
     """Rows of a narrow block beside wide ones of `rows`."""
-    return max(1, rows // WIDTHS[0])
+    return max(1, rows // BLOCKS[0])
 
 
 def widths(rows: int, held: int) -> tuple[int, ...]:
     """Rows of the blocks of a layout of `held` rows, the widest first and at most `rows`."""
     unit = narrow(rows)
-    return tuple(dict.fromkeys(min(width, min(rows, held) // unit) * unit for width in WIDTHS))
+    return tuple(dict.fromkeys(min(width, min(rows, held) // unit) * unit for width in BLOCKS))
 
 
 def _over(rows: int, held: int, first, count, block, carry):
@@ -72,13 +69,6 @@ def _linear(x, w, name):
     return y + w[f"{name}_bias"] if f"{name}_bias" in w else y
 
 
-def _outer(x, g, dtype):
-    """x^T g. XLA on CPU has its fast matmul for a left side whose last axis is contracted
-    (model/params.py, `product`).
-    """
-    return einsum("dr,rf->df", jax.lax.optimization_barrier(x.T), g, preferred_element_type=dtype)
-
-
 def _forward(act, rows, x_rD, first_E, count_E, w, sums):
     def expert(made, of):
         first, count, w = of
@@ -107,18 +97,17 @@ def _backward(act, rows, held, dy_rD):
 
         def block(at, size, so_far):
             dx_rD, dw_E = so_far
-            # whole before they are turned: XLA on CPU else makes what they come from again, down
-            # the columns
-            x, dy = settled(_cut(x_rD, at, size)), _cut(dy_rD, at, size)
+            # made once before they are turned (on_cpu.py)
+            x, dy = made_once(_cut(x_rD, at, size)), _cut(dy_rD, at, size)
             h, pull = jax.vjp(
                 functools.partial(hidden, act),
                 {name: _cut(a, at, size) for name, a in before_rF.items()},
             )
             of_result = {"out": dy, **pull(back(dy, w["out"]))[0]}
-            of_input = {"out": settled(h), **{name: x for name in before_rF}}
+            of_input = {"out": made_once(h), **{name: x for name in before_rF}}
             dx = sum(back(of_result[name], w[name]) for name in before_rF)
             new = {
-                name: _outer(of_input[name], g, dw_E[name].dtype) for name, g in of_result.items()
+                name: outer(of_input[name], g, dw_E[name].dtype) for name, g in of_result.items()
             }
             new |= {
                 b: of_result[b.removesuffix("_bias")].sum(0, dtype=dw_E[b].dtype)

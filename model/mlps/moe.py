@@ -7,44 +7,157 @@ step towards equal load (Wang et al. 2024, arXiv 2408.15664); the loads of a ste
 Flax collection "load", in the place of the bias in "buffers".
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
-from model.config import Execution, Model
-from model.mlps import dense, dispatch, routing
-from model.mlps.dense import ACTIVATIONS, Dense, biases, kept, matrices
-from model.params import declare, precise, product
+from model import config
+from model.config import Execution, Model, choose
+from model.mlps import dispatch, routing
+from model.mlps.dense import Dense
+from model.mlps.hidden import ACTIVATIONS, biases, inputs, kept, matrices
+from model.numerics import precise
+from model.on_cpu import product
+from model.params import declare
 from model.work import Work, matmuls, size, total
 
 
-class MoE(nn.Module):
-    c: Model
+@dataclasses.dataclass(frozen=True)
+class MoE:
+    """A token passes `top_k` of `n_experts` experts, and the shared ones."""
+
+    n_experts: int = 8  # E
+    top_k: int = 2  # experts that a token chooses, S
+    d_ff: int = 0  # active hidden width, top_k x d_expert; 0: 4 x d_model
+    # hidden width of one expert; 0: d_ff / top_k, which keeps the active parameters of the dense
+    # MLP
+    d_expert: int = 0
+    n_shared: int = 0  # experts that every token passes, as one MLP of n_shared x d_expert
+    activation: str = "gelu"  # of model/mlps/hidden.py
+    bias: bool = False  # of the experts' linear maps
+    router: str = "softmax"  # scores of a token: softmax over experts | sigmoid of each
+    # the top_k gates of a token sum to 1; a single gate stays the expert's score
+    renormalise: bool = True
+    gate_scale: float = 1.0  # the gates are multiplied by it, last
+    expert_groups: int = 1  # a token chooses among the experts of its best ...
+    top_groups: int = 1  # ... top_groups groups
+    # a bias per expert that decides choice alone, moved without gradient towards equal load ...
+    selection_bias: bool = False
+    bias_rate: float = 0.001  # ... by this much a step
+    # an expert takes factor x its even share of a routing group, the rest is dropped; 0: none is
+    # dropped
+    capacity_factor: float = 0.0
+    # sequences of one routing group: capacity and balance loss are counted inside it
+    routing_group: int = 1
+    balance_weight: float = 0.01  # of the balance loss
+    # layer: one product per layer, summed | model: fractions and probabilities pooled over layers
+    # first
+    balance_scope: str = "layer"
+    z_weight: float = 0.001  # of the z loss
+
+    @property
+    def unit(self) -> int:
+        return self.routing_group
+
+    def width(self, m: Model) -> int:
+        """Of one expert."""
+        return self.d_expert or self.active_width(m) // self.top_k
+
+    def active_width(self, m: Model) -> int:
+        """What `d_ff` stands for."""
+        return self.d_ff or 4 * m.d_model
+
+    def shared(self, m: Model) -> Dense:
+        """The shared experts as one MLP."""
+        return Dense(self.n_shared * self.width(m), self.activation, self.bias)
+
+    def check(self, m: Model) -> None:
+        config.positive(self, ("n_experts", "top_k", "routing_group"), "model.moe")
+        choose(ACTIVATIONS, self.activation, "model.moe.activation")
+        routing.check(self)
+        if not self.d_expert and self.active_width(m) % self.top_k:
+            raise ValueError(
+                f"model.moe.top_k={self.top_k} does not divide model.moe.d_ff="
+                f"{self.active_width(m)}: equal active parameters need top_k * d_expert = d_ff;"
+                " change one or set model.moe.d_expert"
+            )
+        pooled = [p for p in m.routed if p.balance_scope == "model"]
+        if pooled and len({(p.n_experts, p.balance_scope, p.balance_weight) for p in m.routed}) > 1:
+            raise ValueError(
+                "model.moe.balance_scope=model pools all layers: give them equal n_experts,"
+                " balance_scope and balance_weight"
+            )
+
+    def parameters(self, m: Model) -> dict[str, int]:
+        one = matrices(self.activation) * m.d_model * self.width(m)
+        if self.bias:
+            one += biases(self.activation, self.width(m), m.d_model)
+        return {
+            "router": m.d_model * self.n_experts,
+            "experts": self.n_experts * one,
+            "shared_experts": self.shared(m).active(m) if self.n_shared else 0,
+        }
+
+    def active(self, m: Model) -> int:
+        """Router, shared experts, and top_k of the routed ones."""
+        p = self.parameters(m)
+        return p["router"] + p["shared_experts"] + p["experts"] // self.n_experts * self.top_k
+
+    def multiplied(self, m: Model) -> int:
+        chosen = self.top_k + self.n_shared
+        expert = matrices(self.activation) * m.d_model * self.width(m)
+        return m.d_model * self.n_experts + chosen * expert
+
+    def router_flops(self, m: Model) -> int:
+        return 2 * m.d_model * self.n_experts
+
+    def work(self, m: Model, ex: Execution, batch: int) -> Work:
+        """Router, experts on the rows of the layout, the sum of their outputs by gates, and shared
+        experts. Gates want the experts' outputs again; the sum itself is the last matmul. Kept:
+        rows in and out and their hidden units, copies of weights, outputs by assignment, and eight
+        float32 per token and expert of the router.
+        """
+        tokens, d, f = batch * m.seq_len, m.d_model, self.width(m)
+        layout = dispatch.COUNTS[ex.moe](self, m, ex, tokens)
+        matrix, combine = matrices(self.activation) * d * f, 2 * tokens * layout.combined * d
+        hidden = matrices(self.activation) - 1 if layout.made else kept(self.activation)
+        held = layout.rows * (2 * d + hidden * f) + layout.copies * matrix + tokens * self.top_k * d
+        spare = layout.rows * f * size(ex)
+        parts = [
+            matmuls(2 * tokens * d * self.n_experts, kept=32 * tokens * self.n_experts),
+            matmuls(2 * layout.rows * matrix, kept=held * size(ex), spare=spare),
+            Work(0, 2 * layout.copies * self.n_experts * matrix, 0),
+            matmuls(combine, combine),
+        ]
+        if self.n_shared:
+            parts.append(self.shared(m).work(m, ex, batch))
+        return total(parts)
+
+    def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
+        return _MoE(self, m, ex, name=name)
+
+
+class _MoE(nn.Module):
+    p: MoE
+    m: Model
     ex: Execution
 
     def _weights(self) -> dict:
-        c = self.c
-        up, down = (c.n_experts, c.d_model, c.f_expert), (c.n_experts, c.f_expert, c.d_model)
-        names = ("gate", "in") if ACTIVATIONS[c.activation][1] else ("in",)
-        w = {
-            name: declare(self, name, up, ("experts", "expert_embed", "mlp"), c.d_model**-0.5)
-            for name in names
-        }
+        p, d, f = self.p, self.m.d_model, self.p.width(self.m)
+        names, axes = inputs(p.activation), ("experts", "expert_embed", "mlp")
+        w = {name: declare(self, name, (p.n_experts, d, f), axes, d**-0.5) for name in names}
         # gain over the fan-in of the dense MLP of equal active width: a token's top_k experts
         # together stand for it
-        w["out"] = declare(
-            self,
-            "out",
-            down,
-            ("experts", "mlp", "expert_embed"),
-            (2 * c.n_layers * c.f_expert) ** -0.5,
-        )
-        if c.mlp_bias:
+        spread, axes = (2 * self.m.n_layers * f) ** -0.5, ("experts", "mlp", "expert_embed")
+        w["out"] = declare(self, "out", (p.n_experts, f, d), axes, spread)
+        if p.bias:
             for name in (*names, "out"):
-                width, axis = (c.d_model, "act_embed") if name == "out" else (c.f_expert, "mlp")
+                width, axis = (d, "act_embed") if name == "out" else (f, "mlp")
                 w[f"{name}_bias"] = declare(
-                    self, f"{name}_bias", (c.n_experts, width), ("experts", axis), 0.0
+                    self, f"{name}_bias", (p.n_experts, width), ("experts", axis), 0.0
                 )
         cast = {name: a.astype(self.ex.dtype) for name, a in w.items()}
         return (
@@ -54,43 +167,48 @@ class MoE(nn.Module):
         )
 
     def _selection_bias(self):
-        if not self.c.selection_bias:
+        if not self.p.selection_bias:
             return None
-        return self.variable(
-            "buffers", "selection_bias", jnp.zeros, (self.c.n_experts,), jnp.float32
-        ).value
+        shape = (self.p.n_experts,)
+        return self.variable("buffers", "selection_bias", jnp.zeros, shape, jnp.float32).value
+
+    def _note_load(self, expert_BTS):
+        """Leaves each expert's assignments where the selection bias is moved by them."""
+        if not (self.p.selection_bias and self.is_mutable_collection("load")):
+            return
+        n = self.p.n_experts
+        load_E = jax.nn.one_hot(expert_BTS, n, dtype=jnp.float32).sum((0, 1, 2))
+        self.variable("load", "selection_bias", jnp.zeros, (n,), jnp.float32).value = load_E
 
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
-        c, ex = self.c, self.ex
+        p, m = self.p, self.m
         decoding = ctx is not None and ctx.slot is not None
-        router_DE = declare(
-            self, "router", (c.d_model, c.n_experts), ("embed", "experts_out"), c.d_model**-0.5
-        )
+        shape, axes = (m.d_model, p.n_experts), ("embed", "experts_out")
+        router_DE = declare(self, "router", shape, axes, m.d_model**-0.5)
         w, bias_E = self._weights(), self._selection_bias()
         logits_BTE = product("btd,de->bte", precise(x_BTD), router_DE)
-        r = routing.route(c, logits_BTE, bias_E, dropless=decoding)
+        r = routing.route(p, logits_BTE, bias_E, dropless=decoding)
         self.sow(
             "intermediates", "expert", r.expert_BTS
         )  # for whoever asks which experts were chosen
-        if c.selection_bias and self.is_mutable_collection("load"):
-            load_E = jax.nn.one_hot(r.expert_BTS, c.n_experts, dtype=jnp.float32).sum((0, 1, 2))
-            self.variable(
-                "load", "selection_bias", jnp.zeros, (c.n_experts,), jnp.float32
-            ).value = load_E
+        self._note_load(r.expert_BTS)
         y_BTD = self._experts(x_BTD, r, w)
-        if c.n_shared:
-            y_BTD += Dense(c, ex, width=c.n_shared * c.f_expert, name="shared")(x_BTD)[0]
-        return y_BTD, {} if decoding else routing.statistics(c, logits_BTE, r)
+        if p.n_shared:
+            y_BTD += p.shared(m).module(m, self.ex, "shared")(x_BTD)[0]
+        if decoding:
+            return y_BTD, {}
+        most = max(q.n_experts for q in m.routed)
+        return y_BTD, routing.statistics(p, most, logits_BTE, r)
 
     def _experts(self, x_BTD, r: routing.Routing, w):
-        c, ex = self.c, self.ex
-        groups = x_BTD.shape[0] // c.routing_group if ex.moe == "capacity" else ex.moe_groups
+        p, ex = self.p, self.ex
+        groups = x_BTD.shape[0] // p.routing_group if ex.moe == "capacity" else ex.moe_groups
         split = lambda a: a.reshape(groups, -1, a.shape[-1])
-        rank_GnS = routing.ranks(c, r.expert_BTS) if ex.moe == "capacity" else None
-        act = ACTIVATIONS[c.activation][0]
+        rank_GnS = routing.ranks(p, r.expert_BTS) if ex.moe == "capacity" else None
+        act = ACTIVATIONS[p.activation][0]
         y = dispatch.IMPLEMENTATIONS[ex.moe](
-            split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, c, ex
+            split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, p, ex
         )
         return y.reshape(x_BTD.shape)
 
@@ -107,58 +225,3 @@ def summed(ex: Execution, grads: dict) -> dict:
     return traverse_util.unflatten_dict(
         {p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"}
     )
-
-
-def parameters(c: Model) -> dict[str, int]:
-    one = matrices(c) * c.d_model * c.f_expert + biases(c, c.f_expert)
-    shared = (
-        matrices(c) * c.d_model * c.n_shared * c.f_expert + biases(c, c.n_shared * c.f_expert)
-        if c.n_shared
-        else 0
-    )
-    return {
-        "router": c.d_model * c.n_experts,
-        "experts": c.n_experts * one,
-        "shared_experts": shared,
-    }
-
-
-def active(c: Model) -> int:
-    """Router, shared experts, and top_k of the routed ones."""
-    p = parameters(c)
-    return p["router"] + p["shared_experts"] + p["experts"] // c.n_experts * c.top_k
-
-
-def multiplied(c: Model) -> int:
-    return c.d_model * c.n_experts + (c.top_k + c.n_shared) * matrices(c) * c.d_model * c.f_expert
-
-
-def work(c: Model, ex: Execution, batch: int) -> Work:
-    """Router, experts on the rows of the layout, the sum of their outputs by gates, and shared
-    experts. Gates want the experts' outputs again; the sum itself ends the layer, unless a norm
-    comes after it. Kept: rows in and out and their hidden units, copies of weights, outputs by
-    assignment, and eight float32 per token and expert of the router.
-    """
-    tokens, d, f = batch * c.seq_len, c.d_model, c.f_expert
-    layout = dispatch.COUNTS[ex.moe](c, ex, tokens)
-    matrix, combine = matrices(c) * d * f, 2 * tokens * layout.combined * d
-    hidden = matrices(c) - 1 if layout.made else kept(c)
-    held = layout.rows * (2 * d + hidden * f) + layout.copies * matrix + tokens * c.top_k * d
-    parts = [
-        matmuls(2 * tokens * d * c.n_experts, kept=32 * tokens * c.n_experts),
-        matmuls(2 * layout.rows * matrix, kept=held * size(ex), spare=layout.rows * f * size(ex)),
-        Work(0, 2 * layout.copies * c.n_experts * matrix, 0),
-        matmuls(combine, 0 if c.post_norm else combine),
-    ]
-    if c.n_shared:
-        parts.append(dense.work(c, ex, batch, c.n_shared * f))
-    return total(parts)
-
-
-def check(c: Model) -> None:
-    routing.check(c)
-    if not c.d_expert and c.d_ff % c.top_k:
-        raise ValueError(
-            f"model.top_k={c.top_k} does not divide model.d_ff={c.d_ff}: equal active parameters"
-            " need top_k * d_expert = d_ff; change one or set model.d_expert"
-        )

@@ -1,0 +1,113 @@
+"""What XLA on CPU needs said differently. The functions are the same as without; where a flag
+decides, it is `Execution.settle`, which launch/hardware.py sets on one CPU for unrolled layers.
+Figures of all of them: LOG.md, 2026-11-25 and 26.
+
+made_once            XLA on CPU fuses sums and transposes into whoever reads them, once for every
+                     reader, and its barriers are gone by then. It does not look through a
+                     conditional; the other branch is for numbers that are lost already.
+gradient_made_once   In unrolled layers each layer else adds up the gradients of all layers above it
+                     anew, two or three times.
+value_made_once      The weights' gradients want a norm's output transposed; XLA else makes the norm
+                     again for that, down the columns.
+product              The gradient of a matmul's weights multiplies the narrower of two matrices,
+                     transposed, by the wider one. XLA makes the transposed copy in any case, and
+                     has its fast matmul for this order alone: as jax transposes an einsum, the
+                     weights' gradients of an MLP take 1.7 times as long.
+outer                The same for a product x^T g written by hand.
+turned               A map of attention is made keys by queries: four of its six products then have
+                     many rows on the left and few columns on the right, which is up to twice as
+                     fast. The keys are turned once, where XLA else turns them once a chunk.
+halves               A product of many small matrices gets one thread. Two halves of a batch run
+                     beside each other.
+BLOCKS               Widths of the blocks of an expert's rows. Two threads lose least on wide ones,
+                     and each width has to be compiled.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from model.config import Execution
+from model.numerics import einsum
+
+# of blocks of an expert's rows, in narrow ones
+BLOCKS = 12, 6, 2, 1
+
+
+def made_once(a):
+    """`a`, as one array before anything is made of it."""
+    first = a[(0,) * a.ndim]
+    return jax.lax.cond(first == first, lambda a: a, lambda a: a + jnp.nan, a)
+
+
+@jax.custom_vjp
+def _gradient_made_once(x):
+    return x
+
+
+_gradient_made_once.defvjp(lambda x: (x, None), lambda _, g: (made_once(g),))
+
+
+def gradient_made_once(ex: Execution, x):
+    """`x`, whose gradient is made once."""
+    return _gradient_made_once(x) if ex.settle else x
+
+
+@jax.custom_vjp
+def _value_made_once(x):
+    return made_once(x)
+
+
+_value_made_once.defvjp(lambda x: (made_once(x), None), lambda _, g: (g,))
+
+
+def value_made_once(ex: Execution, x):
+    """`x` made once, its gradient as it comes."""
+    return _value_made_once(x) if ex.settle else x
+
+
+def turned(ex: Execution, a_BTHK):
+    """B H K T, made once."""
+    a_BHKT = a_BTHK.transpose(0, 2, 3, 1)
+    return made_once(a_BHKT) if ex.settle else a_BHKT
+
+
+def halves(ex: Execution, batch: int) -> list[slice]:
+    """Two halves of a batch, or all of it."""
+    size = batch // 2 if ex.settle and batch % 2 == 0 else batch
+    return [slice(first, first + size) for first in range(0, batch, size)]
+
+
+def outer(x_rD, g_rF, dtype):
+    """x^T g, kept in `dtype`."""
+    x_Dr = jax.lax.optimization_barrier(x_rD.T)
+    return einsum("dr,rf->df", x_Dr, g_rF, preferred_element_type=dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(eq: str, x, w):
+    """``einsum(eq, x, w)``; its gradient with respect to `w` in the order that is fast."""
+    return einsum(eq, x, w)
+
+
+def _product_fwd(eq, x, w):
+    return einsum(eq, x, w), (x, w)
+
+
+def _product_bwd(eq, held, g):
+    (of_x, of_w), of_y = eq.split("->")[0].split(","), eq.split("->")[1]
+    x, w = held
+    dx = einsum(f"{of_y},{of_w}->{of_x}", g, w)
+    if x.size <= g.size:
+        return dx, einsum(f"{of_x},{of_y}->{of_w}", x, g)
+    turned = "".join(
+        sorted(of_w, key=lambda letter: (letter not in of_x or letter not in of_y, letter in of_x))
+    )  # a batch's letters first
+    # the barrier keeps XLA from folding the transpose into the matmul, which would turn the
+    # operands round again
+    dw = jax.lax.optimization_barrier(einsum(f"{of_y},{of_x}->{turned}", g, x))
+    return dx, jnp.einsum(f"{turned}->{of_w}", dw)
+
+
+product.defvjp(_product_fwd, _product_bwd)
