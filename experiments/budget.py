@@ -28,7 +28,7 @@ def _middle(s: Sweep, job: SweepJob) -> float:
     """
     if s.budgets:
         return math.exp(sum(map(math.log, s.budgets)) / len(s.budgets))
-    model = ladder.shape(job.run.model, sorted(s.sizes)[len(s.sizes) // 2], "dense")
+    model = s.shape(job.run, sorted(s.sizes)[len(s.sizes) // 2])
     tokens = math.exp(sum(map(math.log, s.tokens)) / len(s.tokens))
     return tokens * account.flops_per_token(model)["matmul"]
 
@@ -49,6 +49,8 @@ def scaled(
     source).
     """
     s, old, new = job.sweep, job.run, run or job.run
+    if s.shapes or s.ladder != "both":
+        raise ConfigError("another scale follows the ladder of both: leave sweep.ladder and shapes")
     middle = _middle(s, job)
     centre = ladder.best(new.model, middle * factor)
     ratio = centre / ladder.best(old.model, middle)

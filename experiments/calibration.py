@@ -69,14 +69,16 @@ def here(where: Where) -> dict:
     }
 
 
-def key(run: Run, family: str) -> str:
+def key(run: Run) -> str:
     """Hash of all that a step's speed depends on but the size."""
-    like = ladder.at(run, 32, family)
-    brief = config.brief(
-        dataclasses.replace(
-            like, horizon=config.Horizon(), seed=0, data=dataclasses.replace(run.data, seed=0)
-        )
+    like = dataclasses.replace(
+        run,
+        model=ladder.resized(run.model, ladder.BOTH.shape(32)),
+        horizon=config.Horizon(),
+        seed=0,
+        data=dataclasses.replace(run.data, seed=0),
     )
+    brief = config.brief(like)
     brief.pop("optimizer", None)
     brief.pop("schedule", None)
     return hashlib.sha256(json.dumps(brief, sort_keys=True).encode()).hexdigest()[:12]
@@ -92,13 +94,11 @@ def load(where: Where) -> Store:
         return NOTHING
 
 
-def look_up(
-    store: Store, run: Run, family: str, flops: int
-) -> tuple[float, float, float, str] | None:
+def look_up(store: Store, run: Run, flops: int) -> tuple[float, float, float, str] | None:
     """(step, evaluation, compilation) in seconds and the source, read off the points on straight
     lines in logs of FLOPs; None if the recipe was not calibrated.
     """
-    mine = key(run, family)
+    mine = key(run)
     points = sorted((p for p in store.points if p["key"] == mine), key=lambda p: p["flops"])
     if not points:
         return None
@@ -142,7 +142,7 @@ def sizes(taken: tuple[int, ...], count: int) -> list[int]:
     return sorted(chosen)
 
 
-def _steps(run: Run, family: str, target) -> int:
+def _steps(run: Run, target) -> int:
     """Steps that take about SECONDS, by what is known of the device."""
     flops = account.flops_per_token(run.model)["matmul"] * run.batch * run.model.seq_len
     rate = 20e9 if target.platform == "cpu" else 0.3 * target.peak.value if target.peak else 1e14
@@ -158,10 +158,8 @@ def tasks(job, target, root: str) -> list[local.Task]:
     for family in families:
         chosen = sizes(job.sweep.sizes, count)
         for d in chosen:
-            run = ladder.at(job.run, d, family)
-            run = dataclasses.replace(
-                run, horizon=config.Horizon(steps=_steps(run, family, target))
-            )
+            run = ladder.at(job.run, d, job.sweep.arm(family), ladder=job.sweep.steps())
+            run = dataclasses.replace(run, horizon=config.Horizon(steps=_steps(run, target)))
             first = (
                 2.0 if d == chosen[len(chosen) // 2] else 1.0
             )  # the engine opens the costliest shape first

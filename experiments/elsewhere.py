@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from model import account
 from model.config import Model
-from model.mlps import dense
+from model.mixers.softmax import head_width
 
 
 class Formula(NamedTuple):
@@ -22,39 +22,49 @@ class Formula(NamedTuple):
     training: Callable
 
 
-def _widths(c: Model) -> tuple[int, int]:
-    return c.n_heads * c.k_head, c.m_heads * c.k_head
+def _widths(layer, m: Model) -> tuple[int, int]:
+    """Of all queries, and of all keys, of one layer."""
+    heads = getattr(layer.mixer, "m_heads", lambda: layer.mixer.n_heads)()
+    width = head_width(layer.mixer, m)
+    return layer.mixer.n_heads * width, heads * width
 
 
-def _map(c: Model) -> int:
+def _queries(m: Model) -> int:
+    """Width of all queries of all layers."""
+    return sum(_widths(layer, m)[0] for layer in m.layers)
+
+
+def _map(m: Model) -> int:
     """12 L H Q T: both matmuls between tokens on the full map, forward and backward."""
-    return 12 * c.n_layers * c.n_heads * c.k_head * c.seq_len
+    return 12 * _queries(m) * m.seq_len
 
 
-def _mlp(c: Model, router: bool) -> int:
+def _mlp(m: Model, router: bool) -> int:
     """Forward FLOPs of the MLPs of all layers, MoE by assignments."""
-    one = lambda width: 2 * dense.matrices(c) * c.d_model * width
-    sparse = one(c.f_expert * (c.top_k + c.n_shared)) + 2 * c.d_model * c.n_experts * router
-    return sum(sparse if mlp == "moe" else one(c.d_ff) for _, mlp in c.kinds)
+    mlps = [layer.mlp for layer in m.layers]
+    whole = sum(2 * p.multiplied(m) for p in mlps)
+    return whole if router else whole - sum(p.router_flops(m) for p in mlps)
 
 
-def _kaplan_n(c: Model) -> int:
+def _kaplan_n(m: Model) -> int:
     """2 d_model n_layer (2 d_attn + d_ff): weights alone, neither embedding nor biases nor
     norms.
     """
-    q, kv = _widths(c)
-    return c.n_layers * 2 * c.d_model * (q + kv) + _mlp(c, router=True) // 2
+    widths = sum(sum(_widths(layer, m)) for layer in m.layers)
+    return 2 * m.d_model * widths + _mlp(m, router=True) // 2
 
 
-def _hoffmann(c: Model) -> int:
-    q, kv = _widths(c)
-    attention = (
-        2 * c.d_model * (q + 2 * kv)
-        + 4 * c.seq_len * q
-        + 3 * c.n_heads * c.seq_len
-        + 2 * q * c.d_model
-    )
-    return 3 * (4 * c.d_model * c.vocab_size + c.n_layers * attention + _mlp(c, router=True))
+def _hoffmann(m: Model) -> int:
+    attention = 0
+    for layer in m.layers:
+        q, kv = _widths(layer, m)
+        attention += (
+            2 * m.d_model * (q + 2 * kv)
+            + 4 * m.seq_len * q
+            + 3 * layer.mixer.n_heads * m.seq_len
+            + 2 * q * m.d_model
+        )
+    return 3 * (4 * m.d_model * m.vocab_size + attention + _mlp(m, router=True))
 
 
 def _nanogpt(c: Model) -> int:
@@ -68,27 +78,24 @@ def _torchtitan(c: Model) -> int:
     return 6 * (p["active"] - looked_up) + _map(c)
 
 
-def _maxtext(c: Model) -> int:
-    q, kv = _widths(c)
-    weights = (
-        c.n_layers * 2 * c.d_model * (2 * q + 2 * kv)
-        + _mlp(c, router=True)
-        + 2 * c.d_model * c.vocab_size
-    )
-    return 3 * weights + _map(c) // 2
+def _maxtext(m: Model) -> int:
+    attention = sum(2 * m.d_model * 2 * sum(_widths(layer, m)) for layer in m.layers)
+    weights = attention + _mlp(m, router=True) + 2 * m.d_model * m.vocab_size
+    return 3 * weights + _map(m) // 2
 
 
-def _levanter(c: Model) -> int:
-    q, kv = _widths(c)
-    attention = (
-        2 * c.d_model * (q + 2 * kv)
-        + 2 * c.d_model**2
-        + 4 * c.seq_len * q
-        + 3 * c.seq_len * c.n_heads
-    )
-    return 3 * (
-        c.n_layers * attention + _mlp(c, router=bool(c.moe_layers)) + 2 * c.d_model * c.vocab_size
-    )
+def _levanter(m: Model) -> int:
+    attention = 0
+    for layer in m.layers:
+        q, kv = _widths(layer, m)
+        attention += (
+            2 * m.d_model * (q + 2 * kv)
+            + 2 * m.d_model**2
+            + 4 * m.seq_len * q
+            + 3 * m.seq_len * layer.mixer.n_heads
+        )
+    mlp = _mlp(m, router=bool(m.routed))
+    return 3 * (attention + mlp + 2 * m.d_model * m.vocab_size)
 
 
 ELSEWHERE = {
@@ -100,7 +107,7 @@ ELSEWHERE = {
     "Kaplan with context": Formula(
         "the same, eq 2.2: forward 2 N + 2 n_layer n_ctx d_attn",
         "half the map, no head",
-        lambda c: 3 * (2 * _kaplan_n(c) + 2 * c.n_layers * c.seq_len * c.n_heads * c.k_head),
+        lambda c: 3 * (2 * _kaplan_n(c) + 2 * c.seq_len * _queries(c)),
     ),
     "Hoffmann": Formula(
         "Hoffmann et al. 2022, arXiv 2203.15556, appendix F",

@@ -1,5 +1,6 @@
 """Counts in words: what `isoflop count` prints for people."""
 
+from model import parts
 from model.config import Model
 
 GROUPS = {
@@ -45,13 +46,12 @@ def size(n: float) -> str:
     return f"{n:.0f} bytes"
 
 
-def _shape(c: Model, d: dict) -> list[str]:
-    heads = f"{c.n_heads} heads" + (
-        f" ({c.m_heads} of keys and values)" if c.m_heads != c.n_heads else ""
-    )
+def _shape(m: Model, d: dict) -> list[str]:
+    first = f"{parts.written(m.first)}, then " if m.first else ""
     lines = [
-        f"{d['family']} model: d_model {c.d_model:,}, {c.n_layers} layers, {heads}, vocabulary"
-        f" {c.vocab_size:,}, context {c.seq_len:,}"
+        f"{d['family']} model: d_model {m.d_model:,}, {m.n_layers} layers, vocabulary"
+        f" {m.vocab_size:,}, context {m.seq_len:,}",
+        f"  layers: {first}{parts.written(m.pattern)}",
     ]
     if d.get("ignored"):
         lines.append(
@@ -72,43 +72,48 @@ def _parameters(c: Model, p: dict) -> list[str]:
         lines.append(
             "  The head is the token embedding's tensor: counted once, among the embedding."
         )
-    if c.positions == "learned":
-        rows = f"{c.seq_len:,}" + (f" + {c.position_offset}" if c.position_offset else "")
+    rows = c.positions.parameters(c) // c.d_model
+    if rows:
+        more = f" + {rows - c.seq_len}" if rows > c.seq_len else ""
         lines.append(
-            f"  Learned positions own {rows} x {c.d_model:,} of them: a context longer by one token"
-            f" adds {c.d_model:,}."
+            f"  Learned positions own {c.seq_len:,}{more} x {c.d_model:,} of them: a context longer"
+            f" by one token adds {c.d_model:,}."
         )
     else:
-        lines.append(f"  Context adds no parameters: positions are {c.positions}, not learned.")
-    return lines + (_experts(c, p) if c.moe_layers else [])
+        name = parts.written(c.positions)
+        lines.append(f"  Context adds no parameters: positions are {name}, not learned.")
+    return lines + (_experts(c, p) if c.routed else [])
 
 
-def _experts(c: Model, p: dict) -> list[str]:
-    one = p["groups"]["experts"] // c.n_experts
+def _experts(m: Model, p: dict) -> list[str]:
+    share = (
+        f"  The router is {p['groups']['router'] / p['active']:.2%} of the active parameters;"
+        " at equal active parameters it is not compensated."
+    )
+    if len(set(m.routed)) > 1:
+        kinds = ", ".join(map(parts.written, dict.fromkeys(m.routed)))
+        return [f"  Experts differ between layers: {kinds}.", share]
+    e, k, shared = m.routed[0].n_experts, m.routed[0].top_k, m.routed[0].n_shared
+    one = p["groups"]["experts"] // e
     rest = p["total"] - p["groups"]["experts"]
     single = rest + one
-    name = (
-        f" (by a name such as {c.n_experts} x {short(float(f'{single:.1g}'))}:"
-        f" {short(c.n_experts * float(f'{single:.1g}'))})"
-    )
-    shared = f" and {c.n_shared} shared" if c.n_shared else ""
+    rounded = float(f"{single:.1g}")
+    name = f" (by a name such as {e} x {short(rounded)}: {short(e * rounded)})"
+    also = f" and {shared} shared" if shared else ""
     return [
         (
-            f"  Why {short(p['total'])}, and not {c.n_experts} x {short(single)} ="
-            f" {short(c.n_experts * single)}{name}: only the experts stand {c.n_experts}"
+            f"  Why {short(p['total'])}, and not {e} x {short(single)} ="
+            f" {short(e * single)}{name}: only the experts stand {e}"
         ),
         (
-            f"  times. {short(rest)} of everything else stand once: {short(rest)} + {c.n_experts} x"
+            f"  times. {short(rest)} of everything else stand once: {short(rest)} + {e} x"
             f" {short(one)} = {short(p['total'])}."
         ),
         (
-            f"  A token passes {c.top_k} of {c.n_experts} experts{shared}: {short(rest)} +"
-            f" {c.top_k} x {short(one)} = {short(p['active'])} active."
+            f"  A token passes {k} of {e} experts{also}: {short(rest)} +"
+            f" {k} x {short(one)} = {short(p['active'])} active."
         ),
-        (
-            f"  The router is {p['groups']['router'] / p['active']:.2%} of the active parameters;"
-            " at equal active parameters it is not compensated."
-        ),
+        share,
     ]
 
 
@@ -156,6 +161,9 @@ def _memory(d: dict) -> list[str]:
         else f"; in 2-byte numbers {per // 2:,} and {size(whole // 2)}"
     )
     lines.append(f"  {'KV cache per token':<30}{per:>22,}   {size(whole)} for a whole context{two}")
+    if b["state_per_sequence"]:
+        kept = b["state_per_sequence"]
+        lines.append(f"  {'state per sequence':<30}{kept:>22,}   {size(kept)}, whatever its length")
     lines.append(
         f"  Weights in 2-byte numbers: {short(n)} x 2 = {size(2 * n)}. With 90% of them zero"
         f" {short(n / 10)} of {short(n)} would be left."

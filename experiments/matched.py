@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from launch import config
 from launch.config import ConfigError, Run
-from model import account
+from model import account, parts
 
 BY = ("active_params", "flops")
 
@@ -68,16 +68,32 @@ def steps(dense_steps: int, dense, other, by: str) -> int:
 
 def _same_model(dense, moe) -> None:
     """Raises ConfigError unless the models differ in their experts alone."""
-    own = ("pattern", "n_experts", "top_k", "n_shared", "d_expert", "capacity_factor")
+
+    def unequal(what: str, a, b) -> ConfigError:
+        return ConfigError(
+            f"not matched: model.{what} is {a} in the dense run and {b} in the other: make them"
+            " equal"
+        )
+
     for f in dataclasses.fields(dense):
         a, b = getattr(dense, f.name), getattr(moe, f.name)
-        if f.name not in own and a != b:
-            raise ConfigError(
-                f"not matched: model.{f.name} is {a} in the dense run and {b} in the other: make"
-                " them equal"
-            )
-    if dense.moe_layers or not moe.moe_layers:
+        if f.name not in ("pattern", "first") and a != b:
+            raise unequal(f.name, a, b)
+    if dense.routed or not moe.routed:
         raise ConfigError("matched() wants a dense run first and one with experts second")
+    for a, b in zip(dense.layers, moe.layers):
+        for name in ("norm", "residual"):
+            if getattr(a, name) != getattr(b, name):
+                raise unequal(f"layer.{name}", getattr(a, name), getattr(b, name))
+        for kind, own in (("mixer", ()), ("mlp", ("d_ff",))):
+            pair = getattr(a, kind), getattr(b, kind)
+            shared = [f.name for f in dataclasses.fields(pair[0]) if hasattr(pair[1], f.name)]
+            for name in shared:
+                x, y = (getattr(p, name) for p in pair)
+                if name not in own and x != y:
+                    raise unequal(f"{kind}.{name}", x, y)
+        if type(a.mixer) is not type(b.mixer):
+            raise unequal("mixer", parts.written(a.mixer), parts.written(b.mixer))
 
 
 def _same_active(dense, moe) -> None:
@@ -86,12 +102,14 @@ def _same_active(dense, moe) -> None:
     rest = b["active"] - b["groups"]["router"]
     if rest == a["active"]:
         return
-    chosen, width = moe.top_k + moe.n_shared, moe.f_expert
-    shared = " + n_shared" * bool(moe.n_shared)
+    sparse = moe.routed[0]
+    wide = next(x.mlp for x, y in zip(dense.layers, moe.layers) if y.mlp.n_experts).width(dense)
+    chosen, width = sparse.top_k + sparse.n_shared, sparse.width(moe)
+    shared = " + n_shared" * bool(sparse.n_shared)
     why = (
-        f"top_k{shared} x d_expert = {chosen} x {width} is not the dense d_ff = {dense.d_ff}:"
+        f"top_k{shared} x d_expert = {chosen} x {width} is not the dense d_ff = {wide}:"
         " change one of them, or match by flops"
-        if chosen * width != dense.d_ff
+        if chosen * width != wide
         else "the experts have parameters of their own, such as biases"
     )
     flops = [account.flops_per_token(m)["matmul"] for m in (moe, dense)]

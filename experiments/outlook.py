@@ -23,7 +23,7 @@ def _row(p: Planned, job: SweepJob, target: predict.Target, rates: cost.Rates) -
     """
     fit = predict.fit(p.run, job.where, target)
     each = predict.devices_of(fit)
-    speed = predict.speed(p.run, p.family, target, each) if each > 1 else p.speed
+    speed = predict.speed(p.run, target, each) if each > 1 else p.speed
     step = (
         None
         if speed.step is None

@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import NamedTuple
 
-from experiments import ladder, matched, predict
+from experiments import arms, ladder, matched, predict
 from launch import config
 from launch.config import ConfigError, Run
 from model import account
@@ -27,7 +27,11 @@ class Sweep:
     tokens: tuple[
         int, ...
     ] = ()  # every size on so many training tokens: the grid that a parametric law wants
-    families: tuple[str, ...] = ("dense", "moe")
+    families: tuple[str, ...] = ()  # arms that are compared; empty: those of `arms`, or dense, moe
+    # arms of one's own, as a dict: name -> a part, layers, or their text (experiments/arms.py)
+    arms: tuple[tuple[str, str], ...] = ()
+    ladder: str = "both"  # what a size stands for: both | width(...) | depth(...) | aspect(...)
+    shapes: tuple[tuple[int, ...], ...] = ()  # d_model, n_layers, n_heads, d_ff of every size
     seeds: tuple[int, ...] = (0,)
     # what is equal between families besides their order of data: active_params (and tokens) | flops
     match: str = "active_params"
@@ -40,6 +44,33 @@ class Sweep:
         int, ...
     ] = ()  # ... trained with these seeds too: the noise, and the paired gap of the families
 
+    def __post_init__(self):
+        given = self.arms.items() if isinstance(self.arms, dict) else self.arms
+        own = tuple((name, arms.text(value)) for name, value in given)
+        families = self.families or tuple(name for name, _ in own) or ("dense", "moe")
+        sizes = tuple(size for size, _ in self._rows()) or self.sizes
+        for name, value in (("arms", own), ("families", families), ("sizes", sizes)):
+            object.__setattr__(self, name, value)
+
+    def _rows(self) -> tuple:
+        """The shapes by size: d_model where each has its own, else their number from 1 on."""
+        shapes = [ladder.Shape(*row) for row in self.shapes]
+        widths = [s.d_model for s in shapes]
+        distinct = len(set(widths)) == len(widths)
+        return tuple(zip(widths if distinct else range(1, len(shapes) + 1), shapes))
+
+    def arm(self, family: str) -> str:
+        """The text of an arm."""
+        return dict(self.arms).get(family) or arms.text(arms.ARMS[family])
+
+    def steps(self):
+        """The ladder that the sizes stand on."""
+        return ladder.Table(self._rows()) if self.shapes else ladder.read(self.ladder)
+
+    def shape(self, base: Run, size: int, family: str = "dense"):
+        """The model of an arm at a size; `dense` whether it is among the arms or not."""
+        return ladder.shape(base.model, size, self.arm(family), self.steps())
+
 
 @dataclasses.dataclass(frozen=True)
 class SweepJob:
@@ -48,7 +79,7 @@ class SweepJob:
     """
 
     sweep: Sweep = Sweep()
-    run: Run = Run()
+    run: Run = dataclasses.field(default_factory=Run)
     where: config.Where = config.Where(keep_final=False)
 
 
@@ -113,11 +144,12 @@ def check(s: Sweep) -> None:
         if values and name not in ("families", "seeds") and min(values) <= 0:
             raise ConfigError(f"sweep.{name} must be positive")
     for family in s.families:
-        if family not in ladder.FAMILIES:
+        known = [*dict(s.arms), *arms.ARMS]
+        if family not in known:
             raise ConfigError(
-                f"unknown family {family!r} in sweep.families: choose from"
-                f" {', '.join(ladder.FAMILIES)}"
+                f"unknown family {family!r} in sweep.families: choose from {', '.join(known)}"
             )
+    s.steps()
     if s.match not in matched.BY:
         raise ConfigError(f"sweep.match={s.match!r}: choose from {', '.join(matched.BY)}")
     if bool(s.replicate_seeds) != bool(s.replicate_size) or bool(s.replicate_seeds) != bool(
@@ -129,11 +161,11 @@ def check(s: Sweep) -> None:
         )
 
 
-def _tokens(base: Run, size: int, budget: float) -> float:
+def _tokens(s: Sweep, base: Run, size: int, budget: float) -> float:
     """Tokens that a FLOP budget buys the dense member; the other families train on the same
     ones.
     """
-    return budget / account.flops_per_token(ladder.shape(base.model, size, "dense"))["matmul"]
+    return budget / account.flops_per_token(s.shape(base, size))["matmul"]
 
 
 class _Cell(NamedTuple):
@@ -147,7 +179,7 @@ class _Cell(NamedTuple):
 def _cells(s: Sweep, base: Run) -> list[_Cell]:
     """What every family is trained on, in a fixed order."""
     cells = [
-        _Cell(size, budget, _tokens(base, size, budget), seed, "grid")
+        _Cell(size, budget, _tokens(s, base, size, budget), seed, "grid")
         for budget in s.budgets
         for size in s.sizes
         for seed in s.seeds
@@ -160,7 +192,7 @@ def _cells(s: Sweep, base: Run) -> list[_Cell]:
     ]
     size, budget = s.replicate_size, s.replicate_budget
     return cells + [
-        _Cell(size, budget, _tokens(base, size, budget), seed, "replicate")
+        _Cell(size, budget, _tokens(s, base, size, budget), seed, "replicate")
         for seed in s.replicate_seeds
     ]
 
@@ -168,10 +200,10 @@ def _cells(s: Sweep, base: Run) -> list[_Cell]:
 def _members(job: SweepJob, cell: _Cell, steps: int, target: predict.Target) -> list[Planned]:
     """The runs of one cell: every family, every learning rate."""
     s, base, out = job.sweep, job.run, []
-    dense = ladder.shape(base.model, cell.size, "dense")
+    dense = s.shape(base, cell.size)
     for family in s.families:
         for multiplier in s.lr_multipliers:
-            run = ladder.at(base, cell.size, family, multiplier)
+            run = ladder.at(base, cell.size, s.arm(family), multiplier, s.steps())
             horizon = config.Horizon(steps=matched.steps(steps, dense, run.model, s.match))
             run = dataclasses.replace(
                 run,
@@ -187,7 +219,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: predict.Target) -> 
                     cell.budget,
                     cell.role,
                     multiplier,
-                    predict.speed(run, family, target),
+                    predict.speed(run, target),
                     None if cell.budget else round(cell.tokens),
                 )
             )
@@ -215,7 +247,7 @@ def make(job: SweepJob, platform: str, target: predict.Target | None = None) -> 
         for p in _members(job, cell, steps, target):
             runs.setdefault(p.id, p)
     if not any(p.role != "replicate" for p in runs.values()):
-        smallest = ladder.shape(base.model, min(s.sizes), "dense")
+        smallest = s.shape(base, min(s.sizes))
         need = (
             MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
         )

@@ -8,7 +8,7 @@ import math
 import os
 from typing import NamedTuple
 
-from experiments import calibration, ladder
+from experiments import calibration
 from launch import config, devices, hardware, mesh
 from launch.config import Run, Where
 from launch.devices import Device, Figure
@@ -107,13 +107,13 @@ def _evaluation(run: Run, step_s: float) -> float:
     return step_s * run.data.validation_windows / (3 * run.batch)
 
 
-def speed(run: Run, family: str, target: Target, each: int = 1) -> Speed:
+def speed(run: Run, target: Target, each: int = 1) -> Speed:
     """Of `run` on `each` of the target's devices."""
     flops = step_flops(run)
-    found = calibration.look_up(target.calibrated, run, family, flops) if each == 1 else None
+    found = calibration.look_up(target.calibrated, run, flops) if each == 1 else None
     if found:
         return Speed(*found)
-    kind = ladder.kind(family)
+    kind = config.family(run.model)
     if target.platform == "cpu":
         table = hardware.CPU_RATE[kind]
         seconds = flops / (table[min(table, key=lambda d: abs(d - run.model.d_model))] * 1e9)
@@ -211,7 +211,7 @@ def fit(run: Run, where: Where, target: Target) -> Fit:
         )
     limit = USABLE * target.memory.value
     source += f"; limit {USABLE:.0%} of {target.memory.value / 1e9:.0f} GB ({target.memory.source})"
-    group = run.model.routing_group if run.model.moe_layers else 1
+    group = run.model.unit
     for w in _tries(where, run.batch, group, target.count):
         if (needed := size(w)) <= limit:
             return Fit(needed, limit, True, w.accumulate, w.remat, w.mesh, source)

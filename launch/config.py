@@ -23,6 +23,16 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message says what is wrong and what to do."""
 
 
+VERSION = 2  # of a run as JSON; 1 had a flat model (model/version1.py)
+
+
+def _model() -> Model:
+    """The default model. Parts hold their Flax modules: jax is imported where one is made."""
+    from model import parts
+
+    return parts.model()
+
+
 @dataclasses.dataclass(frozen=True)
 class Horizon:
     """How long to train: exactly one of the three is set. `flops` counts by the `matmul`
@@ -38,7 +48,7 @@ class Horizon:
 class Run:
     """Everything that decides the numbers of one training run."""
 
-    model: Model = Model()
+    model: Model = dataclasses.field(default_factory=_model)
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -127,7 +137,7 @@ class Where:
 class Job:
     """What `--set` reaches in a single run: the Run's own fields, and `where.*`."""
 
-    run: Run = Run()
+    run: Run = dataclasses.field(default_factory=Run)
     where: Where = Where()
 
 
@@ -180,6 +190,8 @@ def override(value, key: str, text: str, full: str = ""):
         hint = f"did you mean {full[: len(full) - len(key)]}{near[0]!s}? " if near else ""
         raise ConfigError(f"no field {full!r}: {hint}{type(value).__name__} has {', '.join(hints)}")
     inner = getattr(value, head)
+    if isinstance(inner, Model):
+        return dataclasses.replace(value, **{head: _override_model(inner, rest, text)})
     if dataclasses.is_dataclass(inner):
         if not rest:
             raise ConfigError(f"{full}: name one of its fields: {', '.join(_hints(type(inner)))}")
@@ -187,6 +199,15 @@ def override(value, key: str, text: str, full: str = ""):
     if rest:
         raise ConfigError(f"{full}: {head} is a value, it has no field {rest!r}")
     return dataclasses.replace(value, **{head: _parse(full, text, hints[head])})
+
+
+def _override_model(model: Model, key: str, text: str) -> Model:
+    from model import parts
+
+    try:
+        return parts.set_field(model, key, text)
+    except ValueError as e:
+        raise ConfigError(str(e)) from None
 
 
 def _elsewhere(name: str) -> list[str]:
@@ -217,26 +238,31 @@ def set_fields(job: Job, settings: list[str]) -> Job:
 
 
 def to_dict(value) -> dict:
-    """A dataclass as JSON-ready nested dicts, every field."""
-    return json.loads(json.dumps(dataclasses.asdict(value)))
+    """A dataclass as JSON-ready nested dicts, every field; parts of a model as text."""
+    return json.loads(json.dumps(_fields(value, full=True)))
 
 
-def _brief(value) -> dict:
-    out = {}
+def _fields(value, full: bool) -> dict:
+    """Of a dataclass; every field, or those that differ from their defaults."""
+    if isinstance(value, Model):
+        from model import parts
+
+        return parts.to_dict(value, full)
+    out = {"version": VERSION} if isinstance(value, Run) else {}
     for f in dataclasses.fields(value):
         v = getattr(value, f.name)
         if dataclasses.is_dataclass(v):
-            v = _brief(v)
-            if v:
+            v = _fields(v, full)
+            if full or v:
                 out[f.name] = v
-        elif v != f.metadata.get("before", f.default):
+        elif full or v != f.metadata.get("before", f.default):
             out[f.name] = v
     return out
 
 
 def brief(run: Run) -> dict:
     """The fields that differ from their defaults: what the id hashes."""
-    return json.loads(json.dumps(_brief(run)))
+    return json.loads(json.dumps(_fields(run, full=False)))
 
 
 def run_id(run: Run) -> str:
@@ -256,25 +282,38 @@ def from_dict(cls, d: dict):
     on a field that is unknown.
     """
     hints, out = _hints(cls), {}
+    if cls is Run:
+        d = {**d, "model": _read_model(d.get("model", {}), d.get("version", 1))}
+        d.pop("version", None)
     for name, v in d.items():
         if name not in hints:
             raise ConfigError(
                 f"{cls.__name__} has no field {name!r}: the record was written by another version"
             )
         kind = hints[name]
-        out[name] = (
-            from_dict(kind, v)
-            if dataclasses.is_dataclass(kind)
-            else tuple(v)
-            if isinstance(v, list)
-            else v
-        )
+        if dataclasses.is_dataclass(kind) and isinstance(v, dict):
+            out[name] = from_dict(kind, v)
+        else:
+            out[name] = tuple(v) if isinstance(v, list) else v
     for f in dataclasses.fields(cls):
         if f.name not in d and "before" in f.metadata:
             out[f.name] = f.metadata["before"]
         elif f.name not in d and dataclasses.is_dataclass(hints[f.name]):
             out[f.name] = from_dict(hints[f.name], {})
     return cls(**out)
+
+
+def _read_model(d: dict, version: int) -> Model:
+    """The model of a record. Raises ConfigError."""
+    from model import parts, version1
+
+    if version not in (1, VERSION):
+        raise ConfigError(f"the record has version {version}: it was written by a newer isoflop")
+    try:
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+        return version1.model(**plain) if version == 1 else parts.model(**plain)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"{e}: the record was written by another version") from None
 
 
 def steps(run: Run) -> int:
@@ -305,10 +344,10 @@ def check(run: Run) -> None:
         optim.check(run.optimizer, run.schedule)
     except ValueError as e:
         raise ConfigError(str(e)) from None
-    if run.batch < 1 or run.model.moe_layers and run.batch % run.model.routing_group:
+    if run.batch < 1 or run.batch % run.model.unit:
         raise ConfigError(
             f"batch={run.batch} must be a positive multiple of"
-            f" model.routing_group={run.model.routing_group}"
+            f" model.moe.routing_group={run.model.unit}"
         )
     if run.dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype={run.dtype!r}: choose from auto, float32, bfloat16")
@@ -330,13 +369,13 @@ def check_moe(model: Model, where: Where) -> None:
         raise ConfigError(
             f"where.moe={where.moe!r}: choose from auto, {', '.join(IMPLEMENTATIONS)}"
         )
-    if where.moe == "capacity" and not model.capacity_factor:
+    if where.moe == "capacity" and not all(p.capacity_factor for p in model.routed):
         raise ConfigError(
             "where.moe=capacity drops assignments, which is the model's to decide: set"
-            " model.capacity_factor, such as 1.25"
+            " model.moe.capacity_factor, such as 1.25"
         )
 
 
 def family(model: Model) -> str:
     """`moe` if any layer has experts, else `dense`."""
-    return "moe" if model.moe_layers else "dense"
+    return "moe" if model.routed else "dense"

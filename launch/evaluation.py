@@ -61,7 +61,7 @@ def evaluate(p, variables, dataset) -> Evaluation:
 def _statistics(p, stats: list[dict]) -> dict:
     """Of all batches together: an expert's load is that over all of the text."""
     means = jax.tree.map(lambda *a: np.mean(a, 0), *stats)
-    return {k: v.tolist() for k, v in routing.summary(p.layout.lm.c, means).items()}
+    return {k: v.tolist() for k, v in routing.summary(p.layout.lm.m, means).items()}
 
 
 def _nll(p, variables, windows, rows: int):

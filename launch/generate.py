@@ -91,7 +91,7 @@ class Session:
     ):
         longest, c = max(len(p) for p in prompts), run.model
         slots = longest + count
-        if c.positions == "learned" and slots > c.seq_len:
+        if c.positions.bounded and slots > c.seq_len:
             raise ConfigError(
                 f"{longest} prompt tokens and {count} more are {slots}, beyond the {c.seq_len}"
                 " learned positions: shorten the prompt, or lower --tokens"

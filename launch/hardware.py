@@ -120,9 +120,7 @@ def execution(
     """
     asked = _execution(model, where, dtype, platform, groups, tokens)
     (most, least), sequences = choice(platform).micro, tokens // model.seq_len
-    whole = groups * (
-        model.routing_group if model.moe_layers else 1
-    )  # sequences that no micro-batch may cut
+    whole = groups * model.unit  # sequences that no micro-batch may cut
     while (
         most and account.activations(model, asked, sequences // asked.accumulate // groups) > most
     ):
@@ -137,11 +135,14 @@ def _execution(
     model: Model, where, dtype: str, platform: str, groups: int, tokens: int
 ) -> Execution:
     here = choice(platform)
-    wide = here.loop and groups == 1 and model.d_model * model.f_expert >= here.loop
-    best = "capacity" if model.capacity_factor else "loop" if wide else here.moe
-    name = best if where.moe == "auto" else where.moe
     local = max(1, tokens // where.accumulate // groups)
-    per_expert = max(1, local * model.top_k // model.n_experts)
+    narrow = min((p.width(model) for p in model.routed), default=0)
+    wide = here.loop and groups == 1 and model.d_model * narrow >= here.loop
+    bounded = model.routed and all(p.capacity_factor for p in model.routed)
+    best = "capacity" if bounded else "loop" if wide else here.moe
+    name = best if where.moe == "auto" else where.moe
+    shares = [local * p.top_k // p.n_experts for p in model.routed]
+    per_expert = max(1, min(shares, default=1))
     # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls
     # stay wide. In a loop the widest hold half of it to nearly all, 480 rows at most, and narrower
     # ones follow; rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
@@ -185,7 +186,7 @@ def evaluated(model: Model, ex: Execution, platform: str, groups: int, batch: in
     a training micro-batch, so that whatever trains can be evaluated. `groups`: the devices that a
     batch is split over.
     """
-    unit = groups * (model.routing_group if model.moe_layers else 1)
+    unit = groups * model.unit
     room = account.activations(model, ex, batch // ex.accumulate // groups)
     rows = -(-EVAL_BATCH // unit) * unit
     while rows > unit:

@@ -90,7 +90,7 @@ def lower_train(l: Layout, batch: int, dispatch: int):
     donated.
     """
     rows, whole = meshes.batch_sharding(l.mesh, 1), meshes.replicated(l.mesh)
-    tokens = jax.ShapeDtypeStruct((dispatch, batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
+    tokens = jax.ShapeDtypeStruct((dispatch, batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
     hyper = {
         k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole)
         for k in ("lr", "embed_lr", "weight_decay")
@@ -111,7 +111,7 @@ def lower_step(l: Layout, batch: int):
     is read off it.
     """
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
-    tokens = jax.ShapeDtypeStruct((batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
+    tokens = jax.ShapeDtypeStruct((batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
     hyper = {
         k: jax.ShapeDtypeStruct((), np.float32, sharding=whole)
         for k in ("lr", "embed_lr", "weight_decay")
@@ -131,9 +131,9 @@ def lower_evaluate(l: Layout, batch: int, ex: Execution | None = None):
     """`step.eval_step` on `batch` sequences, lowered; executed by `ex`, that of training if
     None.
     """
-    lm = LM(l.lm.c, ex or l.lm.ex)
+    lm = LM(l.lm.m, ex or l.lm.ex)
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
-    tokens = jax.ShapeDtypeStruct((batch, l.lm.c.seq_len + 1), np.int32, sharding=rows)
+    tokens = jax.ShapeDtypeStruct((batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
     with ambient(l.mesh):
         layouts = (step.variables(l.shardings), rows)
         program = jax.jit(

@@ -77,24 +77,17 @@ def check(
         )
     _check_batch(sizes, model, batch, accumulate)
     wanted = [
-        ("tensor", "model.n_heads", model.n_heads),
-        ("tensor", "the number of key and value heads", model.m_heads),
         ("tensor", "model.vocab_size", model.vocab_size),
         ("fsdp", "model.d_model", model.d_model),
     ]
+    for part in {p: None for layer in model.layers for p in (layer.mixer, layer.mlp)}:
+        wanted += [(dict(RULES)[axis], name, n) for axis, name, n in part.axes(model)]
     if model.d_model % (sizes["fsdp"] * sizes["expert"]):
         raise ConfigError(
             f"fsdp x expert = {sizes['fsdp'] * sizes['expert']} of the mesh does not divide"
             f" model.d_model={model.d_model}"
         )
-    if any(mlp == "dense" for _, mlp in model.kinds):
-        wanted.append(("tensor", "model.d_ff", model.d_ff))
-    if model.moe_layers:
-        wanted += [
-            ("expert", "model.n_experts", model.n_experts),
-            ("tensor", "the width of an expert", model.f_expert),
-        ]
-    elif sizes["expert"] > 1:
+    if sizes["expert"] > 1 and not model.routed:
         raise ConfigError(
             f"mesh axis expert={sizes['expert']} has nothing to shard: the model has no experts"
         )
@@ -107,11 +100,10 @@ def _check_batch(sizes, model: Model, batch: int, accumulate: int) -> None:
     """Every device and every micro-batch gets the same number of sequences, and routing groups stay
     whole.
     """
-    group = model.routing_group if model.moe_layers else 1
     parts = {
         "where.accumulate": accumulate,
         "data x fsdp x expert of the mesh": rows(sizes),
-        "model.routing_group": group,
+        "model.moe.routing_group": model.unit,
     }
     unit = math.prod(parts.values())
     if batch % unit:

@@ -113,7 +113,7 @@ def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispat
         evaluate,
         dispatch,
         hardware.evaluated(model, ex, platform, groups, batch),
-        groups * (model.routing_group if model.moe_layers else 1),
+        groups * model.unit,
         time.perf_counter() - started,
     )
 
@@ -134,7 +134,7 @@ def program(run: Run, where: Where) -> Program:
     ex = execution(run, where)
     if ex.attention == "cudnn" and not hardware.has_cudnn():
         ex = dataclasses.replace(ex, attention="xla")
-    if not run.model.moe_layers:  # fields that a dense model does not read must not split its cache
+    if not run.model.routed:  # fields that a dense model does not read must not split its cache
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
     o = run.optimizer
     static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)

@@ -60,12 +60,13 @@ def part(kind: str, written: str):
 
 
 def _made(kind: str, node: text.Node):
-    what = {"mlp": "MLP"}.get(kind, kind)
-    cls = choose(
-        REGISTRIES[kind],
-        node.name,
-        f"{what} in model.pattern" if kind in ("mixer", "mlp") else f"model.{kind}",
-    )
+    what = {"mixer": "mixer in model.pattern", "mlp": "MLP in model.pattern"}
+    return build(REGISTRIES[kind], node, what.get(kind, f"model.{kind}"))
+
+
+def build(table: dict[str, type], node: text.Node, what: str):
+    """The value that a node names, of the classes of `table`. Raises ValueError."""
+    cls = choose(table, node.name, what)
     return cls(**_typed(cls, node, node.name))
 
 
@@ -88,7 +89,7 @@ def typed(cls, key: str, value, where: str):
     if key not in known:
         near = difflib.get_close_matches(key, known, 1, 0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"no field {where!r}: {hint}{_name(cls)} has {', '.join(known)}")
+        raise ValueError(f"no field {where!r}: {hint}{where.split('.')[-2]} has {', '.join(known)}")
     kind = known[key]
     if isinstance(kind, str):
         node = value if isinstance(value, text.Node) else text.one(str(value))
@@ -217,13 +218,12 @@ def _dotted(path: tuple) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
 
 
-def reaches(m: Model, key: str) -> bool:
-    """Whether `set_field` finds a part for `key`."""
+def places(m: Model, key: str) -> list[tuple]:
+    """Paths of the parts that `set_field` reaches by `key`; none where it would raise."""
     try:
-        _found(m, key.split(".")[:-1], f"model.{key}")
+        return _found(m, key.split(".")[:-1], f"model.{key}") if "." in key else []
     except ValueError:
-        return False
-    return True
+        return []
 
 
 def set_field(m: Model, key: str, value: str) -> Model:

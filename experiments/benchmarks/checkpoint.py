@@ -14,13 +14,12 @@ import time
 from data.config import Data
 from launch import config, train
 from launch.config import Horizon, Run, Where
-from model import account
-from model.config import Model
+from model import account, parts
 
 EVERY, WARM, STRETCH = 100, 5, 30  # the timed steps are WARM .. WARM + STRETCH
 SHAPES = {
-    "full": dict(d_model=256, n_heads=8, d_ff=1024, n_layers=13),
-    "toy": dict(d_model=16, n_heads=2, d_ff=32, n_layers=2),
+    "full": dict(pattern="attention(n_heads=8)/dense", d_model=256, n_layers=13),
+    "toy": dict(pattern="attention(n_heads=2)/dense(d_ff=32)", d_model=16, n_layers=2),
 }
 
 
@@ -51,7 +50,7 @@ def measure(scale: str = "full", rounds: int = 8) -> dict:
     """Seconds of a stretch by contender and round; and with / without a save every 100 steps,
     medians over rounds.
     """
-    model = Model(vocab_size=320, seq_len=128, **SHAPES[scale])
+    model = parts.model(vocab_size=320, seq_len=128, **SHAPES[scale])
     run = Run(
         model=model,
         data=Data(source="synthetic", validation_windows=32),

@@ -21,7 +21,6 @@ rows of the implementation table in launch/hardware.py. --scale=toy runs anywher
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import importlib.util
 import json
@@ -127,18 +126,17 @@ def ragged_by_tokamax():
 
 def moe(toy: bool, say) -> dict:
     dtype, s = ("float32", TOY["toy"]) if toy else ("bfloat16", DENSE["124M"])
-    c = steps.model(s, activation="swiglu")
-    sparse = dataclasses.replace(c, pattern=("attention/moe",))
-    small = steps.model(
-        steps.Shape(16, 32, 1, 2, 2, 320), activation="swiglu", pattern=("attention/moe",)
-    )
+    gated = "activation=swiglu,"
+    c = steps.model(s, f"dense({gated})")
+    sparse = steps.model(s, f"moe({gated})")
+    small = steps.model(steps.Shape(16, 32, 1, 2, 2, 320), f"moe({gated})")
     ways = {
         "block": Execution(dtype=dtype, moe="block", moe_rows=8),
         "ragged": Execution(dtype=dtype, moe="ragged"),
     }
     say({"numerics": steps.differences(small, ways)})
     auto = functools.partial(steps.by_auto, sparse, s.batch, dtype)
-    bounded = dataclasses.replace(sparse, capacity_factor=1.25)
+    bounded = steps.model(s, f"moe({gated}capacity_factor=1.25)")
     cases = {
         "dense": steps.Case(c, steps.by_auto(c, s.batch, dtype), s.batch),
         "block": steps.Case(sparse, auto(moe="block"), s.batch),

@@ -25,18 +25,19 @@ import numpy as np
 from experiments.benchmarks import contest
 from launch import allocator, hardware
 from launch.config import Where
-from model import account, optim, params, step
+from model import account, optim, params, parts, step
 from model.config import Model
 from model.lm import LM, abstract
 
-BASE = Model(vocab_size=1056, seq_len=256, d_model=128, n_layers=2, n_heads=4, d_ff=512)
+BASE = parts.model(vocab_size=1056, seq_len=256, d_model=128)
 BATCH = 16
-TOY = dataclasses.replace(BASE, vocab_size=64, seq_len=16, d_model=16, d_ff=32, n_heads=2)
+TOY = parts.model("attention(n_heads=2)/dense(d_ff=32)", vocab_size=64, seq_len=16, d_model=16)
 
 
 def points(base: Model, batch: int, toy: bool) -> dict[str, list[tuple[Model, int]]]:
     """(model, batch) by what grows."""
-    wider = lambda d: dataclasses.replace(base, d_model=d, d_ff=4 * d, n_heads=max(1, d // 32))
+    heads = lambda d: parts.layers(f"attention(n_heads={max(1, d // 32)})/dense")
+    wider = lambda d: dataclasses.replace(base, d_model=d, pattern=heads(d))
     longer = lambda t: (dataclasses.replace(base, seq_len=t), max(1, batch * base.seq_len // t))
     return {
         "tokens": [(base, b) for b in (batch, 2 * batch, 4 * batch)[: 2 if toy else 3]],

@@ -21,24 +21,24 @@ import numpy as np
 from launch import child, cluster
 from launch import layout as layouts
 from launch import mesh as meshes
-from model import params
+from model import params, parts
 from model.config import Execution, Model
 from model.lm import LM
 from model.optim import Optimizer
 
 STEPS, BATCH = 20, 32
 OPTIMIZER = Optimizer(b1=0.0, clip=1e9)
-DENSE = Model(
-    vocab_size=1040, seq_len=16, d_model=32, n_layers=2, n_heads=4, d_ff=64, activation="swiglu"
+DENSE = parts.model(
+    "attention/dense(d_ff=64,activation=swiglu)", vocab_size=1040, seq_len=16, d_model=32
 )
-MOE = dataclasses.replace(
-    DENSE, vocab_size=128, n_experts=8, top_k=2, pattern=("attention/moe",), n_shared=1
-)
+EXPERTS = "attention/moe(d_ff=64,activation=swiglu,n_shared=1)"
+MOE = parts.model(EXPERTS, vocab_size=128, seq_len=16, d_model=32)
+BOUNDED = EXPERTS.replace(")", ",capacity_factor=1.25,routing_group=2)")
 MODELS = {
     "dense": (DENSE, "block"),
     "moe block": (MOE, "block"),
     "moe ragged": (MOE, "ragged"),
-    "moe capacity": (dataclasses.replace(MOE, capacity_factor=1.25, routing_group=2), "capacity"),
+    "moe capacity": (dataclasses.replace(MOE, pattern=parts.layers(BOUNDED)), "capacity"),
 }
 # mesh -> how it is executed besides
 LAYOUTS = {
@@ -69,7 +69,7 @@ class Trajectory(NamedTuple):
 
 
 def fits(model: Model, sizes: dict[str, int]) -> bool:
-    return bool(model.moe_layers) or sizes["expert"] == 1
+    return bool(model.routed) or sizes["expert"] == 1
 
 
 def tokens(c: Model) -> np.ndarray:
@@ -175,7 +175,7 @@ def compare(name: str, dtype: str, reference: Trajectory, got: Trajectory) -> Di
     model, moe = MODELS[name]
     off = np.abs(got.loss / reference.loss - 1)
     counted = (0, 0)
-    if model.moe_layers and got.params and dtype == "float32":
+    if model.routed and got.params and dtype == "float32":
         counted = rerouted(model, moe, got.params, reference.params)
     gradients = apart(got.first, reference.first), apart(got.last, reference.last)
     return Difference(float(off[0]), float(off.max()), *gradients, counted)

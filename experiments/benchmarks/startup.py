@@ -12,12 +12,17 @@ from data.config import Data
 from experiments.benchmarks import contest
 from launch import allocator, config
 from launch.config import Horizon, Job, Run, Where
-from model import account
-from model.config import Model
+from model import account, parts
 
 SHAPES = {
-    "full": dict(vocab_size=1024, seq_len=128, d_model=128, n_layers=12, n_heads=4, d_ff=512),
-    "toy": dict(vocab_size=320, seq_len=16, d_model=16, n_layers=1, n_heads=2, d_ff=32),
+    "full": dict(vocab_size=1024, seq_len=128, d_model=128, n_layers=12),
+    "toy": dict(
+        pattern="attention(n_heads=2)/dense(d_ff=32)",
+        vocab_size=320,
+        seq_len=16,
+        d_model=16,
+        n_layers=1,
+    ),
 }
 CONTENDERS = ("cold", "cached", "again")
 
@@ -44,7 +49,7 @@ def _once(run: Run, where: Where, place: str, name: str) -> dict:
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
     """Medians over `rounds` pairs of a cold and a cached process."""
     run = Run(
-        model=Model(**SHAPES[scale]),
+        model=parts.model(**SHAPES[scale]),
         data=Data(source="synthetic"),
         batch=2,
         horizon=Horizon(steps=1000),

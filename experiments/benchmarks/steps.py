@@ -16,7 +16,7 @@ import numpy as np
 
 from launch import hardware
 from launch.config import Where
-from model import account, optim, params, step
+from model import account, optim, params, parts, step
 from model.config import Execution, Model
 from model.lm import LM, abstract
 
@@ -41,17 +41,15 @@ class Shape(NamedTuple):
     tied: bool = True
 
 
-def model(s: Shape, **change) -> Model:
-    c = Model(
+def model(s: Shape, mlp: str = "dense") -> Model:
+    return parts.model(
+        f"attention(n_heads={s.heads})/{mlp}",
         vocab_size=s.vocab,
         seq_len=s.context,
         d_model=s.width,
         n_layers=s.layers,
-        n_heads=s.heads,
-        d_ff=4 * s.width,
         tied=s.tied,
     )
-    return dataclasses.replace(c, **change)
 
 
 class Case(NamedTuple):
@@ -93,7 +91,7 @@ def batch_of(c: Model, *lead: int):
 
 def fresh(lm: LM, members: int = 0):
     """A state at its initial spread, drawn on the device; with `members`, of so many models."""
-    boxes, structure = jax.tree.flatten(abstract(lm.c, lm.ex), is_leaf=params.is_parameter)
+    boxes, structure = jax.tree.flatten(abstract(lm.m, lm.ex), is_leaf=params.is_parameter)
     lead = (members,) if members else ()
 
     def draw(i, box):

@@ -15,35 +15,34 @@ from data.config import Data
 from experiments.benchmarks import contest
 from launch import allocator, config
 from launch.config import Horizon, Job, Run, Where
-from launch.huggingface import folder
-from model import account, params
+from launch.huggingface import flat, folder
+from model import account, params, parts
 from model.config import Model
 from model.lm import abstract
 from model.optim import Optimizer, Schedule
 
 SHAPES = {
-    "full": dict(vocab_size=8192, seq_len=256, d_model=256, n_layers=6, n_heads=4, d_ff=1024),
-    "toy": dict(vocab_size=320, seq_len=16, d_model=16, n_layers=1, n_heads=2, d_ff=32),
+    "full": (4, 1024, dict(vocab_size=8192, seq_len=256, d_model=256, n_layers=6)),
+    "toy": (2, 32, dict(vocab_size=320, seq_len=16, d_model=16, n_layers=1)),
 }
 BATCH, BATCHES, LR, DECAY = {"full": 16, "toy": 2}, 20, 3e-4, 0.1
-GPT = dict(
-    positions="learned",
-    norm="layernorm",
-    norm_eps=1e-5,
-    qkv_bias=True,
-    out_bias=True,
-    mlp_bias=True,
+# layers, of the heads and the width of a scale, and fields of the model
+GPT = (
+    "attention(n_heads={heads},qkv_bias=true,out_bias=true)/dense(d_ff={width},bias=true)",
+    dict(positions="learned", norm="layernorm"),
 )
-LLAMA = dict(norm_eps=1e-6, activation="swiglu")
-MIXTRAL = dict(LLAMA, pattern=("attention/moe",), balance_weight=0.0, z_weight=0.0)
+LLAMA = ("attention(n_heads={heads})/dense(d_ff={width},activation=swiglu)", {})
+EXPERTS = "d_ff={width},activation=swiglu,balance_weight=0.0,z_weight=0.0"
+MIXTRAL = (f"attention(n_heads={{heads}})/moe({EXPERTS})", {})
+CAPACITY = (f"attention(n_heads={{heads}})/moe({EXPERTS},capacity_factor=1.25)", {})
 
 
 class Entry(NamedTuple):
-    """fields: of the model. peer: flags of peer.py; None for our own loop. where: fields of its
-    Where.
+    """model: its layers and its fields. peer: flags of peer.py; None for our own loop. where:
+    fields of its Where.
     """
 
-    fields: dict
+    model: tuple[str, dict]
     peer: tuple[str, ...] | None = None
     where: dict = {}
 
@@ -56,9 +55,7 @@ CONTENDERS = {
     "hf_llama": Entry(LLAMA, ("--kind=hf",)),
     "hf_llama_compiled": Entry(LLAMA, ("--kind=hf", "--compile")),
     "isoflop_moe": Entry(MIXTRAL),
-    "isoflop_capacity": Entry(
-        dict(MIXTRAL, capacity_factor=1.25)
-    ),  # drops assignments: another function
+    "isoflop_capacity": Entry(CAPACITY),  # drops assignments: another function
     "hf_mixtral": Entry(MIXTRAL, ("--kind=hf", "--experts=grouped_mm")),
     "hf_mixtral_compiled": Entry(MIXTRAL, ("--kind=hf", "--experts=grouped_mm", "--compile")),
 }
@@ -70,8 +67,11 @@ DEFAULT = {
 
 def job(name: str, scale: str, settings: list[str]) -> Job:
     """What a contender trains: settings are those of --set. Raises ConfigError."""
+    heads, width, shape = SHAPES[scale]
+    layers, fields = CONTENDERS[name].model
+    layers = layers.format(heads=heads, width=width)
     run = Run(
-        model=Model(**SHAPES[scale], **CONTENDERS[name].fields, tied=True),
+        model=parts.model(layers, **shape, **fields, tied=True),
         data=Data(source="python_source", validation_windows=8),
         batch=BATCH[scale],
         optimizer=Optimizer(lr=LR, weight_decay=DECAY, decay="all", clip=1e9),
@@ -87,7 +87,7 @@ def job(name: str, scale: str, settings: list[str]) -> Job:
 
 def _held_function(model: Model) -> Model:
     """The model as a folder of weights can say it: capacity is a matter of training."""
-    return model if not model.capacity_factor else Model(**{**vars(model), "capacity_factor": 0.0})
+    return flat.changed(model, "moe", capacity_factor=0.0)
 
 
 def command(

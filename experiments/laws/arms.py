@@ -4,14 +4,14 @@ seed.
 
 from collections import defaultdict
 
-from experiments import ladder
+from experiments.arms import ARMS
 from experiments.laws import bootstrap
 from experiments.laws.points import cell, ratios
 
 
 def reference(families) -> str:
     """The arm that the others are compared with: the first in the ladder's list."""
-    order = list(ladder.FAMILIES)
+    order = list(ARMS)
     return min(families, key=lambda f: (order.index(f) if f in order else len(order), f))
 
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from experiments import ladder
+from experiments.arms import ARMS
 from experiments.laws.names import POOL, FitError
 
 _RATES = ("lr", "embed_lr")
@@ -65,7 +65,7 @@ def comparable(rows: list[dict], fields, pool=()) -> tuple[list[bool], list[dict
     say goes with any. Returns (keep, left out as {what, why}).
     """
     keep, left = [True] * len(rows), []
-    order = list(ladder.FAMILIES)
+    order = list(ARMS)
     for field in fields:
         count = Counter(r[field] for r, k in zip(rows, keep) if k and r[field])
         if field in pool or len(count) < 2:

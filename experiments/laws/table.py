@@ -18,7 +18,7 @@ from experiments.laws.forms import Form
 from experiments.laws.isoflop import FitError
 from experiments.laws.names import N_CONVENTIONS
 from launch import ledger, record
-from model.config import Model
+from model import text
 
 Table = dict[str, np.ndarray]
 INPUT = {
@@ -60,14 +60,33 @@ def as_numbers_or_words(column: np.ndarray) -> np.ndarray:
     return column if None in values else np.array(values, float)
 
 
+def routed(run: dict) -> tuple[int, int, float]:
+    """(experts, chosen ones, granularity d_ff / d_expert) of a record's model: of its first layer
+    that has experts, 1, 1, 1 where none has.
+    """
+    m = run.get("model", {})
+    if run.get("version", 1) == 1:
+        layers = (*m.get("first_layers", ()), *m.get("pattern", ("attention/dense",)))
+        own = {"n_experts": 8, "top_k": 2, "d_ff": 256, "d_expert": 0, **m}
+        found = [own for layer in layers if layer.endswith("/moe")]
+    else:
+        layers = text.parse(", ".join(filter(None, (m.get("first"), m.get("pattern")))))
+        found = [
+            {"n_experts": 8, "top_k": 2, "d_ff": 0, "d_expert": 0, **mlp.fields}
+            for _, mlp, *_ in layers
+            if mlp.name == "moe"
+        ]
+    if not found:
+        return 1, 1, 1.0
+    e, k = found[0]["n_experts"], found[0]["top_k"]
+    width = found[0]["d_ff"] or 4 * m.get("d_model", 64)
+    return e, k, width / (found[0]["d_expert"] or width / k)
+
+
 def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
     """The common columns of a result.json; N and C by the named conventions."""
-    p, m = r["parameters"], r["run"].get("model", {})
-    layers = (*m.get("first_layers", ()), *m.get("pattern", ()))
-    routed = any(layer.endswith("/moe") for layer in layers)
-    experts = m.get("n_experts", Model.n_experts) if routed else 1
-    k = m.get("top_k", Model.top_k) if routed else 1
-    width = m.get("d_ff", Model.d_ff)
+    p = r["parameters"]
+    experts, k, grain = routed(r["run"])
     unique = r.get("dataset_tokens")
     return {
         "run_id": r["id"],
@@ -77,7 +96,7 @@ def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "n_total_params": p.get("total", p[n]),
         "n_experts": experts,
         "sparsity": (experts - k) / experts,
-        "granularity": width / (m.get("d_expert") or width / k) if routed else 1.0,
+        "granularity": grain,
         "tokens": r["training_tokens"],
         "unique_tokens": min(unique, r["training_tokens"]) if unique else r["training_tokens"],
         "epochs": r.get("epochs", math.nan),
@@ -88,7 +107,7 @@ def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "budget": r["tags"].get("budget") or math.nan,
         "role": r["tags"].get("role") or "",
         "lr_multiplier": r["tags"].get("lr_multiplier", 1.0),
-        "batch_tokens": r["run"].get("batch", 0) * m.get("seq_len", 0),
+        "batch_tokens": r["run"].get("batch", 0) * r["run"].get("model", {}).get("seq_len", 0),
         "status": r["status"],
         "skipped": r.get("skipped") or 0,
         **selection.identity(r),

@@ -4,7 +4,7 @@ escaped: nothing in a workdir can put markup into the page, and the page has no 
 
 import os
 
-from experiments import ladder
+from experiments.arms import ARMS
 from experiments.laws.omitted import attempt
 from experiments.report import arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span
@@ -97,7 +97,7 @@ def _cards(a: dict) -> str:
 
 def _arms(results) -> str:
     """dense against mixture of experts, or whatever the arms are."""
-    order = list(ladder.FAMILIES)
+    order = list(ARMS)
     families = sorted(
         {r["family"] for r in results},
         key=lambda f: (order.index(f) if f in order else len(order), f),

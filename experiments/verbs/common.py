@@ -21,9 +21,11 @@ from model import work
 if TYPE_CHECKING:
     from experiments.plan import SweepJob
 
+arms = Lazy("experiments.arms")
 ladder = Lazy("experiments.ladder")
 plans = Lazy("experiments.plan")
 recipes = Lazy("experiments.recipes")
+parts = Lazy("model.parts")
 
 
 def load(fv, want: type | None = None, change: Callable | None = None) -> Job | SweepJob:
@@ -82,13 +84,46 @@ def _apply(job, text: str):
         return config.set_fields(job, [text])
     if key in ladder.OWNED:
         raise ConfigError(f"{key} is not free in a sweep: set {ladder.OWNED[key]} instead")
+    value = text.partition("=")[2].strip()
     if key.startswith("sweep."):
-        value = text.partition("=")[2].strip()
-        return dataclasses.replace(
-            job, sweep=config.override(job.sweep, key.removeprefix("sweep."), value, key)
+        return dataclasses.replace(job, sweep=_sweep(job.sweep, key, value))
+    last = key.rpartition(".")[2]
+    if key.startswith("model.") and last in ladder.OWNED_IN_PARTS:
+        raise ConfigError(
+            f"{key} is not free in a sweep: set {ladder.OWNED_IN_PARTS[last]} instead"
         )
+    if key.startswith("model.") and not parts.places(job.run.model, key.removeprefix("model.")):
+        if new := _in_arms(job.sweep, key.removeprefix("model."), value):
+            return dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, arms=new))
     single = config.set_fields(Job(job.run, job.where), [text])
     return dataclasses.replace(job, run=single.run, where=single.where)
+
+
+def _sweep(sweep, key: str, value: str):
+    """The sweep with one of its fields set; an arm by ``sweep.arms.NAME``, the shapes from a
+    file.
+    """
+    name = key.removeprefix("sweep.")
+    if name.startswith("arms."):
+        arm = name.removeprefix("arms.")
+        arms.apply(parts.model(), value)  # says what is wrong with it
+        families = sweep.families if arm in sweep.families else (*sweep.families, arm)
+        own = {**dict(sweep.arms), arm: value}
+        return dataclasses.replace(sweep, arms=own, families=families)
+    if name == "arms":
+        raise ConfigError("name the arm: --set sweep.arms.NAME=attention/dense(d_ff=512)")
+    if name == "shapes":
+        return dataclasses.replace(sweep, shapes=ladder.table(value))
+    return config.override(sweep, name, value, key)
+
+
+def _in_arms(sweep, key: str, value: str) -> tuple:
+    """The arms with a field of a part set that the base model does not have; empty where none of
+    them has it.
+    """
+    old = {f: sweep.arm(f) for f in sweep.families if f in (*dict(sweep.arms), *arms.ARMS)}
+    new = {name: text for name, arm in old.items() if (text := arms.set_field(arm, key, value))}
+    return tuple({**dict(sweep.arms), **new}.items()) if new else ()
 
 
 def number(n: float) -> str:

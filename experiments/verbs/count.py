@@ -3,7 +3,7 @@ by --compile.
 
 isoflop count --config=tiny_moe
 isoflop count --config=tiny_dense --set model.d_model=768 --set model.n_layers=12 \\
-    --set model.n_heads=12 --format=json
+    --set model.attention.n_heads=12 --format=json
 isoflop count --config=quickstart    every shape of a sweep
 isoflop count --hf_dir=DIR --context=8192 --set batch=8 --set dtype=bfloat16
     a config.json in Hugging Face's format is enough
@@ -82,7 +82,7 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
             "remat": ex.remat,
             "scan": ex.scan,
             "accumulate": ex.accumulate,
-            **({"moe": ex.moe} if c.moe_layers else {}),
+            **({"moe": ex.moe} if c.routed else {}),
         },
     }
 

@@ -67,7 +67,7 @@ def _body(fv) -> int:
             f"--tokens={fv.tokens} holds id {tokens.min() if tokens.min() < 0 else tokens.max()}:"
             f" the vocabulary is 0 .. {c.vocab_size - 1}"
         )
-    if c.positions == "learned" and tokens.shape[1] > c.seq_len:
+    if c.positions.bounded and tokens.shape[1] > c.seq_len:
         raise UserError(
             f"--tokens={fv.tokens} is {tokens.shape[1]} long: the model has {c.seq_len} learned"
             " positions"

@@ -28,7 +28,7 @@ from experiments import cli, cost
 from experiments.cli import UserError
 from experiments.lazy import Lazy
 from experiments.verbs import common
-from launch import devices
+from launch import config, devices
 from launch.config import Job
 from launch.devices import Figure
 
@@ -196,9 +196,9 @@ def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
 def _single(job: Job, target) -> tuple[SweepJob, Plan]:
     """A recipe of one run as a plan of one."""
     run = job.run
-    family = "moe" if run.model.moe_layers else "dense"
+    family = config.family(run.model)
     p = plans.Planned(
-        run, family, run.model.d_model, None, "single", 1.0, predict.speed(run, family, target)
+        run, family, run.model.d_model, None, "single", 1.0, predict.speed(run, target)
     )
     return plans.SweepJob(plans.Sweep(name="single"), run, job.where), plans.Plan([p], [])
 

@@ -2,7 +2,10 @@
 Model`, `write(Model) -> config`, and `tensors(Model) -> entries`.
 """
 
+from types import SimpleNamespace
+
 from launch.config import ConfigError
+from launch.huggingface import flat
 from launch.huggingface.config import activation, named
 from launch.huggingface.tensors import (
     Entry,
@@ -20,7 +23,7 @@ BIASED = {"norm": "layernorm", "qkv_bias": True, "out_bias": True, "mlp_bias": T
 
 
 def read_gpt2(cfg) -> Model:
-    return Model(
+    return flat.model(
         vocab_size=cfg["vocab_size"],
         seq_len=cfg["n_positions"],
         d_model=cfg["n_embd"],
@@ -35,7 +38,7 @@ def read_gpt2(cfg) -> Model:
     )
 
 
-def write_gpt2(c: Model) -> dict:
+def write_gpt2(c: SimpleNamespace) -> dict:
     return {
         "vocab_size": c.vocab_size,
         "n_positions": c.seq_len,
@@ -49,7 +52,7 @@ def write_gpt2(c: Model) -> dict:
     }
 
 
-def tensors_gpt2(c: Model) -> list[Entry]:
+def tensors_gpt2(c: SimpleNamespace) -> list[Entry]:
     out = [
         plain("params/embed", "transformer.wte.weight"),
         plain("params/positions", "transformer.wpe.weight"),
@@ -75,7 +78,7 @@ def read_opt(cfg) -> Model:
             " is not supported"
         )
     biased = {k: cfg["enable_bias"] for k in ("qkv_bias", "out_bias", "mlp_bias")}
-    return Model(
+    return flat.model(
         vocab_size=cfg["vocab_size"],
         seq_len=cfg["max_position_embeddings"],
         d_model=cfg["hidden_size"],
@@ -91,7 +94,7 @@ def read_opt(cfg) -> Model:
     )
 
 
-def write_opt(c: Model) -> dict:
+def write_opt(c: SimpleNamespace) -> dict:
     return {
         "vocab_size": c.vocab_size,
         "max_position_embeddings": c.seq_len,
@@ -107,7 +110,7 @@ def write_opt(c: Model) -> dict:
     }
 
 
-def _fairseq(c: Model, root: str, final: str) -> list[Entry]:
+def _fairseq(c: SimpleNamespace, root: str, final: str) -> list[Entry]:
     """What OPT and XGLM share: fairseq's names."""
     out = [plain("params/embed", f"{root}.embed_tokens.weight")]
     out += [] if c.post_norm else norm("norm_out", f"{root}.{final}", True)
@@ -125,7 +128,7 @@ def _fairseq(c: Model, root: str, final: str) -> list[Entry]:
     return out
 
 
-def tensors_opt(c: Model) -> list[Entry]:
+def tensors_opt(c: SimpleNamespace) -> list[Entry]:
     return [
         plain("params/positions", "model.decoder.embed_positions.weight"),
         *_fairseq(c, "model.decoder", "final_layer_norm"),
@@ -133,7 +136,7 @@ def tensors_opt(c: Model) -> list[Entry]:
 
 
 def read_xglm(cfg) -> Model:
-    return Model(
+    return flat.model(
         vocab_size=cfg["vocab_size"],
         seq_len=cfg["max_position_embeddings"],
         d_model=cfg["d_model"],
@@ -149,7 +152,7 @@ def read_xglm(cfg) -> Model:
     )
 
 
-def write_xglm(c: Model) -> dict:
+def write_xglm(c: SimpleNamespace) -> dict:
     return {
         "vocab_size": c.vocab_size,
         "max_position_embeddings": c.seq_len,
@@ -163,12 +166,12 @@ def write_xglm(c: Model) -> dict:
     }
 
 
-def tensors_xglm(c: Model) -> list[Entry]:
+def tensors_xglm(c: SimpleNamespace) -> list[Entry]:
     return _fairseq(c, "model", "layer_norm")
 
 
 def read_bloom(cfg) -> Model:
-    return Model(
+    return flat.model(
         vocab_size=cfg["vocab_size"],
         seq_len=cfg.get(
             "seq_length", 2048
@@ -186,7 +189,7 @@ def read_bloom(cfg) -> Model:
     )
 
 
-def write_bloom(c: Model) -> dict:
+def write_bloom(c: SimpleNamespace) -> dict:
     return {
         "vocab_size": c.vocab_size,
         "seq_length": c.seq_len,
@@ -198,7 +201,7 @@ def write_bloom(c: Model) -> dict:
     }
 
 
-def tensors_bloom(c: Model) -> list[Entry]:
+def tensors_bloom(c: SimpleNamespace) -> list[Entry]:
     out = [plain("params/embed", "transformer.word_embeddings.weight")]
     out += norm("norm_embed", "transformer.word_embeddings_layernorm", True) + norm(
         "norm_out", "transformer.ln_f", True

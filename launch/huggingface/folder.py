@@ -1,6 +1,5 @@
 """Reads and writes folders of config.json and safetensors."""
 
-import dataclasses
 import glob
 import hashlib
 import json
@@ -11,11 +10,11 @@ import numpy as np
 
 from launch import record
 from launch.config import ConfigError
-from launch.huggingface import FAMILIES, entries
+from launch.huggingface import FAMILIES, entries, flat
 from launch.huggingface.config import Config, fixed
+from model import version1
 from model.config import Model, check
 from model.lm import abstract, buffers
-from model.norms import NORMS
 
 # what other programs leave in a file and no model reads
 IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids")
@@ -178,41 +177,24 @@ def _plain(c: Model) -> dict:
     """The fields of `c` that decide the function at inference, every default made explicit and what
     is not read left out.
     """
-    eps = c.norm_eps or NORMS[c.norm].module.eps
-    d = dataclasses.asdict(c) | {
-        "n_kv_heads": c.m_heads,
-        "d_head": c.k_head,
-        "d_expert": c.f_expert,
-        "norm_eps": eps,
-    }
-    d |= {"pattern": c.kinds, "first_layers": ()}
-    mixers, mlps = {m for m, _ in c.kinds}, {m for _, m in c.kinds}
+    d = flat.fields(c)
+    kinds = {name for layer in d["kinds"] for name in (*layer, d["positions"])}
     unread = set(TRAINING)
-    if c.positions != "rope":
-        unread |= {"rope_theta", "rope_fraction", "rope_interleaved"}
-    if "latent" not in mixers:
-        unread |= {"kv_rank", "q_rank", "d_rope", "d_value"}
-    if "dense" not in mlps:
-        unread |= {"d_ff"}
-    if "moe" not in mlps:
-        unread |= {
-            "n_experts",
-            "top_k",
-            "d_expert",
-            "n_shared",
-            "router",
-            "renormalise",
-            "gate_scale",
-            "expert_groups",
-            "top_groups",
-        }
-        unread |= {"selection_bias", "capacity_factor"}
+    for name, (parts, _) in version1.FIELDS.items():
+        if name != "norm_eps" and not kinds & set(parts):
+            unread.add(name)
+    if "dense" not in kinds:
+        unread.add("d_ff")
     return {k: v for k, v in d.items() if k not in unread}
 
 
 def single_gate(c: Model) -> Model:
     """`c` with the gates that it computes said aloud: those of one expert are not renormalised."""
-    return dataclasses.replace(c, renormalise=c.renormalise and c.top_k > 1)
+    return flat.changed(c, "moe", renormalise=False) if _one_expert(c) else c
+
+
+def _one_expert(c: Model) -> bool:
+    return bool(c.routed) and all(p.top_k == 1 for p in c.routed)
 
 
 def family_of(c: Model) -> str:
@@ -220,10 +202,10 @@ def family_of(c: Model) -> str:
     has, by the nearest family.
     """
     nearest, c = None, single_gate(c)
+    want, view = _plain(c), flat.view(c)
     for name, family in FAMILIES.items():
         try:
-            again = _plain(family.read(Config(family.write(c), family.defaults)))
-            want = _plain(c)
+            again = _plain(family.read(Config(family.write(view), family.defaults)))
         except (ConfigError, ValueError, TypeError, KeyError):
             continue
         differ = [k for k in want if want[k] != again.get(k)]
@@ -233,10 +215,10 @@ def family_of(c: Model) -> str:
             nearest = name, differ
     if nearest is None:
         raise ConfigError(
-            "no Hugging Face family here has this model's activation: set model.activation to"
+            "no Hugging Face family here has this model's activation: set model.mlp.activation to"
             " swiglu, gelu or relu"
         )
-    own = ", ".join(f"model.{k}={getattr(c, k)!r}" for k in nearest[1])
+    own = ", ".join(f"{flat.place(k)}={want[k]!r}" for k in nearest[1])
     raise ConfigError(
         f"no Hugging Face family here computes this model; the nearest, {nearest[0]}, differs in"
         f" {own}"
@@ -271,7 +253,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
         "architectures": [family.architecture],
         "model_type": name,
         "dtype": "float32",
-        **family.write(c),
+        **family.write(flat.view(c)),
         **(more or {}),
     }
     save_file(tensors, os.path.join(hf_dir, "model.safetensors"), metadata={"format": "pt"})

@@ -3,7 +3,10 @@ qwen3, mixtral, olmoe, qwen3_moe, deepseek_v3. One reader, one writer and one ta
 family is what it adds to them.
 """
 
+from types import SimpleNamespace
+
 from launch.config import ConfigError
+from launch.huggingface import flat
 from launch.huggingface.config import Config, activation, named, rope
 from launch.huggingface.tensors import (
     Entry,
@@ -41,11 +44,11 @@ def _common(cfg: Config) -> dict:
 
 
 def read_llama(cfg: Config) -> Model:
-    return Model(**_common(cfg), mlp_bias=cfg["mlp_bias"])
+    return flat.model(**_common(cfg), mlp_bias=cfg["mlp_bias"])
 
 
 def read_mistral(cfg: Config) -> Model:
-    return Model(**_common(cfg), window=cfg["sliding_window"] or 0)
+    return flat.model(**_common(cfg), window=cfg["sliding_window"] or 0)
 
 
 def _qwen_window(cfg: Config) -> int:
@@ -60,7 +63,7 @@ def _qwen_window(cfg: Config) -> int:
 
 
 def read_qwen3(cfg: Config) -> Model:
-    return Model(**_common(cfg), qk_norm="head", window=_qwen_window(cfg))
+    return flat.model(**_common(cfg), qk_norm="head", window=_qwen_window(cfg))
 
 
 def _experts(cfg: Config, n: str, width: str) -> dict:
@@ -74,12 +77,14 @@ def _experts(cfg: Config, n: str, width: str) -> dict:
 
 def read_mixtral(cfg: Config) -> Model:
     moe = _experts(cfg, "num_local_experts", "intermediate_size")
-    return Model(**_common(cfg), **moe, window=cfg["sliding_window"] or 0, balance_scope="model")
+    return flat.model(
+        **_common(cfg), **moe, window=cfg["sliding_window"] or 0, balance_scope="model"
+    )
 
 
 def read_olmoe(cfg: Config) -> Model:
     moe = _experts(cfg, "num_experts", "intermediate_size")
-    return Model(
+    return flat.model(
         **_common(cfg),
         **moe,
         qk_norm="full",
@@ -100,7 +105,7 @@ def read_qwen3_moe(cfg: Config) -> Model:
         for i in range(cfg["num_hidden_layers"])
     ]
     moe["pattern"] = shortest([f"attention/{'moe' if s else 'dense'}" for s in sparse])
-    return Model(
+    return flat.model(
         **_common(cfg),
         **moe,
         qk_norm="head",
@@ -124,7 +129,7 @@ def read_deepseek_v3(cfg: Config) -> Model:
         raise ConfigError("config.json: attention_bias=True is not supported for deepseek_v3")
     first = min(cfg["first_k_dense_replace"] or 0, cfg["num_hidden_layers"])
     sparse = first < cfg["num_hidden_layers"]
-    return Model(
+    return flat.model(
         **{**common, "n_kv_heads": 0, "d_head": cfg["qk_nope_head_dim"]},
         pattern=("latent/moe",) if sparse else ("latent/dense",),
         first_layers=("latent/dense",) * first if sparse else (),
@@ -146,15 +151,15 @@ def read_deepseek_v3(cfg: Config) -> Model:
     )
 
 
-def _write(c: Model) -> dict:
+def _write(c: SimpleNamespace) -> dict:
     return {
         "vocab_size": c.vocab_size,
         "max_position_embeddings": c.seq_len,
         "hidden_size": c.d_model,
         "num_hidden_layers": c.n_layers,
         "num_attention_heads": c.n_heads,
-        "num_key_value_heads": c.m_heads,
-        "head_dim": c.k_head,
+        "num_key_value_heads": c.n_kv_heads,
+        "head_dim": c.d_head,
         "intermediate_size": c.d_ff,
         "rms_norm_eps": c.norm_eps,
         "hidden_act": named(c.activation),
@@ -164,15 +169,15 @@ def _write(c: Model) -> dict:
     }
 
 
-def write_llama(c: Model) -> dict:
+def write_llama(c: SimpleNamespace) -> dict:
     return {**_write(c), "mlp_bias": c.mlp_bias}
 
 
-def write_mistral(c: Model) -> dict:
+def write_mistral(c: SimpleNamespace) -> dict:
     return {**_write(c), "sliding_window": c.window or None}
 
 
-def write_qwen3(c: Model) -> dict:
+def write_qwen3(c: SimpleNamespace) -> dict:
     kinds = ["sliding_attention" if c.window else "full_attention"] * c.n_layers
     return {
         **_write(c),
@@ -183,29 +188,29 @@ def write_qwen3(c: Model) -> dict:
     }
 
 
-def write_mixtral(c: Model) -> dict:
+def write_mixtral(c: SimpleNamespace) -> dict:
     moe = {
         "num_local_experts": c.n_experts,
         "num_experts_per_tok": c.top_k,
-        "intermediate_size": c.f_expert,
+        "intermediate_size": c.d_expert,
     }
     return {**_write(c), **moe, "sliding_window": c.window or None}
 
 
-def write_olmoe(c: Model) -> dict:
+def write_olmoe(c: SimpleNamespace) -> dict:
     moe = {
         "num_experts": c.n_experts,
         "num_experts_per_tok": c.top_k,
-        "intermediate_size": c.f_expert,
+        "intermediate_size": c.d_expert,
     }
     return {**_write(c), **moe, "norm_topk_prob": c.renormalise}
 
 
-def write_qwen3_moe(c: Model) -> dict:
+def write_qwen3_moe(c: SimpleNamespace) -> dict:
     moe = {
         "num_experts": c.n_experts,
         "num_experts_per_tok": c.top_k,
-        "moe_intermediate_size": c.f_expert,
+        "moe_intermediate_size": c.d_expert,
     }
     dense = [i for i, (_, mlp) in enumerate(c.kinds) if mlp == "dense"]
     return {
@@ -217,7 +222,7 @@ def write_qwen3_moe(c: Model) -> dict:
     }
 
 
-def write_deepseek_v3(c: Model) -> dict:
+def write_deepseek_v3(c: SimpleNamespace) -> dict:
     own = {
         "first_k_dense_replace": sum(mlp == "dense" for _, mlp in c.kinds),
         "head_dim": c.d_rope,
@@ -225,11 +230,11 @@ def write_deepseek_v3(c: Model) -> dict:
         "q_lora_rank": c.q_rank or None,
         "kv_lora_rank": c.kv_rank,
         "qk_rope_head_dim": c.d_rope,
-        "qk_nope_head_dim": c.k_head,
-        "v_head_dim": c.v_head,
+        "qk_nope_head_dim": c.d_head,
+        "v_head_dim": c.d_value,
         "n_routed_experts": c.n_experts,
         "num_experts_per_tok": c.top_k,
-        "moe_intermediate_size": c.f_expert,
+        "moe_intermediate_size": c.d_expert,
         "n_shared_experts": c.n_shared,
         "norm_topk_prob": c.renormalise,
         "routed_scaling_factor": c.gate_scale,
@@ -240,7 +245,7 @@ def write_deepseek_v3(c: Model) -> dict:
     return {**_write(c), **own}
 
 
-def _attention(c: Model, p: str, t: str) -> list[Entry]:
+def _attention(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
     out = []
     for x in "qkv":
         out += projection(f"{p}/{x}", f"{t}.{x}_proj", 1, c.qkv_bias)
@@ -249,7 +254,7 @@ def _attention(c: Model, p: str, t: str) -> list[Entry]:
     return out + projection(f"{p}/out", f"{t}.o_proj", 2, c.out_bias)
 
 
-def _latent(c: Model, p: str, t: str) -> list[Entry]:
+def _latent(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
     out = [
         fused(
             [f"params/{p}/kv_down/kernel", f"params/{p}/k_rope/kernel"],
@@ -283,7 +288,7 @@ def _dense(p: str, t: str, bias: bool) -> list[Entry]:
     ]
 
 
-def _moe(c: Model, p: str, t: str, names: dict) -> list[Entry]:
+def _moe(c: SimpleNamespace, p: str, t: str, names: dict) -> list[Entry]:
     out = [linear(f"params/{p}/router", f"{t}.gate.weight")]
     for ours, theirs in names.items():
         out.append(
@@ -297,7 +302,7 @@ def _moe(c: Model, p: str, t: str, names: dict) -> list[Entry]:
     return out + (_dense(f"{p}/shared", f"{t}.shared_experts", False) if c.n_shared else [])
 
 
-def tensors(c: Model, moe: str = "mlp", experts: dict = GATED) -> list[Entry]:
+def tensors(c: SimpleNamespace, moe: str = "mlp", experts: dict = GATED) -> list[Entry]:
     out = [
         plain("params/embed", "model.embed_tokens.weight"),
         *norm("norm_out", "model.norm", False),
@@ -318,5 +323,5 @@ def tensors(c: Model, moe: str = "mlp", experts: dict = GATED) -> list[Entry]:
     return out
 
 
-def tensors_mixtral(c: Model) -> list[Entry]:
+def tensors_mixtral(c: SimpleNamespace) -> list[Entry]:
     return tensors(c, "block_sparse_moe", {"gate": "w1", "in": "w3", "out": "w2"})

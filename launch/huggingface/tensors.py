@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.config import Model
-
 
 class Entry(NamedTuple):
     """Tensors that belong together: `ours` are paths into {"params": ..., "buffers": ...} of the
@@ -99,12 +97,11 @@ def by_head(ours: list[str], theirs: str) -> Entry:
     return Entry(tuple(ours), (theirs,), read, write)
 
 
-def layers(c: Model) -> Iterator[tuple[int, str, str, str]]:
+def layers(c) -> Iterator[tuple[int, str, str, str]]:
     """(number, path in params, mixer, mlp) of every layer of the unrolled model."""
-    first = len(c.first_layers)
     for i, (mixer, mlp) in enumerate(c.kinds):
-        g, j = divmod(i - first, len(c.pattern))
-        yield i, f"first_{i}" if i < first else f"group_{g}/layer_{j}", mixer, mlp
+        g, j = divmod(i - c.n_first, c.n_pattern)
+        yield i, f"first_{i}" if i < c.n_first else f"group_{g}/layer_{j}", mixer, mlp
 
 
 def norm(ours: str, theirs: str, bias: bool) -> list[Entry]:

@@ -100,6 +100,12 @@ class Attention:
         """Keys and values of every token."""
         return State(per_token=2 * self._widths(m)[1])
 
+    def axes(self, m: Model) -> list[tuple[str, str, int]]:
+        return [
+            ("heads", "model.attention.n_heads", self.n_heads),
+            ("heads", "the number of key and value heads", self.m_heads()),
+        ]
+
     def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
         return _Attention(self, m, ex, name=name)
 

@@ -100,6 +100,9 @@ class Latent:
         """
         return State(per_token=self.kv_rank + self.d_rope)
 
+    def axes(self, m: Model) -> list[tuple[str, str, int]]:
+        return [("heads", "model.latent.n_heads", self.n_heads)]
+
     def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
         return _Latent(self, m, ex, name=name)
 

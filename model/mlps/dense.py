@@ -49,6 +49,9 @@ class Dense:
         one, hidden = 2 * tokens * m.d_model * width, tokens * width * size(ex)
         return matmuls(count * one, one, kept(self.activation) * hidden, hidden)
 
+    def axes(self, m: Model) -> list[tuple[str, str, int]]:
+        return [("mlp", "model.dense.d_ff", self.width(m))]
+
     def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
         return _Dense(self, m, ex, name=name)
 

@@ -136,6 +136,12 @@ class MoE:
             parts.append(self.shared(m).work(m, ex, batch))
         return total(parts)
 
+    def axes(self, m: Model) -> list[tuple[str, str, int]]:
+        return [
+            ("experts", "model.moe.n_experts", self.n_experts),
+            ("mlp", "the width of an expert", self.width(m)),
+        ]
+
     def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
         return _MoE(self, m, ex, name=name)
 
