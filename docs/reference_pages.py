@@ -91,6 +91,8 @@ def comments(cls) -> dict[str, str]:
 def fields() -> str:
     from experiments.plan import Sweep
     from launch.config import Run, Where
+    from model import parts, text
+    from model.config import Layer, Model
 
     out = [
         "# Fields\n",
@@ -101,13 +103,17 @@ def fields() -> str:
 
     def section(cls, prefix, value):
         about, rows, inner = comments(cls), [], []
+        written = parts.to_dict(value, full=False) | parts.DEFAULTS if cls is Model else {}
         for f in dataclasses.fields(cls):
             v = getattr(value, f.name)
-            if dataclasses.is_dataclass(v):
+            if dataclasses.is_dataclass(v) and f.name not in written:
                 inner.append((type(v), f"{prefix}{f.name}.", v))
                 continue
             kind = str(f.type).replace("<class '", "").replace("'>", "")
             shown = "" if v == "" else f"`{v}`"
+            if f.name in written:
+                shown = f"`{written[f.name]}`" if written[f.name] else ""
+                kind = "layers" if f.name in parts.LAYERS else f.name
             rows.append([f"`{prefix}{f.name}`", f"`{kind}`", shown, cell(about[f.name])])
         title = prefix.rstrip(".") or "run"
         out.extend([f"## {title}\n", inspect.getdoc(cls) + "\n"])
@@ -116,6 +122,22 @@ def fields() -> str:
             section(*i)
 
     section(Run, "", Run())
+    out.append("# Parts of a model\n")
+    out.append(
+        "What `model.pattern`, `model.positions` and `model.norm` may name, with its fields.\n"
+    )
+    for cls, name in {Layer: "layer", **parts.NAMES}.items():
+        about, rows = comments(cls), []
+        for f in dataclasses.fields(cls):
+            if f.name not in ("mixer", "mlp"):
+                kind = getattr(f.type, "__name__", str(f.type)).replace(
+                    "NoPositions | None", "part"
+                )
+                shown = "" if f.default is None else f"`{text.value(f.default)}`"
+                rows.append([f"`model.{name}.{f.name}`", f"`{kind}`", shown, cell(about[f.name])])
+        out.extend([f"## {name}\n", inspect.getdoc(cls) + "\n"])
+        if rows:
+            out.append(table(["field", "type", "default", "meaning"], rows))
     section(Where, "where.", Where())
     section(Sweep, "sweep.", Sweep())
     return "\n".join(out)

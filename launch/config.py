@@ -204,6 +204,9 @@ def override(value, key: str, text: str, full: str = ""):
 def _override_model(model: Model, key: str, text: str) -> Model:
     from model import parts
 
+    if not key:
+        raise ConfigError(f"model: name one of its fields: {', '.join(_hints(Model))}")
+
     try:
         return parts.set_field(model, key, text)
     except ValueError as e:
@@ -218,6 +221,9 @@ def _elsewhere(name: str) -> list[str]:
         if dataclasses.is_dataclass(t)
         for f in dataclasses.fields(t)
     }
+    from model import parts
+
+    places = {**parts.fields(), **places}
     return [places[n] for n in difflib.get_close_matches(name, places, 1, 0.7)]
 
 

@@ -96,8 +96,7 @@ def typed(cls, key: str, value, where: str):
         return _made(kind, node)
     if isinstance(value, text.Node):
         value = text.write(value)
-    elif isinstance(value, str) and kind is not str:
-        raise ValueError(f"{where}={value}: {kind.__name__} expected")
+    _readable(value, kind, where)
     if kind is float and type(value) is int:
         value = float(value)
     if kind is int and type(value) is float and value.is_integer():  # 1e6
@@ -105,6 +104,12 @@ def typed(cls, key: str, value, where: str):
     if type(value) is not kind:
         raise ValueError(f"{where}={value}: {kind.__name__} expected, not {type(value).__name__}")
     return value
+
+
+def _readable(value, kind: type, where: str) -> None:
+    """Raises ValueError where a word stands for something else."""
+    if isinstance(value, str) and kind is not str:
+        raise ValueError(f"{where}={value}: cannot read it as {kind.__name__}")
 
 
 def _name(cls) -> str:
@@ -257,26 +262,31 @@ def _set_own(m: Model, key: str, value: str, full: str) -> Model:
         raise ValueError(_unknown(m, key, own))
     kind = own[key]
     read = text.literal(value)
+    _readable(read, kind, full)
     if kind is float and type(read) is int:
         read = float(read)
     if kind is int and type(read) is float and read.is_integer():
         read = int(read)
     if type(read) is not kind:
-        got = type(read).__name__ if not isinstance(read, (str, text.Node)) else "text"
-        raise ValueError(f"{full}={value}: {kind.__name__} expected, not {got}")
+        raise ValueError(f"{full}={value}: {kind.__name__} expected, not {type(read).__name__}")
     return dataclasses.replace(m, **{key: read})
+
+
+def fields() -> dict[str, str]:
+    """{field: where it stands in a Run} of every part, the first that has it."""
+    out = {}
+    for cls in (Layer, *NAMES):
+        for f in dataclasses.fields(cls):
+            out.setdefault(f.name, f"model.{_name(cls)}.{f.name}")
+    return out
 
 
 def _unknown(m: Model, key: str, own: dict) -> str:
     """What is said of a field that a model does not have: the parts that do have it, here first."""
-    here = [type(held) for _, held in _places(m)]
-    classes = dict.fromkeys([*here, Layer, *NAMES])
-    having = {f"{_name(c)}.{f.name}" for c in classes for f in dataclasses.fields(c)}
-    places = {p.partition(".")[2]: [] for p in having}
-    for c in classes:
-        for f in dataclasses.fields(c):
-            if f"{_name(c)}.{f.name}" not in places[f.name]:
-                places[f.name].append(f"{_name(c)}.{f.name}")
+    places = {}
+    for cls in dict.fromkeys([*(type(held) for _, held in _places(m)), Layer, *NAMES]):
+        for f in dataclasses.fields(cls):
+            places.setdefault(f.name, []).append(f"{_name(cls)}.{f.name}")
     near = difflib.get_close_matches(key, [*places, *own], 1, 0.6)
     hint = ""
     if near:

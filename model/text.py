@@ -46,18 +46,19 @@ def one(text: str) -> Node:
 
 def write(node: Node) -> str:
     """The text of a part."""
-    inside = ",".join(f"{k}={_written(v)}" for k, v in node.fields.items())
+    inside = ",".join(f"{k}={value(v)}" for k, v in node.fields.items())
     return f"{node.name}({inside})" if inside else node.name
 
 
-def _written(value) -> str:
-    if isinstance(value, Node):
-        return write(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return f"{value:.1f}"
-    return str(value)
+def value(held) -> str:
+    """A value of a field as it is written."""
+    if isinstance(held, Node):
+        return write(held)
+    if isinstance(held, bool):
+        return str(held).lower()
+    if isinstance(held, float) and held.is_integer() and abs(held) < 1e15:
+        return f"{held:.1f}"
+    return str(held)
 
 
 class _Reader:

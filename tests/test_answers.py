@@ -34,7 +34,7 @@ def result(p: plan.Planned, name: str, noise: float) -> dict:
     loss += 0.05 * math.log(p.lr_multiplier) ** 2 + noise * rng.standard_normal()
     known = run.data.source == "synthetic"
     per_token = account.flops_per_token(run.model)
-    layers = len(run.model.moe_layers)
+    layers = len(run.model.routed)
     each = {"expert_load": 1.2, "router_entropy": 1.5, "dropped": 0.0, "balance_loss": 1.0}
     moe = {k: [v] * layers for k, v in {**each, "z_loss": 1.0}.items()} if layers else {}
     return {

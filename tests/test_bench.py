@@ -108,7 +108,7 @@ def test_a_card_is_missed_before_anything_compiles(capsys):
     [
         (["train", "--contender=nanogpt"], "no contender 'nanogpt' in bench train"),
         (["laws", "--contender=isoflop"], "takes no --contender"),
-        (["train", "--set=model.n_heads=3"], "does not divide"),
+        (["train", "--set=model.attention.n_heads=3"], "does not divide"),
         (
             ["moe", "--contender=isoflop_moe", "--scale=toy", "--set=where.moe=lop"],
             "contender isoflop_moe ended: where.moe='lop': choose from",

@@ -39,11 +39,11 @@ BAD = [
         "cannot read it as int",
     ),
     (
-        ["train", "--config=tiny_dense", "--workdir={new}", "--set=model.n_heads=5"],
+        ["train", "--config=tiny_dense", "--workdir={new}", "--set=model.attention.n_heads=5"],
         "does not divide",
     ),
     (
-        ["train", "--config=tiny_moe", "--workdir={new}", "--set=model.top_k=9"],
+        ["train", "--config=tiny_moe", "--workdir={new}", "--set=model.moe.top_k=9"],
         "cannot choose more experts",
     ),
     (

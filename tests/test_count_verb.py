@@ -229,7 +229,12 @@ def test_shares_are_of_the_whole(tmp_path, capsys):
 
 
 def test_the_compiler_is_named(capsys):
-    argv = ["--config=tiny_moe", "--set=model.d_model=16", "--set=model.n_heads=2", "--compile"]
+    argv = [
+        "--config=tiny_moe",
+        "--set=model.d_model=16",
+        "--set=model.attention.n_heads=2",
+        "--compile",
+    ]
     k = json.loads(call(capsys, *argv, "--format=json")[1])["compiler"]
     assert (
         k["device"] == "cpu"
@@ -248,9 +253,9 @@ BAD = [
     (["--config=tiny_moe", "--context=many"], "context"),
     (["--config=quickstart", "--compile"], "is a sweep"),
     (["--config=quickstart", "--set=where.moe=blocks"], "choose from auto, block"),
-    (["--config=tiny_moe", "--set=where.moe=capacity"], "set model.capacity_factor"),
+    (["--config=tiny_moe", "--set=where.moe=capacity"], "set model.moe.capacity_factor"),
     (["--config=tiny_moe", "--set=batch=0"], "positive multiple"),
-    (["--hf_dir={hf}", "--set=model.top_k=9"], "cannot choose more experts"),
+    (["--hf_dir={hf}", "--set=model.moe.top_k=9"], "cannot choose more experts"),
     (["--hf_dir={hf}", "--set=dtype=float8"], "choose from auto, float32, bfloat16"),
 ]
 

@@ -4,22 +4,23 @@ walk over the traced program.
 
 import dataclasses
 import itertools
-import types
+import re
 from fractions import Fraction
 
 import jax
 import pytest
 
-from model import account, lm, mixers, mlps
-from model.config import Execution, Model, check
+from model import account, lm, mixers, mlps, norms, positions, version1
+from model.config import Execution, check
 from model.mixers import MIXERS
-from model.mlps import ACTIVATIONS, MLPS, dispatch, loop
+from model.mlps import MLPS, dispatch, loop
+from model.mlps.hidden import ACTIVATIONS
 from model.norms import NORMS
 from model.positions import POSITIONS
-from tests import walk
+from tests import shapes, walk
 
 # a vocabulary above the one-hot embedding's: what is left are mixers, MLPs and the head
-TINY = Model(
+make = shapes.maker(
     vocab_size=1056,
     seq_len=16,
     d_model=24,
@@ -32,6 +33,7 @@ TINY = Model(
     d_rope=6,
     d_head=6,
 )
+TINY = make()
 replace = dataclasses.replace
 
 SHAPES = {
@@ -87,6 +89,7 @@ SHAPES = {
         "n_layers": 4,
         "pattern": ("attention/moe", "attention/dense"),
     },
+    **{name: {"layers": layers, "n_layers": 2} for name, layers in shapes.BY_LAYER.items()},
 }
 EXECUTIONS = {
     "plain": Execution(),
@@ -111,12 +114,18 @@ QUICK = {
     "latent-queries": ["remat", "chunks"],
     "grouped": ["chunks", "chunks-remat", "chunks-settle"],  # with a window
     "tied": ["scan", "scan-remat", "chunks-remat"],
+    "windows": ["chunks-remat"],
+    "two widths": ["remat", "ragged-True"],
+    "sandwich": ["remat"],
+    "output norm": ["remat", "settle"],
+    "parallel": ["remat", "chunks-settle-remat"],
+    "shared norm": ["remat"],
 }
 every_shape = pytest.mark.parametrize("name", SHAPES)
 
 
 def model(name):
-    c = replace(TINY, **SHAPES[name])
+    c = make(**SHAPES[name])
     check(c)
     return c
 
@@ -129,8 +138,10 @@ def test_parameters_equal_the_tree(name):
         tree = jax.tree.leaves(lm.abstract(c))
         assert sum(a.size for a in tree) == counted["total"] == sum(counted["groups"].values())
         assert set(counted["groups"]) == set(account.GROUPS)
-        experts = counted["groups"]["experts"]
-        assert counted["active"] == counted["total"] - experts + experts * c.top_k // c.n_experts
+        unused = sum(
+            p.parameters(c)["experts"] * (p.n_experts - p.top_k) // p.n_experts for p in c.routed
+        )
+        assert counted["active"] == counted["total"] - unused
 
 
 @every_shape
@@ -147,10 +158,10 @@ def test_model_flops_equal_the_walk(name):
 def _executions():
     """Every shape as it stands; every execution of a few, all of them among the slow tests."""
     for name, change in SHAPES.items():
-        c = replace(TINY, **change)
+        c = make(**change)
         for how, ex in EXECUTIONS.items():
-            fits = (c.moe_layers or ex.moe == "block" and ex.moe_groups == 1) and (
-                ex.moe != "capacity" or c.capacity_factor
+            fits = (c.routed or ex.moe == "block" and ex.moe_groups == 1) and (
+                ex.moe != "capacity" or all(p.capacity_factor for p in c.routed)
             )
             quick = (
                 how in ("plain", *QUICK.get(name, ())) or name == "capacity" and "scan" not in how
@@ -171,9 +182,9 @@ def test_executed_flops_equal_the_walk(name, how):
     if (
         ex.moe == "loop"
     ):  # one of E experts over blocks of each width: each as often as makes all rows
-        narrow = loop.narrow(ex.moe_rows)
-        rows = dispatch.blocks(4 * c.seq_len * c.top_k, c.n_experts, narrow) * narrow
-        turns = Fraction(rows, c.n_experts * sum(loop.widths(ex.moe_rows, rows)))
+        narrow, p = loop.narrow(ex.moe_rows), c.routed[0]
+        rows = dispatch.blocks(4 * c.seq_len * p.top_k, p.n_experts, narrow) * narrow
+        turns = Fraction(rows, p.n_experts * sum(loop.widths(ex.moe_rows, rows)))
     assert walk.flops(walk.forward(c, ex, 4), turns=turns) == counted.forward
     assert (
         walk.flops(walk.training(c, ex, 4), turns=turns)
@@ -184,43 +195,39 @@ def test_executed_flops_equal_the_walk(name, how):
 
 def test_a_window_and_a_triangle_count_their_own_pairs():
     for window in (0, 1, 5, 16, 40):
-        c = replace(TINY, window=window)
+        c, width = make(window=window), 4 * 6  # of all heads
         seen = [
             (t, j) for t in range(c.seq_len) for j in range(t + 1) if not window or t - j < window
         ]
-        attended = c.n_layers * 4 * c.n_heads * c.k_head * len(seen)
-        rest = account.forward_flops(c) - c.n_layers * 4 * c.n_heads * c.k_head * c.seq_len
+        attended = c.n_layers * 4 * width * len(seen)
+        rest = account.forward_flops(c) - c.n_layers * 4 * width * c.seq_len
         assert account.forward_flops(c, causal=True) * c.seq_len == pytest.approx(
             rest * c.seq_len + attended, rel=1e-12
         )
         assert (
-            c.n_layers * 4 * c.n_heads * c.k_head * c.seq_len**2
-            == (account.forward_flops(c) - rest) * c.seq_len
+            c.n_layers * 4 * width * c.seq_len**2 == (account.forward_flops(c) - rest) * c.seq_len
         )
 
 
 def test_a_part_without_counts_is_no_part():
-    """An entry is made of all its counts: one that is missing stops the import, one that is wrong
-    fails the tests above, which go over the registries.
+    """A part has every method that the docstring of its registry names; one that is wrong fails
+    the tests above, which go over the registries.
     """
-    for package, entry in ((mixers, "Mixer"), (mlps, "Mlp")):
-        fields = getattr(package, entry)._fields
-        assert {"parameters", "multiplied", "work", "check"} <= set(fields)
-        whole = types.SimpleNamespace(**dict.fromkeys(fields, len))
-        assert package._entry(len, whole)
-        for missing in set(fields) - {"module"}:
-            part = types.SimpleNamespace(**{k: v for k, v in vars(whole).items() if k != missing})
-            with pytest.raises(AttributeError, match=missing):
-                package._entry(len, part)
+    for package, table in ((mixers, MIXERS), (mlps, MLPS), (norms, NORMS), (positions, POSITIONS)):
+        contract = re.findall(r"^([a-z_]+)\(", package.__doc__, re.MULTILINE)
+        assert {"parameters", "check"} <= set(contract)
+        for cls in table.values():
+            assert cls.__dataclass_params__.frozen and cls.__doc__.strip() and cls()
+            for method in contract:
+                assert callable(getattr(cls, method, None)), f"{cls.__name__} has no {method}"
     assert set(dispatch.COUNTS) == set(dispatch.IMPLEMENTATIONS)
-    assert {m for c in SHAPES.values() for e in c.get("pattern", ()) for m in e.split("/")} >= set(
-        MIXERS
-    ) | set(MLPS)
+    used = {type(p) for name in SHAPES for x in model(name).layers for p in (x.mixer, x.mlp)}
+    assert used == {*MIXERS.values(), *MLPS.values()}
 
 
 def test_gpt2_flops():
     """DESIGN's figures for GPT-2 124M at T=1024."""
-    c = Model(
+    c = version1.model(
         vocab_size=50257,
         seq_len=1024,
         d_model=768,
@@ -235,11 +242,9 @@ def test_gpt2_flops():
 
 
 def test_context_adds_parameters_with_learned_positions_alone():
-    for positions in POSITIONS:
-        short, long = (
-            account.parameters(replace(TINY, positions=positions, seq_len=t)) for t in (16, 80)
-        )
-        assert long["total"] - short["total"] == 64 * TINY.d_model * (positions == "learned")
+    for name in POSITIONS:
+        short, long = (account.parameters(make(positions=name, seq_len=t)) for t in (16, 80))
+        assert long["total"] - short["total"] == 64 * TINY.d_model * (name == "learned")
         assert (
             long["non_embedding"] == short["non_embedding"]
             and long["multiplied"] == short["multiplied"]
@@ -251,7 +256,7 @@ def test_parameters_equal_the_tree_for_every_product_of_registries(whole):
     """From shapes alone: every pair of mixer, MLP, position, norm and activation, tied and untied;
     all their combinations in the slow lane.
     """
-    base = Model(
+    base = shapes.maker(
         vocab_size=24,
         seq_len=8,
         d_model=16,
@@ -278,6 +283,6 @@ def test_parameters_equal_the_tree_for_every_product_of_registries(whole):
             activation=activation,
             tied=bool(i % 2),
         )
-        c = dataclasses.replace(base, **change)
+        c = base(**change)
         leaves = jax.tree.leaves(lm.abstract(c))
         assert sum(x.size for x in leaves) == account.parameters(c)["total"], change

@@ -193,6 +193,7 @@ def test_the_reference_names_every_flag_and_field():
     from dataclasses import fields
 
     from launch.config import Where
+    from model import parts
     from model.config import Model
 
     with mock.patch.object(sys, "path", [os.path.join(ROOT, "docs"), *sys.path]):
@@ -203,4 +204,7 @@ def test_the_reference_names_every_flag_and_field():
         for f in fields(cls):
             if f.name not in ("slurm", "sky"):
                 assert f"| `{prefix}{f.name}` |" in made["reference/fields.md"], f.name
+    for cls, name in parts.NAMES.items():
+        for f in fields(cls):
+            assert f"| `model.{name}.{f.name}` |" in made["reference/fields.md"], f.name
     assert all(f"## {name}\n" in made["reference/recipes.md"] for name in recipes.RECIPES)

@@ -2,7 +2,6 @@
 one is wrong.
 """
 
-import dataclasses
 import json
 
 import jax
@@ -12,10 +11,11 @@ import pytest
 from experiments import cli
 from launch.config import ConfigError
 from launch.huggingface import FAMILIES, folder
-from model.config import Model
+from model import version1
+from tests import shapes
 from tests.test_model import variables
 
-BASE = Model(
+base = shapes.maker(
     vocab_size=40,
     seq_len=24,
     d_model=16,
@@ -26,7 +26,8 @@ BASE = Model(
     activation="swiglu",
     norm_eps=1e-5,
 )
-GPT2 = Model(
+BASE = base()
+GPT2 = version1.model(
     vocab_size=40,
     seq_len=24,
     d_model=16,
@@ -42,9 +43,9 @@ GPT2 = Model(
 )
 MODELS = {
     "llama": BASE,
-    "mistral": dataclasses.replace(BASE, window=5),
-    "qwen3": dataclasses.replace(BASE, qk_norm="head"),
-    "mixtral": dataclasses.replace(BASE, pattern=("attention/moe",), n_experts=4),
+    "mistral": base(window=5),
+    "qwen3": base(qk_norm="head"),
+    "mixtral": base(pattern=("attention/moe",), n_experts=4),
     "gpt2": GPT2,
 }
 
@@ -69,19 +70,19 @@ def test_round_trip(name, tmp_path):
 @pytest.mark.parametrize(
     "change,words",
     [
-        ({"activation": "gelu"}, "model.activation='gelu'"),
+        ({"activation": "gelu"}, "model.dense.activation='gelu'"),
         ({"logit_cap": 30.0}, "llama, differs in model.logit_cap=30.0"),
         ({"positions": "none"}, "model.positions='none'"),
         (
             {"pattern": ("attention/moe",), "n_experts": 4, "capacity_factor": 1.25},
-            "mixtral, differs in model.capacity_factor",
+            "mixtral, differs in model.moe.capacity_factor",
         ),
-        ({"qkv_bias": True}, "model.out_bias=False"),
+        ({"qkv_bias": True}, "model.attention.out_bias=False"),
     ],
 )
 def test_what_no_family_has_is_named(change, words):
     with pytest.raises(ConfigError, match=words):
-        folder.family_of(dataclasses.replace(BASE, **change))
+        folder.family_of(base(**change))
 
 
 def edit(path, **changes):

@@ -130,7 +130,7 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path):
     folder, steps = (
         tmp_path / "r",
         [
-            "--set=model.n_heads=4",
+            "--set=model.attention.n_heads=4",
             "--set=horizon.steps=120",
             "--set=where.checkpoint_every=0",
             "--set=where.log_every=1",

@@ -16,15 +16,18 @@ from launch import layout as layouts
 from launch import mesh as meshes
 from launch.config import ConfigError
 from model import account, params, step
-from model.config import Execution, Model
+from model.config import Execution
 from model.mlps import dispatch
 from model.optim import Optimizer
+from tests import shapes
 
 QUICK = [
     ("dense", "data=2,fsdp=2,tensor=2"),
     ("moe block", "fsdp=2,tensor=2,expert=2"),
     ("moe ragged", "fsdp=2,expert=4"),
     ("moe capacity", "tensor=2,expert=4"),
+    ("windows", "data=2,fsdp=2,tensor=2"),
+    ("two widths", "fsdp=2,tensor=2,expert=2"),
 ]
 
 
@@ -74,7 +77,7 @@ def test_every_model_on_every_layout():
     """The table of docs/meshes.md, two processes included. About ten minutes."""
     answer = bench.measure("full", 1)
     print(bench.text(answer))
-    assert len(answer["layouts"]) == 2 * (4 * 12 - 5 + 4) and all(
+    assert len(answer["layouts"]) == 2 * (6 * 12 - 2 * 5 + 6) and all(
         r["within"] for r in answer["layouts"]
     )
 
@@ -84,7 +87,7 @@ def planted(sort):
     permuted into the experts' order.
     """
 
-    def ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, c, ex):
+    def ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
         def local(x_nD, expert_nS, gate_nS, w):
             held = w["out"].shape[0]
             own_A = expert_nS.reshape(-1) - jax.lax.axis_index("expert") * held
@@ -93,17 +96,17 @@ def planted(sort):
             sizes = jax.nn.one_hot(own_A, held, dtype=np.int32).sum(0)
             times = lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes)
             y_AD = (
-                dispatch._mlp(x_nD[order_A // c.top_k], w, act, times, None)
+                dispatch._mlp(x_nD[order_A // p.top_k], w, act, times, None)
                 * gate_nS.reshape(-1)[order_A][:, None]
             )
             return jax.lax.psum(
-                jax.numpy.zeros_like(x_nD).at[order_A // c.top_k].add(y_AD), ("expert", "tensor")
+                jax.numpy.zeros_like(x_nD).at[order_A // p.top_k].add(y_AD), ("expert", "tensor")
             )
 
         flat = [a.reshape(-1, a.shape[-1]) for a in (x_GnD, expert_GnS, gate_GnS)]
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
-            return dispatch._ragged_local(*flat, w, act, c).reshape(x_GnD.shape)
+            return dispatch._ragged_local(*flat, w, act, p).reshape(x_GnD.shape)
         rows = jax.P(("data", "fsdp"))
         specs = {
             name: nn.logical_to_mesh_axes(
@@ -135,7 +138,7 @@ def test_a_planted_argsort_is_seen(monkeypatch):
     )
 
 
-WIDE = Model(
+wide = shapes.maker(
     vocab_size=1040,
     seq_len=32,
     d_model=128,
@@ -145,7 +148,9 @@ WIDE = Model(
     n_experts=8,
     activation="swiglu",
 )
-ROUTED = dataclasses.replace(WIDE, pattern=("attention/moe",), capacity_factor=1.25)
+WIDE = wide()
+routed = functools.partial(wide, pattern=("attention/moe",), capacity_factor=1.25)
+ROUTED = routed()
 
 
 def test_what_is_compiled(monkeypatch):
@@ -165,7 +170,7 @@ def test_what_is_compiled(monkeypatch):
     assert (
         rows["expert", "all-to-all"]["count"] == 2 * 2 * 4
     )  # there and back, forward and backward, 2 layers, 2 micro-batches
-    room = 32 * ROUTED.top_k * 1.25 / 8
+    room = 32 * ROUTED.routed[0].top_k * 1.25 / 8
     held = (
         1 * 8 * room * 128 * 4
     )  # one group of a micro-batch on a device: experts x rows x d_model
@@ -206,7 +211,7 @@ def test_the_first_state_is_born_in_shards(scan, monkeypatch):
     """Shard by shard the values of one device; nothing larger than a shard is ever put on a
     device.
     """
-    c = dataclasses.replace(ROUTED, seq_len=8, d_model=32, d_ff=32, positions="learned")
+    c = routed(seq_len=8, d_model=32, d_ff=32, positions="learned")
     l = layouts.lay(
         c,
         Optimizer(),

@@ -12,11 +12,12 @@ from experiments.matched import matched, of_plan, spent
 from launch import config
 from launch.config import ConfigError, Horizon
 from model import account, params, step
-from model.config import Execution, Model
+from model.config import Execution
 from model.lm import LM, abstract
 from model.mlps import dispatch
+from tests import shapes
 
-ONE = Model(
+make = shapes.maker(
     vocab_size=40,
     seq_len=12,
     d_model=16,
@@ -29,6 +30,7 @@ ONE = Model(
     z_weight=0.0,
     activation="swiglu",
 )
+ONE = make()
 CASES = [(name, 0.0) for name in dispatch.IMPLEMENTATIONS if name != "capacity"] + [
     ("capacity", 1.0)
 ]
@@ -139,12 +141,12 @@ def test_same_initial_values_where_shapes_agree():
         ({"batch": 4}, "batch"),
         ({"model": {"d_expert": 32}}, "is not the dense d_ff"),
         ({"model": {"positions": "learned"}}, "model.positions"),
-        ({"model": {"pattern": ("attention/dense",)}}, "wants a dense run first"),
+        ({"model": {"pattern": "attention/dense"}}, "wants a dense run first"),
     ],
 )
 def test_what_is_not_matched_is_named(change, words):
     dense, moe = pair()
-    model = dataclasses.replace(moe.model, **change.pop("model", {}))
+    model = shapes.replace(moe.model, **change.pop("model", {}))
     with pytest.raises(ConfigError, match=words):
         matched(dense, dataclasses.replace(moe, model=model, **change))
 
@@ -163,10 +165,10 @@ def test_a_sweep_can_match_by_flops():
 def test_matched_is_what_was_measured():
     """A shared expert comes on top of the active parameters, unless the others make room for it."""
     dense, moe = pair()
-    more = lambda **k: dataclasses.replace(moe, model=dataclasses.replace(moe.model, **k))
+    more = lambda **k: dataclasses.replace(moe, model=shapes.replace(moe.model, **k))
     with pytest.raises(ConfigError, match=r"active parameters are x1\.\d+ of the dense ones"):
         matched(dense, more(n_shared=1))
-    room = more(n_shared=1, top_k=1, d_expert=dense.model.d_ff // 2)
+    room = more(n_shared=1, top_k=1, d_expert=2 * dense.model.d_model)
     router = account.parameters(room.model)["groups"]["router"]
     m = matched(dense, room)
     assert m.active_ratio == 1 + router / account.parameters(dense.model)["active"]
@@ -175,12 +177,23 @@ def test_matched_is_what_was_measured():
     assert shared.active_ratio > m.active_ratio and abs(shared.flops_ratio - 1) < 1e-3
 
 
+SHARED = "model.moe.n_shared=1"
+
+
 @pytest.mark.parametrize(
     "settings,yes,no",
     [
         ([], ["matched by active_params", "x1.0096 to 1.0178"], ["NOT matched"]),
-        (["model.n_shared=1"], ["NOT matched", "active parameters are x1."], ["are matched by"]),
-        (["model.n_shared=1", "sweep.match=flops"], ["matched by flops", "x1.1"], ["NOT matched"]),
+        (
+            ["model.moe.n_shared=1"],
+            ["NOT matched", "active parameters are x1."],
+            ["are matched by"],
+        ),
+        (
+            ["model.moe.n_shared=1", "sweep.match=flops"],
+            ["matched by flops", "x1.1"],
+            ["NOT matched"],
+        ),
         (["sweep.families=dense"], [], ["matched"]),
     ],
 )

@@ -12,12 +12,13 @@ import pytest
 from experiments import predict
 from launch import hardware, layout, mesh
 from launch.config import Run, Where
-from model import account, lm, loss, optim, sample, step
-from model.config import Execution, Model
-from tests import walk
+from model import account, lm, loss, optim, sample, step, version1
+from model.config import Execution
+from tests import shapes, walk
 
-DENSE = Model(vocab_size=2000, seq_len=160, d_model=160, n_layers=5, n_heads=5, d_ff=480)
-MOE = Model(
+dense = shapes.maker(vocab_size=2000, seq_len=160, d_model=160, n_layers=5, n_heads=5, d_ff=480)
+DENSE = dense()
+make_moe = shapes.maker(
     vocab_size=1200,
     seq_len=112,
     d_model=80,
@@ -28,7 +29,8 @@ MOE = Model(
     top_k=2,
     pattern=("attention/moe",),
 )
-SMALL = Model(
+MOE = make_moe()
+SMALL = version1.model(
     vocab_size=400,
     seq_len=80,
     d_model=112,
@@ -48,7 +50,7 @@ def size(tree):
 
 @pytest.mark.parametrize(
     "c",
-    [DENSE, MOE, replace(MOE, selection_bias=True, router="sigmoid", n_shared=1)],
+    [DENSE, MOE, make_moe(selection_bias=True, router="sigmoid", n_shared=1)],
     ids=["dense", "moe", "bias"],
 )
 def test_bytes_equal_the_tree(c):
@@ -124,7 +126,7 @@ def test_no_logits_of_full_size(tied):
     numbers in the compiled step, nor in the evaluation; all temporaries together are smaller than
     the logits.
     """
-    c = Model(
+    c = version1.model(
         vocab_size=32_768,
         seq_len=256,
         d_model=32,
@@ -151,7 +153,7 @@ def test_no_logits_of_full_size(tied):
 
 @pytest.mark.parametrize("length", [509, 1021, 512, 768, 1000, 2 * 509])
 def test_chunks_of_the_loss_are_wide_whatever_the_length(length):
-    c = Model(vocab_size=8192, seq_len=length, d_model=32, n_layers=1, n_heads=2, d_ff=64)
+    c = version1.model(vocab_size=8192, seq_len=length, d_model=32, n_layers=1, n_heads=2, d_ff=64)
     ex = hardware.execution(c, Where(), "float32", "cpu", 1, 8 * length)
     most = 1024 * ex.accumulate // 8  # 2**23 logits a chunk are 1,024 tokens
     assert most / 2 <= ex.loss_chunk <= most
@@ -177,11 +179,11 @@ def test_a_chunk_that_is_filled_up_counts_for_nothing(cap):
 
 EVALUATED = {
     "long context, wide vocabulary, one sequence": (
-        Model(vocab_size=8192, seq_len=1024, d_model=32, n_layers=2, n_heads=2, d_ff=64),
+        version1.model(vocab_size=8192, seq_len=1024, d_model=32, n_layers=2, n_heads=2, d_ff=64),
         1,
     ),
     "small": (replace(DENSE, n_layers=2), 8),
-    "moe": (replace(MOE, n_layers=2, routing_group=2), 4),
+    "moe": (make_moe(n_layers=2, routing_group=2), 4),
 }
 
 
@@ -207,7 +209,7 @@ def test_evaluation_fits_beside_the_state(name):
 @pytest.mark.parametrize("d_model", [256, 320])
 def test_xla_counts_the_same_flops(d_model):
     """Within 2%, elementwise work included: dense, unrolled, no remat."""
-    c = Model(
+    c = version1.model(
         vocab_size=1056, seq_len=128, d_model=d_model, n_layers=2, n_heads=4, d_ff=4 * d_model
     )
     f = (
@@ -227,7 +229,7 @@ def test_xla_counts_the_same_flops(d_model):
 )
 def test_cache_is_what_decoding_keeps(change):
     """Bytes per token, of the collection that a prefill leaves behind."""
-    c, slots = replace(DENSE, n_layers=2, **change), 48
+    c, slots = dense(n_layers=2, **change), 48
     tokens, pad = jax.ShapeDtypeStruct((3, 16), np.int32), jax.ShapeDtypeStruct((3,), np.int32)
 
     def prefill(state, tokens, pad):

@@ -2,7 +2,7 @@
 against counts made by hand.
 """
 
-import dataclasses
+import functools
 import math
 
 import jax
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from model import optim, step
 from model.config import Execution, check
 from model.lm import LM
-from model.mlps import dispatch, routing
-from tests.test_model import ROUTED, TINY, forward, tokens, variables, weights
+from model.mlps import MoE, dispatch, routing
+from tests import shapes
+from tests.test_model import ROUTED, forward, make, tokens, variables, weights
 
-MOE = dataclasses.replace(
-    TINY,
+moe = functools.partial(
+    make,
     pattern=("attention/moe",),
     d_ff=24,
     n_experts=5,
@@ -27,6 +28,7 @@ MOE = dataclasses.replace(
     activation="swiglu",
     mlp_bias=True,
 )
+MOE = moe()
 
 
 @settings(deadline=None, max_examples=5)
@@ -61,7 +63,7 @@ def test_gradients_leaf_by_leaf(name, factor, skew):
     """
     if name == "capacity" and not factor:
         pytest.skip("a layout of fixed rows is for models that drop")
-    c = dataclasses.replace(MOE, capacity_factor=factor)
+    c = moe(capacity_factor=factor)
     w = weights(c)
     w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"][
         "router"
@@ -85,7 +87,7 @@ def test_gradients_leaf_by_leaf(name, factor, skew):
 
 
 def test_capacity_equals_dropless_exactly_when_nothing_is_dropped():
-    roomy = dataclasses.replace(MOE, capacity_factor=MOE.n_experts / MOE.top_k)
+    roomy = moe(capacity_factor=5 / 3)
     held, t = variables(MOE), tokens(MOE, 4)[:, :-1]
     for ex in (Execution(moe="all"), Execution()):
         assert np.array_equal(forward(roomy, ex, held, t), forward(MOE, ex, held, t))
@@ -105,9 +107,7 @@ def test_what_is_dropped(top_k, factor, group, seed):
     """First choices stand before second ones, earlier tokens before later ones, in each routing
     group by itself: counted by hand.
     """
-    c = dataclasses.replace(
-        MOE, n_experts=4, top_k=top_k, capacity_factor=factor, routing_group=group
-    )
+    c = MoE(4, top_k, capacity_factor=factor, routing_group=group)
     logits = np.random.default_rng(seed).normal(size=(4, 6, 4)).astype(np.float32) * 2
     with jax.disable_jit():
         r = routing.route(c, jnp.asarray(logits), None, dropless=False)
@@ -123,12 +123,12 @@ def test_what_is_dropped(top_k, factor, group, seed):
                     assert kept[b, t, choice] == (taken[e] < room)
                     taken[e] += 1
     np.testing.assert_array_equal(np.asarray(r.gate_BTS), np.where(kept, free.gate_BTS, 0))
-    stats = routing.statistics(c, jnp.asarray(logits), r)
+    stats = routing.statistics(c, 4, jnp.asarray(logits), r)
     assert float(stats["dropped"]) == pytest.approx(1 - kept.mean(), abs=1e-6)
 
 
 def test_drops_do_not_depend_on_the_batch_around_a_group():
-    c = dataclasses.replace(MOE, capacity_factor=0.7)
+    c = moe(capacity_factor=0.7)
     held, t = variables(c), tokens(c, 4)[:, :-1]
     ex = Execution(moe="capacity")
     np.testing.assert_allclose(
@@ -137,14 +137,15 @@ def test_drops_do_not_depend_on_the_batch_around_a_group():
 
 
 def layer_stats(c, logits, expert):
+    p = c.routed[0]
     r = routing.Routing(
-        jnp.asarray(expert), jnp.ones(expert.shape) / c.top_k, None, jax.nn.softmax(logits)
+        jnp.asarray(expert), jnp.ones(expert.shape) / p.top_k, None, jax.nn.softmax(logits)
     )
-    return jax.tree.map(lambda a: a[None], routing.statistics(c, logits, r))
+    return jax.tree.map(lambda a: a[None], routing.statistics(p, p.n_experts, logits, r))
 
 
 def test_balance_loss_is_one_when_balanced():
-    c = dataclasses.replace(TINY, n_experts=4, top_k=1)
+    c = make(pattern=("attention/moe",), n_layers=1, n_experts=4, top_k=1)
     logits = jnp.zeros((1, 4, 4))
     summary = lambda expert: routing.summary(c, routing.losses(c, layer_stats(c, logits, expert)))
     even = summary(np.arange(4).reshape(1, 4, 1))
@@ -157,13 +158,13 @@ def test_balance_is_pooled_over_layers_where_asked():
     """Two layers, each all on one expert, but on different ones: unbalanced by layer, balanced over
     the model.
     """
-    c = dataclasses.replace(TINY, n_experts=2, top_k=1, z_weight=0.0, balance_weight=1.0)
+    c = make(pattern=("attention/moe",), n_experts=2, top_k=1, z_weight=0.0, balance_weight=1.0)
     sure = [jnp.broadcast_to(jnp.array(x), (1, 4, 2)) for x in ([30.0, 0.0], [0.0, 30.0])]
     rows = [layer_stats(c, x, np.full((1, 4, 1), i)) for i, x in enumerate(sure)]
     stats = jax.tree.map(lambda *a: jnp.concatenate(a), *rows)
     assert float(routing.losses(c, stats)["auxiliary"]) == pytest.approx(4)
     assert float(
-        routing.losses(dataclasses.replace(c, balance_scope="model"), stats)["auxiliary"]
+        routing.losses(shapes.replace(c, balance_scope="model"), stats)["auxiliary"]
     ) == pytest.approx(1)
 
 
@@ -171,8 +172,7 @@ def test_selection_bias_moves_without_gradient_towards_equal_load():
     """It changes the choice, not the gates; no gradient, no parameter; a step moves it by
     bias_rate; loads even out.
     """
-    c = dataclasses.replace(
-        TINY,
+    c = make(
         pattern=("attention/moe",),
         balance_weight=0.0,
         bias_rate=0.02,
@@ -180,13 +180,14 @@ def test_selection_bias_moves_without_gradient_towards_equal_load():
     )
     check(c)
     logits, bias = jnp.array([[[2.0, 1.0, 0.0, -1.0]]]), jnp.array([-9.0, 0, 0, 0])
-    r = routing.route(c, logits, bias, dropless=True)
+    p = c.routed[0]
+    r = routing.route(p, logits, bias, dropless=True)
     assert set(np.asarray(r.expert_BTS).ravel()) == {1, 2}
     gates = jax.nn.sigmoid(logits[0, 0, 1:3])
     np.testing.assert_allclose(
         np.sort(r.gate_BTS[0, 0])[::-1], 2.5 * gates / gates.sum(), rtol=1e-5
     )
-    assert not np.any(jax.grad(lambda b: routing.route(c, logits, b, True).gate_BTS.sum())(bias))
+    assert not np.any(jax.grad(lambda b: routing.route(p, logits, b, True).gate_BTS.sum())(bias))
     lm, o = LM(c), optim.Optimizer()
     state = step.create(lm, o, variables(c)["params"])
     hyper = {"lr": 0.0, "embed_lr": 0.0, "weight_decay": 0.0}
@@ -200,9 +201,7 @@ def test_selection_bias_moves_without_gradient_towards_equal_load():
 
 
 def test_only_the_best_groups_are_chosen_from():
-    c = dataclasses.replace(
-        TINY, n_experts=8, top_k=2, expert_groups=4, top_groups=1, router="sigmoid"
-    )
+    c = MoE(8, 2, expert_groups=4, top_groups=1, router="sigmoid")
     logits = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
     expert = np.asarray(routing.route(c, jnp.asarray(logits), None, True).expert_BTS)
     scores = 1 / (1 + np.exp(-logits.astype(float)))
@@ -223,7 +222,7 @@ def test_only_the_best_groups_are_chosen_from():
 )
 def test_bad_routers_say_what_to_do(change, words):
     with pytest.raises(ValueError, match=words):
-        check(dataclasses.replace(MOE, **change))
+        check(moe(**change))
 
 
 @pytest.mark.parametrize("factor", [0.0, 1.0])
@@ -231,9 +230,9 @@ def test_one_expert_is_the_dense_mlp(factor):
     """A 1-expert top-1 MoE with auxiliary weights 0 computes the dense model's function and shared
     gradients.
     """
-    dense = dataclasses.replace(TINY, n_layers=1)
-    sparse = dataclasses.replace(
-        dense,
+    dense = make(n_layers=1)
+    sparse = make(
+        n_layers=1,
         pattern=("attention/moe",),
         n_experts=1,
         top_k=1,

@@ -2,7 +2,6 @@
 format (extra `parity`).
 """
 
-import dataclasses
 import json
 import os
 
@@ -17,12 +16,12 @@ from experiments import cli
 from launch import generate, record
 from launch.config import Run
 from launch.huggingface import FAMILIES, folder, tokenizer
-from model import step
-from model.config import Model
+from model import step, version1
 from model.lm import LM
 from model.mlps import routing
 from model.optim import Optimizer
 from model.sample import Sampling
+from tests import shapes
 from tests.conftest import ROOT
 
 torch = pytest.importorskip("torch")
@@ -227,7 +226,7 @@ def test_five_updates(name):
         recipe = json.load(f)["adamw"]
     expected = np.load(os.path.join(path, "expected.npz"))
     c, held = folder.load(path)
-    c = dataclasses.replace(c, balance_weight=0.0, z_weight=0.0)  # cross-entropy alone
+    c = shapes.replace(c, balance_weight=0.0, z_weight=0.0)  # cross-entropy alone
     o = Optimizer(b1=recipe["b1"], b2=recipe["b2"], eps=recipe["eps"], clip=1e9, decay="all")
     lm, hyper = (
         LM(c),
@@ -246,7 +245,7 @@ def test_balance_loss_pooled_as_theirs():
     """transformers' load_balancing_loss_func sums its fractions to top_k: top_k times ours."""
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-    c = Model(
+    c = version1.model(
         n_experts=6,
         top_k=2,
         n_layers=3,
@@ -255,11 +254,12 @@ def test_balance_loss_pooled_as_theirs():
         balance_weight=1.0,
         z_weight=0.0,
     )
+    p = c.routed[0]
     logits = [
         np.random.default_rng(i).normal(size=(1, 20, 6)).astype(np.float32) * 2 for i in range(3)
     ]
     rows = [
-        routing.statistics(c, jnp.asarray(x), routing.route(c, jnp.asarray(x), None, True))
+        routing.statistics(p, 6, jnp.asarray(x), routing.route(p, jnp.asarray(x), None, True))
         for x in logits
     ]
     ours = routing.losses(c, jax.tree.map(lambda *a: jnp.stack(a), *rows))["auxiliary"]
@@ -285,9 +285,9 @@ def test_trained_exported_and_trained_on(name, tmp_path, capsys):
         "--set=data.validation_windows=8",
     ]
     shape = [
-        "--set=model.activation=swiglu",
+        "--set=model.mlp.activation=swiglu",
         "--set=model.seq_len=32",
-        "--set=model.n_kv_heads=1",
+        "--set=model.attention.n_kv_heads=1",
         "--set=horizon.steps=60",
     ]
     where = [

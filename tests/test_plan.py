@@ -429,7 +429,7 @@ def store(points, key, **more):
 
 def test_calibration_is_read_off_lines_in_logs(tmp_path):
     run = recipes.load("quickstart").run
-    key = calibration.key(run, "dense")
+    key = calibration.key(run)
     where = config.Where(cache=str(tmp_path))
     points = store([(20, 1e7, 2e-3), (40, 1e8, 1e-2), (80, 1e9, 1e-1)], key) + store(
         [(40, 1e8, 9.0)], key, device="another"
@@ -437,20 +437,18 @@ def test_calibration_is_read_off_lines_in_logs(tmp_path):
     record.write_json(str(tmp_path / calibration.FILE), {"points": points})
     found = calibration.load(where)
     assert len(found.points) == 3  # another device's are left alone
-    step, _, setup, source = calibration.look_up(found, run, "dense", 1e8)
+    step, _, setup, source = calibration.look_up(found, run, 1e8)
     assert step == pytest.approx(1e-2) and setup == 4.0 and "2026-11-25" in source
-    assert calibration.look_up(found, run, "dense", 10**7.5)[0] == pytest.approx(
-        math.sqrt(2e-3 * 1e-2)
-    )
+    assert calibration.look_up(found, run, 10**7.5)[0] == pytest.approx(math.sqrt(2e-3 * 1e-2))
     assert (
-        calibration.look_up(found, run, "dense", 1e10)[0] == pytest.approx(1.0)
-        and "extrapolated" in calibration.look_up(found, run, "dense", 1e10)[3]
+        calibration.look_up(found, run, 1e10)[0] == pytest.approx(1.0)
+        and "extrapolated" in calibration.look_up(found, run, 1e10)[3]
     )
-    assert calibration.look_up(found, run, "moe", 1e8) is None
+    assert calibration.look_up(found, ladder.at(run, 32, "moe"), 1e8) is None
     other = dataclasses.replace(run, batch=4)
-    assert calibration.look_up(found, other, "dense", 1e8) is None  # another recipe
+    assert calibration.look_up(found, other, 1e8) is None  # another recipe
     moved = dataclasses.replace(run, seed=3, optimizer=dataclasses.replace(run.optimizer, lr=1.0))
-    assert calibration.key(moved, "dense") == key
+    assert calibration.key(moved) == key
     # plans and sweeps use it
     job = dataclasses.replace(recipes.load("quickstart"), where=where)
     for p in plan.make(job, "cpu").runs:
@@ -644,10 +642,10 @@ def test_granularity_keeps_active_and_total():
     for scale in ("granularity", "granularity:h200"):
         for p in plan.make(recipes.load(scale), "cpu").runs:
             n, c = account.parameters(p.run.model), p.run.model
-            assert (c.n_experts, c.top_k) == tuple(
-                map(int, p.family.split("_")[1:])
-            ) and c.top_k * c.f_expert == c.d_ff
-            assert n["groups"]["experts"] == 8 * 2 * c.d_model * c.d_ff * c.n_layers
+            own, d_ff = c.routed[0], 4 * c.d_model
+            assert (own.n_experts, own.top_k) == tuple(map(int, p.family.split("_")[1:]))
+            assert own.top_k * own.width(c) == d_ff
+            assert n["groups"]["experts"] == 8 * 2 * c.d_model * d_ff * c.n_layers
             dense = account.parameters(ladder.shape(c, c.d_model, "dense"))
             assert n["active"] - n["groups"]["router"] == dense["active"]
 

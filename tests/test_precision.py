@@ -12,16 +12,18 @@ from launch import hardware, train
 from launch.config import Run, Where
 from model import account, context, lm, loss, params
 from model.config import Execution, Model
-from model.mixers import MIXERS, attention
+from model.mixers import MIXERS, softmax
 from model.mlps import dispatch
-from tests import walk
-from tests.test_model import TINY, core_shapes, forward, tokens, variables
+from model.positions import Sinusoidal
+from tests import shapes, walk
+from tests.test_model import TINY, core_shapes, forward, make, tokens, variables
 
 replace = dataclasses.replace
 WIDE = replace(TINY, vocab_size=1056)  # above the one-hot embedding's
-GPT2 = Model(
+gpt2 = shapes.maker(
     vocab_size=50304, seq_len=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072, tied=True
 )
+GPT2 = gpt2()
 
 
 def _exact(e) -> bool:
@@ -42,9 +44,7 @@ def test_float32_is_multiplied_in_float32(ex, dtype, mixer, vocab):
     tells them, the router's too.
     """
     pattern = (f"{mixer}/dense", f"{mixer}/moe")
-    c = replace(
-        TINY, vocab_size=vocab, pattern=pattern, capacity_factor=1.25 * (ex.moe == "capacity")
-    )
+    c = make(vocab_size=vocab, pattern=pattern, capacity_factor=1.25 * (ex.moe == "capacity"))
     traced = walk.products(walk.training(c, replace(ex, dtype=dtype), 4), turns=1)
     found = [e for e, _ in traced if all(v.aval.dtype == jnp.float32 for v in e.invars[:2])]
     assert len(found) >= (3 if dtype == "bfloat16" else 20)
@@ -91,9 +91,10 @@ def gpu(c: Model, dtype: str = "bfloat16", batch: int = 64) -> Execution:
     ],
 )
 def test_which_attention_a_gpu_gets(change, kernel):
-    c = replace(GPT2, **change)
-    scores = c.k_head + c.d_rope
-    takes = lambda ex: "cudnn" if attention.fused(c, ex, scores, c.v_head) else "xla"
+    c = gpt2(**change)
+    flat, rule = shapes.view(c), c.layers[0].mixer.rule(c)
+    widths = flat.d_head + flat.d_rope, flat.d_value
+    takes = lambda ex: "cudnn" if softmax.fused(rule, ex, c.seq_len, *widths) else "xla"
     assert takes(gpu(c)) == kernel
     assert (
         takes(gpu(c, "float32"))
@@ -110,7 +111,7 @@ def test_which_attention_a_gpu_gets(change, kernel):
     ids=str,
 )
 def test_a_kernel_asked_for_where_it_computes_something_else_is_not_taken(change):
-    c = replace(WIDE, **change)
+    c = make(vocab_size=1056, **change)
     held, t = variables(c), tokens(c, 2)[:, :-1]
     a, b = (
         forward(c, Execution(dtype="bfloat16", attention=how), held, t) for how in ("xla", "cudnn")
@@ -143,7 +144,7 @@ def test_blocks_of_a_gpu_are_wide():
     """2,048 rows where an expert has 16,384: an eighth of padding, an eighth as many copies of
     weights as blocks of 256 (docs/benchmarks.md).
     """
-    ex = gpu(replace(GPT2, pattern=("attention/moe",)))
+    ex = gpu(gpt2(pattern=("attention/moe",)))
     assert (ex.moe, ex.moe_rows) == ("block", 2048)
 
 
@@ -167,7 +168,7 @@ def test_logits_are_kept_in_float32(chunk):
 @pytest.mark.parametrize("chunk", [0, 4])
 def test_scores_are_kept_in_float32(chunk):
     rng = np.random.default_rng(0)
-    c = replace(TINY, seq_len=8, n_heads=2, n_kv_heads=2, d_head=24, positions="sinusoidal")
+    rule = softmax.Rule(2, 0, 0.0, Sinusoidal())
     q, k, v = (
         jnp.asarray(rng.standard_normal((2, 8, 2, 24)) * s, jnp.bfloat16) for s in (12, 12, 1)
     )
@@ -178,5 +179,5 @@ def test_scores_are_kept_in_float32(chunk):
     weights /= weights.sum(-1, keepdims=True)
     want = np.einsum("bhtj,bjhk->bthk", weights, v64)
     ex = Execution(dtype="bfloat16", attention_chunk=chunk)
-    got = attention.attend(c, ex, context.plain(8), q, k, v, 24**-0.5)
+    got = softmax.attend(rule, ex, context.plain(8), q, k, v, 24**-0.5)
     np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=0.02)

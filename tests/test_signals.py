@@ -2,35 +2,37 @@
 Hugging Face. A setting that takes the signal from a part shows here.
 """
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
 from experiments import ladder
-from model import step
+from experiments.arms import ARMS
+from model import parts, step
 from model.config import Execution, Model
 from model.lm import LM
+from model.positions import Rope
+from tests import shapes
 from tests.test_huggingface import MODELS
 from tests.test_model import SHAPES, tokens, variables
 
-ARMS = {name: ladder.shape(Model(vocab_size=32, seq_len=32), 16, name) for name in ladder.FAMILIES}
+OURS = {name: ladder.shape(parts.model(vocab_size=32, seq_len=32), 16, name) for name in ARMS}
 TOP1 = {
-    f"top1-{router}-{renormalise}": dataclasses.replace(
+    f"top1-{router}-{renormalise}": shapes.replace(
         MODELS["mixtral"], top_k=1, d_ff=24, router=router, renormalise=renormalise
     )
     for router in ("softmax", "sigmoid")
     for renormalise in (True, False)
 }
-ALL = {**ARMS, **MODELS, **TOP1, **{f"shape {i}": c for i, c in enumerate(SHAPES)}}
+ALL = {**OURS, **MODELS, **TOP1, **{f"shape {i}": c for i, c in enumerate(SHAPES)}}
 
 
 def without_signal(path: str, c: Model) -> bool:
     """Leaves that no loss can move: a bias of all keys alike cancels in the softmax, unless
     positions turn it, norms change it or scores are capped.
     """
-    untouched = c.positions not in ("rope",) and c.qk_norm == "none" and not c.attention_cap
+    p = c.layers[0].mixer
+    untouched = not isinstance(c.positions, Rope) and p.qk_norm == "none" and not p.cap
     return path.endswith("k/bias") and untouched
 
 
@@ -40,7 +42,7 @@ def without_signal(path: str, c: Model) -> bool:
     [pytest.param(n, marks=pytest.mark.slow if n.startswith("shape") else ()) for n in ALL],
 )
 def test_every_leaf_has_a_gradient_from_the_cross_entropy(name):
-    c = dataclasses.replace(ALL[name], balance_weight=0.0, z_weight=0.0)
+    c = shapes.replace(ALL[name], balance_weight=0.0, z_weight=0.0)
     held, lm = variables(c), LM(c, Execution())
     t = tokens(c, batch=8)
 

@@ -174,7 +174,7 @@ def test_every_verb_works_on_every_device(device, tmp_path):
             "--config=tiny_dense",
             f"--workdir={run}",
             "--set=horizon.steps=60",
-            "--set=model.activation=swiglu",
+            "--set=model.mlp.activation=swiglu",
         ],
         ["sample", f"--run={run}", "--tokens=4"],
         ["export", f"--run={run}", f"--hf_dir={hf}"],

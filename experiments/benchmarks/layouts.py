@@ -33,12 +33,17 @@ DENSE = parts.model(
 )
 EXPERTS = "attention/moe(d_ff=64,activation=swiglu,n_shared=1)"
 MOE = parts.model(EXPERTS, vocab_size=128, seq_len=16, d_model=32)
+WINDOWS = "attention(window=5)/dense(d_ff=64), attention/dense(d_ff=64)"
+TWO_WIDTHS = "attention/moe(d_ff=64), attention/moe(n_experts=16,top_k=1,d_expert=24)"
 BOUNDED = EXPERTS.replace(")", ",capacity_factor=1.25,routing_group=2)")
 MODELS = {
     "dense": (DENSE, "block"),
     "moe block": (MOE, "block"),
     "moe ragged": (MOE, "ragged"),
     "moe capacity": (dataclasses.replace(MOE, pattern=parts.layers(BOUNDED)), "capacity"),
+    # layers that differ
+    "windows": (dataclasses.replace(DENSE, pattern=parts.layers(WINDOWS)), "block"),
+    "two widths": (dataclasses.replace(MOE, pattern=parts.layers(TWO_WIDTHS)), "block"),
 }
 # mesh -> how it is executed besides
 LAYOUTS = {
@@ -181,10 +186,7 @@ def compare(name: str, dtype: str, reference: Trajectory, got: Trajectory) -> Di
     return Difference(float(off[0]), float(off.max()), *gradients, counted)
 
 
-PAIR = {
-    "dense": "data=2,fsdp=2,tensor=2",
-    "moe": "fsdp=2,tensor=2,expert=2",
-}  # of two processes with four devices each
+PAIR = {False: "data=2,fsdp=2,tensor=2", True: "fsdp=2,tensor=2,expert=2"}  # with experts
 
 
 def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
@@ -227,7 +229,7 @@ def _one_of_two(address: str, dtype: str, out: str, names: str, process: str) ->
     kept = {}
     for name in names.split(","):
         model, moe = MODELS[name]
-        mesh = PAIR[name.split()[0]]
+        mesh = PAIR[bool(model.routed)]  # two processes with four devices each
         t = follow(model, moe, mesh, dtype)
         kept |= {f"{name}|mesh": mesh, f"{name}|loss": t.loss}
         kept |= {
