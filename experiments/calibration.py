@@ -245,7 +245,7 @@ def _point(task: local.Task, r: dict, job, startup: float) -> dict:
     return {
         **mine,
         "date": datetime.date.today().isoformat(),
-        "key": key(job.run, task.tags["family"]),
+        "key": key(task.run),
         "family": task.tags["family"],
         "d_model": task.tags["size"],
         "flops": flops,

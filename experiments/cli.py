@@ -12,6 +12,7 @@ from absl import flags
 from data.config import DataError
 from experiments import terminal
 from experiments.laws.names import FitError
+from experiments.terminal import printable
 from launch import preempt
 from launch.config import ConfigError
 from launch.preempt import Preempted
@@ -107,17 +108,6 @@ def _help(verb: str, doc: str, fv: flags.FlagValues) -> str:
             subsequent_indent=" " * 17,
         )
     return "\n".join(lines) + "\n"
-
-
-def printable(text, longest: int = 2000) -> str:
-    """One line that no terminal takes for a command: whatever names and records hold."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
-    return line if len(line) <= longest else line[: longest - 3] + "..."
-
-
-def plain(text: str) -> str:
-    """`text`, lines and blanks kept, without what a terminal takes for a command."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def run(verb: str, doc: str, fv: flags.FlagValues, argv: list[str], body: Callable) -> int:

@@ -52,6 +52,17 @@ def quiet() -> None:
                 os.close(nothing)
 
 
+def printable(text, longest: int = 2000) -> str:
+    """One line that no terminal takes for a command: whatever names and records hold."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def plain(text: str) -> str:
+    """`text`, lines and blanks kept, without what a terminal takes for a command."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def careful(name: str, body: Callable[[], int]) -> int:
     """The status of `body()`; CLOSED, without a word, where nobody reads any longer; 2 and one line
     where a disk is full.
@@ -66,8 +77,6 @@ def careful(name: str, body: Callable[[], int]) -> int:
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        from experiments.cli import printable
-
         what = (
             f"no space left on the disk ({printable(e)}): make room, and the same command goes on"
         )

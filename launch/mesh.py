@@ -76,12 +76,11 @@ def check(
             f"the mesh needs {math.prod(sizes.values())} devices, here are {devices}: lower --mesh"
         )
     _check_batch(sizes, model, batch, accumulate)
-    wanted = [
-        ("tensor", "model.vocab_size", model.vocab_size),
-        ("fsdp", "model.d_model", model.d_model),
-    ]
+    wanted = []
     for part in {p: None for layer in model.layers for p in (layer.mixer, layer.mlp)}:
         wanted += [(dict(RULES)[axis], name, n) for axis, name, n in part.axes(model)]
+    wanted.append(("tensor", "model.vocab_size", model.vocab_size))
+    wanted.append(("fsdp", "model.d_model", model.d_model))
     if model.d_model % (sizes["fsdp"] * sizes["expert"]):
         raise ConfigError(
             f"fsdp x expert = {sizes['fsdp'] * sizes['expert']} of the mesh does not divide"

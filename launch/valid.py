@@ -7,6 +7,8 @@ import re
 import typing
 
 from launch import config
+from model import text as parts
+from model.config import Model
 
 
 def number(v) -> bool:
@@ -52,6 +54,7 @@ def parameters(v) -> bool:
     )
 
 
+COUNTED = ("n_experts", "top_k", "d_ff", "d_expert")  # fields of a part that tables read
 RESULT = {  # a field with ? may be missing
     "id": text,
     "family": name,
@@ -127,6 +130,23 @@ def flaw(value, shape=None, path: str = "") -> str | None:
     return None
 
 
+def written(v) -> bool:
+    """Parts of a model as text, or the list of layers of version 1."""
+    if isinstance(v, list):
+        return all(isinstance(x, str) and len(x.split("/")) == 2 for x in v)
+    try:
+        layers = parts.parse(v) if text(v) else None
+    except (ValueError, RecursionError):
+        return False
+    return layers is not None and all(
+        isinstance(n, int) and 0 <= n < 1e12
+        for layer in layers
+        for part in layer
+        for field, n in part.fields.items()
+        if field in COUNTED
+    )
+
+
 def _shown(v) -> str:
     return (
         repr(v)[:40]
@@ -151,6 +171,8 @@ def typed(cls, d: dict, path: str = "") -> str | None:
         good = {int: number, float: number, str: text, bool: lambda v: isinstance(v, bool)}.get(
             kind
         )
+        if cls is Model and good is None:
+            good = written
         if good is None:  # tuple[int, ...]
             item = {int: number, float: number, str: text}[typing.get_args(kind)[0]]
             good = lambda v, item=item: isinstance(v, list) and all(item(x) for x in v)

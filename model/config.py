@@ -152,7 +152,11 @@ def positive(part, names: tuple[str, ...], where: str) -> None:
     """Raises ValueError where a field of `names` is below 1, or any number below 0."""
     for f in dataclasses.fields(part):
         value = getattr(part, f.name)
-        if isinstance(value, (int, float)) and value < (least := int(f.name in names)):
+        if f.type not in (int, float, bool):
+            continue
+        if not isinstance(value, (int, float)):
+            raise ValueError(f"{where}.{f.name}={value!r} must be a number")
+        if value < (least := int(f.name in names)):
             low = f"must be at least {least}" if least else "cannot be negative"
             raise ValueError(f"{where}.{f.name}={value} {low}")
 

@@ -190,7 +190,7 @@ def _replaced(value, path: tuple, new):
 def _found(m: Model, names: list[str], key: str) -> list[tuple]:
     """Paths of the parts that all but the last of a dotted name stand for. Raises ValueError."""
     places = dict(_places(m))
-    if len(names) == 1:
+    if len(names) == 1 and "[" not in names[0]:
         kind = names[0]
         paths = [
             path

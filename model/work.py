@@ -61,3 +61,18 @@ def size(ex: Execution) -> int:
 
 def total(parts) -> Work:
     return Work(*map(sum, zip(*parts)))
+
+
+def pairs(length: int, window: int, causal: bool) -> int:
+    """Pairs of a token and one that it sees, in a sequence: T x T on the full map, else T (T+1) /
+    2, or what a window leaves of them; window 0: all before it.
+    """
+    if not causal:
+        return length**2
+    w = min(window or length, length)
+    return w * (w + 1) // 2 + (length - w) * w
+
+
+def per_token(n: int, length: int) -> int | float:
+    """A count of a sequence per token; an int wherever it is one."""
+    return n // length if n % length == 0 else n / length

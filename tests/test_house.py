@@ -46,6 +46,67 @@ def test_imports_point_down():
     assert not wrong, wrong
 
 
+def edges() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, at its top or in a function."""
+    names = {}
+    for path in modules():
+        parts = pathlib.Path(path).relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    out = {}
+    for name, path in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(pathlib.Path(path).read_text())):
+            if isinstance(node, ast.Import):
+                found |= {a.name for a in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                inner = {f"{node.module}.{a.name}" for a in node.names}
+                found |= inner & set(names) or {node.module}
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Lazy":
+                found.add(node.args[0].value)
+        out[name] = found & set(names) - {name}
+    return out
+
+
+def test_no_import_circle():
+    """Nor one through functions. What nothing of ours is imported from falls away, again and again;
+    a circle is what stays.
+    """
+    left = edges()
+    while free := [name for name, found in left.items() if not found & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, {name: sorted(found & set(left)) for name, found in left.items()}
+
+
+# a part that is built from another: latent attention has a norm of its own, whatever the model's;
+# shared experts are a dense MLP
+BUILT_FROM = {"model.mixers.latent": {"model.norms"}, "model.mlps.moe": {"model.mlps.dense"}}
+
+
+def test_parts_know_no_other_parts():
+    """And what all layers share knows no part: registries are read by model/parts.py alone."""
+    tables = {"model.mixers", "model.mlps", "model.norms", "model.positions"}
+    of = {cls.__module__: table for table in tables for cls in registry(table)}
+    found = edges()
+    for module in of:
+        others = (found[module] & set(of)) - {module} - BUILT_FROM.get(module, set())
+        assert others <= {"model.positions"}, module  # of which a mixer may have its own
+        assert not found[module] & (tables - set(of))
+    for shared in ("config", "block", "lm", "account", "step", "loss", "sample"):
+        assert not found[f"model.{shared}"] & (tables | set(of)) - {"model.norms"}, shared
+
+
+def registry(table: str):
+    from model import parts
+
+    return {
+        "model.mixers": parts.MIXERS,
+        "model.mlps": parts.MLPS,
+        "model.norms": parts.NORMS,
+        "model.positions": parts.POSITIONS,
+    }[table].values()
+
+
 def test_data_does_not_load_jax():
     code = (
         "import sys, data.pipeline, data.sources, data.tokenizers; sys.exit('jax' in sys.modules)"

@@ -205,7 +205,7 @@ def test_an_export_overwrites_nothing(llama):
     "more,words",
     [
         (["--init_from=/nowhere"], "holds no config.json"),
-        (["--set=model.d_ff=32"], "asks for"),
+        (["--set=model.dense.d_ff=32"], "asks for"),
         (["--set=data.source=synthetic"], "model.vocab_size"),
     ],
 )

@@ -80,7 +80,7 @@ def test_one_expert_is_the_dense_model(name, factor):
     """Through router and dispatch, auxiliary weights 0: the loss and every gradient leaf that both
     have; the router's is zero.
     """
-    moe = dataclasses.replace(ONE, pattern=("attention/moe",), capacity_factor=factor)
+    moe = make(pattern=("attention/moe",), capacity_factor=factor)
     held, want, loss = dense()
     got, other = gradients(moe, Execution(moe=name, moe_rows=4), expert(held))
     assert other == pytest.approx(loss, rel=1e-6)

@@ -78,20 +78,20 @@ PROGRAMS = {
     "swiglu": (SMALL, Execution(), 10),
     "swiglu-remat": (SMALL, Execution(scan=True, remat=True), 10),
     "chunks": (
-        replace(DENSE, vocab_size=6000, seq_len=320),
+        dense(vocab_size=6000, seq_len=320),
         Execution(attention_chunk=64, loss_chunk=32),
         6,
     ),
-    "grouped": (replace(DENSE, n_kv_heads=1, activation="relu"), Execution(), 3),
+    "grouped": (dense(n_kv_heads=1, activation="relu"), Execution(), 3),
     "moe-all": (MOE, Execution(moe="all"), 6),
     "moe-all-remat": (MOE, Execution(moe="all", scan=True, remat=True), 6),
     "moe-block": (MOE, Execution(moe="block", moe_rows=32), 6),
     "moe-block-remat": (MOE, Execution(moe="block", moe_rows=32, scan=True, remat=True), 6),
     "moe-loop": (MOE, Execution(moe="loop", moe_rows=32), 6),
     "moe-loop-remat": (MOE, Execution(moe="loop", moe_rows=32, scan=True, remat=True), 6),
-    "moe-loop-swiglu": (replace(MOE, activation="swiglu"), Execution(moe="loop", moe_rows=32), 6),
+    "moe-loop-swiglu": (make_moe(activation="swiglu"), Execution(moe="loop", moe_rows=32), 6),
     "moe-capacity": (
-        replace(MOE, capacity_factor=1.5, n_shared=1, top_k=3, d_ff=240),
+        make_moe(capacity_factor=1.5, n_shared=1, top_k=3, d_ff=240),
         Execution(moe="capacity"),
         6,
     ),
@@ -182,7 +182,7 @@ EVALUATED = {
         version1.model(vocab_size=8192, seq_len=1024, d_model=32, n_layers=2, n_heads=2, d_ff=64),
         1,
     ),
-    "small": (replace(DENSE, n_layers=2), 8),
+    "small": (dense(n_layers=2), 8),
     "moe": (make_moe(n_layers=2, routing_group=2), 4),
 }
 

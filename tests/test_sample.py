@@ -14,8 +14,9 @@ from launch.config import ConfigError, Horizon
 from model import sample
 from model.config import Execution
 from model.sample import Sampling
+from tests import shapes
 from tests.test_launch import ALONE, BASE
-from tests.test_model import TINY, forward, variables
+from tests.test_model import TINY, forward, make, variables
 
 LOGITS = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
 
@@ -59,12 +60,12 @@ def test_temperature_is_that_of_the_distribution():
 )
 def test_greedy_text_is_the_argmax_of_full_passes(change):
     """Rows of unequal length; a model that drops assignments in training drops none here."""
-    c = dataclasses.replace(TINY, **change)
+    c = make(**change)
     held, count = variables(c), 6
     run = dataclasses.replace(BASE, model=c, dtype="float32")
     prompts = [np.array([3, 1, 4, 1, 5], np.int32), np.array([2, 7], np.int32)]
     out = generate.generate(run, held, prompts, count, Sampling(0.0)).tokens
-    free = dataclasses.replace(c, capacity_factor=0.0)
+    free = shapes.replace(c, capacity_factor=0.0)
     for prompt, row in zip(prompts, out):
         text = np.concatenate([prompt, row])
         logits = forward(free, Execution(), held, np.pad(text, (0, c.seq_len - len(text)))[None])[0]
@@ -82,7 +83,7 @@ def test_draws_follow_the_seed():
 
 
 def test_learned_positions_end():
-    c = dataclasses.replace(TINY, positions="learned")
+    c = make(positions="learned")
     run = dataclasses.replace(BASE, model=c, dtype="float32")
     with pytest.raises(ConfigError, match="beyond the 16 learned positions"):
         generate.generate(run, variables(c), [np.zeros(10, np.int32)], 7, Sampling())

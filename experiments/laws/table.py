@@ -78,8 +78,8 @@ def routed(run: dict) -> tuple[int, int, float]:
         ]
     if not found:
         return 1, 1, 1.0
-    e, k = found[0]["n_experts"], found[0]["top_k"]
-    width = found[0]["d_ff"] or 4 * m.get("d_model", 64)
+    e, k = max(1, found[0]["n_experts"]), max(1, found[0]["top_k"])
+    width = found[0]["d_ff"] or 4 * m.get("d_model", 64) or 1
     return e, k, width / (found[0]["d_expert"] or width / k)
 
 

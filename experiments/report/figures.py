@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.laws.published import ALLOCATIONS
+from experiments.laws.table import routed
 from experiments.report.labels import LABEL
 
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d1602a", "#2b8a57"
@@ -324,7 +325,8 @@ def load(results) -> str:
         for i, r in enumerate(rows):
             for layer, v in enumerate(r["moe"]["expert_load"]):
                 ax.plot(i, v, "os^Dv"[layer % 5], color=shades("moe", 5)[min(4, layer + 1)], ms=5)
-        most = rows[0]["run"]["model"]["n_experts"] / rows[0]["run"]["model"]["top_k"]
+        experts, chosen, _ = routed(rows[0]["run"])
+        most = experts / chosen
         ax.axhline(1, color="#8a919c", lw=1)
         ax.text(
             len(rows) - 0.4, 1, "balanced", va="bottom", ha="right", fontsize=8, color="#4a5361"

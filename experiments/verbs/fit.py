@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, terminal
 from experiments.cli import UserError
 from experiments.laws import names
 from experiments.lazy import Lazy
@@ -189,12 +189,12 @@ def _body(fv) -> int:
             raise UserError("--runs is missing: name a CSV file, or the folder of a sweep")
         with common.complete():
             a = _law(fv)
-        print(json.dumps(a) if fv.format == "json" else cli.plain(law_text.text(a)))
+        print(json.dumps(a) if fv.format == "json" else terminal.plain(law_text.text(a)))
         return 0
     results, pool = load(fv), selection.pools(fv.pool)
     with common.complete(results):
         a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul", pool)
-    print(json.dumps(a) if fv.format == "json" else cli.plain(text(a)))
+    print(json.dumps(a) if fv.format == "json" else terminal.plain(text(a)))
     return 0
 
 

@@ -87,8 +87,8 @@ def view(s: dict, width: int = 130):
     from rich.text import Text
 
     total = len(s["runs"])
-    head = Text(cli.printable(s["name"], 60), style="bold").append(
-        f"  {cli.printable(s['workdir'], 200)}", style="grey50"
+    head = Text(terminal.printable(s["name"], 60), style="bold").append(
+        f"  {terminal.printable(s['workdir'], 200)}", style="grey50"
     )
     counts = Text()
     for state, n in s["counts"].items():
@@ -139,13 +139,13 @@ def _training(runs):
         known = r["step"] is not None and r["of"]
         t.add_row(
             Text(r["id"][:40]),
-            Text(cli.printable(r["family"], 20)),
+            Text(terminal.printable(r["family"], 20)),
             str(r["size"] or ""),
             _bar(min(1.0, r["step"] / r["of"]) if known else 0.0, 10, "cyan"),
             f"{r['step']}/{r['of']}" if known else "",
             "" if r["loss"] is None else f"{r['loss']:.3f}",
             duration(r["age"]),
-            Text(cli.printable(r["holder"], 40).removeprefix("process ")),
+            Text(terminal.printable(r["holder"], 40).removeprefix("process ")),
         )
     if len(mine) > ROWS:
         t.add_row(f"and {len(mine) - ROWS} more")
@@ -164,9 +164,9 @@ def _troubles(runs):
         t.add_row(
             Text(r["id"][:40]),
             what,
-            Text(cli.printable(r["family"], 20)),
+            Text(terminal.printable(r["family"], 20)),
             str(r["size"] or ""),
-            Text(cli.printable(r["why"] or "", 300)),
+            Text(terminal.printable(r["why"] or "", 300)),
         )
     if len(bad) > ROWS:
         t.add_row(f"and {len(bad) - ROWS} more")

@@ -229,7 +229,7 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
             )
         )
     else:
-        print(cli.plain("\n".join(_ending(analysis))))
+        print(terminal.plain("\n".join(_ending(analysis))))
         print(f"report: {os.path.relpath(path)}")
     return 1 if failures else 0
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from launch import record
 from launch.config import ConfigError
-from launch.huggingface import FAMILIES, entries, flat
+from launch.huggingface import FAMILIES, entries
+from launch.huggingface import flat as lists
 from launch.huggingface.config import Config, fixed
 from model import version1
 from model.config import Model, check
@@ -177,7 +178,7 @@ def _plain(c: Model) -> dict:
     """The fields of `c` that decide the function at inference, every default made explicit and what
     is not read left out.
     """
-    d = flat.fields(c)
+    d = lists.fields(c)
     kinds = {name for layer in d["kinds"] for name in (*layer, d["positions"])}
     unread = set(TRAINING)
     for name, (parts, _) in version1.FIELDS.items():
@@ -190,7 +191,7 @@ def _plain(c: Model) -> dict:
 
 def single_gate(c: Model) -> Model:
     """`c` with the gates that it computes said aloud: those of one expert are not renormalised."""
-    return flat.changed(c, "moe", renormalise=False) if _one_expert(c) else c
+    return lists.changed(c, "moe", renormalise=False) if _one_expert(c) else c
 
 
 def _one_expert(c: Model) -> bool:
@@ -202,7 +203,7 @@ def family_of(c: Model) -> str:
     has, by the nearest family.
     """
     nearest, c = None, single_gate(c)
-    want, view = _plain(c), flat.view(c)
+    want, view = _plain(c), lists.view(c)
     for name, family in FAMILIES.items():
         try:
             again = _plain(family.read(Config(family.write(view), family.defaults)))
@@ -218,7 +219,7 @@ def family_of(c: Model) -> str:
             "no Hugging Face family here has this model's activation: set model.mlp.activation to"
             " swiglu, gelu or relu"
         )
-    own = ", ".join(f"{flat.place(k)}={want[k]!r}" for k in nearest[1])
+    own = ", ".join(f"{lists.place(k)}={want[k]!r}" for k in nearest[1])
     raise ConfigError(
         f"no Hugging Face family here computes this model; the nearest, {nearest[0]}, differs in"
         f" {own}"
@@ -253,7 +254,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
         "architectures": [family.architecture],
         "model_type": name,
         "dtype": "float32",
-        **family.write(flat.view(c)),
+        **family.write(lists.view(c)),
         **(more or {}),
     }
     save_file(tensors, os.path.join(hf_dir, "model.safetensors"), metadata={"format": "pt"})

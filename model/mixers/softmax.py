@@ -12,7 +12,7 @@ from model.config import Execution, Model
 from model.mixers import chunked
 from model.numerics import einsum, scores
 from model.params import Einsum
-from model.work import Work, size
+from model.work import Work, pairs, per_token, size
 
 
 class Rule(NamedTuple):
@@ -102,22 +102,12 @@ def output(part, m: Model, dtype, width: int) -> Einsum:
     )
 
 
-def pairs(length: int, window: int, causal: bool) -> int:
-    """Pairs of query and key in a sequence: T x T on the full map, else T (T+1) / 2, or what a
-    window leaves of them.
-    """
-    if not causal:
-        return length**2
-    w = min(window or length, length)
-    return w * (w + 1) // 2 + (length - w) * w
-
-
 def map_flops(part, m: Model, causal: bool, width: int) -> int | float:
     """Per token: 2 x multiply-adds of all heads, `width` numbers a pair in scores and values
-    together; an int wherever it is one.
+    together.
     """
     n = 2 * part.n_heads * width * pairs(m.seq_len, part.window, causal)
-    return n // m.seq_len if n % m.seq_len == 0 else n / m.seq_len
+    return per_token(n, m.seq_len)
 
 
 def map_work(rule: Rule, ex: Execution, length: int, batch: int, scores: int, values: int) -> Work:

@@ -16,7 +16,7 @@
 Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, p, ex) -> y_nD of one group of
 tokens. A dropped assignment has gate 0, so all of them compute the same function; `rank` is its
 place in the queue of its expert, None in dropless models. With `w` comes "sums" where `loop` is to
-add the gradients of `w` to what earlier micro-batches gave (moe.summed).
+add the gradients of `w` to what earlier micro-batches gave (loop.summed).
 """
 
 import functools

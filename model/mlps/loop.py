@@ -11,7 +11,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
+from model.config import Execution
 from model.mlps.hidden import hidden
 from model.numerics import einsum
 from model.on_cpu import BLOCKS, made_once, outer
@@ -127,3 +129,17 @@ def _backward(act, rows, held, dy_rD):
 
 
 experts.defvjp(_forward, _backward)
+
+
+def summed(ex: Execution, grads: dict) -> dict:
+    """Of a tree of gradients those that the experts add up by themselves, given in the collection
+    "sums"; {} where none are.
+    """
+    if (
+        ex.moe != "loop" or ex.dtype != "float32" or ex.scan or ex.moe_groups > 1
+    ):  # each group would add them
+        return {}
+    flat = traverse_util.flatten_dict(grads)
+    return traverse_util.unflatten_dict(
+        {p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"}
+    )

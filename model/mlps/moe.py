@@ -12,7 +12,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
 
 from model import config
 from model.config import Execution, Model, choose
@@ -217,17 +216,3 @@ class _MoE(nn.Module):
             split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, p, ex
         )
         return y.reshape(x_BTD.shape)
-
-
-def summed(ex: Execution, grads: dict) -> dict:
-    """Of a tree of gradients those that the experts add up by themselves, given in the collection
-    "sums" (loop.py); {} where none are.
-    """
-    if (
-        ex.moe != "loop" or ex.dtype != "float32" or ex.scan or ex.moe_groups > 1
-    ):  # each group would add them
-        return {}
-    flat = traverse_util.flatten_dict(grads)
-    return traverse_util.unflatten_dict(
-        {p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"}
-    )
