@@ -101,6 +101,8 @@ def heads(d_model: int) -> int:
 class Both:
     """Width and depth grow together: the default."""
 
+    dial = "d_model"
+
     def shape(self, size: int) -> Shape:
         return Shape(size, layers(size), heads(size))
 
@@ -110,6 +112,8 @@ class Width:
     """Width alone grows; the size is d_model."""
 
     n_layers: int = 2
+
+    dial = "d_model"
 
     def shape(self, size: int) -> Shape:
         return Shape(size, self.n_layers, heads(size))
@@ -121,6 +125,8 @@ class Depth:
 
     d_model: int = 64
 
+    dial = "layers"
+
     def shape(self, size: int) -> Shape:
         return Shape(self.d_model, size, heads(self.d_model))
 
@@ -130,6 +136,8 @@ class Aspect:
     """Width over depth stays at `ratio`; the size is d_model."""
 
     ratio: float = 64.0
+
+    dial = "d_model"
 
     def shape(self, size: int) -> Shape:
         return Shape(size, max(1, round(size / self.ratio)), heads(size))

@@ -4,6 +4,7 @@ source. An unknown figure is None, and its source says why.
 
 import contextlib
 import dataclasses
+import shlex
 from typing import NamedTuple
 
 from data import pipeline
@@ -153,7 +154,10 @@ def _command(
     words += [f"{k}={v}" for k, v in needed.items() if v != own[k]]
     folder = name.replace(":", "-").removesuffix(".py").rpartition("/")[2]
     return " ".join(
-        [f"isoflop {verb} --config={name} --workdir=runs/{folder}", *(f"--set {w}" for w in words)]
+        [
+            f"isoflop {verb} --config={name} --workdir=runs/{folder}",
+            *(f"--set {shlex.quote(w)}" for w in words),
+        ]
     )
 
 
@@ -201,6 +205,7 @@ def describe(
             },
             **cost.assumed(rates, asked.cap, calibrated),
         },
+        "dial": plan.runs[0].dial,
         "runs": found,
         "total": total(
             found, target.count, rates, target.calibrated.startup() if calibrated else 0.0

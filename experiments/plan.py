@@ -67,6 +67,14 @@ class Sweep:
         """The ladder that the sizes stand on."""
         return ladder.Table(self._rows()) if self.shapes else ladder.read(self.ladder)
 
+    @property
+    def dial(self) -> str:
+        """What a size is."""
+        rows = self._rows()
+        if any(size != at.d_model for size, at in rows):
+            return "shape"
+        return "d_model" if rows else self.steps().dial
+
     def shape(self, base: Run, size: int, family: str = "dense"):
         """The model of an arm at a size; `dense` whether it is among the arms or not."""
         return ladder.shape(base.model, size, self.arm(family), self.steps())
@@ -96,6 +104,7 @@ class Planned(NamedTuple):
     lr_multiplier: float
     speed: predict.Speed  # predicted, on one device
     asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
+    dial: str = "d_model"  # what the size is
 
     @property
     def id(self) -> str:
@@ -123,6 +132,8 @@ class Planned(NamedTuple):
     def tags(self) -> dict:
         named = {"family": self.family, "size": self.size, "budget": self.budget}
         named["tokens"] = self.asked
+        if self.dial != "d_model":
+            named["dial"] = self.dial
         return {**named, "role": self.role, "lr_multiplier": self.lr_multiplier}
 
 
@@ -221,6 +232,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: predict.Target) -> 
                     multiplier,
                     predict.speed(run, target),
                     None if cell.budget else round(cell.tokens),
+                    s.dial,
                 )
             )
     return out

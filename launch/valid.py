@@ -70,6 +70,7 @@ RESULT = {  # a field with ? may be missing
         "role?": optional(name),
         "lr_multiplier?": optional(positive),
         "sweep?": optional(text),
+        "dial?": name,
     },
     "run": lambda v: isinstance(v, dict) and typed(config.Run, v) is None,
     "steps?": number,

@@ -295,6 +295,7 @@ def analyse(
         "n_means": N_CONVENTIONS[n],
         "c_convention": c,
         "loss_unit": "nats/token",
+        "dial": next((r["tags"]["dial"] for r in results if r["tags"].get("dial")), "d_model"),
         "level": 0.95,
         "resamples": resamples,
         "n_points": len(points),

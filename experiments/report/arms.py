@@ -42,7 +42,7 @@ def _ticks(cells: list[tuple]) -> list[str]:
     return [f"{size}\n{what(budget, tokens)}" for budget, tokens, size in cells]
 
 
-def draw(rows: list[dict]) -> str:
+def draw(rows: list[dict], dial: str) -> str:
     """Points are means over seeds with 95% Student intervals, side by side in each cell."""
     cells = sorted({_cell(r) for r in rows})
     families = list(dict.fromkeys(r["family"] for r in rows))
@@ -63,7 +63,7 @@ def draw(rows: list[dict]) -> str:
             many = len(cells) > 6
             ax.set_xticks(range(len(cells)), _ticks(cells), fontsize=7 if many else None)
             ax.tick_params(axis="x", rotation=90 if many else 0)
-            ax.set(xlabel="d_model", xlim=(-0.6, len(cells) - 0.4))
+            ax.set(xlabel=dial, xlim=(-0.6, len(cells) - 0.4))
             ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         base = rows[0]["reference"]
         axes[0].set(title="loss", ylabel="validation loss (nats/token)")
@@ -113,7 +113,7 @@ def section(results, curves, a) -> str:
     ):  # which have sections of their own
         return ""
     many = any(r["budget"] for r in rows)
-    columns = ["arm", "d_model", *["budget"] * many, "D (tokens)", "N total", "seeds", "loss"]
+    columns = ["arm", a["dial"], *["budget"] * many, "D (tokens)", "N total", "seeds", "loss"]
     columns += ["95%", "difference", "95%", "active", "FLOPs"]
     data = [
         [
@@ -138,5 +138,5 @@ def section(results, curves, a) -> str:
         f" {esc(_same(rows, a['c_convention']))}. {_verdicts(rows)}."
     )
     return elements.section(
-        "Arms against each other", reading, draw(rows), table(columns, data), opened=True
+        "Arms against each other", reading, draw(rows, a["dial"]), table(columns, data), opened=True
     )

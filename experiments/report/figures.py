@@ -381,7 +381,7 @@ def known_entropy(analysis) -> str:
                     color=colour,
                     lw=1.4,
                     ms=5,
-                    label=f"d_model {e['size']}",
+                    label=f"{analysis['dial']} {e['size']}",
                 )
             d, y = np.array(rows[-1]["tokens"]), rows[-1]["excess"]
             ax.plot(

@@ -59,7 +59,7 @@ def gaps(analysis) -> str:
         ax.axhline(0, color="#8a919c", lw=1)
         ax.set(
             title=_same(analysis["gaps"]) + _ratios(analysis["gaps"]),
-            xlabel="d_model",
+            xlabel=analysis["dial"],
             ylabel="MoE - dense (nats/token)",
             xscale="log",
         )

@@ -19,7 +19,7 @@ def _spent(budget, tokens) -> str:
     return f"{budget:.3g} FLOPs" if budget else f"{tokens:,} tokens"
 
 
-def _draw(rows: list[dict]) -> str:
+def _draw(rows: list[dict], dial: str) -> str:
     """One panel for each family: mean loss over seeds against the multiple of the ladder's rate, a
     line for each size.
     """
@@ -33,7 +33,7 @@ def _draw(rows: list[dict]) -> str:
                 own = [r for r in rows if _cell(r) == (family, budget, tokens, size)]
                 x, y = ([r[k] for r in own] for k in ("multiplier", "loss"))
                 spans = np.array([r["interval"] or (r["loss"], r["loss"]) for r in own]).T
-                label = f"d_model {size}" + (f", {_spent(budget, tokens)}" if many else "")
+                label = f"{dial} {size}" + (f", {_spent(budget, tokens)}" if many else "")
                 ax.errorbar(
                     x,
                     y,
@@ -71,7 +71,7 @@ def _draw(rows: list[dict]) -> str:
         return figures.svg(fig)
 
 
-def _brackets(rows: list[dict]) -> str:
+def _brackets(rows: list[dict], dial: str) -> str:
     """Means over seeds, and by how much another rate beats the rule."""
     better = [r for r in rows if r["gap_interval"] and r["gap_interval"][1] < 0]
     cells = {_cell(r) for r in rows}
@@ -96,9 +96,9 @@ def _brackets(rows: list[dict]) -> str:
         ]
         for r in rows
     ]
-    columns = ["family", "d_model", "budget", "rate", "seeds", "loss", "95%", "minus x1", "95%"]
+    columns = ["family", dial, "budget", "rate", "seeds", "loss", "95%", "minus x1", "95%"]
     return (
-        f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows)}<details><summary>the'
+        f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows, dial)}<details><summary>the'
         f" data of this figure</summary>{table(columns, data)}</details>"
     )
 
@@ -119,19 +119,19 @@ def _seeds(a) -> str:
         for v in a["learning_rates"]
     ]
     data = table(
-        ["family", "d_model", "budget", "seed", "trials", "best", "where", "loss by multiplier"],
+        ["family", a["dial"], "budget", "seed", "trials", "best", "where", "loss by multiplier"],
         rows,
     )
     return f"<details><summary>every bracket by itself</summary>{data}</details>"
 
 
 def section(results, curves, a) -> str:
-    brackets = _brackets(a["brackets"]) + _seeds(a) if a.get("brackets") else ""
+    brackets = _brackets(a["brackets"], a["dial"]) + _seeds(a) if a.get("brackets") else ""
     return (
         "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate"
         " was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
         "one may lie outside), or comes from the ladder's rule (experiments/ladder.py), which was"
         " fitted to brackets with the same number of trials for both families before they were "
         "compared"
-        f" (LOG.md).</p>{table(['family', 'd_model', 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"  # noqa: E501
+        f" (LOG.md).</p>{table(['family', a['dial'], 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"  # noqa: E501
     )

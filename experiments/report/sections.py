@@ -28,7 +28,7 @@ def _points(results, a) -> str:
         ]
         for r in results
     ]
-    return table(["family", "d_model", "budget", "seed", *_units(a), "loss", "s.e."], rows)
+    return table(["family", a["dial"], "budget", "seed", *_units(a), "loss", "s.e."], rows)
 
 
 def _parabolas(a: dict) -> str:
@@ -80,7 +80,7 @@ def _curves_table(results, curves, a) -> str:
 
 def _gap_tables(a) -> str:
     first = table(
-        ["d_model", "budget", "seeds", "MoE - dense", "95%"],
+        [a["dial"], "budget", "seeds", "MoE - dense", "95%"],
         [
             [
                 g["size"],
@@ -95,7 +95,7 @@ def _gap_tables(a) -> str:
     )
     pairs = table(
         [
-            *("d_model", "budget", "seed", "tokens", "dense", "MoE", "gap"),
+            *(a["dial"], "budget", "seed", "tokens", "dense", "MoE", "gap"),
             *("FLOPs ratio", "active ratio", "tokens ratio"),
         ],
         [
@@ -251,7 +251,7 @@ def known_entropy(results, curves, a) -> str:
         [e["family"], e["size"], f4(e["exponent"]), f4(e["exponent_last_three"]), f4(e["derived"])]
         for e in a["known_entropy"]
     ]
-    slopes = table(["family", "d_model", "measured exponent", "of the last three", "derived"], rows)
+    slopes = table(["family", a["dial"], "measured exponent", "of the last three", "derived"], rows)
     return section(
         "Above the source's entropy",
         "Loss minus the true source's −log p on the same validation tokens. Dashed: the exponent"
@@ -263,7 +263,7 @@ def known_entropy(results, curves, a) -> str:
         )
         + figures.known_entropy(a)
         + slopes,
-        table(["family", "d_model", "D", "excess", "s.e."], data),
+        table(["family", a["dial"], "D", "excess", "s.e."], data),
     )
 
 

@@ -91,15 +91,15 @@ def _brackets(a) -> Block:
             f" the noise in {beaten}" + (f"; {edge} at an EDGE of the bracket" if edge else "")
         )
     ranked = sorted(cells.items(), key=lambda kv: min(r["loss"] for r in kv[1]))
-    return Block(out, [_bracket(family, size, c) for (family, size, *_), c in ranked])
+    return Block(out, [_bracket(family, size, c, a["dial"]) for (family, size, *_), c in ranked])
 
 
-def _bracket(family: str, size, rows: list[dict]) -> str:
+def _bracket(family: str, size, rows: list[dict], dial: str) -> str:
     best = min(rows, key=lambda r: r["loss"])
     rule = [r["loss"] - best["loss"] for r in rows if r["multiplier"] == 1]
     than = "" if best["multiplier"] == 1 or not rule else f", {rule[0]:.4f} below the rule's"
     return (
-        f"  {_name(family)}, d_model {size}, {_spent(best)}: x{best['multiplier']:g}, loss"
+        f"  {_name(family)}, {dial} {size}, {_spent(best)}: x{best['multiplier']:g}, loss"
         f" {common.spread(best['loss'], best['interval'])}{than}"
     )
 
@@ -139,7 +139,7 @@ def _arms(a) -> Block:
     return Block(
         out,
         [
-            f"  {_name(r['family'])}, d_model {r['size']}, {_spent(r)}, {_seeds(r)}:"
+            f"  {_name(r['family'])}, {a['dial']} {r['size']}, {_spent(r)}, {_seeds(r)}:"
             f" {common.spread(r['gap'], r['gap_interval'])}"
             for r in sorted(cells, key=lambda r: r["gap"])
         ],
@@ -199,7 +199,7 @@ def _known(a) -> Block:
     return Block(
         [f"{e['family']}: {e['words']}" for e in a["floors"]],
         [
-            f"  {_name(e['family'])}, d_model {e['size']}: {e['excess'][-1]:.4f} nats/token above"
+            f"  {_name(e['family'])}, {a['dial']} {e['size']}: {e['excess'][-1]:.4f} nats/token above"
             f" the source at {common.number(e['tokens'][-1])} tokens; falls as"
             f" D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
             for e in sorted(rows, key=lambda e: e["excess"][-1])
@@ -216,7 +216,7 @@ def _pairs(a) -> Block:
     return Block(
         [f"MoE - dense {what_is_equal(rows, a['c_convention'])}: loss {signs}"],
         [
-            f"  d_model {g['size']}, {common.number(g['tokens'])} tokens, {_seeds(g)}:"
+            f"  {a['dial']} {g['size']}, {common.number(g['tokens'])} tokens, {_seeds(g)}:"
             f" {common.spread(g['gap'], g['interval'])} nats/token"
             for g in sorted(rows, key=lambda g: g["gap"])
         ],

@@ -69,9 +69,10 @@ COLUMNS = (
 )
 
 
-def _table(runs: list[dict]) -> Table:
+def _table(runs: list[dict], dial: str) -> Table:
     t = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name, side, _ in COLUMNS:
+        name = dial if name == "d_model" else name
         t.add_column(name, justify=side, no_wrap=True)
     for r in runs:
         t.add_row(*(show(r) for _, _, show in COLUMNS))
@@ -125,7 +126,9 @@ def _device(answer: dict) -> str:
 
 
 def _recipe(answer: dict) -> None:
-    terminal.console(width=160 if not sys.stdout.isatty() else None).print(_table(answer["runs"]))
+    terminal.console(width=160 if not sys.stdout.isatty() else None).print(
+        _table(answer["runs"], answer["dial"])
+    )
     t, memory = answer["total"], [r["memory"]["fits"] for r in answer["runs"]]
     print(f"{_device(answer)}: {t['runs']} runs")
     print("\n".join(_totals(answer)))

@@ -53,7 +53,7 @@ def plan_table(plan: Plan, done: set[str]):
         ("run", "left"),
         ("family", "left"),
         ("budget", "right"),
-        ("d_model", "right"),
+        (plan.runs[0].dial, "right"),
         ("seed", "right"),
         ("N total", "right"),
         ("N active", "right"),
