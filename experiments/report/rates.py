@@ -98,8 +98,8 @@ def _brackets(rows: list[dict], dial: str) -> str:
     ]
     columns = ["family", dial, "budget", "rate", "seeds", "loss", "95%", "minus x1", "95%"]
     return (
-        f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows, dial)}<details><summary>the'
-        f" data of this figure</summary>{table(columns, data)}</details>"
+        f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows, dial)}<details>'
+        f"<summary>the data of this figure</summary>{table(columns, data)}</details>"
     )
 
 

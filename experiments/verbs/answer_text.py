@@ -199,8 +199,8 @@ def _known(a) -> Block:
     return Block(
         [f"{e['family']}: {e['words']}" for e in a["floors"]],
         [
-            f"  {_name(e['family'])}, {a['dial']} {e['size']}: {e['excess'][-1]:.4f} nats/token above"
-            f" the source at {common.number(e['tokens'][-1])} tokens; falls as"
+            f"  {_name(e['family'])}, {a['dial']} {e['size']}: {e['excess'][-1]:.4f} nats/token"
+            f" above the source at {common.number(e['tokens'][-1])} tokens; falls as"
             f" D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
             for e in sorted(rows, key=lambda e: e["excess"][-1])
         ],
