@@ -13,7 +13,7 @@ import jax
 from launch import child
 from launch.config import ConfigError
 from launch.devices import TWO_CORES, device
-from model import account
+from model import account, on_cpu
 from model.config import Execution, Model
 
 
@@ -52,15 +52,12 @@ CHOICES = {
         "float32",
         "block",
         20,
-        attention=(256, 64, 128),
-        loss=(2**22, 256, 2**23),
-        micro=(2**27, 2048),
-        settle=2**17,
-        loop=2**15,
-        options=(
-            ("xla_cpu_copy_insertion_use_region_analysis", True),
-            ("xla_cpu_prefer_vector_width", 512),
-        ),
+        attention=on_cpu.QUERIES,
+        loss=on_cpu.LOGITS,
+        micro=on_cpu.MICRO_BATCHES,
+        settle=on_cpu.SETTLE,
+        loop=on_cpu.LOOP,
+        options=on_cpu.OPTIONS,
     ),
     "gpu": Choice(
         "bfloat16",
@@ -144,14 +141,9 @@ def _execution(
     shares = [local * p.top_k // p.n_experts for p in model.routed]
     per_expert = max(1, min(shares, default=1))
     # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls
-    # stay wide. In a loop the widest hold half of it to nearly all, 480 rows at most, and narrower
-    # ones follow; rows come in fives, as XLA's matmul on CPU takes them (LOG.md, 2026-11-25)
+    # stay wide
     eighth = 2 ** max(0, (per_expert // 8).bit_length() - 1)
-    rows = (
-        min(480, max(60, 15 * eighth // 2))
-        if name == "loop"
-        else min(here.rows, max(16, 2 * eighth))
-    )
+    rows = on_cpu.loop_rows(eighth) if name == "loop" else min(here.rows, max(16, 2 * eighth))
     chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,

@@ -2,25 +2,41 @@
 decides, it is `Execution.settle`, which launch/hardware.py sets on one CPU for unrolled layers.
 Figures of all of them: LOG.md, 2026-11-25 and 26.
 
-made_once            XLA on CPU fuses sums and transposes into whoever reads them, once for every
-                     reader, and its barriers are gone by then. It does not look through a
-                     conditional; the other branch is for numbers that are lost already.
-gradient_made_once   In unrolled layers each layer else adds up the gradients of all layers above it
-                     anew, two or three times.
-value_made_once      The weights' gradients want a norm's output transposed; XLA else makes the norm
-                     again for that, down the columns.
-product              The gradient of a matmul's weights multiplies the narrower of two matrices,
-                     transposed, by the wider one. XLA makes the transposed copy in any case, and
-                     has its fast matmul for this order alone: as jax transposes an einsum, the
-                     weights' gradients of an MLP take 1.7 times as long.
-outer                The same for a product x^T g written by hand.
-turned               A map of attention is made keys by queries: four of its six products then have
-                     many rows on the left and few columns on the right, which is up to twice as
-                     fast. The keys are turned once, where XLA else turns them once a chunk.
-halves               A product of many small matrices gets one thread. Two halves of a batch run
-                     beside each other.
-BLOCKS               Widths of the blocks of an expert's rows. Two threads lose least on wide ones,
-                     and each width has to be compiled.
+made_once           XLA on CPU fuses sums and transposes into whoever reads them, once for every
+                    reader, and its barriers are gone by then. It does not look through a
+                    conditional; the other branch is for numbers that are lost already.
+gradient_made_once  In unrolled layers each layer else adds up the gradients of all layers above it
+                    anew, two or three times.
+value_made_once     The weights' gradients want a norm's output transposed; XLA else makes the norm
+                    again for that, down the columns.
+product             The gradient of a matmul's weights multiplies the narrower of two matrices,
+                    transposed, by the wider one. XLA makes the transposed copy in any case, and has
+                    its fast matmul for this order alone: as jax transposes an einsum, the weights'
+                    gradients of an MLP take 1.7 times as long.
+outer               The same for a product x^T g written by hand.
+turned              A map of attention is made keys by queries: four of its six products then have
+                    many rows on the left and few columns on the right, which is up to twice as
+                    fast. The keys are turned once, where XLA else turns them once a chunk.
+halves              A product of many small matrices gets one thread. Two halves of a batch run
+                    beside each other.
+BLOCKS              Widths of the blocks of an expert's rows. Two threads lose least on wide ones,
+                    and each width has to be compiled.
+
+What launch/hardware.py goes by there (one of AMD, one of Intel, two threads):
+
+SETTLE              A residual stream of so many numbers or more sets `Execution.settle`.
+QUERIES             Attention in chunks of queries leaves out what no query of a chunk sees: from 256
+                    queries on, chunks of an eighth of them, 64 to 128.
+LOGITS              From 4M logits on, the loss takes 8M of them at a time, 256 tokens at least: the
+                    head's matmuls keep many rows, and no array of full size stands.
+MICRO_BATCHES       Beyond 128 MiB of activations a step takes micro-batches of 2,048 tokens or
+                    more: memory that is touched anew costs more than arithmetic.
+LOOP, loop_rows     Experts' matrices of so many numbers or more are multiplied one expert after the
+                    other (model/mlps/loop.py). Rows come in fives, as the matmul takes them, in
+                    widest blocks of half a mean load to nearly all of it, 480 at most.
+OPTIONS             Of XLA: fewer copies in loops; vectors as wide as the processor has.
+The heap            Large pages for the temporaries of a step: launch/allocator.py, which has to run
+                    before anything is imported.
 """
 
 import functools
@@ -31,8 +47,21 @@ import jax.numpy as jnp
 from model.config import Execution
 from model.numerics import einsum
 
-# of blocks of an expert's rows, in narrow ones
-BLOCKS = 12, 6, 2, 1
+BLOCKS = 12, 6, 2, 1  # in narrow ones
+SETTLE = 2**17
+QUERIES = 256, 64, 128  # from so many on; the smallest chunk, the largest
+LOGITS = 2**22, 256, 2**23  # from so many on; tokens of a chunk, or logits if that is more
+MICRO_BATCHES = 2**27, 2048  # beyond so many bytes; tokens at least
+LOOP = 2**15
+OPTIONS = (
+    ("xla_cpu_copy_insertion_use_region_analysis", True),
+    ("xla_cpu_prefer_vector_width", 512),
+)
+
+
+def loop_rows(eighth: int) -> int:
+    """Rows of the widest block of a loop, where an eighth of an expert's mean load is `eighth`."""
+    return min(480, max(60, 15 * eighth // 2))
 
 
 def made_once(a):
