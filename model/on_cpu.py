@@ -25,8 +25,8 @@ BLOCKS              Widths of the blocks of an expert's rows. Two threads lose l
 What launch/hardware.py goes by there (one of AMD, one of Intel, two threads):
 
 SETTLE              A residual stream of so many numbers or more sets `Execution.settle`.
-QUERIES             Attention in chunks of queries leaves out what no query of a chunk sees: from 256
-                    queries on, chunks of an eighth of them, 64 to 128.
+QUERIES             Attention in chunks of queries leaves out what no query of a chunk sees: from
+                    256 queries on, chunks of an eighth of them, 64 to 128.
 LOGITS              From 4M logits on, the loss takes 8M of them at a time, 256 tokens at least: the
                     head's matmuls keep many rows, and no array of full size stands.
 MICRO_BATCHES       Beyond 128 MiB of activations a step takes micro-batches of 2,048 tokens or

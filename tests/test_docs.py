@@ -208,3 +208,29 @@ def test_the_reference_names_every_flag_and_field():
         for f in fields(cls):
             assert f"| `model.{name}.{f.name}` |" in made["reference/fields.md"], f.name
     assert all(f"## {name}\n" in made["reference/recipes.md"] for name in recipes.RECIPES)
+
+
+@pytest.mark.slow
+def test_the_mixer_of_the_page_keeps_the_contract(tmp_path):
+    """docs/add_an_architecture.md as a reader would follow it: one new file and one registry line,
+    and every test over the registries.
+    """
+    for package in ("model", "launch", "data", "experiments", "tests"):
+        shutil.copytree(os.path.join(ROOT, package), tmp_path / package)
+    shutil.copy(os.path.join(ROOT, "setup.cfg"), tmp_path)
+    with open(os.path.join(ROOT, "docs/add_an_architecture.md")) as f:
+        pieces = [b.partition("\n")[2] for b in f.read().split("```")[1::2] if b.startswith("python")]
+    code, line = pieces
+    place, head = code.partition("\n")[0].removeprefix("# "), tmp_path / "model/mixers/__init__.py"
+    (tmp_path / place).write_text(code)
+    table = head.read_text().replace("MIXERS = {\n", "MIXERS = {\n    " + line.strip() + "\n")
+    imported = "from model.mixers.mean import Mean\n"
+    head.write_text(table.replace("\nMIXERS", imported + "\nMIXERS", 1))
+    which = ["tests/test_model.py", "tests/test_counts.py", "tests/test_parts.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *which, "-k", "mean or part"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 30, done.stdout[-500:]
