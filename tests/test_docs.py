@@ -218,9 +218,8 @@ def test_the_mixer_of_the_page_keeps_the_contract(tmp_path):
     for package in ("model", "launch", "data", "experiments", "tests"):
         shutil.copytree(os.path.join(ROOT, package), tmp_path / package)
     shutil.copy(os.path.join(ROOT, "setup.cfg"), tmp_path)
-    with open(os.path.join(ROOT, "docs/add_an_architecture.md")) as f:
-        pieces = [b.partition("\n")[2] for b in f.read().split("```")[1::2] if b.startswith("python")]
-    code, line = pieces
+    page = pathlib.Path(ROOT, "docs/add_an_architecture.md").read_text()
+    code, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     place, head = code.partition("\n")[0].removeprefix("# "), tmp_path / "model/mixers/__init__.py"
     (tmp_path / place).write_text(code)
     table = head.read_text().replace("MIXERS = {\n", "MIXERS = {\n    " + line.strip() + "\n")

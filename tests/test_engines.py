@@ -232,7 +232,7 @@ def test_out_of_memory_halves_the_micro_batch_once(tmp_path, monkeypatch):
     ],
 )
 def test_what_was_executed_is_halved(seq_len, batch, asked, executed, halved):
-    model = dataclasses.replace(BASE.model, vocab_size=8192, d_model=64, n_layers=4, d_ff=256)
+    model = dataclasses.replace(BASE.model, vocab_size=8192, d_model=64, n_layers=4)
     run = dataclasses.replace(BASE, model=dataclasses.replace(model, seq_len=seq_len), batch=batch)
     where = dataclasses.replace(ALONE, accumulate=asked)
     assert train.execution(run, where).accumulate == executed

@@ -288,7 +288,8 @@ def test_quickstart_plan_is_fair():
     assert len({p.id for p in runs}) == len(runs) == 34
     assert len({p.shape for p in runs}) == 10  # one compiled program each
     moe = next(p.run.model for p in runs if p.family == "moe")
-    assert (moe.n_experts, moe.top_k) == (8, 2) and moe.top_k * moe.f_expert == moe.d_ff
+    own = moe.routed[0]
+    assert (own.n_experts, own.top_k) == (8, 2) and 2 * own.width(moe) == 4 * moe.d_model
     assert (
         len(
             {
