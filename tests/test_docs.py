@@ -226,7 +226,7 @@ def test_the_mixer_of_the_page_keeps_the_contract(tmp_path):
     imported = "from model.mixers.mean import Mean\n"
     head.write_text(table.replace("\nMIXERS", imported + "\nMIXERS", 1))
     which = ["tests/test_model.py", "tests/test_counts.py", "tests/test_parts.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *which, "-k", "mean or part"]
+    command = [sys.executable, "-m", "pytest", "-v", "-n", "0", *which, "-k", "mean or part"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
