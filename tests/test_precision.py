@@ -15,7 +15,7 @@ from model.config import Execution, Model
 from model.mixers import MIXERS, attention
 from model.mlps import dispatch
 from tests import walk
-from tests.test_model import TINY, core_shapes, forward, tokens, variables
+from tests.test_model import TINY, forward, rich_shapes, tokens, variables
 
 replace = dataclasses.replace
 WIDE = replace(TINY, vocab_size=1056)  # above the one-hot embedding's
@@ -61,7 +61,7 @@ def test_a_frequent_token_has_its_whole_gradient():
     )
 
 
-@core_shapes
+@rich_shapes
 def test_weights_cast_once_change_nothing(c):
     c, ex = replace(c, vocab_size=1056), Execution(dtype="bfloat16")
     held = variables(c)
