@@ -1,13 +1,18 @@
 """8 simulated devices, and a persistent compilation cache: the second run of the suite compiles
 nothing.
 
-XLA does not optimise here, which halves the time; tests that start processes of their own run them
-as a user would.
+XLA does not optimise here, which halves the time, and makes its loops in LLVM without MLIR, which
+halves it again; tests that start processes of their own run them as a user would.
 """
 
 import os
 
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+QUICK = (
+    "--xla_backend_optimization_level=0"
+    # a version of XLA that does not know the word passes over it
+    " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+)
+FLAGS = f"--xla_force_host_platform_device_count=8 {QUICK}"
 if FLAGS not in os.environ.get(
     "XLA_FLAGS", ""
 ):  # pytest-xdist's workers inherit what its driver has set

@@ -91,6 +91,13 @@ def test_sigterm(alone, tmp_path):
     assert differences(tmp_path / "r", alone) == []
 
 
+def test_updates_of_a_dispatch_do_not_change_a_run(alone, tmp_path):
+    """One at a time, or several in a loop on the device."""
+    _, err = start(tmp_path / "r", "--set=where.steps_per_dispatch=7").communicate(timeout=120)
+    assert record.result(str(tmp_path / "r")), err
+    assert differences(tmp_path / "r", alone) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["save"])  # 24 more moments below
 def test_sigkill(phase, alone, tmp_path):

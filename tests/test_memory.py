@@ -98,7 +98,8 @@ PROGRAMS = {
 }
 
 
-TWINS = {"swiglu-remat", "moe-all-remat", "moe-block-remat", "moe-loop"}  # in the slow lane
+# in the slow lane
+TWINS = {"swiglu-remat", "moe-all-remat", "moe-block-remat", "moe-loop", "moe-loop-swiglu"}
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ rich_shapes = pytest.mark.parametrize(
         for c, n, rich in zip(SHAPES, NAMES, _RICH)
     ],
 )
-# 30 updates and a decoder each: one gated activation and one tied head in the fast lane
+# a decoder each: one gated activation and one tied head in the fast lane
 _TWIN = [
     change.get("activation", "swiglu") != "swiglu" or change.get("norm") == "rmsnorm"
     for change in CHANGES
@@ -138,6 +138,16 @@ most_shapes = pytest.mark.parametrize(
     [
         pytest.param(c, id=n, marks=pytest.mark.slow if twin and not core else ())
         for c, n, twin, core in zip(SHAPES, NAMES, _TWIN, _CORE)
+    ],
+)
+
+# 30 updates: of the positions alone, those with parameters of their own in the fast lane
+_PLAIN = [set(change) == {"positions"} and change["positions"] != "learned" for change in CHANGES]
+falling_shapes = pytest.mark.parametrize(
+    "c",
+    [
+        pytest.param(c, id=n, marks=pytest.mark.slow if plain or twin and not core else ())
+        for c, n, plain, twin, core in zip(SHAPES, NAMES, _PLAIN, _TWIN, _CORE)
     ],
 )
 
@@ -412,7 +422,7 @@ def test_micro_batches_add_up_to_the_batch(more, ungated):
         assert float(jnp.linalg.norm(a - b)) < (1e-4 if exact else 0.5) * size, path
 
 
-@most_shapes
+@falling_shapes
 def test_loss_falls(c):
     lm, o = LM(c), optim.Optimizer(lr=1e-2)
     state = step.create(lm, o, params.initial(abstract(c), 0))

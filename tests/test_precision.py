@@ -16,7 +16,7 @@ from model.mixers import MIXERS, softmax
 from model.mlps import dispatch
 from model.positions import Sinusoidal
 from tests import shapes, walk
-from tests.test_model import TINY, core_shapes, forward, make, tokens, variables
+from tests.test_model import TINY, forward, make, rich_shapes, tokens, variables
 
 replace = dataclasses.replace
 WIDE = replace(TINY, vocab_size=1056)  # above the one-hot embedding's
@@ -61,7 +61,7 @@ def test_a_frequent_token_has_its_whole_gradient():
     )
 
 
-@core_shapes
+@rich_shapes
 def test_weights_cast_once_change_nothing(c):
     c, ex = replace(c, vocab_size=1056), Execution(dtype="bfloat16")
     held = variables(c)

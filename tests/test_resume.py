@@ -212,7 +212,9 @@ def test_no_copies_compete_for_the_capacity_of_experts():
         assert np.array_equal(groups[2], windows[[8, 9, 0, 1]])
 
 
-@pytest.mark.parametrize("dispatch", [0, 1, 5])  # 0: by the clock
+# 0: by the clock; 1 is another program, to the bit only as XLA makes it for a user:
+# tests/test_killed.py
+@pytest.mark.parametrize("dispatch", [0, 5])
 def test_dispatches_and_checkpoints_do_not_change_a_run(dispatch, whole, tmp_path):
     where = dataclasses.replace(WHERE, steps_per_dispatch=dispatch, checkpoint_every=7)
     train.train(RUN, where, str(tmp_path / "r"))

@@ -16,14 +16,14 @@ import pytest
 from experiments import cli, plan, recipes
 from experiments.report import page
 from launch import checkpoint, config, lease, record
-from tests.conftest import ROOT
+from tests.conftest import QUICK, ROOT
 
 SMALL = [
     "--config=quickstart",
     "--set=sweep.sizes=8,16,24",
-    "--set=sweep.budgets=3e9,6e9",
+    "--set=sweep.budgets=1e9,2e9",
     "--set=sweep.replicate_size=16",
-    "--set=sweep.replicate_budget=3e9",
+    "--set=sweep.replicate_budget=1e9",
     "--set=data.validation_windows=16",
     "--set=model.seq_len=32",
     "--bootstrap=40",
@@ -32,7 +32,8 @@ RUNS = 16
 
 
 def environment():
-    return {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": ROOT}
+    """Six programs are compiled as in the suite; as a user would: tests/test_killed.py."""
+    return {**os.environ, "XLA_FLAGS": QUICK, "ISOFLOP_XLA_FLAGS": QUICK, "PYTHONPATH": ROOT}
 
 
 def start(workdir, *more):
@@ -256,7 +257,7 @@ def test_fit_and_report_verbs(sweep, capsys):
 
 def test_another_sweep_is_refused(sweep, capsys):
     before = finished(sweep[0])
-    assert cli.main(["sweep", *SMALL, "--set=sweep.budgets=3e9,7e9", f"--workdir={sweep[0]}"]) == 2
+    assert cli.main(["sweep", *SMALL, "--set=sweep.budgets=1e9,3e9", f"--workdir={sweep[0]}"]) == 2
     err = capsys.readouterr().err
     assert "belongs to another sweep" in err and "sweep.budgets" in err and err.count("\n") == 1
     assert finished(sweep[0]) == before
