@@ -18,16 +18,16 @@ sys.path.insert(0, ROOT)
 # functions that a notebook or a script of one's own may call
 PUBLIC = {
     "experiments.recipes": ("load",),
-    "experiments.plan": ("make",),
-    "experiments.matched": ("matched",),
+    "experiments.planning.grid": ("make",),
+    "experiments.planning.fairness": ("matched",),
     "experiments.sweep": ("results",),
-    "experiments.laws.table": ("load", "read"),
-    "experiments.laws.ask": ("ask",),
-    "experiments.laws.analysis": ("analyse",),
-    "launch.train": ("train",),
-    "launch.evaluation": ("evaluate",),
+    "experiments.laws.runs.table": ("load", "read"),
+    "experiments.laws.table_law": ("ask",),
+    "experiments.laws.sweep_analysis": ("analyse",),
+    "launch.runs.train": ("train",),
+    "launch.runs.evaluation": ("evaluate",),
     "launch.config": ("run_id", "steps", "set_fields"),
-    "launch.devices": ("device",),
+    "launch.devices.table": ("device",),
     "model.account": (
         "parameters",
         "flops_per_token",
@@ -89,7 +89,7 @@ def comments(cls) -> dict[str, str]:
 
 
 def fields() -> str:
-    from experiments.plan import Sweep
+    from experiments.planning.grid import Sweep
     from launch.config import Run, Where
     from model import parts, text
     from model.config import Layer, Model
@@ -155,21 +155,21 @@ def recipes() -> str:
 
 
 def laws() -> str:
-    from experiments.laws import forms
+    from experiments.laws.fitting import forms
 
     rows = []
     for name, form in forms.FORMS.items():
         rows.append([f"`{name}`", cell(form.formula), cell(form.source), ", ".join(form.names)])
     return (
         "# Laws\n\nForms that `isoflop fit --law=NAME` knows, made from"
-        " `experiments/laws/forms.py`. The procedures `chinchilla1`, `chinchilla2` and"
+        " `experiments/laws/fitting/forms.py`. The procedures `chinchilla1`, `chinchilla2` and"
         " `chinchilla2_interpolated` are described in [Laws and error bars](../laws.md).\n\n"
         + table(["name", "formula", "source", "parameters"], rows)
     )
 
 
 def devices() -> str:
-    from launch.devices import DEVICES
+    from launch.devices.table import DEVICES
 
     def shown(d, field, unit, scale):
         v = getattr(d, field)
@@ -182,7 +182,7 @@ def devices() -> str:
         rows.append([d.name, *(shown(d, *f) for f in figures), cell(said)])
     return (
         "# Devices\n\nWhat `isoflop plan` and the MFU of a record use, made from"
-        " `launch/devices.py`. Peaks are dense bfloat16 with float32 sums, never the figure with"
+        " `launch/devices/table.py`. Peaks are dense bfloat16 with float32 sums, never the figure with"
         " sparsity. What no source gives is unknown, and `--peak_flops`, `--memory` and `--watts`"
         " of `isoflop plan` say it instead.\n\n"
         + table(["device", "peak", "memory", "board power", "sources"], rows)

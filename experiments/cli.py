@@ -10,13 +10,13 @@ from collections.abc import Callable
 from absl import flags
 
 from data.config import DataError
-from experiments import terminal
-from experiments.laws.names import FitError
-from experiments.terminal import printable
-from launch import preempt
+from experiments.console import terminal
+from experiments.console.terminal import printable
+from experiments.laws.conventions import FitError
 from launch.config import ConfigError
-from launch.preempt import Preempted
-from launch.record import RecordError
+from launch.runs import preempt
+from launch.runs.preempt import Preempted
+from launch.runs.record import RecordError
 
 VERBS = {
     "train": "train one model and record its three numbers",

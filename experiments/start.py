@@ -2,7 +2,7 @@
 
 import sys
 
-from launch import allocator
+from launch.devices import allocator
 
 
 def main() -> int:

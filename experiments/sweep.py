@@ -1,7 +1,7 @@
 """Runs a plan in a folder: skips what is finished, trains what is missing, never anything twice.
 
 WORKDIR/sweep.json        which sweep this folder belongs to
-WORKDIR/runs/ID/          one folder per run (launch/record.py)
+WORKDIR/runs/ID/          one folder per run (launch/runs/record.py)
 WORKDIR/analysis.json     fits;  WORKDIR/report.html  the report
 """
 
@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable
 
 from data import pipeline
-from experiments import plan as plans
-from experiments.plan import Plan, Planned, SweepJob
-from launch import config, engines, ledger, record, train
+from experiments.planning import grid as plans
+from experiments.planning.grid import Plan, Planned, SweepJob
+from launch import config, engines
+from launch.runs import ledger, record, train
 
 SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = (
     engines.SWEEP,

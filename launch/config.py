@@ -109,7 +109,7 @@ class Where:
     )
     moe: str = "auto"  # auto | block | loop | capacity | ragged | all: see model/mlps/dispatch.py
     steps_per_dispatch: int = (
-        0  # updates per call of the compiled program; 0: by device and clock (launch/pace.py)
+        0  # updates per call of the compiled program; 0: by device and clock (launch/runs/pace.py)
     )
     log_every: int = 0  # steps between lines of metrics.jsonl; 0: about 50 lines a run
     checkpoint_every: int = 0  # steps between checkpoints; 0: only when told to stop

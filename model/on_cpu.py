@@ -1,5 +1,5 @@
 """What XLA on CPU needs said differently. The functions are the same as without; where a flag
-decides, it is `Execution.settle`, which launch/hardware.py sets on one CPU for unrolled layers.
+decides, it is `Execution.settle`, which launch/devices/choice.py sets on one CPU for unrolled layers.
 Figures of all of them: LOG.md, 2026-11-25 and 26.
 
 made_once           XLA on CPU fuses sums and transposes into whoever reads them, once for every
@@ -22,7 +22,7 @@ halves              A product of many small matrices gets one thread. Two halves
 BLOCKS              Widths of the blocks of an expert's rows. Two threads lose least on wide ones,
                     and each width has to be compiled.
 
-What launch/hardware.py goes by there (one of AMD, one of Intel, two threads):
+What launch/devices/choice.py goes by there (one of AMD, one of Intel, two threads):
 
 SETTLE              A residual stream of so many numbers or more sets `Execution.settle`.
 QUERIES             Attention in chunks of queries leaves out what no query of a chunk sees: from
@@ -35,7 +35,7 @@ LOOP, loop_rows     Experts' matrices of so many numbers or more are multiplied 
                     other (model/mlps/loop.py). Rows come in fives, as the matmul takes them, in
                     widest blocks of half a mean load to nearly all of it, 480 at most.
 OPTIONS             Of XLA: fewer copies in loops; vectors as wide as the processor has.
-The heap            Large pages for the temporaries of a step: launch/allocator.py, which has to run
+The heap            Large pages for the temporaries of a step: launch/devices/allocator.py, which has to run
                     before anything is imported.
 """
 

@@ -13,11 +13,13 @@ import zlib
 import numpy as np
 import pytest
 
-from experiments import cli, plan, recipes, sweep
-from experiments.laws import analysis, omitted
-from experiments.plan import Sweep, SweepJob
-from experiments.verbs import answer_text
-from launch import config, record
+from experiments import cli, recipes, sweep
+from experiments.laws import omitted, sweep_analysis
+from experiments.planning import grid
+from experiments.planning.grid import Sweep, SweepJob
+from experiments.report import answer_text
+from launch import config
+from launch.runs import record
 from model import account
 
 SWEEPS = [n for n in recipes.RECIPES if isinstance(recipes.load(n), SweepJob)]
@@ -25,7 +27,7 @@ BETTER = {"moe": 0.05, "moe_8_1": 0.0, "moe_32_4": 0.03, "moe_64_8": 0.06, "rope
 UNIGRAM = 3.3
 
 
-def result(p: plan.Planned, name: str, noise: float) -> dict:
+def result(p: grid.Planned, name: str, noise: float) -> dict:
     """A run as it would have ended by L = E + A / N^.35 + B / D^.3, its arm and its rate."""
     run = config.from_dict(config.Run, config.to_dict(p.run))
     n, d = account.parameters(run.model), p.tokens
@@ -83,12 +85,12 @@ def result(p: plan.Planned, name: str, noise: float) -> dict:
 
 
 def results_of(job: SweepJob, noise: float = 0.004) -> list[dict]:
-    return [result(p, job.sweep.name, noise) for p in plan.make(job, "cpu").runs]
+    return [result(p, job.sweep.name, noise) for p in grid.make(job, "cpu").runs]
 
 
 def written(tmp_path, job: SweepJob) -> str:
     work = str(tmp_path / "sweep")
-    sweep.claim(work, job, plan.make(job, "cpu"))
+    sweep.claim(work, job, grid.make(job, "cpu"))
     for r in results_of(job):
         os.makedirs(os.path.join(work, "runs", r["id"]))
         record.write_json(os.path.join(work, "runs", r["id"], record.RESULT), r)
@@ -127,7 +129,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_summary_answers_the_question(name):
-    a = record.finite(analysis.analyse(results_of(recipes.load(name)), resamples=30))
+    a = record.finite(sweep_analysis.analyse(results_of(recipes.load(name)), resamples=30))
     lines = answer_text.lines(a)
     assert 0 < len(lines) <= answer_text.MOST
     text = "\n".join(lines)
@@ -146,7 +148,7 @@ def test_summary_answers_the_question(name):
 def test_any_number_of_seeds_in_a_cell(seeds, sizes):
     job = recipes.load("dense_vs_moe")
     s = dataclasses.replace(job.sweep, seeds=seeds, sizes=sizes)
-    a = analysis.analyse(results_of(dataclasses.replace(job, sweep=s)), resamples=20)
+    a = sweep_analysis.analyse(results_of(dataclasses.replace(job, sweep=s)), resamples=20)
     assert {g["seeds"] for g in a["gaps"]} == {len(seeds)}
     json.dumps(record.finite(a), allow_nan=False)
 
@@ -171,7 +173,7 @@ EVERY = SweepJob(
 def test_no_grouping_lacks_an_axis(tmp_path, capsys):
     """A recipe that varies every axis at once: no cell takes the place of another."""
     results = results_of(EVERY)
-    a = analysis.analyse(results, resamples=20)
+    a = sweep_analysis.analyse(results, resamples=20)
     cell = lambda r: (
         r["family"],
         r["tags"]["size"],
@@ -208,12 +210,12 @@ def test_no_grouping_lacks_an_axis(tmp_path, capsys):
 
 def test_equal_is_said_with_its_measure():
     job = recipes.load("dense_vs_moe")
-    even = analysis.analyse(results_of(job), resamples=20)
+    even = sweep_analysis.analyse(results_of(job), resamples=20)
     text = "\n".join(answer_text.lines(record.finite(even)))
     assert "at equal active parameters (x1." in text and "UNEQUAL" not in text
     sweep = dataclasses.replace(job.sweep, arms={"moe": "moe(n_shared=1)"})
     more = dataclasses.replace(job, sweep=sweep)
-    a = analysis.analyse(results_of(more), resamples=20)
+    a = sweep_analysis.analyse(results_of(more), resamples=20)
     text = "\n".join(answer_text.lines(record.finite(a)))
     assert "UNEQUAL active parameters (x1." in text and "at equal active" not in text
 
@@ -225,7 +227,9 @@ def test_families_that_are_matched_by_flops_are_compared(name):
     a = {}
     for match in ("active_params", "flops"):
         s = dataclasses.replace(job.sweep, match=match, seeds=(0, 1))
-        a[match] = analysis.analyse(results_of(dataclasses.replace(job, sweep=s)), resamples=20)
+        a[match] = sweep_analysis.analyse(
+            results_of(dataclasses.replace(job, sweep=s)), resamples=20
+        )
     for rows in ("arms", "gaps", "pairs"):
         assert len(a["flops"][rows]) == len(a["active_params"][rows])
     arms = [r for r in a["flops"]["arms"] if r["family"] != r["reference"]]
@@ -241,7 +245,7 @@ def test_best_of_each_is_compared_at_spent_compute(c):
     one nominal budget, and what it spent is what dense is read at.
     """
     job = recipes.load("isoflop")
-    a = analysis.analyse(results_of(job, noise=1e-4), n="active", c=c, resamples=20)
+    a = sweep_analysis.analyse(results_of(job, noise=1e-4), n="active", c=c, resamples=20)
     by_budget = {
         f: {q["budget"]: q for q in a["families"][f]["parabolas"] if q["interior"]}
         for f in ("dense", "moe")
@@ -262,12 +266,12 @@ def test_a_part_that_cannot_be_made_is_left_out_with_a_sentence(monkeypatch, tmp
     def broken(*a, **k):
         return 1 / 0
 
-    monkeypatch.setattr(analysis.equal, "equal", broken)
+    monkeypatch.setattr(sweep_analysis.equal, "equal", broken)
     results = results_of(recipes.load("quickstart"))
     with pytest.raises(ZeroDivisionError):  # tests see slips
-        analysis.analyse(results, resamples=20)
+        sweep_analysis.analyse(results, resamples=20)
     monkeypatch.delenv(omitted.STRICT)
-    a = analysis.analyse(results, resamples=20)
+    a = sweep_analysis.analyse(results, resamples=20)
     assert a["equal_spent"] == [] and a["gaps"]
     assert any("ZeroDivisionError" in e["why"] and "report it" in e["why"] for e in a["excluded"])
     monkeypatch.setattr("experiments.report.sections.gap_figures.gaps", broken)
@@ -282,7 +286,7 @@ def test_a_part_that_cannot_be_made_is_left_out_with_a_sentence(monkeypatch, tmp
 def test_a_slip_of_the_code_is_no_damaged_record(verb, monkeypatch, tmp_path, capsys):
     """Also where no part of the analysis bears it; and a record is named for what it lacks."""
     work = written(tmp_path, recipes.load("positions"))
-    known = analysis.usable
+    known = sweep_analysis.usable
 
     def slip(error):
         def usable(results, *a):
@@ -296,11 +300,11 @@ def test_a_slip_of_the_code_is_no_damaged_record(verb, monkeypatch, tmp_path, ca
         ZeroDivisionError("division by zero"),
         KeyError("run"),
     ):
-        monkeypatch.setattr(analysis, "usable", slip(error))
+        monkeypatch.setattr(sweep_analysis, "usable", slip(error))
         status, out, err = call(capsys, verb, f"--workdir={work}", "--bootstrap=20")
         assert status == 2 and out == "" and err.count("\n") == 1
         assert "slip of isoflop" in err and "damaged" not in err and "lacks" not in err, err
-    monkeypatch.setattr(analysis, "usable", known)
+    monkeypatch.setattr(sweep_analysis, "usable", known)
     folder = sorted(os.listdir(os.path.join(work, "runs")))[2]
     path = os.path.join(work, "runs", folder, record.RESULT)
     r = record.read_json(path, "result")

@@ -11,7 +11,8 @@ import pytest
 
 from experiments import cli
 from experiments.benchmarks import PARTS, gpu, growth, training
-from launch import config, train
+from launch import config
+from launch.runs import train
 
 FIGURES = {"tokens_per_s", "tokens_per_cpu_s", "first_step_s", "peak_bytes"}
 

@@ -11,7 +11,7 @@ import types
 import pytest
 
 from experiments import cli, recipes
-from launch import record
+from launch.runs import record
 from tests.conftest import ROOT
 
 BUDGETS = "--set=sweep.budgets=2e8,4e8,8e8"

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from launch import cluster
 from launch.config import ConfigError
+from launch.devices import cluster
 
 SLURM = {
     "SLURM_JOB_ID": "77",

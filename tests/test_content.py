@@ -7,7 +7,7 @@ import pytest
 from data import pipeline
 from data.config import Data, DataError
 from experiments import cli
-from launch import record
+from launch.runs import record
 
 WORDS = "".join(f"line {i}: some words of the text\n" for i in range(3000))
 

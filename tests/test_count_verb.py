@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from experiments import cli, elsewhere, explain
+from experiments import cli
+from experiments.verbs import count_elsewhere, count_text
 from launch.huggingface import folder
 from model import account
 from model.config import Execution
@@ -162,7 +163,7 @@ def test_published_parameters(name, tmp_path, capsys):
     assert status == 0 and not err
     assert p["total"] == total == sum(p["groups"].values()) and p["active"] == (active or total)
     assert p["non_embedding"] == total - p["groups"]["token_embedding"] - p["groups"]["positions"]
-    assert set(p["groups"]) == set(explain.GROUPS)
+    assert set(p["groups"]) == set(count_text.GROUPS)
     assert d["bytes"]["parameters"] == 4 * total and d["bytes"]["kv_cache_per_token"] > 0
     assert set(d["flops_per_token"]) == set(account.CONVENTIONS)
     assert all(
@@ -225,7 +226,7 @@ def test_shares_are_of_the_whole(tmp_path, capsys):
     for name in ("GPT-2", "Mixtral-8x7B", "DeepSeek-V3"):
         d = json.loads(call(capsys, write(tmp_path / "hf", name), "--format=json")[1])
         assert sum(d["forward_shares"].values()) == pytest.approx(1, abs=1e-12)
-    assert set(d["forward_shares"]) == set(explain.SHARES)
+    assert set(d["forward_shares"]) == set(count_text.SHARES)
 
 
 def test_the_compiler_is_named(capsys):
@@ -286,7 +287,7 @@ BY_HAND = {
 def test_elsewhere_by_hand(tmp_path):
     write(tmp_path / "hf", "GPT-2")
     c = folder.read_config(str(tmp_path / "hf"), counting=True)[1]
-    assert {name: f["training"] for name, f in elsewhere.compare(c).items()} == BY_HAND
+    assert {name: f["training"] for name, f in count_elsewhere.compare(c).items()} == BY_HAND
 
 
 def test_the_documented_tables_are_computed(tmp_path):
@@ -304,10 +305,12 @@ def test_the_documented_tables_are_computed(tmp_path):
             f" {models[name].seq_len:,} | {n['matmul']:,} | {n['matmul_causal']:,} |"
         )
         assert row in document, row
-    for name in elsewhere.ELSEWHERE:
+    for name in count_elsewhere.ELSEWHERE:
         cells = []
         for model, length in (("GPT-2", 1024), ("Llama-3-8B", 8192), ("Mixtral-8x7B", 4096)):
-            found = elsewhere.compare(dataclasses.replace(models[model], seq_len=length))[name]
+            found = count_elsewhere.compare(dataclasses.replace(models[model], seq_len=length))[
+                name
+            ]
             cells.append(f"{found['training']:,.0f} ({found['ratio']:.3f})")
         row = f"| {name} | {' | '.join(cells)} |"
         assert re.search(re.escape(row), document), row

@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from launch import energy, train
+from launch.devices import energy
+from launch.runs import train
 from tests.test_launch import ALONE, BASE
 
 

@@ -13,11 +13,14 @@ import types
 
 import pytest
 
-from experiments import cli, plan, recipes, sweep
+from experiments import cli, recipes, sweep
+from experiments.planning import grid
 from experiments.verbs import status
-from launch import checkpoint, config, engines, hardware, lease, ledger, record, train
+from launch import config, engines
 from launch.config import ConfigError, Where
+from launch.devices import choice
 from launch.engines import local, skypilot, slurm, worker
+from launch.runs import checkpoint, lease, ledger, record, train
 from tests.conftest import ROOT
 from tests.test_launch import ALONE, BASE
 from tests.test_stranger import result
@@ -513,7 +516,7 @@ def planned(tmp_path, *more):
         ),
         run=train.resolve(job.run, "cpu"),
     )
-    p = plan.make(job, "cpu")
+    p = grid.make(job, "cpu")
     sweep.claim(str(tmp_path), job, p)
     return job, p, [r.id for r in p.runs]
 
@@ -592,7 +595,7 @@ def test_durations(seconds, words):
 def test_runs_are_added_to_a_sweep_and_none_is_taken_away(tmp_path):
     job, p, ids = planned(tmp_path)
     more = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, budgets=(1e10, 2e10)))
-    grown = plan.make(more, "cpu")
+    grown = grid.make(more, "cpu")
     sweep.claim(str(tmp_path), more, grown)
     assert (
         {r["id"] for r in record.read_json(str(tmp_path / sweep.SWEEP), "sweep")["runs"]}
@@ -634,7 +637,7 @@ def test_the_last_run_gets_the_share_of_the_first(left, tmp_path, monkeypatch):
     """A core or both is decided by all runs of a sweep: XLA splits sums over its threads, and what
     is trained last has the bits of what is trained first.
     """
-    monkeypatch.setattr(hardware, "cores", lambda: [0, 1])
+    monkeypatch.setattr(choice, "cores", lambda: [0, 1])
     runs = [dataclasses.replace(BASE, seed=seed) for seed in range(3)]
     tasks = [
         engines.Task(r, engines.folder(str(tmp_path), config.run_id(r)), {}, 0, 1) for r in runs

@@ -10,8 +10,10 @@ import re
 
 import pytest
 
-from experiments import cli, plan, recipes, sweep
-from launch import config, train
+from experiments import cli, recipes, sweep
+from experiments.planning import grid
+from launch import config
+from launch.runs import train
 from tests.conftest import ROOT
 
 STUDIES = sorted(p.name for p in pathlib.Path(ROOT, "examples").iterdir() if p.is_dir())
@@ -28,7 +30,7 @@ def test_records_are_those_of_the_recipe(name):
     job = dataclasses.replace(job, run=run)
     # records of version 1 have ids of then
     again = {config.run_id(config.from_dict(config.Run, r["run"])) for r in found}
-    assert again == {p.id for p in plan.make(job, "cpu").runs}
+    assert again == {p.id for p in grid.make(job, "cpu").runs}
     assert all(r["status"] == "finished" and not r["commit"].endswith("+") for r in found)
     assert sum(p.stat().st_size for p in pathlib.Path(folder).rglob("*") if p.is_file()) < 1_000_000
 

@@ -21,7 +21,7 @@ from collections import Counter
 
 import pytest
 
-from launch import record
+from launch.runs import record
 from tests.conftest import ROOT
 
 SWEEP = [

@@ -16,23 +16,15 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.laws import (
-    answers,
-    ask,
-    bootstrap,
-    fit,
-    isoflop,
-    reproduce,
-    solve,
-    sources,
-    verdicts,
-)
-from experiments.laws import published as published_values
-from experiments.laws import table as tables
-from experiments.laws.fit import Points
-from experiments.laws.forms import FORMS
-from experiments.laws.isoflop import FitError
-from experiments.laws.solve import Objective
+from experiments.laws import table_law
+from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, solve, verdicts
+from experiments.laws.fitting.fit import Points
+from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.isoflop import FitError
+from experiments.laws.fitting.solve import Objective
+from experiments.laws.published import constants as published_values
+from experiments.laws.published import reproduce, sources
+from experiments.laws.runs import table as tables
 from tests.conftest import ROOT
 
 PUBLISHED = os.path.join(os.path.dirname(ROOT), "shared", "published")
@@ -335,7 +327,7 @@ def test_same_seed_same_answer_and_objectives():
     np.testing.assert_array_equal(one.draws, two.draws)
     assert not np.array_equal(one.draws, fit.fit("chinchilla3", pts, resamples=30, seed=2).draws)
     for text in ("huber:1e-3", "squared", "lad", "squared:loss", "huber:1e-2:loss"):
-        o = ask.objective(text)
+        o = table_law.objective(text)
         f = fit.fit("chinchilla3", pts, o)
         assert f.value == pytest.approx(
             float(o.value(f.residuals)), rel=2e-3 if o.kind == "lad" else 1e-9
@@ -379,7 +371,7 @@ def test_weights_and_seeds():
         "loss": y,
         "seed": np.tile([0.0, 1, 2, 3], 6),
     }
-    pts, words = ask.points(form, t)
+    pts, words = table_law.points(form, t)
     assert (
         pts.noise.dof == 18
         and "inverse variance between seeds" in words
@@ -390,7 +382,7 @@ def test_weights_and_seeds():
     )
     assert weights[0] > 20 * weights[-1] and weights.mean() == pytest.approx(1) and level.dof == 18
     t["seed"] = np.zeros(24)
-    assert ask.points(form, t)[0].noise is None
+    assert table_law.points(form, t)[0].noise is None
 
 
 def test_checkpoints_of_a_run_are_resampled_together():
@@ -403,17 +395,17 @@ def test_checkpoints_of_a_run_are_resampled_together():
     )
     t = simulated(12)
     t["run_id"] = np.array(list("aabbccddeeff"), object)
-    a = ask.ask(t, "chinchilla3", resamples=20)
+    a = table_law.ask(t, "chinchilla3", resamples=20)
     assert "all their checkpoints" in a["bootstrap"]["method"]
 
 
 def test_extrapolation_is_tested_on_held_out_compute():
     t = simulated(60, 0.0)
-    a = ask.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))
+    a = table_law.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))
     e = a["extrapolation"]
     assert e["n_fit"] == 30 and e["n_test"] == 30 and e["worst_relative_error"] < 1e-6
     t["loss"] = np.where(t["flops"] > np.median(t["flops"]), t["loss"] * 1.05, t["loss"])
-    e = ask.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))[
+    e = table_law.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))[
         "extrapolation"
     ]
     assert e["mean_relative_error"] == pytest.approx(0.05 / 1.05, rel=1e-3) and e["bias"] < 0
@@ -442,8 +434,8 @@ def known(law="chinchilla3", values=None, inputs="ND"):
 
 
 def test_optimum_is_the_closed_form():
-    f, c = known(), 1e21
-    a = answers.optimum(f, c, answers.Cost(), {})
+    f, c = known_floor(), 1e21
+    a = allocation.optimum(f, c, allocation.Cost(), {})
     g = (TRUTH["alpha"] * TRUTH["A"] / (TRUTH["beta"] * TRUTH["B"])) ** (
         1 / (TRUTH["alpha"] + TRUTH["beta"])
     )
@@ -458,67 +450,69 @@ def test_optimum_is_the_closed_form():
 
 
 def test_memory_and_inference():
-    f, c = known(), 1e21
-    free = answers.optimum(f, c, answers.Cost(), {})
-    tight = answers.optimum(f, c, answers.Cost(), {}, memory=16 * free["n_opt"]["value"] / 3)
+    f, c = known_floor(), 1e21
+    free = allocation.optimum(f, c, allocation.Cost(), {})
+    tight = allocation.optimum(f, c, allocation.Cost(), {}, memory=16 * free["n_opt"]["value"] / 3)
     assert tight["memory_binds"] and tight["n_opt"]["value"] == pytest.approx(
         free["n_opt"]["value"] / 3, rel=1e-6
     )
     assert tight["loss"]["value"] > free["loss"]["value"]
-    wide = answers.optimum(f, c, answers.Cost(), {}, memory=160 * free["n_opt"]["value"])
+    wide = allocation.optimum(f, c, allocation.Cost(), {}, memory=160 * free["n_opt"]["value"])
     assert not wide["memory_binds"] and wide["n_opt"]["value"] == pytest.approx(
         free["n_opt"]["value"], rel=1e-3
     )
-    served = answers.optimum(f, c, answers.Cost(), {}, inference=1e12)
+    served = allocation.optimum(f, c, allocation.Cost(), {}, inference=1e12)
     assert (
         served["n_opt"]["value"] < free["n_opt"]["value"]
         and served["loss"]["value"] > free["loss"]["value"]
     )
     # the same loss for the least sum: without inference the budget comes back, with it the model is
     # smaller and longer trained
-    back = answers.cheapest(f, free["loss"]["value"], 0.0, answers.Cost(), {})
+    back = allocation.cheapest(f, free["loss"]["value"], 0.0, allocation.Cost(), {})
     assert back["flops"]["value"] == pytest.approx(c, rel=1e-3) and back["n_opt"][
         "value"
     ] == pytest.approx(free["n_opt"]["value"], rel=2e-2)
-    more = answers.cheapest(f, free["loss"]["value"], 1e13, answers.Cost(), {})
+    more = allocation.cheapest(f, free["loss"]["value"], 1e13, allocation.Cost(), {})
     assert (
         more["n_opt"]["value"] < back["n_opt"]["value"]
         and more["d_opt"]["value"] > back["d_opt"]["value"]
     )
-    assert "no model" in answers.cheapest(f, 1.5, 0.0, answers.Cost(), {})["verdict"]
+    assert "no model" in allocation.cheapest(f, 1.5, 0.0, allocation.Cost(), {})["verdict"]
 
 
 def test_leverage_and_where_routing_stops():
     values = published_values.PUBLISHED["ludziejewski2025"].values
-    f = known("ludziejewski2025", values | {"Es": 1.0 + 1e-4, "Em_over_Es": 1e5}, "NDE")
+    f = known_floor("ludziejewski2025", values | {"Es": 1.0 + 1e-4, "Em_over_Es": 1e5}, "NDE")
     # the shared notes' check of the signs, at N = 1e9, D = 2e10 and Eh = 1, 8, 32
     x = {"N": np.full(3, 1e9), "D": np.full(3, 2e10), "E": np.array([1.0, 8, 32])}
     assert f.predict(x)[0] == pytest.approx([2.614, 2.513, 2.451], abs=2e-3)
-    lever = answers.leverage(f, 1e20, 8.0, answers.Cost())
-    dense = answers.frontier(f, lever["value"] * 1e20, answers.Cost(), {"E": 1.0})[2][0]
-    moe = answers.frontier(f, 1e20, answers.Cost(), {"E": 8.0})[2][0]
+    lever = allocation.leverage(f, 1e20, 8.0, allocation.Cost())
+    dense = allocation.frontier(f, lever["value"] * 1e20, allocation.Cost(), {"E": 1.0})[2][0]
+    moe = allocation.frontier(f, 1e20, allocation.Cost(), {"E": 8.0})[2][0]
     assert lever["value"] > 1 and dense == pytest.approx(moe, rel=1e-4)
     assert (
         "still helps"
-        in answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e21, "value": 1.5}])[
+        in allocation.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e21, "value": 1.5}])[
             "words"
         ]
     )
-    assert answers.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e22, "value": 0.5}])[
+    assert allocation.routing_stops([{"flops": 1e20, "value": 2.0}, {"flops": 1e22, "value": 0.5}])[
         "flops"
     ] == pytest.approx(1e21)
-    assert "no leverage" in answers.routing_stops([{"flops": 1e20, "value": float("nan")}])["words"]
-    clark = known(
+    assert (
+        "no leverage" in allocation.routing_stops([{"flops": 1e20, "value": float("nan")}])["words"]
+    )
+    clark = known_floor(
         "clark2022",
         {"a": -0.083, "b": -0.126, "c": 0.012, "d": 1.111, "Es": 1.88, "Em_over_Es": 250.0},
         "NE",
     )
-    n_eff = answers.effective_parameters(clark, 1e9, 64)["value"]
+    n_eff = allocation.effective_parameters(clark, 1e9, 64)["value"]
     same = clark.predict({"N": np.array([n_eff, 1e9]), "E": np.array([1.0, 64.0])})[0]
     assert (
         n_eff > 1e9
         and same[0] == pytest.approx(same[1], rel=1e-6)
-        and answers.effective_parameters(clark, 1e9, 1)["value"] == pytest.approx(1e9)
+        and allocation.effective_parameters(clark, 1e9, 1)["value"] == pytest.approx(1e9)
     )
     assert clark.parameters["N_cut"] == pytest.approx(10 ** (0.126 / 0.012))
 
@@ -547,7 +541,7 @@ def test_expert_law_answers_with_a_band():
         "flops": 6 * n * d,
         "loss": loss,
     }
-    a = ask.ask(
+    a = table_law.ask(
         t, "ludziejewski2025", resamples=20, asked=[{"C": 1e19, "E": 8.0, "memory": 16e9 * 2.0}]
     )
     curve, p = a["leverage"]["curve"], a["predictions"][0]
@@ -570,20 +564,20 @@ def test_identities_between_forms():
     """
     n, d = np.geomspace(1e7, 1e10, 7), np.geomspace(1e12, 1e9, 7)
     v, eta = TRUTH, 0.17
-    chin = known(values=v | {"alpha": 2 * eta, "beta": 2 * eta}).predict({"N": n, "D": d})[0]
-    g = known(
+    chin = known_floor(values=v | {"alpha": 2 * eta, "beta": 2 * eta}).predict({"N": n, "D": d})[0]
+    g = known_floor(
         "gadre2024", {"E": v["E"], "a": v["A"] * 6**eta, "b": v["B"] * 6**eta, "eta": eta}, "CM"
     )
     assert g.predict({"C": 6 * n * d, "M": d / n})[0] == pytest.approx(chin, rel=1e-9)
-    m = known("muennighoff2023", v | {"RD": 15.0, "RN": 1e6}, "NDU")
+    m = known_floor("muennighoff2023", v | {"RD": 15.0, "RN": 1e6}, "NDU")
     fresh = m.predict({"N": n, "D": d, "U": d})[0]
-    assert fresh == pytest.approx(known(values=v).predict({"N": n, "D": d})[0], rel=1e-3)
+    assert fresh == pytest.approx(known_floor(values=v).predict({"N": n, "D": d})[0], rel=1e-3)
     far = m.predict({"N": n, "D": np.full(7, 1e15), "U": np.full(7, 1e9)})[0]
     assert far == pytest.approx(
         m.predict({"N": n, "D": np.full(7, 1e17), "U": np.full(7, 1e9)})[0], rel=1e-9
     )  # D' has a limit
     a = published_values.PUBLISHED["abnar2025"].values
-    law = known("abnar2025", a, "NDS").predict(
+    law = known_floor("abnar2025", a, "NDS").predict(
         {"N": np.full(4, 1e9), "D": np.full(4, 2e10), "S": np.array([0, 0.5, 0.9, 0.98])}
     )[0]
     assert law == pytest.approx([2.566, 2.590, 2.702, 2.898], abs=2e-3)
@@ -594,10 +588,10 @@ def test_identities_between_forms():
 
 def test_approaches_one_and_two_recover_known_exponents():
     rows = {k: [] for k in ("run_id", "n_params", "tokens", "flops", "loss", "budget")}
-    f = known()
+    f = known_floor()
     for c in np.geomspace(1e18, 1e21, 4):
         for k, s in enumerate(np.geomspace(0.2, 5, 9)):
-            n = float(answers.optimum(f, c, answers.Cost(), {})["n_opt"]["value"]) * s
+            n = float(allocation.optimum(f, c, allocation.Cost(), {})["n_opt"]["value"]) * s
             for row, v in zip(
                 rows.values(),
                 (
@@ -613,7 +607,7 @@ def test_approaches_one_and_two_recover_known_exponents():
     t = {k: np.array(v, object if k == "run_id" else float) for k, v in rows.items()}
     t["loss"] = t["loss"] * np.exp(1e-4 * np.random.default_rng(0).standard_normal(36))
     for name, tolerance in (("chinchilla2", 0.02), ("chinchilla2_interpolated", 0.02)):
-        a = ask.ask(t, name, resamples=60, asked=[{"C": 1e22}])
+        a = table_law.ask(t, name, resamples=60, asked=[{"C": 1e22}])
         assert a["parameters"]["n_exponent"] == pytest.approx(0.5126, abs=tolerance), name
         assert (
             a["intervals"]["n_exponent"][0]
@@ -627,13 +621,13 @@ def test_approaches_one_and_two_recover_known_exponents():
     share = np.tile(np.linspace(0.86, 1.0, 6), 36)
     curve["tokens"], curve["flops"] = curve["tokens"] * share, curve["flops"] * share
     curve["loss"] = f.predict({"N": curve["n_params"], "D": curve["tokens"]})[0]
-    a = ask.ask(curve, "chinchilla1", resamples=20)
+    a = table_law.ask(curve, "chinchilla1", resamples=20)
     assert (
         a["parameters"]["n_exponent"] == pytest.approx(0.5126, abs=0.03)
         and a["verdicts"]["winners"] >= 4
     )
     with pytest.raises(FitError, match="training curves"):
-        ask.ask(t, "chinchilla1", resamples=20)
+        table_law.ask(t, "chinchilla1", resamples=20)
 
 
 def test_envelope_takes_the_least_loss():
@@ -675,14 +669,18 @@ def test_learning_rate_law_flags_edges():
         for lr in np.geomspace(1e-5, 3e-2, 40)
     ]
     t = dict(zip(("n_params", "tokens", "lr", "loss"), np.array(rows).T))
-    a = ask.ask(t, "learning_rate", objective_squared(), resamples=20)
+    a = table_law.ask(t, "learning_rate", objective_squared(), resamples=20)
     assert a["parameters"]["a"] == pytest.approx(-0.713, abs=0.03) and a["parameters"][
         "b"
     ] == pytest.approx(0.307, abs=0.05)
     assert a["verdicts"]["edges"] == []
     t["loss"] = t["loss"] - 30 * np.log(t["lr"]) + 100  # the best is now at the largest rate tried
     assert (
-        len(ask.ask(t, "learning_rate", objective_squared(), resamples=20)["verdicts"]["edges"])
+        len(
+            table_law.ask(t, "learning_rate", objective_squared(), resamples=20)["verdicts"][
+                "edges"
+            ]
+        )
         == 6
     )
 
@@ -941,19 +939,19 @@ def test_coverage():
 
 
 def test_floor_is_judged():
-    from experiments.laws import known
+    from experiments.laws.comparisons import known_floor
 
-    sharp = known.judge(1.334, [1.330, 1.338], 1.3343, 0.05)
+    sharp = known_floor.judge(1.334, [1.330, 1.338], 1.3343, 0.05)
     assert (
         sharp["contains"]
         and sharp["ratio"] == pytest.approx(0.08)
         and "holds the source's entropy" in sharp["words"]
     )
-    wide = known.judge(1.33, [1.30, 1.36], 1.3343, 0.05)
+    wide = known_floor.judge(1.33, [1.30, 1.36], 1.3343, 0.05)
     assert wide["contains"] and "too wide" in wide["words"] and "About 9" in wide["words"]
     assert (
-        "MISSES" in known.judge(1.2, [1.1, 1.3], 1.3343, 0.05)["words"]
-        and "no end" in known.judge(1.2, None, 1.3343, 0.05)["words"]
+        "MISSES" in known_floor.judge(1.2, [1.1, 1.3], 1.3343, 0.05)["words"]
+        and "no end" in known_floor.judge(1.2, None, 1.3343, 0.05)["words"]
     )
 
 
@@ -963,7 +961,7 @@ def test_known_truth_from_training(tmp_path):
     times; where it is not sharp, the report says why and what would help.
     """
     from experiments import sweep
-    from experiments.laws import analysis
+    from experiments.laws import sweep_analysis
 
     workdir = os.environ.get("ISOFLOP_KNOWN_TRUTH") or str(
         tmp_path / "w"
@@ -979,7 +977,7 @@ def test_known_truth_from_training(tmp_path):
     ]
     subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True)
     floors = [
-        analysis.analyse(rows, resamples=1000)["floors"][0]
+        sweep_analysis.analyse(rows, resamples=1000)["floors"][0]
         for rows in by_seed(sweep.results(workdir))
     ]
     assert len(floors) == 10 and sum(f["contains"] for f in floors) >= 8, [

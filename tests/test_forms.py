@@ -5,8 +5,9 @@ published values carry their mark.
 import numpy as np
 import pytest
 
-from experiments.laws import fit, published, solve, verdicts
-from experiments.laws.forms import FORMS
+from experiments.laws.fitting import fit, solve, verdicts
+from experiments.laws.fitting.forms import FORMS
+from experiments.laws.published import constants
 
 N, D = np.geomspace(1e7, 1e10, 5), np.geomspace(1e9, 1e12, 5)
 GRIDS = {  # form: inputs, crossed
@@ -22,7 +23,7 @@ GRIDS = {  # form: inputs, crossed
     "NDS": {"N": N, "D": D, "S": np.array([0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])},
     "NDE": {"N": N, "D": D, "E": np.array([1.0, 2, 4, 8, 16, 64, 256])},
 }
-TRUTH = {p.law: p.values for p in published.PUBLISHED.values()} | {
+TRUTH = {p.law: p.values for p in constants.PUBLISHED.values()} | {
     "power_floor": {"E": 1.6, "A": 2.6e3, "alpha": 0.17},
     "gadre2024_error": {"eps": 0.857, "k": 2.2, "gamma": 0.7146},
     "clark2022": {
@@ -34,7 +35,7 @@ TRUTH = {p.law: p.values for p in published.PUBLISHED.values()} | {
         "Em_over_Es": 273.0,
     },
     "ludziejewski2025": (
-        published.PUBLISHED["ludziejewski2025"].values | {"Es": 2.0, "Em_over_Es": 150.0}
+        constants.PUBLISHED["ludziejewski2025"].values | {"Es": 2.0, "Em_over_Es": 150.0}
     ),
     "frantar2023": {
         "aS": 16.8,
@@ -150,11 +151,11 @@ def test_ridges_are_named():
     )
 
 
-@pytest.mark.parametrize("name", {**published.PUBLISHED, **published.ALLOCATIONS})
+@pytest.mark.parametrize("name", {**constants.PUBLISHED, **constants.ALLOCATIONS})
 def test_published_values_carry_their_mark(name):
-    p = {**published.PUBLISHED, **published.ALLOCATIONS}[name]
+    p = {**constants.PUBLISHED, **constants.ALLOCATIONS}[name]
     assert p.mark.startswith("verified: " if p.verified else "unverified") and "arXiv" in p.where
-    if isinstance(p, published.Published) and set(FORMS[p.law].names) <= set(p.values):
+    if isinstance(p, constants.Published) and set(FORMS[p.law].names) <= set(p.values):
         x = design(FORMS[p.law])
         y = solve.predict(
             FORMS[p.law], FORMS[p.law].theta(**{k: p.values[k] for k in FORMS[p.law].names}), x

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from launch import checkpoint, preempt, record
+from launch.runs import checkpoint, preempt, record
 from tests.conftest import ROOT
 from tests.test_launch import lines
 from tests.test_resume import differences

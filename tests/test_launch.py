@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from data.config import Data
-from launch import config, engines, hardware, layout, ledger, mesh, record, train
+from launch import config, engines
 from launch.config import ConfigError, Horizon, Job, Run, Where
+from launch.devices import choice, layout, mesh
 from launch.engines import local
-from launch.pace import SECONDS, Pace
-from launch.record import RecordError
+from launch.runs import ledger, record, train
+from launch.runs.pace import SECONDS, Pace
+from launch.runs.record import RecordError
 from model import parts
 from model.config import Execution
 from model.optim import Optimizer
@@ -284,11 +286,11 @@ def test_options_that_an_xla_does_not_know_are_left_out(monkeypatch):
 
     known = ("xla_cpu_prefer_vector_width", 512)
     monkeypatch.setitem(
-        hardware.CHOICES,
+        choice.CHOICES,
         "cpu",
-        hardware.CHOICES["cpu"]._replace(options=(("xla_cpu_of_yesterday", True), known)),
+        choice.CHOICES["cpu"]._replace(options=(("xla_cpu_of_yesterday", True), known)),
     )
-    assert hardware.compiled(Lowered(), "cpu")(1.0) == 2
+    assert choice.compiled(Lowered(), "cpu")(1.0) == 2
     assert tried == [{"xla_cpu_of_yesterday": True, known[0]: 512}, dict([known])]
 
 
@@ -298,17 +300,17 @@ def test_a_program_that_does_not_compile_says_so():
             raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        hardware.compiled(Lowered(), "cpu")
+        choice.compiled(Lowered(), "cpu")
 
 
 def test_the_options_of_this_platform_are_known_here():
-    for option in hardware.choice("cpu").options:
+    for option in choice.choice("cpu").options:
         jax.jit(lambda a: a + 1).lower(1.0).compile(compiler_options=dict([option]))
 
 
 def test_a_call_holds_as_many_updates_as_fit(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("launch.pace.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("launch.runs.pace.time.perf_counter", lambda: clock[0])
     pace = Pace(most=15)
 
     def after(*calls):
@@ -418,13 +420,11 @@ def test_tensorboard_events(tmp_path):
 
 def test_devices_are_known_or_said_to_be_unknown():
     assert (
-        hardware.device("NVIDIA H200").memory == 141e9
-        and hardware.device("NVIDIA H100 80GB HBM3").peak == 989e12
+        choice.device("NVIDIA H200").memory == 141e9
+        and choice.device("NVIDIA H100 80GB HBM3").peak == 989e12
     )
-    assert (
-        hardware.device("TPU v5 lite").peak == 197e12 and hardware.device("TPU v5p").peak == 459e12
-    )
-    assert hardware.device("cpu") is None and hardware.mfu(DENSE, 1e6, "cpu", 1) is None
+    assert choice.device("TPU v5 lite").peak == 197e12 and choice.device("TPU v5p").peak == 459e12
+    assert choice.device("cpu") is None and choice.mfu(DENSE, 1e6, "cpu", 1) is None
 
 
 def test_engine_keeps_shapes_together():

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.laws import analysis, bootstrap, fit, isoflop, points
+from experiments.laws import sweep_analysis
+from experiments.laws.fitting import bootstrap, fit, isoflop
+from experiments.laws.runs import points
 from tests.conftest import ROOT
 
 CHINCHILLA = os.path.join(os.path.dirname(ROOT), "shared", "published", "chinchilla_fig4.csv")
@@ -98,7 +100,7 @@ def simulated(sigma, seed, budgets=(1e11, 2e11, 4e11), sizes=(0.3, 0.55, 1, 1.8,
 
 
 def test_analysis_recovers_exponents_and_gap():
-    a = analysis.analyse(simulated(1e-5, 0), resamples=50)
+    a = sweep_analysis.analyse(simulated(1e-5, 0), resamples=50)
     for f in a["families"].values():
         assert f["n_exponent"] == pytest.approx(0.5, abs=1e-3) and f["d_exponent"] == pytest.approx(
             0.5, abs=1e-3
@@ -112,7 +114,7 @@ def test_analysis_recovers_exponents_and_gap():
         or abs(seeds[0]["gap"] + 0.05) < 1e-4
     )
     assert all(e["difference"] == pytest.approx(-0.05, abs=1e-3) for e in a["equal_flops"])
-    assert a == analysis.analyse(simulated(1e-5, 0), resamples=50)
+    assert a == sweep_analysis.analyse(simulated(1e-5, 0), resamples=50)
 
 
 def test_intervals_cover():
@@ -123,7 +125,7 @@ def test_intervals_cover():
     for seed in range(60):
         own = [points.point(r) for r in simulated(0.01, seed) if r["family"] == "dense"]
         grid, replicates = ([p for p in own if (p["role"] == "grid") == g] for g in (True, False))
-        a, _ = analysis._family(grid, replicates, [], 120, seed)
+        a, _ = sweep_analysis._family(grid, replicates, [], 120, seed)
         low, high = a["n_exponent_interval"]
         hits += low <= 0.5 <= high
         sigmas.append(a["noise"]["sigma"])
@@ -143,9 +145,9 @@ def test_unidentified_laws_are_said_to_be():
         }
         for a in n
     ]
-    p = analysis._parametric(points, None, 60, 0)
+    p = sweep_analysis._parametric(points, None, 60, 0)
     assert p["verdict"].startswith("not identified by these runs") and not p["identified"]
-    assert analysis._parametric(points[:5], None, 20, 0)["verdict"].startswith(
+    assert sweep_analysis._parametric(points[:5], None, 20, 0)["verdict"].startswith(
         "not identified by these runs: chinchilla3 has 5 parameters"
     )
 
@@ -158,7 +160,7 @@ def test_identified_law_is_said_to_be():
             n, d, truth(n, d) * (1 + 1e-4 * np.random.default_rng(0).normal(size=n.size))
         )
     ]
-    assert analysis._parametric(points, None, 30, 0)["verdict"].startswith("identified")
+    assert sweep_analysis._parametric(points, None, 30, 0)["verdict"].startswith("identified")
 
 
 def test_brackets_pick_the_best_and_flag_edges():
@@ -167,7 +169,7 @@ def test_brackets_pick_the_best_and_flag_edges():
         for s, best in ((1, 0), (2, 2), (3, 0), (4, -2))
         for lr in (0.25, 1.0, 4.0)
     ]
-    a = analysis.analyse(rows, resamples=20)
+    a = sweep_analysis.analyse(rows, resamples=20)
     assert {v["size"]: v["edge"] for v in a["learning_rates"]} == {
         1: False,
         2: True,
@@ -182,10 +184,10 @@ def test_brackets_pick_the_best_and_flag_edges():
 def test_divergence_is_excluded_and_said():
     rows = simulated(0.001, 0)
     rows[0]["validation"]["loss"], rows[0]["status"] = None, "diverged"
-    a = analysis.analyse(rows, resamples=20)
+    a = sweep_analysis.analyse(rows, resamples=20)
     assert any("diverged" in e["why"] for e in a["excluded"]) and a["n_points"] == len(rows) - 1
     with pytest.raises(fit.FitError, match="no finished run"):
-        analysis.analyse(rows[:1])
+        sweep_analysis.analyse(rows[:1])
 
 
 def test_student_interval():

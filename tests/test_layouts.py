@@ -11,10 +11,11 @@ import pytest
 from flax import linen as nn
 
 from experiments.benchmarks import layouts as bench
-from launch import collectives, compiled, train
-from launch import layout as layouts
-from launch import mesh as meshes
 from launch.config import ConfigError
+from launch.devices import collectives, compiled
+from launch.devices import layout as layouts
+from launch.devices import mesh as meshes
+from launch.runs import train
 from model import account, params, step
 from model.config import Execution
 from model.mlps import dispatch

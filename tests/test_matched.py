@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, ladder, plan, recipes
-from experiments.matched import matched, of_plan, spent
+from experiments import cli, recipes
+from experiments.planning import grid, ladder
+from experiments.planning.fairness import matched, of_plan, spent
 from launch import config
 from launch.config import ConfigError, Horizon
 from model import account, params, step
@@ -155,7 +156,7 @@ def test_a_sweep_can_match_by_flops():
     job = recipes.load("dense_vs_moe")
     job = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, match="flops"))
     cells = {}
-    for p in plan.make(job, "cpu").runs:
+    for p in grid.make(job, "cpu").runs:
         cells.setdefault((p.size, p.budget, p.run.seed), {})[p.family] = p
     for c in cells.values():
         assert abs(c["moe"].flops / c["dense"].flops - 1) < 1 / config.steps(c["moe"].run)
@@ -209,6 +210,6 @@ def test_every_cell_of_a_plan_is_measured():
     """Steps are whole: by FLOPs each budget has a ratio of its own."""
     job = recipes.load("dense_vs_moe")
     s = dataclasses.replace(job.sweep, match="flops", budgets=(2e9, 1e11), sizes=(16,))
-    rows = of_plan(plan.make(dataclasses.replace(job, sweep=s), "cpu").runs, "flops")
+    rows = of_plan(grid.make(dataclasses.replace(job, sweep=s), "cpu").runs, "flops")
     assert len({r["flops_ratio"] for r in rows}) == 2 == len(rows)
     assert max(abs(r["flops_ratio"] - 1) for r in rows) > 1e-4

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import predict
-from launch import hardware, layout, mesh
+from experiments.planning import step_time
 from launch.config import Run, Where
+from launch.devices import choice, layout, mesh
 from model import account, lm, loss, optim, sample, step, version1
 from model.config import Execution
 from tests import shapes, walk
@@ -137,7 +137,7 @@ def test_no_logits_of_full_size(tied):
         tied=tied,
         logit_cap=30.0,
     )
-    ex = hardware.execution(c, Where(), "float32", "cpu", 1, 8192)
+    ex = choice.execution(c, Where(), "float32", "cpu", 1, 8192)
     l = layout.lay(c, optim.Optimizer(), ex, mesh.make({a: 1 for a in mesh.AXES}))
     for program in (layout.lower_step(l, 32).compile(), layout.lower_evaluate(l, 32).compile()):
         sizes = [
@@ -155,7 +155,7 @@ def test_no_logits_of_full_size(tied):
 @pytest.mark.parametrize("length", [509, 1021, 512, 768, 1000, 2 * 509])
 def test_chunks_of_the_loss_are_wide_whatever_the_length(length):
     c = version1.model(vocab_size=8192, seq_len=length, d_model=32, n_layers=1, n_heads=2, d_ff=64)
-    ex = hardware.execution(c, Where(), "float32", "cpu", 1, 8 * length)
+    ex = choice.execution(c, Where(), "float32", "cpu", 1, 8 * length)
     most = 1024 * ex.accumulate // 8  # 2**23 logits a chunk are 1,024 tokens
     assert most / 2 <= ex.loss_chunk <= most
     assert -length % ex.loss_chunk < length / ex.loss_chunk + 1  # a position a chunk is filled up
@@ -192,16 +192,16 @@ EVALUATED = {
 def test_evaluation_fits_beside_the_state(name):
     """It takes no more than the step that it follows, and no more than is counted by much."""
     c, batch = EVALUATED[name]
-    ex = hardware.execution(c, Where(), "float32", "cpu", 1, batch * c.seq_len)
-    rows = hardware.evaluated(c, ex, "cpu", 1, batch)
-    how = hardware.evaluation(c, ex, "cpu", rows)
+    ex = choice.execution(c, Where(), "float32", "cpu", 1, batch * c.seq_len)
+    rows = choice.evaluated(c, ex, "cpu", 1, batch)
+    how = choice.evaluation(c, ex, "cpu", rows)
     l = layout.lay(c, optim.Optimizer(), ex, mesh.make({"data": 1} | {a: 1 for a in mesh.AXES}))
     compiled = lambda lowered: lowered.compile().memory_analysis().temp_size_in_bytes
     taken = compiled(layout.lower_evaluate(l, rows, how))
     assert taken <= compiled(layout.lower_step(l, batch))
     assert 0.5 < account.evaluation(c, how, rows) / taken < 3
     counted = account.memory(c, ex, batch)
-    assert predict.held(Run(model=c, batch=batch), Where(), "cpu") >= sum(
+    assert step_time.held(Run(model=c, batch=batch), Where(), "cpu") >= sum(
         counted[k] for k in ("parameters", "optimizer_state", "gradients", "activations")
     )
     assert account.evaluation(c, how, rows) <= counted["activations"]

@@ -13,9 +13,9 @@ import pytest
 from data import pipeline, tokenizers
 from data.config import Data
 from experiments import cli
-from launch import generate, record
 from launch.config import Run
 from launch.huggingface import FAMILIES, folder, tokenizer
+from launch.runs import generate, record
 from model import step, version1
 from model.lm import LM
 from model.mlps import routing

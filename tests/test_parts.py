@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import arms, cli, plan, recipes
-from experiments.plan import Sweep, SweepJob
+from experiments import cli, recipes
+from experiments.planning import arms, grid
+from experiments.planning.grid import Sweep, SweepJob
 from launch import config
 from launch.config import ConfigError, Job, Run
 from model import account, parts, text, version1
@@ -175,7 +176,7 @@ def test_arms_of_ones_own_are_one_line():
     own["hybrid"] = "attention(window=8)/dense, attention/dense"
     s = Sweep(arms=own, sizes=(16, 32), budgets=(1e10,))
     assert s.families == tuple(own)
-    runs = plan.make(SweepJob(s, Run(batch=2)), "cpu").runs
+    runs = grid.make(SweepJob(s, Run(batch=2)), "cpu").runs
     texts = {(p.family, p.size): parts.written(p.run.model.pattern) for p in runs}
     assert texts["wide", 16] == "attention(n_heads=2)/dense(d_ff=512)"
     assert texts["few", 32] == "attention(n_heads=2)/moe(n_experts=2)"
@@ -220,7 +221,7 @@ def test_settings_of_a_sweep_reach_its_arms():
         ("sweep.ladder=depth(d_modl=3)", "did you mean d_model"),
     ):
         with pytest.raises(ConfigError, match=words):
-            plan.make(sweep_of(wrong), "cpu")
+            grid.make(sweep_of(wrong), "cpu")
 
 
 @pytest.mark.parametrize(

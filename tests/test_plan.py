@@ -12,23 +12,25 @@ import time
 
 import pytest
 
-from experiments import (
+from experiments import cli, recipes
+from experiments.laws.comparisons import arms, equal, rates
+from experiments.laws.fitting import bootstrap, isoflop
+from experiments.planning import (
     budget,
     calibration,
-    cli,
     cost,
+    fairness,
     forecast,
+    grid,
     ladder,
-    matched,
-    plan,
-    predict,
-    recipes,
+    step_time,
 )
-from experiments.laws import arms, bootstrap, equal, isoflop, rates
 from experiments.recipes import scales
-from launch import config, devices, hardware, record
-from launch.devices import Figure
+from launch import config
+from launch.devices import choice, table
+from launch.devices.table import Figure
 from launch.engines import local
+from launch.runs import record
 from model import account
 from tests.conftest import ROOT
 
@@ -134,7 +136,7 @@ def test_a_budget_becomes_runs(capsys):
         sweep = (
             config.override(sweep, k.removeprefix("sweep."), v) if k.startswith("sweep.") else sweep
         )
-    same = plan.make(
+    same = grid.make(
         dataclasses.replace(
             job, sweep=sweep, run=dataclasses.replace(job.run, batch=int(fields["batch"]))
         ),
@@ -275,10 +277,10 @@ def test_bad_input(argv, words, capsys):
 
 
 def test_every_figure_of_the_table_has_a_source():
-    for d in devices.DEVICES.values():
+    for d in table.DEVICES.values():
         assert set(d.sources) == {"peak", "memory", "watts"} and all(d.sources.values())
         assert all((d.figure(k) is None) == (getattr(d, k) is None) for k in d.sources)
-    assert set(devices.NAMES.values()) - {None} == set(devices.DEVICES)
+    assert set(table.NAMES.values()) - {None} == set(table.DEVICES)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +322,7 @@ def test_every_figure_of_the_table_has_a_source():
     ],
 )
 def test_devices_are_recognised_by_whole_words(kind, name):
-    d = devices.device(kind)
+    d = table.device(kind)
     assert (d.name if d else None) == name
 
 
@@ -344,14 +346,14 @@ def test_devices_are_recognised_by_whole_words(kind, name):
 )
 def test_figures_of_the_table(name, peak, memory, watts):
     """Dense bf16 with float32 sums, never the figure with sparsity."""
-    d = devices.device(name)
+    d = table.device(name)
     assert (d.name, d.peak, d.memory, d.watts) == (name, peak, memory, watts)
 
 
 def test_no_bf16_units_no_peak():
     assert (
-        devices.device("Tesla V100-SXM2-16GB").peak is None
-        and hardware.mfu(recipes.load("tiny_dense").run.model, 1e6, "Tesla T4", 1) is None
+        table.device("Tesla V100-SXM2-16GB").peak is None
+        and choice.mfu(recipes.load("tiny_dense").run.model, 1e6, "Tesla T4", 1) is None
     )
 
 
@@ -362,16 +364,16 @@ RUN = dataclasses.replace(
 )
 
 
-def fitted(room: float, count: int = 1) -> predict.Fit:
-    target = predict.named("h100", count, config.Where())
-    return predict.fit(
-        RUN, config.Where(), target._replace(memory=Figure(room / predict.USABLE + 1, "given"))
+def fitted(room: float, count: int = 1) -> step_time.Fit:
+    target = step_time.named("h100", count, config.Where())
+    return step_time.fit(
+        RUN, config.Where(), target._replace(memory=Figure(room / step_time.USABLE + 1, "given"))
     )
 
 
 def test_what_makes_it_fit():
     """Micro-batches first, as few as will do, then remat, then more devices; or it does not fit."""
-    held = lambda **kw: predict.held(RUN, dataclasses.replace(config.Where(), **kw), "gpu")
+    held = lambda **kw: step_time.held(RUN, dataclasses.replace(config.Where(), **kw), "gpu")
     plain = (True, 1, False, "")
     of = lambda f: (f.fits, f.accumulate, f.remat, f.mesh)
     assert of(fitted(held())) == plain
@@ -391,22 +393,22 @@ def test_what_makes_it_fit():
         == held(accumulate=f.accumulate, remat=f.remat, scan=f.remat, mesh=f.mesh)
         <= f.limit
     )
-    assert predict.devices_of(f) == 2 and predict.devices_of(tight) == 1
+    assert step_time.devices_of(f) == 2 and step_time.devices_of(tight) == 1
 
 
 def test_memory_is_the_count_of_one_device():
-    ex = hardware.execution(
+    ex = choice.execution(
         RUN.model, config.Where(), "bfloat16", "gpu", 1, RUN.batch * RUN.model.seq_len
     )
     m = account.memory(RUN.model, ex, RUN.batch)
-    assert predict.held(RUN, config.Where(), "gpu") == sum(
+    assert step_time.held(RUN, config.Where(), "gpu") == sum(
         v for k, v in m.items() if k != "kv_cache_per_token"
     )
 
 
 def test_wall_is_a_schedule():
-    assert predict.wall([(5.0, "a", 2.0), (4.0, "a", 2.0), (3.0, "b", 1.0)], 2) == 8.0
-    assert predict.wall([(5.0, "a", 0.0)], 8) == 5.0
+    assert step_time.wall([(5.0, "a", 2.0), (4.0, "a", 2.0), (3.0, "b", 1.0)], 2) == 8.0
+    assert step_time.wall([(5.0, "a", 0.0)], 8) == 5.0
 
 
 def store(points, key, **more):
@@ -451,7 +453,7 @@ def test_calibration_is_read_off_lines_in_logs(tmp_path):
     assert calibration.key(moved) == key
     # plans and sweeps use it
     job = dataclasses.replace(recipes.load("quickstart"), where=where)
-    for p in plan.make(job, "cpu").runs:
+    for p in grid.make(job, "cpu").runs:
         assert ("calibration" in p.speed.source) == (p.family == "dense")
     (tmp_path / calibration.FILE).write_text("{")
     assert calibration.load(where) == calibration.NOTHING
@@ -501,7 +503,7 @@ def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
 
     monkeypatch.setattr(local, "submit", slow)
     lines, started = [], time.monotonic()
-    target = predict.here(job.where, "cpu")
+    target = step_time.here(job.where, "cpu")
     points = calibration.calibrate(job, target, lines.append, limit=0.5)
     assert time.monotonic() - started < 10 and "stopped after" in lines[-1]
     # a worker with a core of its own is timed by its CPU-seconds
@@ -566,7 +568,7 @@ def test_a_calibrated_forecast_holds(tmp_path):
 
 def test_forecast_against_actual(tmp_path):
     job = recipes.load("quickstart")
-    p = plan.make(job, "cpu")
+    p = grid.make(job, "cpu")
     short = p._replace(runs=p.runs[:4])
     forecast.save(str(tmp_path), short)
     before = (tmp_path / forecast.FILE).read_text()
@@ -616,7 +618,7 @@ def test_forecast_against_actual(tmp_path):
 
 
 def test_positions_differ_by_their_table_alone():
-    runs = plan.make(recipes.load("positions"), "cpu").runs
+    runs = grid.make(recipes.load("positions"), "cpu").runs
     cells = {}
     for p in runs:
         cells.setdefault((p.size, p.run.seed), {})[p.family] = p
@@ -640,7 +642,7 @@ def test_positions_differ_by_their_table_alone():
 
 def test_granularity_keeps_active_and_total():
     for scale in ("granularity", "granularity:h200"):
-        for p in plan.make(recipes.load(scale), "cpu").runs:
+        for p in grid.make(recipes.load(scale), "cpu").runs:
             n, c = account.parameters(p.run.model), p.run.model
             own, d_ff = c.routed[0], 4 * c.d_model
             assert (own.n_experts, own.top_k) == tuple(map(int, p.family.split("_")[1:]))
@@ -779,10 +781,10 @@ def test_equal_wall_clock_and_memory_are_read_off_the_curves(monkeypatch):
 
 
 def test_cost_by_hand():
-    r = cost.rates(devices.DEVICES["H200"], price=3.0, pue=2.0, grid=500.0)
+    r = cost.rates(table.DEVICES["H200"], price=3.0, pue=2.0, grid=500.0)
     assert cost.cost(10.0, r) == (30.0, 14.0, 7.0)
     assert (
-        cost.rates(devices.DEVICES["H100"]).price.value == 2.0
-        and cost.rates(devices.DEVICES["H200"]).price is None
+        cost.rates(table.DEVICES["H100"]).price.value == 2.0
+        and cost.rates(table.DEVICES["H200"]).price is None
     )
-    assert matched.BY == ("active_params", "flops")
+    assert fairness.BY == ("active_params", "flops")

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import hardware, train
 from launch.config import Run, Where
+from launch.devices import choice
+from launch.runs import train
 from model import account, context, lm, loss, params
 from model.config import Execution, Model
 from model.mixers import MIXERS, softmax
@@ -72,7 +73,7 @@ def test_weights_cast_once_change_nothing(c):
 
 
 def gpu(c: Model, dtype: str = "bfloat16", batch: int = 64) -> Execution:
-    return hardware.execution(c, Where(), dtype, "gpu", 1, batch * c.seq_len)
+    return choice.execution(c, Where(), dtype, "gpu", 1, batch * c.seq_len)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_which_attention_a_gpu_gets(change, kernel):
     assert takes(gpu(c)) == kernel
     assert (
         takes(gpu(c, "float32"))
-        == takes(hardware.execution(c, Where(), "bfloat16", "tpu", 1, 65_536))
+        == takes(choice.execution(c, Where(), "bfloat16", "tpu", 1, 65_536))
         == "xla"
     )
     counted = [account.work(c, replace(gpu(c), attention=how), 64) for how in ("cudnn", "xla")]
@@ -133,9 +134,9 @@ def test_the_kernel_is_counted_by_what_is_attended_to():
 
 
 def test_a_device_without_the_kernel_takes_xla(monkeypatch):
-    chosen = hardware.execution
-    monkeypatch.setattr(hardware, "execution", lambda *a: replace(chosen(*a), attention="cudnn"))
-    assert not hardware.has_cudnn()
+    chosen = choice.execution
+    monkeypatch.setattr(choice, "execution", lambda *a: replace(chosen(*a), attention="cudnn"))
+    assert not choice.has_cudnn()
     p = train.program(Run(model=WIDE, batch=2, dtype="bfloat16"), Where(mesh="data=1"))
     assert p.layout.lm.ex.attention == "xla"
 

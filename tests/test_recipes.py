@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from experiments import recipes
-from experiments.plan import SweepJob
+from experiments.planning.grid import SweepJob
 from tests.conftest import ROOT
 
 SMALL = ["--set=data.validation_windows=8", "--set=where.tensorboard=false"]

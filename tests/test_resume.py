@@ -15,11 +15,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.laws import analysis
-from launch import checkpoint, config, divergence, evaluation, lease, record, train
-from launch import mesh as meshes
-from launch.record import RecordError
-from launch.session import Session
+from experiments.laws import sweep_analysis
+from launch import config
+from launch.devices import mesh as meshes
+from launch.runs import checkpoint, divergence, evaluation, lease, record, train
+from launch.runs.record import RecordError
+from launch.runs.session import Session
 from model import step
 from model.lm import LM, abstract
 from model.optim import Optimizer, Schedule
@@ -544,7 +545,7 @@ def test_skipped_and_diverged_runs_in_fits():
     rows = simulated(0.001, 0)
     rows[0].update(status="diverged", why="the validation loss is not finite")
     rows[1].update(skipped=2)
-    a = analysis.analyse(rows, resamples=20)
+    a = sweep_analysis.analyse(rows, resamples=20)
     assert (
         any("is not finite" in e["why"] for e in a["excluded"]) and a["n_points"] == len(rows) - 1
     )

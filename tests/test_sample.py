@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from launch import generate, train
 from launch.config import ConfigError, Horizon
+from launch.runs import generate, train
 from model import sample
 from model.config import Execution
 from model.sample import Sampling

@@ -10,7 +10,7 @@ import pytest
 
 from data import pack
 from data.config import Data
-from launch import record
+from launch.runs import record
 
 
 @pytest.fixture

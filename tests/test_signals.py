@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import ladder
-from experiments.arms import ARMS
+from experiments.planning import ladder
+from experiments.planning.arms import ARMS
 from model import parts, step
 from model.config import Execution, Model
 from model.lm import LM

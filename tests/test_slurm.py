@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from launch import lease, ledger, record
+from launch.runs import lease, ledger, record
 from tests import one_node_slurm
 from tests.conftest import ROOT
 from tests.test_faults import SWEEP

@@ -14,8 +14,8 @@ import pytest
 
 from experiments import cli
 from experiments.verbs import common
-from launch import ledger, record, valid
-from launch.record import RecordError
+from launch.runs import ledger, record, valid
+from launch.runs.record import RecordError
 from model import account
 from tests.conftest import ROOT
 from tests.test_house import modules
@@ -236,7 +236,7 @@ def test_wrong_values_are_named_or_borne(path, tmp_path):
     """Every field of a record by every kind of wrong value: it is said to be damaged, or the
     analysis bears it.
     """
-    from experiments.laws import analysis
+    from experiments.laws import sweep_analysis
 
     for value in HOSTILE:
         rows = [result(i) for i in range(6)]
@@ -247,7 +247,7 @@ def test_wrong_values_are_named_or_borne(path, tmp_path):
         at[path[-1]] = copy.deepcopy(value)
         if valid.flaw(r) is None:
             with contextlib.suppress(RecordError), common.complete():
-                analysis.analyse(rows, "multiplied", "matmul", 20)
+                sweep_analysis.analyse(rows, "multiplied", "matmul", 20)
 
 
 @pytest.mark.slow

@@ -13,9 +13,11 @@ import time
 
 import pytest
 
-from experiments import cli, plan, recipes
+from experiments import cli, recipes
+from experiments.planning import grid
 from experiments.report import page
-from launch import checkpoint, config, lease, record
+from launch import config
+from launch.runs import checkpoint, lease, record
 from tests.conftest import QUICK, ROOT
 
 SMALL = [
@@ -280,7 +282,7 @@ def test_damaged_result_is_named_and_kept(sweep, capsys, tmp_path):
 
 def test_quickstart_plan_is_fair():
     job = recipes.load("quickstart")
-    runs = plan.make(job, "cpu").runs
+    runs = grid.make(job, "cpu").runs
     assert (
         len(job.sweep.budgets) >= 3
         and len(job.sweep.sizes) >= 5
@@ -304,7 +306,7 @@ def test_quickstart_plan_is_fair():
 
 
 def test_lr_bracket_gives_both_families_the_same_trials():
-    runs = plan.make(recipes.load("learning_rate"), "cpu").runs
+    runs = grid.make(recipes.load("learning_rate"), "cpu").runs
     trials = {}
     for p in runs:
         trials.setdefault((p.family, p.size, p.budget), []).append(p.lr_multiplier)
@@ -316,8 +318,8 @@ def test_adding_budgets_keeps_run_ids():
     more = dataclasses.replace(
         job, sweep=dataclasses.replace(job.sweep, budgets=(*job.sweep.budgets, 8e11))
     )
-    assert {p.id for p in plan.make(job, "cpu").runs} < {p.id for p in plan.make(more, "cpu").runs}
-    assert config.run_id(plan.make(job, "cpu").runs[0].run) == plan.make(job, "cpu").runs[0].id
+    assert {p.id for p in grid.make(job, "cpu").runs} < {p.id for p in grid.make(more, "cpu").runs}
+    assert config.run_id(grid.make(job, "cpu").runs[0].run) == grid.make(job, "cpu").runs[0].id
 
 
 @pytest.mark.slow
@@ -346,7 +348,7 @@ def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
 
 
 def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):
-    run = plan.make(recipes.load("quickstart"), "cpu").runs[0].run
+    run = grid.make(recipes.load("quickstart"), "cpu").runs[0].run
     (tmp_path / f"{record.UNFINISHED}x").write_text("{")
     record.claim(str(tmp_path), run)
     long_ago = time.time() - 2 * lease.ABANDONED

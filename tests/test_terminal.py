@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 
 from data import pack
-from experiments import cli, terminal
-from experiments.laws import ask, names
-from launch import engines, lease, record
+from experiments import cli
+from experiments.console import terminal
+from experiments.laws import conventions, table_law
+from launch import engines
+from launch.runs import lease, record
 from tests.conftest import ROOT
 
-HEAVY = ("jax", "numpy", "scipy", "optax", "flax", "matplotlib", "experiments.laws.solve")
+HEAVY = ("jax", "numpy", "scipy", "optax", "flax", "matplotlib", "experiments.laws.fitting.solve")
 # all verbs in one process: ARGVS is a list of command lines; what each left behind goes to a file
 DRIVER = f"""
 import json, os, sys
@@ -91,7 +93,7 @@ def test_a_verb_imports_what_it_uses(tmp_path, sweep):
 
 
 def test_the_laws_that_help_names_are_those_that_there_are():
-    assert names.LAWS == ask.LAWS
+    assert conventions.LAWS == table_law.LAWS
 
 
 def narrow(tmp_path, argvs):

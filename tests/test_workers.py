@@ -14,9 +14,11 @@ import time
 import pytest
 
 from experiments import cli
-from launch import child, config, engines, lease, ledger, record
+from launch import config, engines
 from launch.config import ConfigError, Where
+from launch.devices import child
 from launch.engines import local, worker
+from launch.runs import lease, ledger, record
 from tests.conftest import ROOT
 
 ALONE = Where(mesh="data=1", tensorboard=False, workers=1)
@@ -149,7 +151,7 @@ def test_a_worker_that_a_full_disk_killed_stops_it_too(tmp_path, monkeypatch):
 
 
 def test_a_worker_says_so_though_its_log_is_full(tmp_path, monkeypatch):
-    from launch import train
+    from launch.runs import train
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

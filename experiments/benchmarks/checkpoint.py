@@ -12,8 +12,9 @@ import tempfile
 import time
 
 from data.config import Data
-from launch import config, train
+from launch import config
 from launch.config import Horizon, Run, Where
+from launch.runs import train
 from model import account, parts
 
 EVERY, WARM, STRETCH = 100, 5, 30  # the timed steps are WARM .. WARM + STRETCH

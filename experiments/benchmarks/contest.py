@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from experiments.cli import UserError
-from launch import child
+from launch.devices import child
 
 # a thread that waits for work sleeps, or its CPU-seconds say nothing on a shared machine
 QUIET = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1"}
@@ -122,7 +122,7 @@ def machine() -> dict:
     """What a figure depends on."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:
         names = [line.partition(":")[2].strip() for line in f if line.startswith("model name")]
-    from launch import record
+    from launch.runs import record
 
     found = [m for m in ("torch", "transformers") if importlib.util.find_spec(m)]
     versions = {**record.versions(), **{m: importlib.metadata.version(m) for m in found}}

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from experiments.laws import answers, bootstrap, fit, solve
-from experiments.laws.forms import FORMS
+from experiments.laws.fitting import allocation, bootstrap, fit, solve
+from experiments.laws.fitting.forms import FORMS
 
 TRUTH = {"E": 1.82, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
 
@@ -84,7 +84,7 @@ def beyond(x) -> dict:
         None,
         "",
     )
-    n, d, _ = answers.frontier(true, c, answers.Cost(), {})
+    n, d, _ = allocation.frontier(true, c, allocation.Cost(), {})
     return {"N": n[:1], "D": d[:1]}
 
 

@@ -16,7 +16,7 @@ decode    prefill and decode
 
 Every figure carries its convention: model FLOPs a second by `matmul` and `matmul_causal` over a
 peak of 989 TFLOP/s (H100, H200; dense bf16). One JSON object a line on stdout; the last proposes
-rows of the implementation table in launch/hardware.py. --scale=toy runs anywhere.
+rows of the implementation table in launch/devices/choice.py. --scale=toy runs anywhere.
 """
 
 import argparse
@@ -32,8 +32,8 @@ import unittest.mock
 import jax
 
 from experiments.benchmarks import steps
-from launch import generate
 from launch.config import Run
+from launch.runs import generate
 from model import account, step
 from model.config import Execution
 from model.lm import LM

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import contest
-from launch import allocator, hardware
 from launch.config import Where
+from launch.devices import allocator, choice
 from model import account, optim, params, parts, step
 from model.config import Model
 from model.lm import LM, abstract
@@ -51,7 +51,7 @@ def points(base: Model, batch: int, toy: bool) -> dict[str, list[tuple[Model, in
 
 def prepared(c: Model, batch: int):
     """A call that takes one donated step and waits for it."""
-    ex = hardware.execution(c, Where(), "float32", "cpu", 1, batch * c.seq_len)
+    ex = choice.execution(c, Where(), "float32", "cpu", 1, batch * c.seq_len)
     lm, o = LM(c, ex), optim.Optimizer()
     state = step.create(lm, o, jax.tree.map(jnp.asarray, params.initial(abstract(c, ex), 0)))
     hyper = {"lr": 3e-4, "embed_lr": 3e-4, "weight_decay": 0.1}
@@ -61,7 +61,7 @@ def prepared(c: Model, batch: int):
     lowered = jax.jit(
         functools.partial(step.train_step, lm, o, hyper=hyper), donate_argnums=0
     ).lower(state, tokens)
-    program = hardware.compiled(lowered, jax.default_backend())
+    program = choice.compiled(lowered, jax.default_backend())
 
     def one():
         nonlocal state

@@ -14,10 +14,11 @@ import time
 import numpy as np
 
 from experiments.benchmarks import coverage
-from experiments.laws import bootstrap, fit, reproduce, solve, sources
-from experiments.laws import table as tables
-from experiments.laws.fit import Points
-from experiments.laws.forms import FORMS
+from experiments.laws.fitting import bootstrap, fit, solve
+from experiments.laws.fitting.fit import Points
+from experiments.laws.fitting.forms import FORMS
+from experiments.laws.published import reproduce, sources
+from experiments.laws.runs import table as tables
 
 # Besiroglu et al. 2024: log E, log A, log B, alpha, beta
 GRID = np.array(

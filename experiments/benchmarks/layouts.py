@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from launch import child, cluster
-from launch import layout as layouts
-from launch import mesh as meshes
+from launch.devices import child, cluster
+from launch.devices import layout as layouts
+from launch.devices import mesh as meshes
 from model import params, parts
 from model.config import Execution, Model
 from model.lm import LM

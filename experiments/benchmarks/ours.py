@@ -1,4 +1,4 @@
-"""Our contender: the product's own loop (launch/train.py), data and logging running and the state
+"""Our contender: the product's own loop (launch/runs/train.py), data and logging running and the state
 donated, held at every stretch.
 
 python -m experiments.benchmarks.ours SPEC.json     the protocol of contest.py; SPEC: {"run",
@@ -15,8 +15,10 @@ import time
 import jax
 
 from data.config import DataError
-from launch import config, mesh, train
+from launch import config
 from launch.config import Run, Where
+from launch.devices import mesh
+from launch.runs import train
 
 
 class _Done(Exception):

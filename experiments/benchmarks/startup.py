@@ -10,8 +10,9 @@ import tempfile
 
 from data.config import Data
 from experiments.benchmarks import contest
-from launch import allocator, config
+from launch import config
 from launch.config import Horizon, Job, Run, Where
+from launch.devices import allocator
 from model import account, parts
 
 SHAPES = {

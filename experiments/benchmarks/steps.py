@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from launch import hardware
 from launch.config import Where
+from launch.devices import choice
 from model import account, optim, params, parts, step
 from model.config import Execution, Model
 from model.lm import LM, abstract
@@ -77,7 +77,7 @@ class Case(NamedTuple):
 def by_auto(c: Model, batch: int, dtype: str, scan: bool = False, **change) -> Execution:
     """What isoflop chooses here, but for `change`."""
     return dataclasses.replace(
-        hardware.execution(c, Where(scan=scan), dtype, jax.default_backend(), 1, batch * c.seq_len),
+        choice.execution(c, Where(scan=scan), dtype, jax.default_backend(), 1, batch * c.seq_len),
         accumulate=1,
         **change,
     )
@@ -140,7 +140,7 @@ def times(cases: dict[str, Case], say) -> dict[str, tuple[Case, float] | str]:
     seconds of a step), or in words what went wrong. All programs are compiled beside each other
     first.
     """
-    compiled = functools.partial(hardware.compiled, platform=jax.default_backend())
+    compiled = functools.partial(choice.compiled, platform=jax.default_backend())
     out = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = {}

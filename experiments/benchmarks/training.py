@@ -13,8 +13,9 @@ import numpy as np
 from data import pipeline
 from data.config import Data
 from experiments.benchmarks import contest
-from launch import allocator, config
+from launch import config
 from launch.config import Horizon, Job, Run, Where
+from launch.devices import allocator
 from launch.huggingface import flat, folder
 from model import account, params, parts
 from model.config import Model

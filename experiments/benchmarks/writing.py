@@ -71,9 +71,9 @@ def main() -> int:
     import json
     import resource
 
-    from launch import generate
     from launch.config import Run
     from launch.huggingface import folder
+    from launch.runs import generate
     from model.sample import Sampling
 
     answers = os.fdopen(os.dup(1), "w", buffering=1)

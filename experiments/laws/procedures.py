@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws import bootstrap, isoflop
-from experiments.laws import table as tables
-from experiments.laws.isoflop import FitError
+from experiments.laws.fitting import bootstrap, isoflop
+from experiments.laws.fitting.isoflop import FitError
+from experiments.laws.runs import table as tables
 
 # of a run's tokens, at its end: Hoffmann's winners lie there, where the learning rate has come down
 DECAYED = 0.15

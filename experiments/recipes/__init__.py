@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 
-from experiments.plan import SweepJob
+from experiments.planning.grid import SweepJob
 from experiments.recipes import scales
 from launch.config import ConfigError, Job
 from model.config import choose

@@ -6,7 +6,7 @@ gap larger than the noise?
 
 import dataclasses
 
-from experiments.plan import Sweep, SweepJob
+from experiments.planning.grid import Sweep, SweepJob
 from experiments.recipes import quickstart
 
 

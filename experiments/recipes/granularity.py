@@ -7,7 +7,7 @@ Each expert is d_ff / top_k wide (Dai et al. 2024, arXiv 2401.06066; Ludziejewsk
 
 import dataclasses
 
-from experiments.plan import Sweep, SweepJob
+from experiments.planning.grid import Sweep, SweepJob
 from experiments.recipes import quickstart
 
 

@@ -4,7 +4,7 @@ and the law behind them.
 
 import dataclasses
 
-from experiments.plan import SweepJob
+from experiments.planning.grid import SweepJob
 from experiments.recipes import quickstart
 
 

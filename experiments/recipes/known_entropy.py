@@ -5,7 +5,7 @@ derived exponent.
 import dataclasses
 
 from data.config import Data
-from experiments.plan import Sweep, SweepJob
+from experiments.planning.grid import Sweep, SweepJob
 from experiments.recipes import quickstart
 
 

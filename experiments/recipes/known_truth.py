@@ -4,7 +4,7 @@ entropy that the source has?
 
 import dataclasses
 
-from experiments.plan import SweepJob
+from experiments.planning.grid import SweepJob
 from experiments.recipes import known_entropy
 
 

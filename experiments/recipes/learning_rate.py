@@ -7,7 +7,7 @@ sweep.sizes=16,24,32,48,64 --set sweep.budgets=2.5e11 --set sweep.seeds=0.
 
 import dataclasses
 
-from experiments.plan import Sweep, SweepJob
+from experiments.planning.grid import Sweep, SweepJob
 from experiments.recipes import quickstart
 
 

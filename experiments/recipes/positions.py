@@ -4,7 +4,7 @@ Learned ones own T x d_model parameters more, and nothing else differs.
 
 import dataclasses
 
-from experiments.plan import Sweep, SweepJob
+from experiments.planning.grid import Sweep, SweepJob
 from experiments.recipes import quickstart
 
 

@@ -5,7 +5,7 @@ isoFLOP curves at this scale (LOG.md). Sizes and budgets: the minima of both fam
 the larger budgets.
 """
 
-from experiments.plan import Sweep, SweepJob
+from experiments.planning.grid import Sweep, SweepJob
 from launch.config import Run
 from model.optim import Schedule
 

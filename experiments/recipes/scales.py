@@ -10,8 +10,8 @@ import dataclasses
 from typing import NamedTuple
 
 from data.config import Data
-from experiments import budget
-from experiments.plan import SweepJob
+from experiments.planning import budget
+from experiments.planning.grid import SweepJob
 from launch.config import ConfigError, Job
 from model.config import choose
 

@@ -1,6 +1,6 @@
 """A dense model of 0.1M parameters on the standard library's source: under a minute on one core."""
 
-from experiments import ladder
+from experiments.planning import ladder
 from launch.config import Horizon, Job, Run
 from model.optim import Schedule
 

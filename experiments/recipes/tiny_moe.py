@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments import ladder
+from experiments.planning import ladder
 from experiments.recipes import tiny_dense
 from launch import config
 from launch.config import Horizon, Job

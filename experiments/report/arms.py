@@ -5,7 +5,7 @@ differences from the reference, by size.
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 
-from experiments.laws.moe_gaps import RATIOS
+from experiments.laws.comparisons.moe_gaps import RATIOS
 from experiments.report import elements, figures
 from experiments.report.elements import esc, f4, span, table
 from experiments.report.figures import COLOUR, LABEL, MARK, STYLE

@@ -4,7 +4,7 @@ before believing it.
 
 from collections import Counter
 
-from experiments import ladder
+from experiments.planning import ladder
 from experiments.report.elements import esc, table
 
 

@@ -11,8 +11,8 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.laws.published import ALLOCATIONS
-from experiments.laws.table import routed
+from experiments.laws.published.constants import ALLOCATIONS
+from experiments.laws.runs.table import routed
 from experiments.report.labels import LABEL
 
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d1602a", "#2b8a57"

@@ -4,12 +4,11 @@ escaped: nothing in a workdir can put markup into the page, and the page has no 
 
 import os
 
-from experiments.arms import ARMS
 from experiments.laws.omitted import attempt
-from experiments.report import arms, checklist, figures, rates, sections, spent
+from experiments.planning.arms import ARMS
+from experiments.report import answer_text, arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span
-from experiments.verbs import answer_text
-from launch import record
+from launch.runs import record
 
 # in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an
 # entry here

@@ -3,8 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.laws import answers, bootstrap, published, reproduce, solve
-from experiments.laws.forms import FORMS
+from experiments.laws.fitting import allocation, bootstrap, solve
+from experiments.laws.fitting.forms import FORMS
+from experiments.laws.published import constants, reproduce
 from experiments.report.figures import STYLE, canvas, svg
 
 SHADES = plt.get_cmap("viridis")
@@ -35,13 +36,13 @@ def besiroglu2024(drawn) -> str:
         )
         fig.colorbar(dots, ax=left, label="log10 C", pad=0.01)
         budgets = np.geomspace(drawn["flops"].min(), 1e25, 40)
-        rows = [answers.frontier(f, c, answers.Cost(), {})[0] for c in budgets]
+        rows = [allocation.frontier(f, c, allocation.Cost(), {})[0] for c in budgets]
         bands = np.array([bootstrap.interval(r[1:]) or (np.nan, np.nan) for r in rows]).T
         right.fill_between(budgets, *bands, color=HUE["fit"], alpha=0.2, lw=0)
         right.plot(
             budgets, [r[0] for r in rows], color=HUE["fit"], lw=2, label="this fit, 95% band"
         )
-        h = published.PUBLISHED["hoffmann2022"]
+        h = constants.PUBLISHED["hoffmann2022"]
         v = reproduce.HOFFMANN
         g = (v["alpha"] * v["A"] / (v["beta"] * v["B"])) ** (1 / (v["alpha"] + v["beta"]))
         split = v["beta"] / (v["alpha"] + v["beta"])

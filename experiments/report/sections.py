@@ -2,8 +2,8 @@
 where there is nothing to show.
 """
 
-from experiments.laws import published
-from experiments.laws.moe_gaps import what_is_equal
+from experiments.laws.comparisons.moe_gaps import what_is_equal
+from experiments.laws.published import constants
 from experiments.report import figures, gap_figures, law_figures
 from experiments.report.elements import count_span, esc, f4, g4, section, span, table
 
@@ -285,7 +285,7 @@ def parametric(results, curves, a) -> str:
     if not shown:
         return f"<section><h2>Parametric law</h2><p class=read>{reading}</p>{verdicts}</section>"
     theirs = {
-        f"{k} ({published.PUBLISHED[k].mark.split(';')[0]})": published.PUBLISHED[k].values
+        f"{k} ({constants.PUBLISHED[k].mark.split(';')[0]})": constants.PUBLISHED[k].values
         for k in PUBLISHED_LAWS
     }
     rows = [

@@ -11,19 +11,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from experiments.cli import UserError
-from experiments.laws import names
-from experiments.lazy import Lazy
-from launch import config, valid
+from experiments.console.lazy import Lazy
+from experiments.laws import conventions
+from launch import config
 from launch.config import ConfigError, Job
-from launch.record import RecordError
+from launch.runs import valid
+from launch.runs.record import RecordError
 from model import work
 
 if TYPE_CHECKING:
-    from experiments.plan import SweepJob
+    from experiments.planning.grid import SweepJob
 
-arms = Lazy("experiments.arms")
-ladder = Lazy("experiments.ladder")
-plans = Lazy("experiments.plan")
+arms = Lazy("experiments.planning.arms")
+ladder = Lazy("experiments.planning.ladder")
+plans = Lazy("experiments.planning.grid")
 recipes = Lazy("experiments.recipes")
 parts = Lazy("model.parts")
 
@@ -48,7 +49,7 @@ def load(fv, want: type | None = None, change: Callable | None = None) -> Job | 
         job = _apply(job, text)
     job = _embedding_follows(job, before, getattr(fv, "set"))
     if "mesh" in fv and fv.mesh:
-        from launch import mesh
+        from launch.devices import mesh
 
         mesh.parse(fv.mesh)
         job = dataclasses.replace(job, where=dataclasses.replace(job.where, mesh=fv.mesh))
@@ -180,7 +181,7 @@ def _lacking(key, results: list[dict]) -> str | None:
     or that another result has in the same place.
     """
     places = set(_places(valid.RESULT, key)) | set(_places(valid.RESULT, f"{key}?"))
-    places |= {("parameters", key)} if key in names.N_CONVENTIONS else set()
+    places |= {("parameters", key)} if key in conventions.N_CONVENTIONS else set()
     places |= {("flops", key)} if key in work.CONVENTIONS else set()
     for r in results:
         places |= set(_places(r, key))

@@ -28,20 +28,20 @@ from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
-from experiments.lazy import Lazy
+from experiments.console.lazy import Lazy
 from experiments.verbs import common
 from launch import config
 from launch.config import Job, Run
 from model.config import Execution, Model
 
 if TYPE_CHECKING:
-    from experiments.plan import SweepJob
+    from experiments.planning.grid import SweepJob
 
-elsewhere = Lazy("experiments.elsewhere")
-explain = Lazy("experiments.explain")
-plans = Lazy("experiments.plan")
-hardware = Lazy("launch.hardware")
-meshes = Lazy("launch.mesh")
+elsewhere = Lazy("experiments.verbs.count_elsewhere")
+explain = Lazy("experiments.verbs.count_text")
+plans = Lazy("experiments.planning.grid")
+hardware = Lazy("launch.devices.choice")
+meshes = Lazy("launch.devices.mesh")
 account = Lazy("model.account")
 
 
@@ -128,7 +128,7 @@ def _compiled(run: Run, where, ex: Execution, topology: str) -> dict:
     """The compiler's figures: of one device, or of the mesh of `where`, over devices of this
     process or of a described topology.
     """
-    from launch import compiled
+    from launch.devices import compiled
 
     sizes = meshes.parse(where.mesh)
     if topology:
@@ -169,11 +169,11 @@ def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
 
 
 def _sweep(job: SweepJob) -> tuple[dict, str]:
-    from experiments import plan
+    from experiments.planning import grid
 
     config.check_moe(job.run.model, job.where)
     found, texts = [], []
-    for p in {p.shape: p for p in plan.make(job, hardware.probe()[0]).runs}.values():
+    for p in {p.shape: p for p in grid.make(job, hardware.probe()[0]).runs}.values():
         d = describe(p.run.model, execution(p.run, job.where), p.run.batch)
         found.append({**d, "size": p.size})
         texts.append(explain.text(p.run.model, d))

@@ -22,8 +22,8 @@ def _body(fv) -> int:
             f"--{'hf_dir' if fv.run else 'run'} is missing: isoflop export --run=RUN_DIR"
             " --hf_dir=OUT"
         )
-    from launch import generate
     from launch.huggingface import folder, tokenizer
+    from launch.runs import generate
 
     saved = generate.load(fv.run, lambda text: print(f"isoflop: {text}", file=sys.stderr))
     written = None if saved.run.data.source == "synthetic" else generate.tokenizer(saved.run)

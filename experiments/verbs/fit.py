@@ -14,26 +14,27 @@ import sys
 
 from absl import flags
 
-from experiments import cli, terminal
+from experiments import cli
 from experiments.cli import UserError
-from experiments.laws import names
-from experiments.lazy import Lazy
+from experiments.console import terminal
+from experiments.console.lazy import Lazy
+from experiments.laws import conventions
 from experiments.verbs import common, law_text
-from launch import record
+from launch.runs import record
 from model import work
 
-answer_text = Lazy("experiments.verbs.answer_text")
-ask = Lazy("experiments.laws.ask")
-laws = Lazy("experiments.laws.analysis")
-selection = Lazy("experiments.laws.selection")
+answer_text = Lazy("experiments.report.answer_text")
+ask = Lazy("experiments.laws.table_law")
+laws = Lazy("experiments.laws.sweep_analysis")
+selection = Lazy("experiments.laws.runs.selection")
 sweep = Lazy("experiments.sweep")
-tables = Lazy("experiments.laws.table")
+tables = Lazy("experiments.laws.runs.table")
 
 
 def analyse(
     results, resamples: int, n: str = "multiplied", c: str = "matmul", pool: tuple[str, ...] = ()
 ) -> dict:
-    """experiments.laws.analysis.analyse of results, ready for JSON."""
+    """experiments.laws.sweep_analysis.analyse of results, ready for JSON."""
     return record.finite(laws.analyse(results, n, c, resamples, pool=pool))
 
 
@@ -98,7 +99,7 @@ def load(fv) -> list[dict]:
             f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep"
             f" --workdir={fv.workdir} first"
         )
-    _known("n", fv.n, list(names.N_CONVENTIONS))
+    _known("n", fv.n, list(conventions.N_CONVENTIONS))
     _known("c", fv.c, list(work.CONVENTIONS))
     return results
 
@@ -113,7 +114,7 @@ def conventions(fv) -> None:
     flags.DEFINE_string(
         "n",
         "",
-        f"which parameters are N: {' | '.join(names.N_CONVENTIONS)} [multiplied], or a column of a"
+        f"which parameters are N: {' | '.join(conventions.N_CONVENTIONS)} [multiplied], or a column of a"
         " CSV file",
         flag_values=fv,
     )
@@ -126,7 +127,7 @@ def conventions(fv) -> None:
     flags.DEFINE_string(
         "pool",
         "",
-        f"fit together what is kept apart: {','.join(names.POOL)} (comma-separated)",
+        f"fit together what is kept apart: {','.join(conventions.POOL)} (comma-separated)",
         flag_values=fv,
     )
     flags.DEFINE_alias("params", "n", flag_values=fv)
@@ -162,9 +163,9 @@ def _law(fv) -> dict:
     for path in paths:
         if os.path.isdir(path):
             _known("c", fv.c, list(work.CONVENTIONS))
-            _known("n", fv.n, [*names.N_CONVENTIONS, "n_total_params", "n_active_params"])
+            _known("n", fv.n, [*conventions.N_CONVENTIONS, "n_total_params", "n_active_params"])
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
-    if fv.n and fv.n not in names.N_CONVENTIONS:
+    if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
     a = ask.ask(
         table,
@@ -208,7 +209,10 @@ def main(argv=None) -> int:
         flag_values=fv,
     )
     flags.DEFINE_string(
-        "law", "", f"{' | '.join(names.LAWS)}; default with --runs: chinchilla3", flag_values=fv
+        "law",
+        "",
+        f"{' | '.join(conventions.LAWS)}; default with --runs: chinchilla3",
+        flag_values=fv,
     )
     flags.DEFINE_string(
         "objective",

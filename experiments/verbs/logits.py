@@ -46,7 +46,7 @@ def read_tokens(path: str):
 def _body(fv) -> int:
     import numpy as np
 
-    from launch import ready
+    from launch.devices import ready
     from launch.huggingface import folder
     from model.config import Execution
     from model.lm import LM

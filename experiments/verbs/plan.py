@@ -24,25 +24,27 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import cli, cost
+from experiments import cli
 from experiments.cli import UserError
-from experiments.lazy import Lazy
+from experiments.console.lazy import Lazy
+from experiments.planning import cost
 from experiments.verbs import common
-from launch import config, devices
+from launch import config
 from launch.config import Job
-from launch.devices import Figure
+from launch.devices import table
+from launch.devices.table import Figure
 
 if TYPE_CHECKING:
-    from experiments.plan import Plan, SweepJob
+    from experiments.planning.grid import Plan, SweepJob
 
-budget = Lazy("experiments.budget")
-calibration = Lazy("experiments.calibration")
-outlook = Lazy("experiments.outlook")
-predict = Lazy("experiments.predict")
-plans = Lazy("experiments.plan")
+budget = Lazy("experiments.planning.budget")
+calibration = Lazy("experiments.planning.calibration")
+outlook = Lazy("experiments.planning.summary")
+predict = Lazy("experiments.planning.step_time")
+plans = Lazy("experiments.planning.grid")
 plan_text = Lazy("experiments.verbs.plan_text")
-hardware = Lazy("launch.hardware")
-train = Lazy("launch.train")
+hardware = Lazy("launch.devices.choice")
+train = Lazy("launch.runs.train")
 
 INPUTS = ("budget", "isoflop_budgets", "money", "hours")
 POSITIVE = (
@@ -230,7 +232,7 @@ def _recipe(fv) -> dict:
 
 def _flops(fv) -> dict:
     """The plan of so many FLOPs on so many devices, without a recipe."""
-    d = devices.device(fv.device) if fv.device else None
+    d = table.device(fv.device) if fv.device else None
     name = d.name if d else fv.device or "devices"
     peak = (
         Figure(fv.peak_flops, "given")

@@ -6,8 +6,8 @@ import textwrap
 from rich import box
 from rich.table import Table
 
-from experiments import terminal
-from experiments.matched import words
+from experiments.console import terminal
+from experiments.planning.fairness import words
 from experiments.verbs import common
 
 
@@ -171,5 +171,5 @@ def _compute(answer: dict) -> None:
 
 
 def show(answer: dict) -> None:
-    """Prints an answer of experiments/outlook.py."""
+    """Prints an answer of experiments/planning/summary.py."""
     _recipe(answer) if "recipe" in answer else _compute(answer)

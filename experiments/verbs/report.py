@@ -15,12 +15,12 @@ import sys
 from absl import flags
 
 from experiments import cli
-from experiments.lazy import Lazy
+from experiments.console.lazy import Lazy
 from experiments.verbs import common, fit
-from launch import record
+from launch.runs import record
 
-forecast = Lazy("experiments.forecast")
-selection = Lazy("experiments.laws.selection")
+forecast = Lazy("experiments.planning.forecast")
+selection = Lazy("experiments.laws.runs.selection")
 sweep = Lazy("experiments.sweep")
 
 

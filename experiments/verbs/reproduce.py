@@ -15,12 +15,12 @@ from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
-from experiments.lazy import Lazy
+from experiments.console.lazy import Lazy
 from experiments.verbs import law_text
-from launch import record
+from launch.runs import record
 
-reproduce = Lazy("experiments.laws.reproduce")
-sources = Lazy("experiments.laws.sources")
+reproduce = Lazy("experiments.laws.published.reproduce")
+sources = Lazy("experiments.laws.published.sources")
 
 
 def text(name: str, rows, source: dict, figure: str) -> str:

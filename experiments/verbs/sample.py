@@ -43,7 +43,7 @@ def _body(fv) -> int:
         raise UserError("--run is missing: name the folder of a trained run")
     if not (0 <= fv.temperature < 1e6 and fv.top_k >= 0 and 0 < fv.top_p <= 1):
         raise UserError("--temperature and --top_k cannot be negative, --top_p must lie in (0, 1]")
-    from launch import generate
+    from launch.runs import generate
     from model.sample import Sampling
 
     with common.stdout_to_stderr(True):

@@ -13,9 +13,11 @@ import time
 
 from absl import flags
 
-from experiments import cli, terminal
+from experiments import cli
 from experiments.cli import UserError
-from launch import engines, ledger, record
+from experiments.console import terminal
+from launch import engines
+from launch.runs import ledger, record
 
 COLOUR = {
     "done": "green",

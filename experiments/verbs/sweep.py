@@ -21,25 +21,27 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import cli, terminal
+from experiments import cli
 from experiments.cli import UserError
-from experiments.lazy import Lazy
+from experiments.console import terminal
+from experiments.console.lazy import Lazy
 from experiments.verbs import common
 from experiments.verbs import fit as fit_verb
 from experiments.verbs import report as report_verb
-from launch import config, engines, preempt
+from launch import config, engines
+from launch.runs import preempt
 
 if TYPE_CHECKING:
-    from experiments.plan import Plan, SweepJob
+    from experiments.planning.grid import Plan, SweepJob
 
-answer_text = Lazy("experiments.verbs.answer_text")
-calibration = Lazy("experiments.calibration")
-forecast = Lazy("experiments.forecast")
-matched = Lazy("experiments.matched")
-plans = Lazy("experiments.plan")
-ready = Lazy("launch.ready")
+answer_text = Lazy("experiments.report.answer_text")
+calibration = Lazy("experiments.planning.calibration")
+forecast = Lazy("experiments.planning.forecast")
+matched = Lazy("experiments.planning.fairness")
+plans = Lazy("experiments.planning.grid")
+ready = Lazy("launch.devices.ready")
 sweep = Lazy("experiments.sweep")
-train = Lazy("launch.train")
+train = Lazy("launch.runs.train")
 account = Lazy("model.account")
 
 

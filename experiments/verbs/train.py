@@ -19,15 +19,17 @@ import sys
 
 from absl import flags
 
-from experiments import cli, terminal
+from experiments import cli
 from experiments.cli import UserError
-from experiments.lazy import Lazy
+from experiments.console import terminal
+from experiments.console.lazy import Lazy
 from experiments.verbs import common
-from launch import config, record
+from launch import config
 from launch.config import Job
+from launch.runs import record
 
-hardware = Lazy("launch.hardware")
-ready = Lazy("launch.ready")
+hardware = Lazy("launch.devices.choice")
+ready = Lazy("launch.devices.ready")
 
 
 def summary(r: dict) -> str:
@@ -65,7 +67,7 @@ def _imported(job: Job, hf_dir: str) -> Job:
 
 def _prepared(fv) -> tuple[Job, dict]:
     """The job, and the sizes of its mesh, before jax is used."""
-    from launch import mesh
+    from launch.devices import mesh
 
     change = (lambda job: _imported(job, fv.init_from)) if fv.init_from else None
     job = common.load(fv, Job, change)
@@ -78,7 +80,7 @@ def _prepared(fv) -> tuple[Job, dict]:
 
 def _checked(job: Job) -> tuple[Job, dict]:
     """The job as it will run, and what must be equal in all processes that run it."""
-    from launch import train
+    from launch.runs import train
 
     run = train.resolve(job.run, hardware.probe()[0])
     train.check(run, job.where)
@@ -97,7 +99,8 @@ def _checked(job: Job) -> tuple[Job, dict]:
 
 
 def _body(fv) -> int:
-    from launch import cluster, mesh, train
+    from launch.devices import cluster, mesh
+    from launch.runs import train
 
     ready.check()
     place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
@@ -144,7 +147,7 @@ def _train(run, where, folder):
         TimeRemainingColumn,
     )
 
-    from launch import train
+    from launch.runs import train
 
     console = terminal.console(stderr=True)
     with Progress(

@@ -19,8 +19,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from launch import config, record
+from launch import config
 from launch.config import ConfigError, Where
+from launch.runs import record
 
 ENGINES = {
     "local": "launch.engines.local",
@@ -63,7 +64,7 @@ class Patience:
         """Counts one more death of the run, of a kind that it may die `most` times. Whether it was
         the last.
         """
-        from launch import checkpoint
+        from launch.runs import checkpoint
 
         reached = (checkpoint.steps(task.folder) or [0])[-1]
         if reached > self._reached.get((task.id, most), 0):

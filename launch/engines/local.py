@@ -18,9 +18,10 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from launch import allocator, child, hardware, lease, mesh, preempt, record
 from launch.config import Where
+from launch.devices import allocator, child, choice, mesh
 from launch.engines import DEATHS, STOPS, Patience, Place, Task, worker
+from launch.runs import lease, preempt, record
 
 GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
 LOOK = 1.0  # seconds between looks at runs that others hold
@@ -29,7 +30,7 @@ ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Exit)\b|F\d{4} |Fatal|isoflop: 
 
 
 def place(where: Where, runs: int) -> Place:
-    platform, devices = hardware.probe()
+    platform, devices = choice.probe()
     workers = count(where, platform, devices, runs)
     return Place(platform, devices_each(where, platform, devices, workers), workers)
 
@@ -41,7 +42,7 @@ def count(where: Where, platform: str, devices: int, tasks: int) -> int:
     if where.mesh or platform not in ("cpu", "gpu", "cuda", "rocm"):
         return 1
     return max(
-        1, min(where.workers or (len(hardware.cores()) if platform == "cpu" else devices), tasks)
+        1, min(where.workers or (len(choice.cores()) if platform == "cpu" else devices), tasks)
     )
 
 
@@ -75,7 +76,7 @@ class _Worker:
     """A process, the task it trains, the shapes it has compiled, and when it was last heard."""
 
     def __init__(self, index: int, workers: int, platform: str, folder: str):
-        cores = hardware.cores()
+        cores = choice.cores()
         pin = None
         if platform == "cpu" and workers > 1 and hasattr(os, "sched_setaffinity"):
             pin = lambda: os.sched_setaffinity(0, {cores[index % len(cores)]})

@@ -22,9 +22,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from launch import child, config, mesh, preempt, record
+from launch import config
 from launch.config import ConfigError, Where
+from launch.devices import child, mesh
 from launch.engines import SWEEP, Place, Task, folder, worker
+from launch.runs import preempt, record
 
 MOUNT, ORDERS = "/isoflop", "/tmp/isoflop-orders.json"  # on the nodes
 STORES = ("s3", "gs", "r2", "cos", "oci", "nebius", "https")

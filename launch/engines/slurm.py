@@ -21,9 +21,11 @@ import time
 import uuid
 from collections.abc import Callable
 
-from launch import child, config, ledger, mesh, preempt, record
+from launch import config
 from launch.config import ConfigError, Where
+from launch.devices import child, mesh
 from launch.engines import DEATHS, Patience, Place, Task, worker
+from launch.runs import ledger, preempt, record
 
 ORDERS = "orders.json"
 ENDED = (

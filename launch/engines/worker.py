@@ -47,7 +47,9 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
     """
     import jax
 
-    from launch import config, hardware, lease, record, train
+    from launch import config
+    from launch.devices import choice
+    from launch.runs import lease, record, train
 
     run, where = (
         config.from_dict(config.Run, order["run"]),
@@ -83,7 +85,7 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
                     f"no space left on the disk of {folder}: make room, and the same command"
                     " goes on"
                 )
-            elif hardware.out_of_memory(e):
+            elif choice.out_of_memory(e):
                 smaller = None if halved else _halved(run, where)
                 error = (
                     "out of memory,"
@@ -109,8 +111,8 @@ def _halved(run, where):
     """`where` with twice the micro-batches a step that were executed, which may be more than were
     asked for, or the next number that can be divided so; None if there is none.
     """
-    from launch import train
     from launch.config import ConfigError
+    from launch.runs import train
 
     executed = train.execution(run, where).accumulate
     for accumulate in range(2 * executed, run.batch + 1):
@@ -127,7 +129,7 @@ def _halved(run, where):
 
 
 def _held_by_another(folder: str) -> bool:
-    from launch import lease
+    from launch.runs import lease
 
     found = lease.living(folder)
     return found is not None and (found.pid, found.host) != (os.getpid(), os.uname().nodename)
@@ -146,7 +148,7 @@ def _forget() -> None:
     """Frees what the failed attempt compiled and held."""
     import jax
 
-    from launch import train
+    from launch.runs import train
 
     train.forget()
     jax.clear_caches()
@@ -167,7 +169,8 @@ def begin(where, several: bool = False) -> None:
     """Devices and caches, before jax is first used. `several`: joins the processes that a cluster
     has started beside this one.
     """
-    from launch import cluster, mesh, train
+    from launch.devices import cluster, mesh
+    from launch.runs import train
 
     sizes, place = mesh.parse(where.mesh), cluster.detect(os.environ) if several else None
     if place:
@@ -184,7 +187,7 @@ def serve_one(order: dict) -> dict:
     """
     import jax
 
-    from launch import lease, preempt
+    from launch.runs import lease, preempt
 
     try:
         while (message := attempt(order))["kind"] == "elsewhere":
@@ -220,7 +223,8 @@ def serve_stdin() -> int:
             send(kind="alive")
 
     threading.Thread(target=beat, daemon=True).start()
-    from launch import config, preempt
+    from launch import config
+    from launch.runs import preempt
 
     last = 0.0
 

@@ -8,11 +8,11 @@ import os
 import jax
 import numpy as np
 
-from launch import record
 from launch.config import ConfigError
 from launch.huggingface import FAMILIES, entries
 from launch.huggingface import flat as lists
 from launch.huggingface.config import Config, fixed
+from launch.runs import record
 from model import version1
 from model.config import Model, check
 from model.lm import abstract, buffers

@@ -7,7 +7,7 @@ import json
 import os
 
 from data.config import Data
-from launch import record
+from launch.runs import record
 
 END = "<|endoftext|>"
 

@@ -1,0 +1,320 @@
+"""The optimiser: ranked starts x resamples in one jitted program, float64 inside it and nowhere
+else.
+
+A damped Gauss-Newton method on SUM-Huber(delta). The curvature is that of the points inside delta;
+the damping is the reweighted least-squares matrix of all points, a majoriser, so that a rejected
+step turns into a short step of iteratively reweighted least squares. Squared loss is delta =
+infinity; least absolute deviations the limit of a small delta, approached in stages. Rows
+(resamples) are mapped one after another, so that a row's starts stay in the cache and stop when the
+last of them has converged.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from experiments.laws.fitting.forms import Form
+
+LAD_STAGES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+class Objective(NamedTuple):
+    """`kind`: huber | squared | lad. `space`: residuals of log loss ("log") or of the loss itself
+    ("loss"). The value is always the SUM over points of weight x (Huber(r) | r^2 | |r|).
+    """
+
+    kind: str = "huber"
+    delta: float = 1e-3
+    space: str = "log"
+
+    def __str__(self):
+        name = f"huber:{self.delta:g}" if self.kind == "huber" else self.kind
+        return f"sum of {name} on {'log loss' if self.space == 'log' else 'loss'}"
+
+    @property
+    def deltas(self) -> tuple[float, ...]:
+        return {"huber": (self.delta,), "squared": (np.inf,), "lad": LAD_STAGES}[self.kind]
+
+    def value(self, r, w=1.0):
+        """Of residuals `r` along the last axis."""
+        a = np.abs(r)
+        if self.kind == "huber":
+            each = np.where(a <= self.delta, 0.5 * a * a, self.delta * (a - 0.5 * self.delta))
+        else:
+            each = a * a if self.kind == "squared" else a
+        return (w * each).sum(-1)
+
+
+DEFAULT = Objective()
+
+
+def float64(f):
+    """`f` under 64-bit JAX types, whatever the process uses, on the CPU if there is one."""
+
+    @functools.wraps(f)
+    def inside(*a, **k):
+        with jax.enable_x64(True), jax.default_device(_cpu()):
+            return f(*a, **k)
+
+    return inside
+
+
+@functools.lru_cache(maxsize=1)
+def _cpu():
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:  # a process that was given an accelerator alone
+        return jax.devices()[0]
+
+
+def _residual(form: Form, space: str, x, y):
+    if space == "loss":
+        return lambda theta: form(theta, x) - y
+    return lambda theta: jnp.log(form(theta, x)) - jnp.log(y)
+
+
+def _evaluate(f, theta, w, delta):
+    """Objective, gradient, curvature of the points inside delta, and the majorising matrix of
+    all.
+    """
+    r, push = jax.linearize(f, theta)
+    jac = jax.vmap(push)(jnp.eye(len(theta)))
+    a = jnp.abs(r)
+    inside = a <= delta
+    weight = jnp.where(inside, 1.0, delta / jnp.where(inside, 1.0, a))
+    objective = (
+        w * jnp.where(inside, 0.5 * r * r, delta * (a - 0.5 * jnp.where(inside, 0.0, delta)))
+    ).sum()
+    return (
+        objective,
+        jac @ (w * weight * r),
+        (jac * (w * inside)) @ jac.T,
+        (jac * (w * weight)) @ jac.T,
+    )
+
+
+def _descend(f, theta, w, delta, low, high, limit, tolerance):
+    """One start to its optimum. Returns (theta, objective, converged)."""
+    eye = jnp.eye(len(theta))
+
+    def step(state):
+        theta, (value, g, inner, outer), damping, growth, count, _ = state
+        diagonal = jnp.diagonal(outer) + 1e-300
+        scale = 1 / jnp.sqrt(diagonal)
+        held = ((theta <= low) & (g > 0)) | ((theta >= high) & (g < 0))
+        h = (inner + damping * (outer + jnp.diag(diagonal))) * scale[:, None] * scale[None, :]
+        h = jnp.where(held[:, None] | held[None, :], eye, h) + 1e-15 * eye
+        slope = jnp.where(held, 0.0, g * scale)
+        move = -jnp.linalg.solve(h, slope)
+        fresh = jnp.clip(theta + move * scale, low, high)
+        promised = -0.5 * slope @ move
+        there = _evaluate(f, fresh, w, delta)
+        better = there[0] < value
+        gain = (value - there[0]) / jnp.maximum(promised, 1e-300)
+        relax = jnp.where(gain > 0.75, 1 / 9, jnp.where(gain > 0.25, 1 / 3, 1.5))
+        new_damping = jnp.where(better, damping * relax, damping * growth)
+        small = better & (value - there[0] <= tolerance * value) & (gain > 0.25) & (damping < 1e-2)
+        converged = small | (promised <= tolerance * value) | (value < 1e-300)
+        code = jnp.where(converged, 1, jnp.where(new_damping > 1e10, 2, 0))
+        chosen = jax.tree.map(lambda a, b: jnp.where(better, a, b), there, (value, g, inner, outer))
+        return (
+            jnp.where(better, fresh, theta),
+            chosen,
+            jnp.maximum(new_damping, 1e-14),
+            jnp.where(better, 3.0, growth * 2),
+            count + 1,
+            code,
+        )
+
+    start = (
+        theta,
+        _evaluate(f, theta, w, delta),
+        jnp.asarray(1e-2),
+        jnp.asarray(3.0),
+        0,
+        jnp.asarray(0),
+    )
+    theta, (value, *_), _, _, _, code = lax.while_loop(
+        lambda s: (s[5] == 0) & (s[4] < limit), step, start
+    )
+    return theta, value, code > 0
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _program(form, space, x, y, w, starts, deltas, limits, tolerance):
+    """y, w: (rows, points); starts: (rows, starts, parameters). Returns theta, objective, converged
+    per row and start.
+    """
+    low, high = (jnp.asarray(b) for b in form.bounds)
+
+    def row(args):
+        y, w, starts = args
+        f = _residual(form, space, x, y)
+
+        def stage(theta, setting):
+            delta, limit = setting
+            theta, value, ok = jax.vmap(
+                lambda t: _descend(f, t, w, delta, low, high, limit, tolerance)
+            )(theta)
+            return theta, (value, ok)
+
+        theta, (value, ok) = lax.scan(stage, starts, (deltas, limits))
+        return theta, value[-1], ok[-1]
+
+    return lax.map(row, (y, w, starts))
+
+
+@float64
+def run(
+    form: Form,
+    x: dict,
+    y,
+    w,
+    starts,
+    objective: Objective,
+    limit: int = 400,
+    tolerance: float = 1e-14,
+):
+    """Minimises the objective from every start of every row.
+
+    x: inputs by name, (points,); y: outcomes, (points,) or (rows, points); w: weights, (rows,
+    points); starts: (starts, parameters) or (rows, starts, parameters). Returns numpy theta (rows,
+    starts, parameters), objective (rows, starts), converged. Points are padded with weight zero to
+    a multiple of 32, so that fits of about the same size share a compiled program.
+    """
+    w = np.atleast_2d(np.asarray(w, float))
+    rows, points = w.shape
+    pad = -points % 32
+    wide = lambda v: np.concatenate([v, np.repeat(v[..., -1:], pad, -1)], -1)
+    y = wide(np.broadcast_to(np.asarray(y, float), (rows, points)))
+    x = {k: wide(np.asarray(v, float)) for k, v in x.items()}
+    w = np.concatenate([w, np.zeros((rows, pad))], -1)
+    starts = np.asarray(starts, float)
+    if starts.ndim == 2:
+        starts = np.broadcast_to(starts, (rows, *starts.shape))
+    deltas = np.array(objective.deltas)
+    limits = np.array([60] * (len(deltas) - 1) + [limit])
+    theta, value, ok = jax.device_get(
+        _program(form, objective.space, x, y, w, starts, deltas, limits, tolerance)
+    )
+    if objective.kind == "squared":
+        value = 2 * value  # the sum of squares, not half of it
+    if objective.kind == "lad":
+        value = value / deltas[-1]
+    return theta, value, ok
+
+
+@float64
+def predict(form: Form, thetas, x: dict) -> np.ndarray:
+    """Outcomes (draws, points) of `thetas` (draws, parameters) at inputs (points,)."""
+    return np.asarray(
+        _predict(
+            form,
+            np.atleast_2d(np.asarray(thetas, float)),
+            {k: np.asarray(v, float) for k, v in x.items()},
+        )
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(form, thetas, x):
+    return jax.vmap(lambda t: form(t, x))(thetas)
+
+
+@float64
+def values(form: Form, thetas) -> dict[str, np.ndarray]:
+    """Natural values of the parameters and of what is derived from them, by name, each (draws,)."""
+    thetas = np.atleast_2d(np.asarray(thetas, float))
+    named = jax.vmap(lambda t: (vars(form.values(t)), form.derived(form.values(t))))(thetas)
+    return {k: np.asarray(v) for part in named for k, v in part.items()}
+
+
+@float64
+def jacobian(form: Form, theta, x: dict, y, space: str) -> np.ndarray:
+    """d residual / d theta, (points, parameters)."""
+    x, y = {k: np.asarray(v, float) for k, v in x.items()}, np.asarray(y, float)
+    return np.asarray(jax.jacfwd(_residual(form, space, x, y))(np.asarray(theta, float)))
+
+
+def grid(form: Form, x: dict, y, w=None, limit: int = 3000) -> np.ndarray:
+    """Start points: the product of the start values, with the linear parts of each projected out by
+    weighted least squares (variable projection; relative residuals). (starts, parameters).
+    """
+    free = [i for i, n in enumerate(form.names) if n not in form.linear]
+    lists = [
+        np.asarray(form.parameters[i].to_theta(np.array(form.parameters[i].starts)), float)
+        for i in free
+    ]
+    corner = np.array(list(itertools.product(*lists)))[:limit] if lists else np.zeros((1, 0))
+    thetas = np.zeros((len(corner), len(form.names)))
+    thetas[:, free] = corner
+    return (
+        _project(form, thetas, x, np.asarray(y, float), np.ones(len(y)) if w is None else w)
+        if form.linear
+        else thetas
+    )
+
+
+def _project(form, thetas, x, y, w):
+    """Linear parts by least squares. A positive part that comes out negative is set to a small
+    share, the others solved again.
+    """
+    linear = [form.names.index(n) for n in form.linear]
+    kinds = [form.parameters[i].kind for i in linear]
+    outcome = (lambda v: np.log(v)) if form.linear_in == "log" else (lambda v: v)
+
+    def at(values):
+        t = thetas.copy()
+        for i, kind, v in zip(linear, kinds, values):
+            t[:, i] = np.log(v) if kind == "positive" else v
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return outcome(predict(form, t, x))
+
+    # the parts' columns: the outcome is affine in them, so differences from a base point are exact
+    base = [1e-8 if k == "positive" else 0.0 for k in kinds]
+    zero = at(base)
+    columns = np.stack(
+        [at([*base[:j], base[j] + 1.0, *base[j + 1 :]]) - zero for j in range(len(linear))], -1
+    )
+    target = outcome(y)
+    scale = np.sqrt(w) / (np.abs(y) if form.linear_in == "loss" else 1.0)
+    phi, z = columns * scale[:, None], np.broadcast_to(target * scale, columns.shape[:-1])
+    size = np.sqrt((phi**2).sum(1)) + 1e-300
+    fitted = _lstsq(phi / size[:, None], z)
+    positive = np.array([k == "positive" for k in kinds])
+    small = 0.01 * np.sqrt((z**2).sum(1))[:, None]  # one percent of the whole
+    wrong = positive & (fitted < small)
+    rest = z - (np.where(wrong, small, 0.0)[:, None] * (phi / size[:, None])).sum(-1)
+    again = _lstsq(np.where(wrong[:, None], 0.0, phi / size[:, None]), rest)
+    fitted = np.where(wrong, small, np.where(positive, np.maximum(again, small), again)) / size
+    out = thetas.copy()
+    low, high = form.bounds
+    for j, (i, kind) in enumerate(zip(linear, kinds)):
+        out[:, i] = np.log(fitted[:, j]) if kind == "positive" else fitted[:, j]
+    return np.clip(out, low, high)
+
+
+def _lstsq(a, b):
+    """Batched least squares with a small ridge against parts that look alike."""
+    gram = np.einsum("kni,knj->kij", a, a) + 1e-10 * np.eye(a.shape[-1])
+    return np.linalg.solve(gram, np.einsum("kni,kn->ki", a, b)[..., None])[..., 0]
+
+
+def ranked(form: Form, x: dict, y, w, objective: Objective, count: int) -> np.ndarray:
+    """The `count` start points of the grid with the least objective on the data. (count,
+    parameters).
+    """
+    starts = grid(form, x, y, w)
+    with np.errstate(all="ignore"):
+        fitted = predict(form, starts, x)
+        r = np.log(fitted) - np.log(y) if objective.space == "log" else fitted - y
+        score = objective.value(r, w)
+    score = np.where(np.isfinite(score), score, np.inf)
+    if not np.isfinite(score).any():
+        raise ValueError("no start of the grid gives a finite loss")
+    return starts[np.argsort(score, kind="stable")[:count]]

@@ -1,0 +1,136 @@
+"""What a fit does not say: parameters that the points leave open, ridges, bounds, starts that
+disagree, residuals beyond the seeds' noise.
+"""
+
+import numpy as np
+
+from experiments.laws.fitting import solve
+from experiments.laws.fitting.fit import Fitted
+
+FACTOR = 2.5  # a 95% interval that reaches zero or spans more than this is no identification
+EXACT = 1e-9  # residual noise below this is taken as this: even exact losses are rounded somewhere
+
+
+def covariance(f: Fitted) -> np.ndarray:
+    """Of theta, linearised at the optimum, (parameters, parameters); a direction that the points do
+    not see has a huge variance.
+    """
+    x = {k: f.points.x[k] for k in f.form.inputs}
+    j = (
+        solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space)
+        * np.sqrt(f.points.w)[:, None]
+    )
+    size = np.maximum(np.sqrt((j**2).sum(0)), 1e-100)
+    _, s, vt = np.linalg.svd(j / size, full_matrices=False)
+    root = vt.T / np.maximum(s, 1e-15 * s[0])
+    return (root @ root.T) * max(f.residual_sd, EXACT) ** 2 / size[:, None] / size[None, :]
+
+
+def _interval(parameter, theta, se):
+    with np.errstate(over="ignore"):
+        low, high = theta - 1.96 * se, theta + 1.96 * se
+        if parameter.kind == "positive":
+            return np.exp(low), np.exp(high)
+        return (1 + np.exp(low), 1 + np.exp(high)) if parameter.kind == "above_one" else (low, high)
+
+
+def not_identified(f: Fitted) -> dict[str, str]:
+    """{parameter: why} by its bootstrap interval, or by its linearised one where there are no
+    draws.
+    """
+    intervals = f.intervals() if len(f.draws) else None
+    se, low_bound, high_bound = np.sqrt(np.diag(covariance(f))), *f.form.bounds
+    out = {}
+    for i, p in enumerate(f.form.parameters):
+        span = intervals[p.name] if intervals else _interval(p, f.theta[i], se[i])
+        at_floor = p.unit == "nats/token" and f.parameters[p.name] < 0.02 * np.min(f.points.y)
+        if f.theta[i] <= low_bound[i] + 1e-6 or f.theta[i] >= high_bound[i] - 1e-6:
+            out[p.name] = "at the bound of its range"
+        elif span is None or not np.isfinite(span).all():
+            out[p.name] = "its interval has no end"
+        elif at_floor:
+            out[p.name] = "indistinguishable from zero"
+        elif span[0] <= 0 <= span[1]:
+            out[p.name] = "its interval reaches zero"
+        else:
+            factor = max(abs(span[0]), abs(span[1])) / min(abs(span[0]), abs(span[1]))
+            if factor > FACTOR:
+                out[p.name] = f"known only within a factor {factor:.2g}"
+    return out
+
+
+def ridges(f: Fitted, loose: dict) -> list[str]:
+    """Pairs of parameters of which one is loose and that move together along the valley of the
+    objective.
+    """
+    c = covariance(f)
+    sd, names, out = np.sqrt(np.diag(c)), f.form.names, []
+    for i in range(len(names)):
+        for k in range(i + 1, len(names)):
+            r = c[i, k] / (sd[i] * sd[k])
+            if abs(r) > 0.95 and {names[i], names[k]} & set(loose):
+                out.append(f"{names[i]} and {names[k]} move together (correlation {r:+.3f})")
+    return out
+
+
+def headline(f: Fitted) -> set[str]:
+    """Parameters that a reader takes away: floors, exponents and rates, not the prefactors that
+    move with them.
+    """
+    scale = {"", "parameters", "tokens", "FLOPs"}
+    return {
+        p.name
+        for p in f.form.parameters
+        if p.kind == "real" or (p.kind == "positive" and p.unit not in scale)
+    }
+
+
+def at_bound(f: Fitted) -> list[str]:
+    low, high = f.form.bounds
+    return [
+        n for n, t, a, b in zip(f.form.names, f.theta, low, high) if t <= a + 1e-6 or t >= b - 1e-6
+    ]
+
+
+def gradient_norm(f: Fitted) -> float:
+    """Euclidean norm of d objective / d theta (for lad: of its last Huber stage)."""
+    x = {k: f.points.x[k] for k in f.form.inputs}
+    j, r = solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space), f.residuals
+    delta = f.objective.deltas[-1]
+    slope = (
+        np.clip(r, -delta, delta)
+        * {"huber": 1.0, "squared": 2.0, "lad": 1 / delta}[f.objective.kind]
+    )
+    return float(np.linalg.norm(j.T @ (f.points.w * slope)))
+
+
+def read(f: Fitted) -> dict:
+    """The verdicts as JSON-ready values; `words` is one sentence."""
+    loose = not_identified(f)
+    pairs, main = ridges(f, loose), headline(f)
+    lost = int(np.isnan(f.draws).any(1).sum()) if len(f.draws) else 0
+    open_ = {k: v for k, v in loose.items() if k in main}
+    rest = {k: v for k, v in loose.items() if k not in main}
+    named = lambda which: ", ".join(f"{k} ({v})" for k, v in which.items())
+    words = [f"not identified by these runs: {named(open_)}" if open_ else "identified"]
+    if not f.converged:
+        words[0] = words[0] if open_ else "not converged"
+        words.append("the best start had not converged: do not use these numbers")
+    if rest:
+        words.append(f"prefactors left open: {named(rest)}")
+    if f.points.noise and f.residual_sd > 2 * f.points.noise.sigma:
+        words.append(
+            f"residuals are {f.residual_sd / f.points.noise.sigma:.1f} times the noise of one run:"
+            " the form does not fit these runs"
+        )
+    return {
+        "words": "; ".join(words),
+        "converged": f.converged,
+        "identified": not open_ and f.converged,
+        "starts_at_optimum": f.at_optimum,
+        "gradient_norm": gradient_norm(f),
+        "at_bound": at_bound(f),
+        "not_identified": loose,
+        "ridges": pairs,
+        "resamples_without_optimum": lost,
+    }

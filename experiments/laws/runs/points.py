@@ -1,0 +1,127 @@
+"""Records to points: what a fit reads of a run, which runs it may use, and why not the others."""
+
+import math
+
+from experiments.laws.runs import selection
+
+
+def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
+    """What a fit reads of a result."""
+    return {
+        "id": r["id"],
+        "family": r["family"],
+        "size": r["tags"].get("size"),
+        "budget": r["tags"].get("budget"),
+        "role": r["tags"].get("role"),
+        "lr_multiplier": r["tags"].get("lr_multiplier", 1.0),
+        "seed": r["run"]["seed"],
+        "n": r["parameters"][n],
+        "d": r["training_tokens"],
+        "asked": r["tags"].get("tokens") or r["training_tokens"],
+        "c": r["flops"][c],
+        "active": r["parameters"].get("active", r["parameters"][n]),
+        "router": _group(r, "router"),
+        "unlearned": bool(r.get("unlearned")),
+        "loss": r["validation"]["loss"],
+        "steps": r["steps"],
+        **selection.identity(r),
+    }
+
+
+def cell(p: dict) -> tuple:
+    """(size, budget, tokens) that the families of a sweep are compared at. Families that are
+    matched by FLOPs see different tokens at one budget, and in one cell of a grid of tokens.
+    """
+    return p["size"], p["budget"], None if p["budget"] else p["asked"]
+
+
+def ratios(p: dict, base: dict) -> dict:
+    """What `p` has and spends over what `base` does, as measured."""
+    return {
+        "active_ratio": p["active"] / base["active"],
+        "flops_ratio": p["c"] / base["c"],
+        "tokens_ratio": p["d"] / base["d"],
+    }
+
+
+def _group(r: dict, name: str) -> int:
+    groups = r["parameters"].get("groups")
+    return groups.get(name, 0) if isinstance(groups, dict) else 0
+
+
+def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best
+    is its first or last.
+    """
+    kept, verdicts = [], []
+    cell = lambda p: (p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"])
+    groups = [[points[i] for i in g] for g in selection.brackets(points)]
+    for group in sorted(groups, key=lambda g: str(cell(g[0]))):
+        best = min(group, key=lambda p: p["loss"])
+        family, size, budget, tokens, seed, _ = cell(best)
+        kept.append(best)
+        if len(group) > 1:
+            rates = sorted(p["lr_multiplier"] for p in group)
+            verdicts.append(
+                {
+                    "family": family,
+                    "size": size,
+                    "budget": budget,
+                    "tokens": tokens,
+                    "seed": seed,
+                    "trials": len(group),
+                    "best_multiplier": best["lr_multiplier"],
+                    "edge": best["lr_multiplier"] in (rates[0], rates[-1]),
+                    "losses": {
+                        f"{p['lr_multiplier']:g}": p["loss"]
+                        for p in sorted(group, key=lambda p: p["lr_multiplier"])
+                    },
+                }
+            )
+    return kept, verdicts
+
+
+def usable(
+    results: list[dict], n: str, c: str, pool: tuple[str, ...] = ()
+) -> tuple[list[dict], list[dict], list[dict]]:
+    """(points, excluded, flagged): excluded and flagged as {what, why}. A run with skipped updates
+    is used, and flagged. Runs on another text or of another tokenizer are excluded unless
+    pooled.
+    """
+    points, excluded, flagged = [], [], []
+    for r in results:
+        loss, what = (
+            r["validation"]["loss"],
+            f"run {r['id']} ({r['family']} {r['tags'].get('size')})",
+        )
+        if r["status"] != "finished" or loss is None or not math.isfinite(loss):
+            excluded.append(
+                {
+                    "what": what,
+                    "why": f"{r['status']}: {r.get('why') or 'the loss is not a finite number'}",
+                }
+            )
+        elif not r["tags"].get("role"):
+            excluded.append({"what": what, "why": "not part of a sweep"})
+        else:
+            points.append(point(r, n, c))
+            if r.get("unlearned"):
+                flagged.append(
+                    {
+                        "what": what,
+                        "why": "it has not learned yet: its loss is above the unigram entropy of"
+                        " the corpus. A small budget is no failure, and the run is used",
+                    }
+                )
+            if r.get("skipped"):
+                flagged.append(
+                    {
+                        "what": what,
+                        "why": (
+                            f"{r['skipped']} of {r['steps']} updates were skipped (loss or gradient"
+                            " not finite)"
+                        ),
+                    }
+                )
+    keep, left = selection.comparable(points, ("corpus", "tokenizer"), pool)
+    return [p for p, k in zip(points, keep) if k], excluded + left, flagged

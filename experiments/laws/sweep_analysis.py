@@ -1,0 +1,328 @@
+"""Records to answers: one dict, ready for JSON, that the report draws and `isoflop fit` prints."""
+
+import zlib
+from collections import defaultdict
+
+import numpy as np
+
+from experiments.laws.comparisons import arms, equal, known_floor, moe_gaps, rates
+from experiments.laws.conventions import N_CONVENTIONS
+from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, verdicts
+from experiments.laws.fitting.solve import Objective
+from experiments.laws.omitted import attempt
+from experiments.laws.runs.points import cell, tuned, usable
+
+
+def _isoflop(points, excluded):
+    """{budget: (points, parabola)} of one family; a budget that cannot be fitted goes to
+    `excluded`.
+    """
+    out = {}
+    for budget in sorted({p["budget"] for p in points}):
+        group = [p for p in points if p["budget"] == budget]
+        try:
+            out[budget] = (
+                group,
+                isoflop.parabola(
+                    [p["n"] for p in group],
+                    [p["d"] for p in group],
+                    [p["loss"] for p in group],
+                    float(np.mean([p["c"] for p in group])),
+                ),
+            )
+        except fit.FitError as e:
+            excluded.append({"what": f"{group[0]['family']} at {budget:.3g} FLOPs", "why": str(e)})
+    return out
+
+
+def _value(parabola, n):
+    c0, c1, c2 = parabola.coefficients
+    x = np.log(n)
+    return c0 + c1 * x + c2 * x * x
+
+
+def _squares(cells, replicates):
+    sums = []
+    for group, parabola in cells.values():
+        r = np.array([p["loss"] - _value(parabola, p["n"]) for p in group])
+        sums.append((float((r**2).sum()), max(0, len(group) - 3)))
+    by_cell = defaultdict(list)
+    for p in replicates:
+        by_cell[cell(p)].append(p["loss"])
+    sums += [
+        (float(((np.array(v) - np.mean(v)) ** 2).sum()), len(v) - 1)
+        for v in by_cell.values()
+        if len(v) > 1
+    ]
+    return [(s, k) for s, k in sums if k > 0]
+
+
+def _exponents(parabolas):
+    """(N exponent, D exponent, both laws) through the interior minima; None below two of them."""
+    inside = [q for q in parabolas if q.interior]
+    if len(inside) < 2:
+        return None
+    c = [q.flops for q in inside]
+    return isoflop.power(c, [q.n_opt for q in inside]), isoflop.power(c, [q.d_opt for q in inside])
+
+
+def _family(points, replicates, excluded, resamples, seed):
+    """isoFLOP analysis of one family, with intervals."""
+    cells = _isoflop(points, excluded)
+    parabolas = [q for _, q in cells.values()]
+    sums = _squares(cells, replicates)
+    out = {
+        "parabolas": [
+            dict(q._asdict(), budget=b, coefficients=list(q.coefficients))
+            for b, (_, q) in cells.items()
+        ],
+        "noise": None,
+        "n_exponent": None,
+        "d_exponent": None,
+        "n_law": None,
+        "d_law": None,
+        "resamples_used": 0,
+    }
+    for q, row in zip(parabolas, out["parabolas"]):
+        if not q.interior:
+            excluded.append(
+                {
+                    "what": f"{points[0]['family']} minimum at {row['budget']:.3g} FLOPs",
+                    "why": (
+                        "no interior minimum: the best size is the smallest or largest, or the"
+                        " parabola has no minimum inside"
+                    ),
+                }
+            )
+    laws = _exponents(parabolas)
+    if laws:
+        out["n_law"], out["d_law"] = [list(law) for law in laws]
+        out["n_exponent"], out["d_exponent"] = laws[0].exponent, laws[1].exponent
+    if not sums:
+        return out, []
+    level = bootstrap.noise(sums)
+    out["noise"] = {"sigma": level.sigma, "dof": level.dof}
+    rng, draws = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        sigma, resampled = level.draw(rng), []
+        for group, q in cells.values():
+            loss = [_value(q, p["n"]) + sigma * rng.standard_normal() for p in group]
+            resampled.append(
+                isoflop.parabola([p["n"] for p in group], [p["d"] for p in group], loss, q.flops)
+            )
+        # a minimum that is interior in the data stays in: a draw in which it is not is an
+        # infinitely uncertain one
+        usable = [r for r, q in zip(resampled, parabolas) if q.interior]
+        ok = len(usable) >= 2 and all(
+            r.coefficients[2] > 0 and r.n_low / 10 < r.n_opt < r.n_high * 10 for r in usable
+        )
+        slopes = (
+            (
+                isoflop.power([r.flops for r in usable], [r.n_opt for r in usable]).exponent,
+                isoflop.power([r.flops for r in usable], [r.d_opt for r in usable]).exponent,
+            )
+            if ok
+            else (np.nan, np.nan)
+        )
+        draws.append((resampled, slopes))
+    out["resamples_used"] = int(sum(np.isfinite(s[0]) for _, s in draws))
+    out["n_exponent_interval"] = bootstrap.interval([s[0] for _, s in draws]) if laws else None
+    out["d_exponent_interval"] = bootstrap.interval([s[1] for _, s in draws]) if laws else None
+    for i, row in enumerate(out["parabolas"]):
+        for field in ("n_opt", "d_opt", "loss_opt"):
+            row[f"{field}_interval"] = (
+                bootstrap.interval([r[i]._asdict()[field] for r, _ in draws])
+                if row["interior"]
+                else None
+            )
+    return out, draws
+
+
+def _parametric(points, level, resamples, seed):
+    """Approach 3 with intervals from drawn noise, the largest budget held out once, and the verdict
+    in words.
+    """
+    x, loss = (
+        {
+            "N": np.array([p["n"] for p in points], float),
+            "D": np.array([p["d"] for p in points], float),
+        },
+        np.array([p["loss"] for p in points]),
+    )
+    c = np.array([p["c"] for p in points], float)
+    noise = bootstrap.Noise(level["sigma"] / float(loss.mean()), level["dof"]) if level else None
+    # Huber's scale is one run's noise: a finer one would make a least-absolute-deviation fit of so
+    # few points
+    spec = Objective("huber", max(1e-3, noise.sigma if noise else 0.0))
+    above = c > 0.9 * np.quantile(
+        c, 0.8
+    )  # a budget's runs differ a little in C: all of them or none
+    try:
+        f = fit.fit(
+            "chinchilla3",
+            fit.Points(x, loss, noise=noise),
+            spec,
+            resamples,
+            seed,
+            "noise",
+            above if (~above).sum() > 6 and above.any() else None,
+        )
+    except fit.FitError as e:
+        return {"verdict": f"not identified by these runs: {e}"}
+    reading, named = verdicts.read(f), f.parameters
+    fitted = f.predict(x)
+    grid = np.geomspace(c.min(), c.max() * 4, 40)
+    return {
+        "law": f.law,
+        "formula": f.form.formula,
+        "source": f.form.source,
+        "parameters": {k: named[k] for k in f.form.names},
+        "intervals": f.intervals(),
+        "objective": f.value,
+        "huber_delta": spec.delta,
+        "starts_at_optimum": f.at_optimum,
+        "n_points": len(loss),
+        "residual": float(
+            np.sqrt(((loss - fitted[0]) ** 2).sum() / max(1, len(loss) - len(f.form.names)))
+        ),
+        "n_exponent": named["n_exponent"],
+        "identified": reading["identified"],
+        "verdict": reading["words"],
+        "verdicts": reading,
+        "extrapolation": f.held_out,
+        "curve": _curve(f, x, c, grid),
+        "points": {
+            "n": x["N"].tolist(),
+            "d": x["D"].tolist(),
+            "c": c.tolist(),
+            "measured": loss.tolist(),
+            "fitted": fitted[0].tolist(),
+            "log_residual": f.residuals.tolist(),
+            "held_out": above.tolist(),
+        },
+    }
+
+
+def _curve(f, x, c, grid):
+    """The law's best loss at each budget of `grid`, with its band."""
+    price = allocation.cost(x["N"], x["D"], c)
+    rows = [allocation.frontier(f, float(b), price, {})[2] for b in grid]
+    return {
+        "c": grid.tolist(),
+        "loss": [float(r[0]) for r in rows],
+        "interval": [bootstrap.interval(r[1:]) for r in rows],
+        "flops_per_token": str(price),
+    }
+
+
+def _families(kept, excluded, resamples, seed):
+    """({family: its analysis}, {family: draws}, {family: {budget: points}})."""
+    families, draws, groups = {}, {}, {}
+    for family in sorted({p["family"] for p in kept}):
+        own = [p for p in kept if p["family"] == family]
+        stream = zlib.crc32(
+            f"{seed}/{family}".encode()
+        )  # the families' noise is drawn independently
+        replicates = [
+            p
+            for p in own
+            if p["role"] == "replicate"
+            or any(
+                q["role"] == "replicate" and (q["size"], q["budget"]) == (p["size"], p["budget"])
+                for q in own
+            )
+        ]
+        grid = [p for p in own if p["role"] == "grid"]
+        families[family], draws[family] = attempt(
+            f"isoFLOP curves of {family}",
+            lambda a=(grid, replicates, excluded, resamples, stream): _family(*a),
+            (_nothing(), []),
+            excluded,
+        )
+        groups[family] = {
+            b: [p for p in grid if p["budget"] == b] for b in {p["budget"] for p in grid}
+        }
+        level = families[family]["noise"]
+        several = [p for p in own if p["role"] != "replicate"]
+        families[family]["parametric"] = attempt(
+            f"parametric law of {family}",
+            lambda a=(several, level, resamples, stream): _parametric(*a),
+            {"verdict": "not fitted: see what was left out"},
+            excluded,
+        )
+    return families, draws, groups
+
+
+def analyse(
+    results: list[dict],
+    n: str = "multiplied",
+    c: str = "matmul",
+    resamples: int = 1000,
+    seed: int = 0,
+    pool: tuple[str, ...] = (),
+) -> dict:
+    """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. `pool`: what
+    selection.py keeps apart and is fitted together. Raises FitError if no run can be used.
+    """
+    points, excluded, flagged = usable(results, n, c, pool)
+    if not points:
+        raise fit.FitError(
+            "no finished run of a sweep to fit"
+            + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else "")
+        )
+    used = {p["id"] for p in points}
+    results = [r for r in results if r["id"] in used]
+    kept, verdicts = tuned(points)
+    families, draws, groups = _families(kept, excluded, resamples, seed)
+
+    def part(what, make):
+        return attempt(what, make, [], excluded)
+
+    totals = {r["id"]: r["parameters"]["total"] for r in results}
+    pairs = part("pairs of dense and MoE", lambda: moe_gaps.pairs_of(kept))
+    return {
+        "n_convention": n,
+        "n_means": N_CONVENTIONS[n],
+        "c_convention": c,
+        "loss_unit": "nats/token",
+        "dial": next((r["tags"]["dial"] for r in results if r["tags"].get("dial")), "d_model"),
+        "level": 0.95,
+        "resamples": resamples,
+        "n_points": len(points),
+        "fitted": [p["id"] for p in kept],
+        "families": families,
+        "pairs": pairs,
+        "gaps": part("gaps of dense and MoE", lambda: moe_gaps.gaps_of(pairs)),
+        "equal_flops": part(
+            "MoE against dense at equal FLOPs",
+            lambda: moe_gaps.equal_flops(families, draws, excluded),
+        ),
+        "equal_spent": part(
+            "MoE against dense at equal seconds and bytes",
+            lambda: equal.equal(families, draws, groups, results),
+        ),
+        "arms": part("arms against each other", lambda: arms.compare(kept, totals)),
+        "leverage": part("efficiency leverage", lambda: moe_gaps.leverage(families, draws)),
+        "learning_rates": verdicts,
+        "brackets": part("learning-rate brackets", lambda: rates.brackets(verdicts)),
+        "known_entropy": part(
+            "excess over the source's entropy", lambda: known_floor.excess(_best(results, kept))
+        ),
+        "floors": part(
+            "floor against the source's entropy", lambda: known_floor.floors(results, families)
+        ),
+        "excluded": excluded,
+        "flagged": flagged,
+    }
+
+
+def _best(results: list[dict], kept: list[dict]) -> list[dict]:
+    """The results that `kept` points are of."""
+    ids = {p["id"] for p in kept}
+    return [r for r in results if r["id"] in ids]
+
+
+def _nothing() -> dict:
+    """Of a family without isoFLOP curves."""
+    names = ("noise", "n_exponent", "d_exponent", "n_law", "d_law")
+    return {"parabolas": [], **dict.fromkeys(names), "resamples_used": 0}

@@ -1,0 +1,346 @@
+"""A table and the name of a law to one answer, ready for JSON: parameters, intervals, objective,
+verdicts, predictions.
+"""
+
+import re
+
+import numpy as np
+
+from experiments.laws.conventions import N_CONVENTIONS
+from experiments.laws.fitting import allocation, bootstrap, fit, solve, verdicts
+from experiments.laws.fitting.allocation import Cost
+from experiments.laws.fitting.fit import Fitted, Points
+from experiments.laws.fitting.forms import FORMS, Form
+from experiments.laws.fitting.isoflop import FitError
+from experiments.laws.fitting.solve import Objective
+from experiments.laws.procedures import PROCEDURES
+from experiments.laws.published import constants
+from experiments.laws.runs import doubts, selection
+from experiments.laws.runs import table as tables
+
+LAWS = (*FORMS, *PROCEDURES)
+SLICED = ("chinchilla2", "chinchilla2_interpolated")  # procedures that draw noise
+
+
+def objective(text: str) -> Objective:
+    """`huber:1e-3`, `squared` or `lad`, with `:loss` at the end for residuals of the loss instead
+    of its logarithm. Raises FitError.
+    """
+    kind, *rest = text.split(":")
+    space = "loss" if rest and rest[-1] == "loss" else "log"
+    rest = rest[:-1] if space == "loss" else rest
+    try:
+        delta = float(rest[0]) if rest else 1e-3
+    except ValueError:
+        delta = -1.0
+    if (
+        kind not in ("huber", "squared", "lad")
+        or len(rest) > (kind == "huber")
+        or not 0 < delta < np.inf
+    ):
+        raise FitError(
+            f"--objective={text}: choose huber:DELTA (such as huber:1e-3), squared or lad; add"
+            " :loss for residuals of the loss itself"
+        )
+    return Objective(kind, delta, space)
+
+
+def law(name: str) -> None:
+    """Raises FitError with the nearest name if `name` is no law."""
+    if name not in LAWS:
+        import difflib
+
+        near = difflib.get_close_matches(name, LAWS, 1)
+        raise FitError(
+            f"unknown law {name!r}{f': did you mean {near[0]!r}?' if near else ':'} laws are"
+            f" {', '.join(LAWS)}"
+        )
+
+
+def question(text: str) -> dict[str, float]:
+    """`C=1e21,E=8` as numbers. Raises FitError."""
+    out = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        m = re.fullmatch(r"(\w+)\s*=\s*(\S+)", part)
+        try:
+            out[m[1]] = float(m[2])
+        except (TypeError, ValueError):
+            raise FitError(
+                f"--predict={text}: write numbers such as C=1e21 or N=7e10,D=1.4e12"
+            ) from None
+        if not (np.isfinite(out[m[1]]) and (out[m[1]] > 0 or m[1] == "S")):
+            raise FitError(f"--predict={text}: {m[1]} must be a positive number")
+    return out
+
+
+def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[Points, str]:
+    """What the fit reads, and in words where its weights come from."""
+    x = tables.inputs(form, table, n, c)
+    y = tables.numbers(table, form.outcome)
+    named = tables.conventions(form, table, n, c) | {form.outcome: form.outcome}
+    for name, values in {**x, form.outcome: y}.items():
+        low = values < 0 if name in ("S", "G") else values <= 0
+        if (bad := ~np.isfinite(values) | low).any():
+            i = int(np.argmax(bad))
+            raise FitError(
+                f"{named[name]} of {tables.place(table, i)} is {values[i]:g}: a law wants positive,"
+                " finite values; leave such rows out with --where"
+            )
+    cells, clusters = tables.cells(form, table, x), tables.clusters(table)
+    noise, weights, how = None, None, "equal"
+    if cells is not None and form.outcome == "loss" and np.all(y > 0):
+        compute = x.get("C", x["N"] * x["D"] if "N" in x and "D" in x else None)
+        noise, weights = bootstrap.seed_noise(cells, np.log(y), compute)
+        if noise is None or np.ptp(weights) == 0:
+            weights, how = (
+                None,
+                f"equal; noise between seeds {noise.sigma:.2g} in log loss" if noise else "equal",
+            )
+        else:
+            how = (
+                "inverse variance between seeds, a power law of compute; pooled noise"
+                f" {noise.sigma:.2g} in log loss"
+            )
+    return Points(x, y, weights, clusters, noise), how
+
+
+def resampling(form: Form, pts: Points) -> tuple[str, str]:
+    """(method, its description): cases where there are ten runs for a parameter, drawn noise below
+    that (docs/laws.md, coverage).
+    """
+    if pts.clusters is not None:
+        return "cases", "case bootstrap of runs with all their checkpoints"
+    if len(pts.y) >= 10 * len(form.names):
+        return "cases", "case bootstrap of runs"
+    return (
+        "noise",
+        (
+            "normal noise of the residuals' size drawn around the fit: fewer than ten runs for a"
+            " parameter"
+        ),
+    )
+
+
+def price(table: tables.Table, form: Form, n: str = "", c: str = "") -> Cost:
+    """FLOPs per token as a function of the law's N, from the table's flops; 6 N without them."""
+    column = tables.conventions(form, table, n, c)["N"] if "N" in form.inputs else "n_params"
+    if not {"flops", "tokens", column} <= set(table):
+        return Cost()
+    size, experts = table[column], table.get("n_experts")
+    total = table.get("n_total_params", table["n_params"] if column != "n_params" else None)
+    flops = table[c] if c in table else 6 * size * table["tokens"] if c == "6N" else table["flops"]
+    return allocation.cost(size, table["tokens"], flops, experts, total)
+
+
+def held_out(table: tables.Table, form: Form, x: dict, above: float) -> np.ndarray | None:
+    """Points above `above` FLOPs (default: the upper fifth of compute); None where compute is
+    unknown or too few points remain.
+    """
+    c = x.get("C", table.get("flops"))
+    if c is None or c.dtype == object or not np.isfinite(c).all() or np.ptp(c) == 0:
+        return None
+    out = c > (above or 0.9 * np.quantile(c, 0.8))
+    if above and (not out.any() or (~out).sum() <= len(form.names)):
+        raise FitError(
+            f"--hold_out={above:g} leaves {int((~out).sum())} runs to fit and {int(out.sum())} to"
+            f" test: {len(form.names) + 1} and 1 are needed"
+        )
+    return out if out.any() and (~out).sum() > len(form.names) + 1 else None
+
+
+def kind(law: str, form: Form, q: dict) -> str:
+    """What is asked: outcome | optimum | cheapest. Raises FitError if the law has no answer."""
+    more = set(form.inputs) - {"N", "D"}
+    if set(q) == set(form.inputs):
+        return "outcome"
+    if form.optimum and "C" in q and more <= set(q) and set(q) - more <= {"C", "memory", "D_inf"}:
+        return "optimum"
+    if form.optimum and "loss" in q and more <= set(q) and set(q) - more <= {"loss", "D_inf"}:
+        return "cheapest"
+    extra = "".join(f",{k}=8" for k in sorted(more))
+    asks = (
+        f"; C=1e21{extra} (with memory=BYTES or D_inf=TOKENS), or loss=2{extra} (with D_inf=TOKENS)"
+        if form.optimum
+        else ""
+    )
+    raise FitError(
+        f"--predict: {law} answers for {', '.join(form.inputs)} together{asks}; not for"
+        f" {', '.join(q)}"
+    )
+
+
+def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
+    """An answer for each question: the outcome at given inputs, the optimum of a budget C, or the
+    cheapest way to a loss.
+    """
+    out = []
+    for q in asked:
+        rest = {k: v for k, v in q.items() if k not in ("C", "memory", "D_inf", "loss")}
+        match kind(f.law, f.form, q):
+            case "outcome":
+                value, draws = f.predict({k: np.array([v]) for k, v in q.items()})
+                interval = bootstrap.interval(draws[:, 0]) if len(draws) else None
+                answer = {f.form.outcome: {"value": float(value[0]), "interval": interval}}
+                if f.law == "clark2022":
+                    answer["effective_parameters"] = allocation.effective_parameters(
+                        f, q["N"], q["E"]
+                    )
+            case "optimum":
+                answer = allocation.optimum(
+                    f, q["C"], cost, rest, q.get("memory", 0.0), q.get("D_inf", 0.0)
+                )
+                if q.get("E", 1) > 1:
+                    answer["leverage_over_dense"] = allocation.leverage(f, q["C"], q["E"], cost)
+            case "cheapest":
+                answer = allocation.cheapest(f, q["loss"], q.get("D_inf", 0.0), cost, rest)
+        out.append({"given": q, **answer})
+    return out
+
+
+def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
+    """Leverage of the table's largest expert count over dense as a curve with its band, and where
+    routing stops helping.
+    """
+    if not {"N", "D", "E"} <= set(f.form.inputs) or "flops" not in table:
+        return None
+    e, c = float(f.points.x["E"].max()), table["flops"]
+    curve = allocation.leverage_curve(f, cost, e, np.geomspace(c.min(), c.max() * 10, 7))
+    return {"experts": e, "curve": curve, **allocation.routing_stops(curve)}
+
+
+def ask(
+    table,
+    name,
+    spec=solve.DEFAULT,
+    n="",
+    c="",
+    resamples=1000,
+    asked=(),
+    hold_out=0.0,
+    seed=0,
+    columns=None,
+    pool=(),
+    noise="",
+) -> dict:
+    """Everything `isoflop fit --runs --law` prints. `columns`: {common: theirs}. `pool`: what
+    selection.py keeps apart and is fitted together. `noise`: of one run's loss, for isoFLOP slices.
+    Raises FitError in one line.
+    """
+    law(name)
+    level = bootstrap.given_noise(noise) if noise else None
+    if noise and name not in SLICED:
+        raise FitError(f"--noise is read by {' and '.join(SLICED)}, not by {name}")
+    for q in asked:
+        _answerable(name, q)
+    tables.numbers(table, "loss")
+    inputs = FORMS[name].inputs if name in FORMS else ()
+    rates = name in ("learning_rate", "batch_size")
+    table, left = selection.of_table(table, bool({"E", "S", "G"} & set(inputs)), pool, rates)
+    if name in PROCEDURES:
+        a = _procedure(table, name, n, c, resamples, asked, seed, level)
+    else:
+        a = _formula(table, name, spec, n, c, resamples, asked, hold_out, seed)
+    a["conventions"] = {k: (columns or {}).get(v, v) for k, v in a["conventions"].items()}
+    if "loss" in (columns or {}):
+        a["conventions"]["loss"] = f"{columns['loss']}, in the file's own unit"
+    return a | {"left_out": left, "warnings": doubts.warnings(table, n, asked)}
+
+
+def _answerable(name: str, q: dict) -> None:
+    """Raises FitError if the law has no answer to a question."""
+    if name in FORMS:
+        kind(name, FORMS[name], q)
+    elif set(q) != {"C"}:
+        raise FitError(f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}")
+
+
+def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed) -> dict:
+    form, edges = FORMS[name], None
+    if name in ("learning_rate", "batch_size"):
+        for column in ("n_params", "tokens", form.outcome):
+            tables.numbers(table, column)
+        table, edges = selection.near_best(table, form.outcome)
+    pts, weighed = points(form, table, n, c)
+    fit.check(name, pts)
+    method, how = resampling(form, pts)
+    f = fit.fit(name, pts, spec, resamples, seed, method, held_out(table, form, pts.x, hold_out))
+    cost, values, intervals = price(table, form, n, c), f.parameters, f.intervals()
+    reading = verdicts.read(f) | ({"edges": edges} if edges is not None else {})
+    return {
+        "law": name,
+        "formula": form.formula,
+        "source": form.source,
+        "parameters": {k: values[k] for k in form.names},
+        "derived": {k: v for k, v in values.items() if k not in form.names},
+        "intervals": intervals,
+        "level": 0.95,
+        "objective": f.value,
+        "objective_name": str(spec),
+        "n_points": len(f.residuals),
+        "residual_sd": f.residual_sd,
+        "bootstrap": {"resamples": resamples, "method": how, "seed": seed},
+        "weights": weighed,
+        "conventions": conventions(form, table, n, c) | {"flops_per_token": str(cost)},
+        "verdicts": reading,
+        "predictions": predictions(f, cost, list(asked)),
+        "extrapolation": f.held_out,
+        "leverage": experts(f, cost, table),
+        "published": [
+            {"name": k, "values": p.values, "where": p.where, "mark": p.mark}
+            for k, p in constants.PUBLISHED.items()
+            if p.law == name
+        ],
+    }
+
+
+def conventions(form: Form, table, n: str, c: str) -> dict[str, str]:
+    """Which column or count each input is, and the loss unit."""
+    out = {}
+    for k, column in tables.conventions(form, table, n, c).items():
+        out[k] = column
+        if k == "N" and "n_total_params" in table and column == "n_params":
+            out[k] = N_CONVENTIONS[n or "multiplied"]
+        if k == "C":
+            out[k] = (
+                c if c and "n_total_params" in table else "6N x tokens" if c == "6N" else column
+            )
+    return out | {"loss": "nats/token"}
+
+
+def _procedure(table, name, n, c, resamples, asked, seed, level) -> dict:
+    p = PROCEDURES[name]
+    o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed, level)
+    size, compute = n or "n_params", c or "flops"
+    known = {"N": size} if "log_n" in o.parameters else {}
+    known |= {"D": "tokens"} if "log_d" in o.parameters else {}
+    made = compute not in table and "n_total_params" not in table
+    return {
+        "law": name,
+        "formula": p.formula,
+        "source": p.source,
+        "parameters": o.parameters,
+        "intervals": {k: bootstrap.interval(v) if len(v) else None for k, v in o.draws.items()},
+        "level": 0.95,
+        "objective": o.objective,
+        "objective_name": f"sum of squared residuals of log {[*known][0]}_opt",
+        "n_points": o.n_points,
+        "bootstrap": {
+            "resamples": resamples,
+            "method": "runs"
+            if name == "chinchilla1"
+            else f"drawn noise, {o.details['noise']:.2g} nats/token {o.details['noise_from']}",
+            "seed": seed,
+        },
+        "conventions": known | {"C": "6N x tokens" if made else compute, "loss": "nats/token"},
+        "verdicts": {"words": o.verdict, **o.details},
+        "predictions": [{"given": q, **o.at(q["C"])} for q in asked],
+        "published": [
+            {
+                "name": k,
+                "values": {f"{k.lower()}_exponent": getattr(a, k.lower()) for k in known},
+                "where": a.where,
+                "mark": a.mark,
+            }
+            for k, a in constants.ALLOCATIONS.items()
+        ],
+    }

@@ -1,0 +1,291 @@
+"""Budgets to runs: everything about a sweep that is known before it starts."""
+
+import dataclasses
+import hashlib
+import json
+from typing import NamedTuple
+
+from experiments.planning import arms, fairness, ladder, step_time
+from launch import config
+from launch.config import ConfigError, Run
+from model import account
+
+MIN_STEPS = 20  # fewer updates than this are a warm-up, not a run
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """An isoFLOP sweep, or a grid of sizes and tokens, or both. Every cell is trained once per
+    family and seed on the same tokens in the same order.
+    """
+
+    name: str = "sweep"
+    sizes: tuple[int, ...] = (16, 24, 32, 48, 64)  # d_model: the ladder's dial
+    budgets: tuple[float, ...] = (
+        1e11,
+    )  # training FLOPs of the dense run, `matmul` convention, before rounding to whole steps
+    tokens: tuple[
+        int, ...
+    ] = ()  # every size on so many training tokens: the grid that a parametric law wants
+    families: tuple[str, ...] = ()  # arms that are compared; empty: those of `arms`, or dense, moe
+    # arms of one's own, as a dict: name -> a part, layers, or their text (experiments/planning/arms.py)
+    arms: tuple[tuple[str, str], ...] = ()
+    ladder: str = "both"  # what a size stands for: both | width(...) | depth(...) | aspect(...)
+    shapes: tuple[tuple[int, ...], ...] = ()  # d_model, n_layers, n_heads, d_ff of every size
+    seeds: tuple[int, ...] = (0,)
+    # what is equal between families besides their order of data: active_params (and tokens) | flops
+    match: str = "active_params"
+    lr_multipliers: tuple[float, ...] = (
+        1.0,
+    )  # of the ladder's learning rate: a bracket when there are several
+    replicate_size: int = 0  # one more (size, budget) ...
+    replicate_budget: float = 0.0
+    replicate_seeds: tuple[
+        int, ...
+    ] = ()  # ... trained with these seeds too: the noise, and the paired gap of the families
+
+    def __post_init__(self):
+        given = self.arms.items() if isinstance(self.arms, dict) else self.arms
+        own = tuple((name, arms.text(value)) for name, value in given)
+        families = self.families or tuple(name for name, _ in own) or ("dense", "moe")
+        sizes = tuple(size for size, _ in self._rows()) or self.sizes
+        for name, value in (("arms", own), ("families", families), ("sizes", sizes)):
+            object.__setattr__(self, name, value)
+
+    def _rows(self) -> tuple:
+        """The shapes by size: d_model where each has its own, else their number from 1 on."""
+        shapes = [ladder.Shape(*row) for row in self.shapes]
+        widths = [s.d_model for s in shapes]
+        distinct = len(set(widths)) == len(widths)
+        return tuple(zip(widths if distinct else range(1, len(shapes) + 1), shapes))
+
+    def arm(self, family: str) -> str:
+        """The text of an arm."""
+        return dict(self.arms).get(family) or arms.text(arms.ARMS[family])
+
+    def steps(self):
+        """The ladder that the sizes stand on."""
+        return ladder.Table(self._rows()) if self.shapes else ladder.read(self.ladder)
+
+    @property
+    def dial(self) -> str:
+        """What a size is."""
+        rows = self._rows()
+        if any(size != at.d_model for size, at in rows):
+            return "shape"
+        return "d_model" if rows else self.steps().dial
+
+    def shape(self, base: Run, size: int, family: str = "dense"):
+        """The model of an arm at a size; `dense` whether it is among the arms or not."""
+        return ladder.shape(base.model, size, self.arm(family), self.steps())
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepJob:
+    """What a sweep recipe returns: the sweep, the Run that every member starts from, and where it
+    runs.
+    """
+
+    sweep: Sweep = Sweep()
+    run: Run = dataclasses.field(default_factory=Run)
+    where: config.Where = config.Where(keep_final=False)
+
+
+class Planned(NamedTuple):
+    """One run of a plan. `budget` is the nominal one (None in the grid of tokens); the realised
+    FLOPs follow from the run's steps.
+    """
+
+    run: Run
+    family: str
+    size: int
+    budget: float | None
+    role: str  # grid | tokens | replicate
+    lr_multiplier: float
+    speed: step_time.Speed  # predicted, on one device
+    asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
+    dial: str = "d_model"  # what the size is
+
+    @property
+    def id(self) -> str:
+        return config.run_id(self.run)
+
+    @property
+    def tokens(self) -> int:
+        return config.steps(self.run) * self.run.batch * self.run.model.seq_len
+
+    @property
+    def flops(self) -> int:
+        return self.tokens * account.flops_per_token(self.run.model)["matmul"]
+
+    @property
+    def seconds(self) -> float | None:
+        """Predicted, of training alone."""
+        return None if self.speed.step is None else config.steps(self.run) * self.speed.step
+
+    @property
+    def shape(self) -> tuple:
+        """Runs of equal shape share a compiled program."""
+        return (self.run.model, self.run.batch, self.run.dtype)
+
+    @property
+    def tags(self) -> dict:
+        named = {"family": self.family, "size": self.size, "budget": self.budget}
+        named["tokens"] = self.asked
+        if self.dial != "d_model":
+            named["dial"] = self.dial
+        return {**named, "role": self.role, "lr_multiplier": self.lr_multiplier}
+
+
+class Plan(NamedTuple):
+    """The runs, and in words what was left out."""
+
+    runs: list[Planned]
+    left_out: list[str]
+
+
+def check(s: Sweep) -> None:
+    """Raises ConfigError in words that say what to change."""
+    for name in ("sizes", "budgets", "tokens", "families", "seeds", "lr_multipliers"):
+        values = getattr(s, name)
+        if not values and not (name == "tokens" or name == "budgets" and s.tokens):
+            raise ConfigError(f"sweep.{name} is empty")
+        if len(set(values)) < len(values):
+            raise ConfigError(f"sweep.{name} names a value twice: {', '.join(map(str, values))}")
+        if values and name not in ("families", "seeds") and min(values) <= 0:
+            raise ConfigError(f"sweep.{name} must be positive")
+    for family in s.families:
+        known = [*dict(s.arms), *arms.ARMS]
+        if family not in known:
+            raise ConfigError(
+                f"unknown family {family!r} in sweep.families: choose from {', '.join(known)}"
+            )
+    s.steps()
+    if s.match not in fairness.BY:
+        raise ConfigError(f"sweep.match={s.match!r}: choose from {', '.join(fairness.BY)}")
+    if bool(s.replicate_seeds) != bool(s.replicate_size) or bool(s.replicate_seeds) != bool(
+        s.replicate_budget
+    ):
+        raise ConfigError(
+            "set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds together,"
+            " or none of them"
+        )
+
+
+def _tokens(s: Sweep, base: Run, size: int, budget: float) -> float:
+    """Tokens that a FLOP budget buys the dense member; the other families train on the same
+    ones.
+    """
+    return budget / account.flops_per_token(s.shape(base, size))["matmul"]
+
+
+class _Cell(NamedTuple):
+    size: int
+    budget: float | None
+    tokens: float
+    seed: int
+    role: str
+
+
+def _cells(s: Sweep, base: Run) -> list[_Cell]:
+    """What every family is trained on, in a fixed order."""
+    cells = [
+        _Cell(size, budget, _tokens(s, base, size, budget), seed, "grid")
+        for budget in s.budgets
+        for size in s.sizes
+        for seed in s.seeds
+    ]
+    cells += [
+        _Cell(size, None, float(tokens), seed, "tokens")
+        for tokens in s.tokens
+        for size in s.sizes
+        for seed in s.seeds
+    ]
+    size, budget = s.replicate_size, s.replicate_budget
+    return cells + [
+        _Cell(size, budget, _tokens(s, base, size, budget), seed, "replicate")
+        for seed in s.replicate_seeds
+    ]
+
+
+def _members(job: SweepJob, cell: _Cell, steps: int, target: step_time.Target) -> list[Planned]:
+    """The runs of one cell: every family, every learning rate."""
+    s, base, out = job.sweep, job.run, []
+    dense = s.shape(base, cell.size)
+    for family in s.families:
+        for multiplier in s.lr_multipliers:
+            run = ladder.at(base, cell.size, s.arm(family), multiplier, s.steps())
+            horizon = config.Horizon(steps=fairness.steps(steps, dense, run.model, s.match))
+            run = dataclasses.replace(
+                run,
+                seed=cell.seed,
+                data=dataclasses.replace(base.data, seed=cell.seed),
+                horizon=horizon,
+            )
+            out.append(
+                Planned(
+                    run,
+                    family,
+                    cell.size,
+                    cell.budget,
+                    cell.role,
+                    multiplier,
+                    step_time.speed(run, target),
+                    None if cell.budget else round(cell.tokens),
+                    s.dial,
+                )
+            )
+    return out
+
+
+def make(job: SweepJob, platform: str, target: step_time.Target | None = None) -> Plan:
+    """The plan of a sweep, in a fixed order, predicted for `target` or this machine. Raises
+    ConfigError.
+    """
+    s, base = job.sweep, job.run
+    check(s)
+    target = target or step_time.here(job.where, platform)
+    runs, left_out = {}, []
+    per_step = base.batch * base.model.seq_len
+    for cell in _cells(s, base):
+        steps = round(cell.tokens / per_step)
+        if steps < MIN_STEPS:
+            what = f"{cell.budget:.3g} FLOPs" if cell.budget else f"{cell.tokens:.0f} tokens"
+            left_out.append(
+                f"size {cell.size} at {what}: {steps} steps of {per_step} tokens, fewer than"
+                f" {MIN_STEPS}"
+            )
+            continue
+        for p in _members(job, cell, steps, target):
+            runs.setdefault(p.id, p)
+    if not any(p.role != "replicate" for p in runs.values()):
+        smallest = s.shape(base, min(s.sizes))
+        need = (
+            MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len
+        )
+        raise ConfigError(
+            f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs"
+            f" {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
+        )
+    return Plan(list(runs.values()), left_out)
+
+
+def identity(job: SweepJob, plan: Plan) -> str:
+    """Names a sweep by the runs it consists of."""
+    return hashlib.sha256(
+        json.dumps([job.sweep.name, sorted(p.id for p in plan.runs)]).encode()
+    ).hexdigest()[:12]
+
+
+def predicted_wall(
+    plan: Plan, workers: int, done: set[str] = frozenset(), startup: float = 0.0
+) -> float | None:
+    """Seconds until the missing runs are done, evaluation and compilation of each shape included;
+    None where no speed is known.
+    """
+    todo = [p for p in plan.runs if p.id not in done]
+    if any(p.seconds is None for p in todo):
+        return None
+    return (startup if todo else 0.0) + step_time.wall(
+        [(p.seconds + p.speed.evaluate, p.shape, p.speed.setup) for p in todo], workers
+    )

@@ -1,0 +1,239 @@
+"""The answer of a sweep in at most ten lines, the best first: what a terminal shows at its end, and
+a report at its top. All the rest stands in analysis.json and further down in the report.
+"""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.laws.comparisons.moe_gaps import what_is_equal
+from experiments.report.labels import LABEL
+from experiments.verbs import common
+
+MOST = 10
+
+
+class Block(NamedTuple):
+    """The answer to one question: lines that always stand, and lines that stand where there is
+    room.
+    """
+
+    answer: list[str]
+    cells: list[str]
+
+
+def made_for_gaps(a: dict) -> bool:
+    """Several seeds in every cell were trained for the gap of dense and MoE, one for the curves."""
+    return bool(a["gaps"]) and all(g["seeds"] > 1 for g in a["gaps"])
+
+
+def lines(a: dict, most: int = MOST) -> list[str]:
+    """What the sweep was made for comes first."""
+    gaps = [_pairs(a), _best(a)]
+    curves = _exponents(a)
+    last = Block([], [f"  {line}" for line in curves.answer])
+    blocks = [_brackets(a), _arms(a), *([*gaps, last] if made_for_gaps(a) else [curves, *gaps])]
+    if a["known_entropy"]:
+        blocks.insert(0, _known(a))
+    if not any(b.answer or b.cells for b in blocks):
+        return ["nothing to compare: one size, one arm, one rate"]
+    return _fitted(blocks, most)
+
+
+def _fitted(blocks: list[Block], most: int) -> list[str]:
+    """All answers, and as many cells as there is room for."""
+    every = sum(len(b.answer) + len(b.cells) for b in blocks)
+    most -= every > most  # a line says how many more there are
+    room = most - sum(len(b.answer) for b in blocks)
+    out = []
+    for b in blocks:
+        shown = b.cells[: max(0, room)]
+        room -= len(shown)
+        out += [*b.answer, *shown]
+    out = out[:most]
+    left = every - len(out)
+    return [*out, f"... {left} more line{'s' * (left > 1)} in the report"] if left else out
+
+
+def _name(family: str) -> str:
+    return LABEL.get(family, family)
+
+
+def _spent(row: dict) -> str:
+    tokens = f"{common.number(row['tokens'])} tokens"
+    return f"{row['budget']:.3g} FLOPs" if row.get("budget") else tokens
+
+
+def _brackets(a) -> Block:
+    """Where the best rate is, and whether the ladder's rule (x1) is near it."""
+    rows = a["brackets"]
+    cells = defaultdict(list)
+    for r in rows:
+        cells[r["family"], r["size"], r["budget"] or 0, r["tokens"]].append(r)
+    out = []
+    for family in dict.fromkeys(r["family"] for r in rows):
+        own = [c for k, c in cells.items() if k[0] == family]
+        best = [next(r for r in c if r["best"]) for c in own]
+        count = {
+            m: sum(r["multiplier"] == m for r in best) for m in {r["multiplier"] for r in best}
+        }
+        won = ", ".join(
+            f"x{m:g} in {n} of {len(own)}" for m, n in sorted(count.items(), key=lambda kv: -kv[1])
+        )
+        beaten = sum(any(r["gap_interval"] and r["gap_interval"][1] < 0 for r in c) for c in own)
+        edge = sum(
+            b["multiplier"] in (min(r["multiplier"] for r in c), max(r["multiplier"] for r in c))
+            for b, c in zip(best, own)
+        )
+        out.append(
+            f"{_name(family)}: best rate {won} brackets; the ladder's rule (x1) is beaten beyond"
+            f" the noise in {beaten}" + (f"; {edge} at an EDGE of the bracket" if edge else "")
+        )
+    ranked = sorted(cells.items(), key=lambda kv: min(r["loss"] for r in kv[1]))
+    return Block(out, [_bracket(family, size, c, a["dial"]) for (family, size, *_), c in ranked])
+
+
+def _bracket(family: str, size, rows: list[dict], dial: str) -> str:
+    best = min(rows, key=lambda r: r["loss"])
+    rule = [r["loss"] - best["loss"] for r in rows if r["multiplier"] == 1]
+    than = "" if best["multiplier"] == 1 or not rule else f", {rule[0]:.4f} below the rule's"
+    return (
+        f"  {_name(family)}, {dial} {size}, {_spent(best)}: x{best['multiplier']:g}, loss"
+        f" {common.spread(best['loss'], best['interval'])}{than}"
+    )
+
+
+def _signs(rows: list[dict]) -> str:
+    """In how many cells the interval of a gap lies on one side of zero."""
+    known = [r["gap_interval"] for r in rows if r["gap_interval"]]
+    below, above = sum(i[1] < 0 for i in known), sum(i[0] > 0 for i in known)
+    open_ = len(rows) - below - above
+    return f"lower beyond the noise in {below} of {len(rows)} cells, higher in {above}" + (
+        f", open in {open_}" if open_ else ""
+    )
+
+
+def _arms(a) -> Block:
+    """Arms other than dense and MoE: the mean difference from the reference, best first."""
+    rows = a["arms"]
+    if not {r["family"] for r in rows} - {"dense", "moe"}:
+        return Block([], [])
+    base, arms = rows[0]["reference"], {}
+    for family in dict.fromkeys(r["family"] for r in rows):
+        arms[family] = [r for r in rows if r["family"] == family and r["gap"] is not None]
+    mean = {f: float(np.mean([r["gap"] for r in own])) if own else 0.0 for f, own in arms.items()}
+    out = []
+    for family in sorted(mean, key=mean.get):
+        own = arms[family]
+        if family == base:
+            out.append(f"{_name(base)}: the reference")
+        elif not own:
+            out.append(f"{_name(family)}: no cell and seed in common with {_name(base)}")
+        else:
+            out.append(
+                f"{_name(family)}: loss {mean[family]:+.4f} from {_name(base)};"
+                f" {_signs(own)} ({measured(own, a['c_convention'])})"
+            )
+    cells = [r for r in rows if r["gap"] is not None]
+    return Block(
+        out,
+        [
+            f"  {_name(r['family'])}, {a['dial']} {r['size']}, {_spent(r)}, {_seeds(r)}:"
+            f" {common.spread(r['gap'], r['gap_interval'])}"
+            for r in sorted(cells, key=lambda r: r["gap"])
+        ],
+    )
+
+
+def measured(rows: list[dict], c: str) -> str:
+    """Active parameters, FLOPs and tokens over the reference's, the means over cells."""
+    mean = lambda k: float(np.mean([r[k] for r in rows]))
+    tokens = mean("tokens_ratio")
+    return f"active x{mean('active_ratio'):.3f}, {c} FLOPs x{mean('flops_ratio'):.3f}" + (
+        f", tokens x{tokens:.3f}" if abs(tokens - 1) > 1e-9 else ""
+    )
+
+
+def _seeds(r: dict) -> str:
+    return f"{r['seeds']} seed{'s' * (r['seeds'] > 1)}"
+
+
+def _exponents(a) -> Block:
+    """Where two budgets or more were trained: how size and tokens grow, and the law behind."""
+    out, laws = [], []
+    for family, f in a["families"].items():
+        if len(f["parabolas"]) < 2:
+            continue
+        inside = sum(q["interior"] for q in f["parabolas"])
+        if f["n_exponent"] is None:
+            out.append(
+                f"{family:<6} no exponents: {inside} of {len(f['parabolas'])} minima lie inside the"
+                " sizes, and two are needed"
+            )
+        else:
+            out.append(
+                f"{family:<6} N_opt ~ C^"
+                f"{common.spread(f['n_exponent'], f.get('n_exponent_interval'))}"
+                f"   D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}"
+                f"   ({inside} of {len(f['parabolas'])} minima interior)"
+            )
+        laws.append(f"{family:<6} {_law(f['parametric'])}")
+    return Block([*out, *laws], [])
+
+
+def _law(p: dict) -> str:
+    name = "L = E + A/N^alpha + B/D^beta"
+    if "parameters" not in p or not p.get("identified"):
+        return f"{name}: not identified by these runs"
+    values = (f"{k} {common.spread(p['parameters'][k], p['intervals'][k])}" for k in _SHOWN)
+    return f"{name}: {', '.join(values)}"
+
+
+_SHOWN = ("E", "alpha", "beta")
+
+
+def _known(a) -> Block:
+    """The source's entropy: whether the floor is found again, and how the excess falls."""
+    rows = [e for e in a["known_entropy"] if e["exponent"] is not None]
+    return Block(
+        [f"{e['family']}: {e['words']}" for e in a["floors"]],
+        [
+            f"  {_name(e['family'])}, {a['dial']} {e['size']}: {e['excess'][-1]:.4f} nats/token"
+            f" above the source at {common.number(e['tokens'][-1])} tokens; falls as"
+            f" D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
+            for e in sorted(rows, key=lambda e: e["excess"][-1])
+        ],
+    )
+
+
+def _pairs(a) -> Block:
+    """MoE against dense in every cell with several seeds, largest effect first."""
+    rows = [g for g in a["gaps"] if g["seeds"] > 1]
+    if not rows:
+        return Block([], [])
+    signs = _signs([{"gap_interval": g["interval"]} for g in rows])
+    return Block(
+        [f"MoE - dense {what_is_equal(rows, a['c_convention'])}: loss {signs}"],
+        [
+            f"  {a['dial']} {g['size']}, {common.number(g['tokens'])} tokens, {_seeds(g)}:"
+            f" {common.spread(g['gap'], g['interval'])} nats/token"
+            for g in sorted(rows, key=lambda g: g["gap"])
+        ],
+    )
+
+
+def _best(a) -> Block:
+    rows = sorted(a["equal_flops"], key=lambda e: -e["flops"])
+    text = [
+        f"MoE - dense, best of each at {e['flops']:.3g} {a['c_convention']} FLOPs spent by both:"
+        f" {common.spread(e['difference'], e['interval'])} nats/token"
+        + (
+            ""
+            if e["ratio"] is None or not e["read_between"]
+            else f" (at the nominal budget MoE spends x{e['ratio']:.3f}: dense is read between"
+            " its minima)"
+        )
+        for e in rows
+    ]
+    return Block(text[:1], text[1:])

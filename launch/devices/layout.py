@@ -1,0 +1,180 @@
+"""A model's training step laid out over a mesh: abstract state, shardings by RULES, lowered
+programs, and the first state.
+
+Nothing here needs a device but `initial`: a mesh of a described topology compiles as well as a mesh
+of real chips.
+"""
+
+import contextlib
+import functools
+import gc
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from launch.devices import mesh as meshes
+from model import optim, params, step
+from model.config import Execution, Model
+from model.lm import LM, abstract
+
+
+class Layout(NamedTuple):
+    """`state` and `shardings` are States of shapes and of NamedShardings; `boxed` the parameters
+    with their logical axes.
+    """
+
+    lm: LM
+    optimizer: optim.Optimizer
+    mesh: Any
+    boxed: Any
+    state: Any
+    shardings: Any
+
+
+@contextlib.contextmanager
+def ambient(mesh):
+    """The mesh and the rules that the model's logical axes are read by while it is traced. No
+    garbage is collected meanwhile: tracing makes many objects that stay, and looking through them
+    again and again is a third of its time.
+    """
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        with jax.set_mesh(mesh), nn.logical_axis_rules(meshes.RULES):
+            yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def lay(model: Model, optimizer: optim.Optimizer, ex: Execution, mesh) -> Layout:
+    lm, boxed = LM(model, ex), abstract(model, ex)
+
+    with ambient(mesh):
+        state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
+        if jnp.dtype(ex.dtype) == jnp.float64:
+            double = lambda a: (
+                jax.ShapeDtypeStruct(a.shape, jnp.float64)
+                if jnp.issubdtype(a.dtype, jnp.floating)
+                else a
+            )
+            state = jax.tree.map(double, state)
+        param_sh, whole = meshes.shardings(mesh, boxed), meshes.replicated(mesh)
+        sh = step.State(
+            param_sh,
+            _like_params(state.opt, param_sh, whole),
+            jax.tree.map(lambda _: whole, state.buffers),
+        )
+    return Layout(lm, optimizer, mesh, boxed, state, sh)
+
+
+def _like_params(opt, param_sh, whole):
+    """Shardings of an optimizer state: those of the parameters for every copy of their tree,
+    replicated for the rest.
+    """
+    structure = jax.tree.structure(param_sh)
+    same = lambda x: jax.tree.structure(x) == structure
+    return jax.tree.map(lambda x: param_sh if same(x) else whole, opt, is_leaf=same)
+
+
+def _arguments(l: Layout):
+    place = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
+    return jax.tree.map(place, l.state, l.shardings)
+
+
+def lower_train(l: Layout, batch: int, dispatch: int):
+    """`step.train_steps` of up to `dispatch` steps on `batch` sequences each, lowered; the state is
+    donated.
+    """
+    rows, whole = meshes.batch_sharding(l.mesh, 1), meshes.replicated(l.mesh)
+    tokens = jax.ShapeDtypeStruct((dispatch, batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
+    hyper = {
+        k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole)
+        for k in ("lr", "embed_lr", "weight_decay")
+    }
+    count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+    with ambient(l.mesh):
+        program = jax.jit(
+            functools.partial(step.train_steps, l.lm, l.optimizer),
+            in_shardings=(l.shardings, rows, whole, whole),
+            out_shardings=(l.shardings, whole),
+            donate_argnums=0,
+        )
+        return program.lower(_arguments(l), tokens, hyper, count)
+
+
+def lower_step(l: Layout, batch: int):
+    """One `step.train_step` on `batch` sequences, lowered; the state is donated. What a step costs
+    is read off it.
+    """
+    rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
+    tokens = jax.ShapeDtypeStruct((batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
+    hyper = {
+        k: jax.ShapeDtypeStruct((), np.float32, sharding=whole)
+        for k in ("lr", "embed_lr", "weight_decay")
+    }
+    with ambient(l.mesh):
+        step_of = functools.partial(step.train_step, l.lm, l.optimizer)
+        program = jax.jit(
+            step_of,
+            in_shardings=(l.shardings, rows, whole),
+            out_shardings=(l.shardings, whole),
+            donate_argnums=0,
+        )
+        return program.lower(_arguments(l), tokens, hyper)
+
+
+def lower_evaluate(l: Layout, batch: int, ex: Execution | None = None):
+    """`step.eval_step` on `batch` sequences, lowered; executed by `ex`, that of training if
+    None.
+    """
+    lm = LM(l.lm.m, ex or l.lm.ex)
+    rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
+    tokens = jax.ShapeDtypeStruct((batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
+    with ambient(l.mesh):
+        layouts = (step.variables(l.shardings), rows)
+        program = jax.jit(
+            functools.partial(step.eval_step, lm), in_shardings=layouts, out_shardings=whole
+        )
+        return program.lower(step.variables(_arguments(l)), tokens)
+
+
+def initial(l: Layout, seed: int):
+    """The state before the first step, drawn from `seed`. No device ever holds more than its
+    shards, and the host one layer of one leaf.
+    """
+    one = lambda path, box, a, s: _born(params.draws(path, box, seed), a, s)
+    drawn = jax.tree_util.tree_map_with_path(
+        one, l.boxed, l.state.params, l.shardings.params, is_leaf=params.is_parameter
+    )
+    return started(l, drawn)
+
+
+def started(l: Layout, parameters, buffers=None):
+    """The state that starts from `parameters` on the devices: moments and counts are zero, and
+    buffers unless given.
+    """
+    zeros = functools.partial(jax.tree.map, lambda a, s: _born(None, a, s))
+    if buffers is None:
+        buffers = zeros(l.state.buffers, l.shardings.buffers)
+    return step.State(parameters, zeros(l.state.opt, l.shardings.opt), buffers)
+
+
+def _born(draws, a, sharding):
+    """An array of `a`'s shape and dtype, shard by shard: zeros, or what `draws` yields, one slice
+    of the leading axis after the other (whole if there is just one).
+    """
+    shape = lambda index: tuple(len(range(*i.indices(n))) for i, n in zip(index, a.shape))
+    keyed = lambda index: tuple(i.indices(n) for i, n in zip(index, a.shape))
+    indices = sharding.addressable_devices_indices_map(a.shape).values()
+    shards = {keyed(index): (index, np.zeros(shape(index), a.dtype)) for index in indices}
+    for layer, whole in draws or ():
+        for index, shard in shards.values():
+            if layer is None:
+                shard[...] = whole[index]
+            else:
+                shard[layer] = whole[index[1:]]  # layers are never sharded
+    return jax.make_array_from_callback(a.shape, sharding, lambda index: shards[keyed(index)][1])

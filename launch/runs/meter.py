@@ -1,0 +1,136 @@
+"""Turns per-step metrics into lines of metrics.jsonl."""
+
+import math
+import time
+
+import jax
+import numpy as np
+
+from launch.runs.divergence import Watch
+from launch.runs.record import Metrics
+from model import account, optim
+
+
+class Meter:
+    """One line every `every` steps and one at the end: means over the steps since the last line,
+    skipped ones left out.
+
+    `state()` holds what stands between two lines, so that a run resumed anywhere writes the same
+    lines.
+    """
+
+    def __init__(
+        self, run, where, total: int, out: Metrics, watch: Watch, state: dict | None = None
+    ):
+        self._run, self._total, self._out, self._watch = run, total, out, watch
+        self.every = where.log_every or max(1, total // 50)
+        self._per_step = run.batch * run.model.seq_len
+        self._flops = account.flops_per_token(run.model)["matmul"] * self._per_step
+        state = state or {"kept": [], "last_loss": None}
+        self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
+        self._bytes, self._mark, self._since, self._kept = 0, time.perf_counter(), 0, []
+        for step_bytes, metrics in state["kept"]:
+            self._bytes += step_bytes
+            self._kept.append(
+                (step_bytes, {k: np.asarray(v, np.float32) for k, v in metrics.items()})
+            )
+
+    def state(self) -> dict:
+        """Ready for JSON: float32 values are exact in it, and None stands for what is not
+        finite.
+        """
+        number = lambda v: None if not math.isfinite(v) else float(v)
+        kept = [
+            [n, {k: [number(x) for x in v] if v.ndim else number(v) for k, v in m.items()}]
+            for n, m in self._kept
+        ]
+        return {"kept": kept, "last_loss": number(self.last_loss)}
+
+    def add(self, first: int, bytes_by_step, metrics) -> None:
+        """Metrics of the steps after `first`, with a leading axis of at least as many steps as
+        `bytes_by_step` is long.
+        """
+        host = jax.tree.map(np.asarray, metrics)
+        for i, n_bytes in enumerate(bytes_by_step):
+            m = jax.tree.map(lambda a, i=i: a[i], host)
+            self._kept.append((int(n_bytes), m))
+            self._bytes, self._since = self._bytes + int(n_bytes), self._since + 1
+            self._watch.add(float(m["loss"]), bool(m["skipped"]))
+            n = first + i + 1
+            if n % self.every == 0 or n == self._total:
+                self._line(n)
+
+    def _line(self, n: int) -> None:
+        now, tokens = time.perf_counter(), len(self._kept) * self._per_step
+        used = [m for _, m in self._kept if not m["skipped"]]
+        mean = {
+            k: np.mean([m[k] for m in used], 0) if used else np.float32("nan")
+            for k in self._kept[0][1]
+            if k != "skipped"
+        }
+        self.last_loss = float(mean["loss"])
+        self._out.write(
+            {
+                "step": n,
+                "loss": self.last_loss,
+                "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
+                "learning_rate": (
+                    optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr
+                ),
+                "embed_learning_rate": (
+                    optim.factor(self._run.schedule, n - 1, self._total)
+                    * optim.embed_rate(self._run.optimizer)
+                ),
+                "grad_norm": float(mean["grad_norm"]),
+                "tokens": n * self._per_step,
+                "flops_matmul": float(n * self._flops),
+                "tokens_per_s": self._since * self._per_step / max(1e-9, now - self._mark),
+                "skipped": len(self._kept) - len(used),
+                **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},
+            }
+        )
+        self._kept, self._bytes, self._mark, self._since = [], 0, now, 0
+
+
+class Clock:
+    """Seconds of the phases of a run, on the clock and of this process's CPU, which does not count
+    what others take of a busy core. All sittings of the run are added up, each to its last
+    checkpoint.
+    """
+
+    def __init__(self):
+        self._last, self.wall, self.cpu = (time.perf_counter(), time.process_time()), {}, {}
+
+    def lap(self, phase: str) -> None:
+        """`phase` ends here; it began where the last one ended."""
+        self._last, spent = self._now(), self._since()
+        for kept, seconds in zip((self.wall, self.cpu), spent):
+            kept[phase] = kept.get(phase, 0.0) + seconds
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def _since(self) -> list[float]:
+        return [a - b for a, b in zip(self._now(), self._last)]
+
+    def state(self, phase: str) -> dict:
+        """What a checkpoint keeps, taken in the middle of `phase`."""
+        return {
+            name: {**kept, phase: kept.get(phase, 0.0) + seconds}
+            for name, kept, seconds in zip(("wall", "cpu"), (self.wall, self.cpu), self._since())
+        }
+
+    def go_on(self, state: dict) -> None:
+        """Adds what earlier sittings took."""
+        for kept, before in ((self.wall, state["wall"]), (self.cpu, state["cpu"])):
+            for phase, seconds in before.items():
+                kept[phase] = kept.get(phase, 0.0) + seconds
+
+    def record(self, train: float) -> dict:
+        """The `seconds` of a result."""
+        return {
+            "train": train,
+            "setup": self.wall["setup"],
+            "evaluate": self.wall["evaluate"],
+            "total": sum(self.wall.values()),
+        }

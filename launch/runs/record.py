@@ -1,0 +1,405 @@
+"""One run is one folder: run.json (what it is), metrics.jsonl (the truth, line by line),
+TensorBoard events, result.json (last, atomic).
+
+Result fields are listed in docs/records.md. Nothing here is ever unpickled or executed.
+"""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import platform
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+
+from launch import config
+from launch.runs import valid
+
+RESULT, METRICS, RUN, STATUS = "result.json", "metrics.jsonl", "run.json", "status.json"
+FAILURE = "failure.json"  # why the last attempt ended without a result
+OWN = {
+    RESULT,
+    METRICS,
+    RUN,
+    STATUS,
+    FAILURE,
+    ".lease",
+    ".lock",
+    "checkpoints",
+    "events",
+}  # what a run's folder may hold
+LARGEST = 64 * 2**20  # bytes: no record of ours comes near
+UNFINISHED = ".tmp-"  # how a file begins its name until it is whole
+VERSION = 1
+
+
+class RecordError(ValueError):
+    """A folder or file that cannot be used; the message says what to do."""
+
+
+def write_json(path: str, value) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: str, text: str, durable: bool = True) -> None:
+    """Atomically: the file has its old content or all of the new one, after a power cut too if
+    `durable`.
+    """
+    name = f"{UNFINISHED}{os.getpid()}-{os.urandom(6).hex()}"
+    fresh = os.path.join(os.path.dirname(path), name)
+    try:
+        with open(fresh, "x", encoding="utf-8") as f:  # unlike mkstemp's, readable by the umask
+            f.write(text)
+            f.flush()
+            if durable:
+                os.fsync(f.fileno())
+        os.replace(fresh, path)
+    except BaseException:
+        if os.path.exists(fresh):
+            os.remove(fresh)
+        raise
+
+
+def read_json(path: str, what: str) -> dict:
+    """A JSON object. Raises RecordError with the file's name and what to do."""
+    try:
+        value = json.loads(read_text(path), parse_constant=_refuse)
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+        return value
+    except (OSError, ValueError, RecursionError) as e:
+        raise RecordError(
+            f"{what} {path} is damaged ({str(e)[:80]}): move it away, and the same command makes it"
+            " again"
+        ) from None
+
+
+def _refuse(name: str):
+    raise ValueError(f"{name} is not JSON")
+
+
+def ordinary(path: str):
+    """Opens an ordinary file of reasonable size for reading bytes: a pipe would block, a device
+    would never end. Raises OSError or ValueError.
+    """
+    f = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    about = os.fstat(f.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST:
+        return f
+    f.close()
+    raise ValueError(
+        "not a file"
+        if not stat.S_ISREG(about.st_mode)
+        else f"{about.st_size:,} bytes are no record"
+    )
+
+
+def read_text(path: str) -> str:
+    with ordinary(path) as f:
+        return f.read(LARGEST).decode()
+
+
+def write_once(path: str, text: str) -> bool:
+    """Like write_text, but never replaces a file: False if one stands there. Of several processes
+    one wins.
+
+    link(2) is the rename that does not replace; where a mounted bucket has no links, looking first
+    must do.
+    """
+    fresh = f"{os.path.join(os.path.dirname(path), UNFINISHED)}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"  # noqa: E501
+    write_text(fresh, text)
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        if os.path.exists(path):
+            return False
+        os.replace(fresh, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(fresh)
+    return True
+
+
+def result(folder: str, identity: str = "") -> dict | None:
+    """The result of a finished run, None if it is not finished. Raises RecordError if the file is
+    damaged, or of another run than `identity` where that is given.
+    """
+    path = os.path.join(folder, RESULT)
+    if not os.path.lexists(path):
+        return None
+    r = read_json(path, "result")
+    if wrong := valid.flaw(r):
+        raise RecordError(
+            f"result {path} is damaged ({wrong}): move it away, and the same command makes it again"
+        )
+    if identity and r["id"] != identity:
+        raise RecordError(
+            f"result {path} is of run {r['id']}, not of {identity}: move it away, or give another"
+            " --workdir"
+        )
+    return r
+
+
+def finish(folder: str, value: dict) -> dict:
+    """Puts the result, last of all files, and returns the one that stands: of two workers that
+    overlap the first one's.
+    """
+    mine = write_once(
+        os.path.join(folder, RESULT), json.dumps(value, indent=1, allow_nan=False) + "\n"
+    )
+    for name in (STATUS, FAILURE):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, name))
+    return value if mine else result(folder, value["id"]) or value
+
+
+def fail(folder: str, why: str, halve: bool = False) -> None:
+    """Notes why an attempt ended without a result; the next one that finishes removes the note.
+    halve: the next attempt is to take half the micro-batch, for memory ran out in one of several
+    processes.
+    """
+    about = {
+        "why": why,
+        "halve": halve,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "time": time.time(),
+    }
+    write_json(os.path.join(folder, FAILURE), about)
+
+
+def failure(folder: str) -> str | None:
+    """Why the last attempt failed; None if none has."""
+    try:
+        return str(read_json(os.path.join(folder, FAILURE), "failure").get("why"))
+    except RecordError:
+        return None
+
+
+def to_be_halved(folder: str) -> bool:
+    try:
+        return read_json(os.path.join(folder, FAILURE), "failure").get("halve") is True
+    except RecordError:
+        return False
+
+
+def writable(folder: str, what: str = "--workdir") -> None:
+    """Makes `folder`. Raises RecordError if it cannot be written."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle, path = tempfile.mkstemp(dir=folder, prefix=UNFINISHED)
+        os.close(handle)
+        with contextlib.suppress(FileNotFoundError):  # removed by who holds the lock
+            os.remove(path)
+    except OSError as e:
+        raise RecordError(
+            f"{what}={folder} cannot be written ({e.strerror}): give another folder"
+        ) from None
+
+
+def contents(folder: str) -> set[str]:
+    """Names in `folder`, less the half-written files that a killed process left."""
+    return {n for n in os.listdir(folder) if not n.startswith(UNFINISHED)}
+
+
+def claim(folder: str, run: config.Run) -> None:
+    """Makes the folder of `run`, or recognises it. Raises RecordError if it belongs to something
+    else.
+    """
+    writable(folder)
+    names, identity = contents(folder), config.run_id(run)
+    if RUN in names:
+        about = read_json(os.path.join(folder, RUN), "run")
+        other = about.get("id")
+        if other != identity:
+            raise RecordError(
+                f"{folder} belongs to run {other}, not to {identity}{_other_text(about, run)}: give"
+                " another --workdir"
+            )
+    elif names - OWN:
+        raise RecordError(f"{folder} is not empty and holds no run: give another --workdir")
+    result(folder, identity)
+    if RUN not in names:
+        write_json(os.path.join(folder, RUN), {"id": identity, "run": config.brief(run)})
+
+
+def _other_text(about: dict, run: config.Run) -> str:
+    """In words that the text or the tokenizer is another one, if that is all."""
+    data = about.get("run", {}).get("data") if isinstance(about.get("run"), dict) else None
+    before = data.get("content") if isinstance(data, dict) else None
+    if not isinstance(before, str) or before == run.data.content:
+        return ""
+    return f" (text or tokenizer were {before} and are {run.data.content} now; bring them back)"
+
+
+def _step(line: str) -> float:
+    """The step of a line of metrics; infinity if it is not a whole line."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _summary_writer():
+    """tensorboardX's writer. Where torch is installed it imports it, for graphs that we do not
+    write: a second or two of every start.
+    """
+    held = sys.modules.get("torch")
+    sys.modules.setdefault("torch", None)  # its import fails, which tensorboardX expects
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if held is None:
+            del sys.modules["torch"]
+    return SummaryWriter
+
+
+def lines(path: str) -> list[dict]:
+    """The whole lines of a metrics.jsonl that hold numbers, or lists of them, by name; none of a
+    file that is missing or no file.
+    """
+    out = []
+    try:
+        for t in read_text(path).split("\n"):
+            line = json.loads(t, parse_constant=_refuse) if t.endswith("}") else None
+            if isinstance(line, dict) and valid.number(line.get("step")) and valid.numbers(line):
+                out.append(line)
+    except (OSError, ValueError, RecursionError):
+        pass
+    return out
+
+
+class Metrics:
+    """Appends lines to metrics.jsonl and the same figures to TensorBoard events."""
+
+    def __init__(self, folder: str, first_step: int = 0, tensorboard: bool = True):
+        self._path = os.path.join(folder, METRICS)
+        lines = []
+        if os.path.exists(
+            self._path
+        ):  # lines beyond the step that training resumes from would stand twice
+            with open(self._path, errors="replace") as f:
+                lines = [t for t in f if _step(t) <= first_step]
+        write_text(self._path, "".join(lines))
+        self._file = open(self._path, "a")
+        self._events = None
+        if tensorboard:
+            self._events = _summary_writer()(
+                os.path.join(folder, "events"), purge_step=first_step or None, flush_secs=30
+            )
+
+    def write(self, line: dict) -> None:
+        try:
+            self._file.write(json.dumps({k: finite(v) for k, v in line.items()}) + "\n")
+            self._file.flush()
+        except OSError as e:
+            raise RecordError(
+                f"{self._path} cannot be written ({e.strerror}): make room, and the same command"
+                " goes on"
+            ) from None
+        if self._events:
+            for name, v in line.items():
+                if isinstance(v, list):
+                    for i, x in enumerate(v):
+                        self._events.add_scalar(f"{name}/moe_layer_{i}", x, line["step"])
+                elif name != "step" and v is not None:
+                    self._events.add_scalar(name, v, line["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+
+class Nothing:
+    """What the other processes of a run write."""
+
+    def write(self, line: dict) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def finite(v):
+    """`v` ready for JSON: numpy scalars as numbers, tuples as lists, and None for NaN and infinity,
+    which JSON does not have.
+    """
+    if isinstance(v, dict):
+        return {str(k): finite(x) for k, x in v.items()}
+    if isinstance(v, (list, tuple)):
+        return [finite(x) for x in v]
+    if hasattr(v, "item"):
+        v = v.item()
+    return None if isinstance(v, float) and not math.isfinite(v) else v
+
+
+@functools.lru_cache(maxsize=1)
+def commit() -> str | None:
+    """The commit of this codebase, with `+` after it if tracked files were changed; None outside a
+    git checkout.
+    """
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    git = lambda *a: subprocess.run(
+        ["git", "-C", here, *a], capture_output=True, text=True, timeout=10
+    )
+    try:
+        head, dirty = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (
+        head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+        if head.returncode == 0
+        else None
+    )
+
+
+def settings() -> dict:
+    """What from outside of a Run changes results: settings of jax and of the compiler that are not
+    at their defaults.
+    """
+    import jax
+
+    found = {
+        "jax_enable_x64": jax.config.jax_enable_x64 or None,
+        "jax_default_matmul_precision": jax.config.jax_default_matmul_precision,
+        "jax_numpy_dtype_promotion": (
+            jax.config.jax_numpy_dtype_promotion
+            if jax.config.jax_numpy_dtype_promotion != "standard"
+            else None
+        ),
+    }
+    names = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+    found |= {name: os.environ.get(name, "").strip() or None for name in names}
+    return {name: v for name, v in found.items() if v is not None}
+
+
+@functools.lru_cache(maxsize=1)
+def versions() -> dict:
+    from importlib.metadata import PackageNotFoundError, version
+
+    import flax
+    import jax
+    import jaxlib
+    import numpy
+    import optax
+
+    try:
+        own = version("isoflop")
+    except PackageNotFoundError:
+        own = None
+    return {
+        "isoflop": own,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "numpy": numpy.__version__,
+    }

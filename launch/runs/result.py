@@ -1,0 +1,69 @@
+"""What a run that ended leaves: the fields of result.json (docs/records.md)."""
+
+import jax
+
+from launch import config
+from launch.devices import choice
+from launch.runs import divergence, evaluation, record
+from model import account
+
+
+def made(
+    run,
+    where,
+    p,
+    dataset,
+    total,
+    counted_bytes,
+    e: evaluation.Evaluation,
+    times,
+    train_loss,
+    watch,
+    tags,
+) -> dict:
+    tokens = total * run.batch * run.model.seq_len
+    per_token = account.flops_per_token(run.model)
+    kind = jax.devices()[0].device_kind
+    why = divergence.at_the_end(watch, total, e.loss)
+    v = {k: record.finite(x) for k, x in e._asdict().items() if k != "statistics"}
+    return {
+        "version": record.VERSION,
+        "id": config.run_id(run),
+        "family": tags.get("family") or config.family(run.model),  # a sweep names its arms
+        "tags": tags,
+        "status": "diverged" if why else "finished",
+        "why": why,
+        "diverged_at": watch.at,
+        "unlearned": divergence.unlearned(e.loss, dataset.unigram_entropy),
+        "unigram_entropy": record.finite(dataset.unigram_entropy),
+        "run": config.to_dict(run),
+        "where": config.to_dict(where),
+        "steps": total,
+        "updates": total - watch.skipped,
+        "skipped": watch.skipped,
+        "parameters": account.parameters(run.model),
+        "training_tokens": tokens,
+        "dataset_tokens": dataset.dataset_tokens,
+        "epochs": dataset.epochs(total * run.batch),
+        "bytes": counted_bytes,
+        "flops": {k: n * tokens for k, n in per_token.items()},
+        "flops_per_token": per_token,
+        "executed_flops": total * account.executed_flops(run.model, p.layout.lm.ex, run.batch),
+        "train_loss": record.finite(train_loss),
+        "validation": v,
+        "moe": e.statistics,
+        "seconds": times,
+        "tokens_per_s": tokens / times["train"],
+        "mfu_matmul": choice.mfu(run.model, tokens / times["train"], kind, p.layout.mesh.size),
+        "device": {
+            "platform": jax.default_backend(),
+            "kind": kind,
+            "count": p.layout.mesh.size,
+            "processes": jax.process_count(),
+        },
+        "versions": record.versions(),
+        "settings": record.settings(),
+        "commit": record.commit(),
+        "corpus": dataset.corpus,
+        "fingerprints": dataset.fingerprints,
+    }
