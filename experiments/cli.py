@@ -12,7 +12,7 @@ from absl import flags
 from data.config import DataError
 from experiments.console import terminal
 from experiments.console.terminal import printable
-from experiments.laws.conventions import FitError
+from experiments.laws.errors import FitError
 from launch.config import ConfigError
 from launch.runs import preempt
 from launch.runs.preempt import Preempted

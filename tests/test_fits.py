@@ -17,10 +17,10 @@ import pytest
 
 from experiments import cli
 from experiments.laws import table_law
+from experiments.laws.errors import FitError
 from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, solve, verdicts
 from experiments.laws.fitting.fit import Points
 from experiments.laws.fitting.forms import FORMS
-from experiments.laws.fitting.isoflop import FitError
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.published import constants as published_values
 from experiments.laws.published import reproduce, sources
@@ -434,7 +434,7 @@ def known(law="chinchilla3", values=None, inputs="ND"):
 
 
 def test_optimum_is_the_closed_form():
-    f, c = known_floor(), 1e21
+    f, c = known(), 1e21
     a = allocation.optimum(f, c, allocation.Cost(), {})
     g = (TRUTH["alpha"] * TRUTH["A"] / (TRUTH["beta"] * TRUTH["B"])) ** (
         1 / (TRUTH["alpha"] + TRUTH["beta"])
@@ -450,7 +450,7 @@ def test_optimum_is_the_closed_form():
 
 
 def test_memory_and_inference():
-    f, c = known_floor(), 1e21
+    f, c = known(), 1e21
     free = allocation.optimum(f, c, allocation.Cost(), {})
     tight = allocation.optimum(f, c, allocation.Cost(), {}, memory=16 * free["n_opt"]["value"] / 3)
     assert tight["memory_binds"] and tight["n_opt"]["value"] == pytest.approx(
@@ -482,7 +482,7 @@ def test_memory_and_inference():
 
 def test_leverage_and_where_routing_stops():
     values = published_values.PUBLISHED["ludziejewski2025"].values
-    f = known_floor("ludziejewski2025", values | {"Es": 1.0 + 1e-4, "Em_over_Es": 1e5}, "NDE")
+    f = known("ludziejewski2025", values | {"Es": 1.0 + 1e-4, "Em_over_Es": 1e5}, "NDE")
     # the shared notes' check of the signs, at N = 1e9, D = 2e10 and Eh = 1, 8, 32
     x = {"N": np.full(3, 1e9), "D": np.full(3, 2e10), "E": np.array([1.0, 8, 32])}
     assert f.predict(x)[0] == pytest.approx([2.614, 2.513, 2.451], abs=2e-3)
@@ -502,7 +502,7 @@ def test_leverage_and_where_routing_stops():
     assert (
         "no leverage" in allocation.routing_stops([{"flops": 1e20, "value": float("nan")}])["words"]
     )
-    clark = known_floor(
+    clark = known(
         "clark2022",
         {"a": -0.083, "b": -0.126, "c": 0.012, "d": 1.111, "Es": 1.88, "Em_over_Es": 250.0},
         "NE",
@@ -564,20 +564,20 @@ def test_identities_between_forms():
     """
     n, d = np.geomspace(1e7, 1e10, 7), np.geomspace(1e12, 1e9, 7)
     v, eta = TRUTH, 0.17
-    chin = known_floor(values=v | {"alpha": 2 * eta, "beta": 2 * eta}).predict({"N": n, "D": d})[0]
-    g = known_floor(
+    chin = known(values=v | {"alpha": 2 * eta, "beta": 2 * eta}).predict({"N": n, "D": d})[0]
+    g = known(
         "gadre2024", {"E": v["E"], "a": v["A"] * 6**eta, "b": v["B"] * 6**eta, "eta": eta}, "CM"
     )
     assert g.predict({"C": 6 * n * d, "M": d / n})[0] == pytest.approx(chin, rel=1e-9)
-    m = known_floor("muennighoff2023", v | {"RD": 15.0, "RN": 1e6}, "NDU")
+    m = known("muennighoff2023", v | {"RD": 15.0, "RN": 1e6}, "NDU")
     fresh = m.predict({"N": n, "D": d, "U": d})[0]
-    assert fresh == pytest.approx(known_floor(values=v).predict({"N": n, "D": d})[0], rel=1e-3)
+    assert fresh == pytest.approx(known(values=v).predict({"N": n, "D": d})[0], rel=1e-3)
     far = m.predict({"N": n, "D": np.full(7, 1e15), "U": np.full(7, 1e9)})[0]
     assert far == pytest.approx(
         m.predict({"N": n, "D": np.full(7, 1e17), "U": np.full(7, 1e9)})[0], rel=1e-9
     )  # D' has a limit
     a = published_values.PUBLISHED["abnar2025"].values
-    law = known_floor("abnar2025", a, "NDS").predict(
+    law = known("abnar2025", a, "NDS").predict(
         {"N": np.full(4, 1e9), "D": np.full(4, 2e10), "S": np.array([0, 0.5, 0.9, 0.98])}
     )[0]
     assert law == pytest.approx([2.566, 2.590, 2.702, 2.898], abs=2e-3)
@@ -588,7 +588,7 @@ def test_identities_between_forms():
 
 def test_approaches_one_and_two_recover_known_exponents():
     rows = {k: [] for k in ("run_id", "n_params", "tokens", "flops", "loss", "budget")}
-    f = known_floor()
+    f = known()
     for c in np.geomspace(1e18, 1e21, 4):
         for k, s in enumerate(np.geomspace(0.2, 5, 9)):
             n = float(allocation.optimum(f, c, allocation.Cost(), {})["n_opt"]["value"]) * s

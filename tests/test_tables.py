@@ -7,8 +7,8 @@ import pytest
 
 from experiments import cli
 from experiments.laws import procedures, table_law
+from experiments.laws.errors import FitError
 from experiments.laws.fitting import bootstrap, isoflop
-from experiments.laws.fitting.isoflop import FitError
 from experiments.laws.runs import selection
 from experiments.laws.runs import table as tables
 

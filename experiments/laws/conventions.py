@@ -31,7 +31,3 @@ LAWS = (
 
 
 POOL = ("corpus", "tokenizer", "family", "lr", "repeats")  # what selection.py keeps apart
-
-
-class FitError(ValueError):
-    """Points that cannot be fitted; the message says why."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.laws.errors import FitError
 from experiments.laws.fitting import bootstrap, isoflop
-from experiments.laws.fitting.isoflop import FitError
 from experiments.laws.runs import table as tables
 
 # of a run's tokens, at its end: Hoffmann's winners lie there, where the learning rate has come down

@@ -7,11 +7,11 @@ import re
 import numpy as np
 
 from experiments.laws.conventions import N_CONVENTIONS
+from experiments.laws.errors import FitError
 from experiments.laws.fitting import allocation, bootstrap, fit, solve, verdicts
 from experiments.laws.fitting.allocation import Cost
 from experiments.laws.fitting.fit import Fitted, Points
 from experiments.laws.fitting.forms import FORMS, Form
-from experiments.laws.fitting.isoflop import FitError
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.procedures import PROCEDURES
 from experiments.laws.published import constants

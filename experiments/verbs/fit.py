@@ -109,7 +109,7 @@ def _known(flag: str, value: str, choices: list[str]) -> None:
         raise UserError(f"--{flag}={value}: the records of a sweep count {' | '.join(choices)}")
 
 
-def conventions(fv) -> None:
+def define_conventions(fv) -> None:
     """Adds --n, --c (aliases --params, --flops) and --bootstrap to the flags of fit and report."""
     flags.DEFINE_string(
         "n",
@@ -201,7 +201,7 @@ def _body(fv) -> int:
 
 def main(argv=None) -> int:
     fv = cli.flag_values("workdir")
-    conventions(fv)
+    define_conventions(fv)
     flags.DEFINE_multi_string(
         "runs",
         [],

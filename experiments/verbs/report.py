@@ -66,7 +66,7 @@ def _body(fv) -> int:
 
 def main(argv=None) -> int:
     fv = cli.flag_values("workdir")
-    fit.conventions(fv)
+    fit.define_conventions(fv)
     flags.DEFINE_string(
         "out",
         "",

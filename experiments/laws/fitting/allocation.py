@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.laws.errors import FitError
 from experiments.laws.fitting import bootstrap, solve
 from experiments.laws.fitting.fit import Fitted
-from experiments.laws.fitting.isoflop import FitError
 
 GRID = 256
 BYTES_PER_PARAMETER = 16  # float32 weights, gradients and two AdamW moments

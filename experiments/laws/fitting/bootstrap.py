@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws.fitting.isoflop import FitError
+from experiments.laws.errors import FitError
 
 
 class Noise(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.laws.errors import FitError
 from experiments.laws.fitting import bootstrap, solve
 from experiments.laws.fitting.forms import FORMS, Form
-from experiments.laws.fitting.isoflop import FitError
 from experiments.laws.fitting.solve import Objective
 
 # starts of the solver for every resample. The data's own fit takes four times as many, and the

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.laws.errors import FitError
 from experiments.laws.fitting import allocation, fit, solve
 from experiments.laws.fitting.fit import Points
 from experiments.laws.fitting.forms import FORMS
-from experiments.laws.fitting.isoflop import FitError
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.published import constants
 from experiments.laws.runs import table as tables

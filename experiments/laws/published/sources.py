@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws.fitting.isoflop import FitError
+from experiments.laws.errors import FitError
 from experiments.laws.runs import table as tables
 from launch.runs import record
 

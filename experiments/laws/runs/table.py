@@ -14,8 +14,7 @@ import numpy as np
 
 from experiments import sweep
 from experiments.laws.conventions import N_CONVENTIONS
-from experiments.laws.fitting.forms import Form
-from experiments.laws.fitting.isoflop import FitError
+from experiments.laws.errors import FitError
 from experiments.laws.runs import csvfile, selection
 from launch.runs import ledger, record
 from model import text
@@ -268,7 +267,7 @@ def where(table: Table, text: str) -> Table:
     }
 
 
-def conventions(form: Form, table: Table, n: str = "", c: str = "") -> dict[str, str]:
+def conventions(form, table: Table, n: str = "", c: str = "") -> dict[str, str]:
     """{input: the column it is read from, in words}."""
     named = dict(form.columns)
     if n and n not in N_CONVENTIONS:
@@ -280,7 +279,7 @@ def conventions(form: Form, table: Table, n: str = "", c: str = "") -> dict[str,
     return {k: named.get(k, INPUT[k]) for k in form.inputs}
 
 
-def inputs(form: Form, table: Table, n: str = "", c: str = "") -> dict[str, np.ndarray]:
+def inputs(form, table: Table, n: str = "", c: str = "") -> dict[str, np.ndarray]:
     """The form's inputs by name. M may be D / N, and C may be 6N (x D) where --c=6N asks for it.
     Raises FitError on a column that is missing.
     """
@@ -331,7 +330,7 @@ def clusters(table: Table) -> np.ndarray | None:
     return ids if ids is not None and len(set(ids.tolist())) < len(ids) else None
 
 
-def cells(form: Form, table: Table, x: dict) -> np.ndarray | None:
+def cells(form, table: Table, x: dict) -> np.ndarray | None:
     """A label per row, equal for rows that differ in seed alone; None where no such pair exists."""
     if "seed" not in table or table["seed"].dtype == object:
         return None
