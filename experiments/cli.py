@@ -14,9 +14,9 @@ from experiments.console import terminal
 from experiments.console.terminal import printable
 from experiments.laws.errors import FitError
 from launch.config import ConfigError
+from launch.files import RecordError
 from launch.runs import preempt
 from launch.runs.preempt import Preempted
-from launch.runs.record import RecordError
 
 VERBS = {
     "train": "train one model and record its three numbers",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from data import pipeline
 from experiments.planning import grid as plans
 from experiments.planning.grid import Plan, Planned, SweepJob
-from launch import config, engines
+from launch import config, engines, files
 from launch.runs import ledger, record, train
 
 SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = (
@@ -56,15 +56,15 @@ def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
     """
     path, mine = os.path.join(workdir, SWEEP), plans.identity(job, plan)
     about = {"id": mine, **describe(job), "runs": [_entry(p) for p in plan.runs]}
-    record.writable(workdir)
-    names = record.contents(workdir)
+    files.writable(workdir)
+    names = files.contents(workdir)
     if SWEEP not in names:
         if any(n not in OWN and not n.startswith("worker-") for n in names):
-            raise record.RecordError(
+            raise files.RecordError(
                 f"{workdir} is not empty and holds no sweep: give another --workdir"
             )
-        return record.write_json(path, about)
-    other = record.read_json(path, "sweep")
+        return files.write_json(path, about)
+    other = files.read_json(path, "sweep")
     if other.get("id") == mine and "runs" in other:
         return None
     before = {r.get("id") for r in other.get("runs", []) if isinstance(r, dict)}
@@ -76,10 +76,10 @@ def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
     if other.get("id") != mine and not grown:
         differs = _difference(other, describe(job))
         back = "bring that text back, or " if "data.content=" in differs else ""
-        raise record.RecordError(
+        raise files.RecordError(
             f"{workdir} belongs to another sweep ({differs}): {back}give another --workdir"
         )
-    return record.write_json(path, about)
+    return files.write_json(path, about)
 
 
 def _entry(p: Planned) -> dict:

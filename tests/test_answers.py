@@ -18,7 +18,7 @@ from experiments.laws import omitted, sweep_analysis
 from experiments.planning import grid
 from experiments.planning.grid import Sweep, SweepJob
 from experiments.report import answer_text
-from launch import config
+from launch import config, files
 from launch.runs import record
 from model import account
 
@@ -93,7 +93,7 @@ def written(tmp_path, job: SweepJob) -> str:
     sweep.claim(work, job, grid.make(job, "cpu"))
     for r in results_of(job):
         os.makedirs(os.path.join(work, "runs", r["id"]))
-        record.write_json(os.path.join(work, "runs", r["id"], record.RESULT), r)
+        files.write_json(os.path.join(work, "runs", r["id"], record.RESULT), r)
     return work
 
 
@@ -204,7 +204,7 @@ def test_no_grouping_lacks_an_axis(tmp_path, capsys):
     work = written(tmp_path, EVERY)
     status, _, err = call(capsys, "report", f"--workdir={work}", "--bootstrap=20")
     assert status == 0, err
-    page = record.read_text(os.path.join(work, "report.html"))
+    page = files.read_text(os.path.join(work, "report.html"))
     assert "2,000,000 tokens" in page or "1,999,872 tokens" in page
 
 
@@ -278,7 +278,7 @@ def test_a_part_that_cannot_be_made_is_left_out_with_a_sentence(monkeypatch, tmp
     work = written(tmp_path, recipes.load("quickstart"))
     status, out, err = call(capsys, "report", f"--workdir={work}", "--bootstrap=20")
     assert status == 0, err
-    page = record.read_text(os.path.join(work, "report.html"))
+    page = files.read_text(os.path.join(work, "report.html"))
     assert "section sections.dense_against_moe" in page and "IsoFLOP curves" in page
 
 
@@ -307,9 +307,9 @@ def test_a_slip_of_the_code_is_no_damaged_record(verb, monkeypatch, tmp_path, ca
     monkeypatch.setattr(sweep_analysis, "usable", known)
     folder = sorted(os.listdir(os.path.join(work, "runs")))[2]
     path = os.path.join(work, "runs", folder, record.RESULT)
-    r = record.read_json(path, "result")
+    r = files.read_json(path, "result")
     del r["steps"]
-    record.write_json(path, r)
+    files.write_json(path, r)
     status, out, err = call(capsys, verb, f"--workdir={work}", "--bootstrap=20")
     assert status == 2 and f"{folder}/result.json lacks 'steps'" in err, err
 
@@ -320,13 +320,13 @@ def test_runs_that_have_not_learned_yet_are_kept_and_said(tmp_path, capsys):
     first = sweep.results(work)[:2]
     for r in first:
         path = os.path.join(work, "runs", r["id"], record.RESULT)
-        record.write_json(path, {**r, "unlearned": True})
+        files.write_json(path, {**r, "unlearned": True})
     status, out, err = call(capsys, "fit", f"--workdir={work}", "--bootstrap=20", "--format=json")
     a = json.loads(out)
     assert {r["id"] for r in first} <= set(a["fitted"]) and not a["excluded"], err
     assert sum("has not learned yet" in e["why"] for e in a["flagged"]) == 2
     status, out, err = call(capsys, "report", f"--workdir={work}", "--bootstrap=20")
-    page = record.read_text(os.path.join(work, "report.html"))
+    page = files.read_text(os.path.join(work, "report.html"))
     assert "2, above the unigram entropy" in page and page.count("has not learned yet") == 2
 
 

@@ -16,7 +16,7 @@ import pytest
 from experiments import cli, recipes, sweep
 from experiments.planning import grid
 from experiments.verbs import status
-from launch import config, engines
+from launch import config, engines, files
 from launch.config import ConfigError, Where
 from launch.devices import choice
 from launch.engines import local, skypilot, slurm, worker
@@ -61,7 +61,7 @@ def test_one_holder(tmp_path):
         ):
             pass
         mine.check()
-    assert record.contents(tmp_path) == set()  # given back, and nothing is left
+    assert files.contents(tmp_path) == set()  # given back, and nothing is left
     with lease.Lease(str(tmp_path), 60):
         pass
 
@@ -119,7 +119,7 @@ def test_two_results_may_not(links, tmp_path, monkeypatch):
     else:  # another's appears between the look and the end
         monkeypatch.setattr(os.path, "exists", lambda path: False)
     path = str(tmp_path / "x.json")
-    assert record.write_once(path, "a") and not record.write_once(path, "b")
+    assert files.write_once(path, "a") and not files.write_once(path, "b")
     assert pathlib.Path(path).read_text() == "a" and os.listdir(tmp_path) == ["x.json"]
 
 
@@ -178,7 +178,7 @@ def test_a_lost_run_json_is_written_again_and_a_foreign_folder_is_not_taken(tmp_
     (tmp_path / "r" / record.RUN).unlink()
     (tmp_path / "r" / record.METRICS).write_text("")
     record.claim(str(tmp_path / "r"), BASE)
-    assert record.read_json(str(tmp_path / "r" / record.RUN), "run")["id"] == config.run_id(BASE)
+    assert files.read_json(str(tmp_path / "r" / record.RUN), "run")["id"] == config.run_id(BASE)
 
 
 # ---- the worker
@@ -345,11 +345,11 @@ def test_squeue_finds_jobs_by_the_name_of_their_array(tmp_path, monkeypatch):
     ones do not count.
     """
     (tmp_path / "slurm" / "tok").mkdir(parents=True)
-    record.write_json(
+    files.write_json(
         str(tmp_path / "slurm" / "tok" / slurm.ORDERS), {"ids": ["a", "b", "c"], "orders": []}
     )
     (tmp_path / "slurm" / "one").mkdir()
-    record.write_json(str(tmp_path / "slurm" / "one" / slurm.ORDERS), {"ids": ["d"], "orders": []})
+    files.write_json(str(tmp_path / "slurm" / "one" / slurm.ORDERS), {"ids": ["d"], "orders": []})
     text = (
         "isoflop-one N/A RUNNING\nisoflop-tok 0 RUNNING\nisoflop-tok 2 PENDING\nisoflop-tok 1"
         " FAILED\nisoflop-other 1 RUNNING\nbash N/A RUNNING\n\n"
@@ -425,7 +425,7 @@ def test_a_node_of_skypilot_trains_what_the_orders_say(tmp_path, monkeypatch):
     run = train.resolve(BASE, "cpu")
     home = tmp_path / "home"
     home.mkdir()
-    record.write_json(str(home / sweep.SWEEP), {"id": "s"})
+    files.write_json(str(home / sweep.SWEEP), {"id": "s"})
     skypilot.submit(
         [engines.Task(run, engines.folder(str(home), config.run_id(run)), {"size": 8}, 0, 1)],
         where,
@@ -435,7 +435,7 @@ def test_a_node_of_skypilot_trains_what_the_orders_say(tmp_path, monkeypatch):
     for _ in range(2):  # the second time nothing is left to do
         assert skypilot.main(str(home / "skypilot" / "orders.json"), str(tmp_path / "bucket")) == 0
     r = record.result(engines.folder(str(tmp_path / "bucket"), config.run_id(run)))
-    assert r["tags"] == {"size": 8} and record.read_json(
+    assert r["tags"] == {"size": 8} and files.read_json(
         str(tmp_path / "bucket" / sweep.SWEEP), "sweep"
     ) == {"id": "s"}
 
@@ -532,7 +532,7 @@ def test_status_tells_the_five_states(tmp_path, capsys):
     )
     record.fail(str(runs / ids[2]), "its disk was full")
     with lease.Lease(str(runs / ids[3]), 60):
-        record.write_json(
+        files.write_json(
             str(runs / ids[3] / record.STATUS), {"phase": "step", "step": 50, "of": 200}
         )
         (runs / ids[3] / record.METRICS).write_text('{"step": 50, "loss": 2.5}\n{"step": 51, "lo')
@@ -598,17 +598,17 @@ def test_runs_are_added_to_a_sweep_and_none_is_taken_away(tmp_path):
     grown = grid.make(more, "cpu")
     sweep.claim(str(tmp_path), more, grown)
     assert (
-        {r["id"] for r in record.read_json(str(tmp_path / sweep.SWEEP), "sweep")["runs"]}
+        {r["id"] for r in files.read_json(str(tmp_path / sweep.SWEEP), "sweep")["runs"]}
         == {r.id for r in grown.runs}
         > set(ids)
     )
-    with pytest.raises(record.RecordError, match="there sweep.budgets"):
+    with pytest.raises(files.RecordError, match="there sweep.budgets"):
         sweep.claim(str(tmp_path), job, p)
     (tmp_path / sweep.SWEEP).unlink()  # lost: made again, for what is here is a sweep's
     sweep.claim(str(tmp_path), more, grown)
     (tmp_path / "thesis.tex").write_text("mine")
     (tmp_path / sweep.SWEEP).unlink()
-    with pytest.raises(record.RecordError, match="holds no sweep"):
+    with pytest.raises(files.RecordError, match="holds no sweep"):
         sweep.claim(str(tmp_path), more, grown)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import cli
+from launch import files
 from launch.runs import checkpoint, preempt, record
 from tests.conftest import ROOT
 from tests.test_launch import lines
@@ -232,7 +233,7 @@ def test_a_small_disk_fills(tmp_path):
             kept
             and checkpoint.newest(
                 str(disk / "r"),
-                record.read_json(str(disk / "r" / record.RUN), "run")["id"],
+                files.read_json(str(disk / "r" / record.RUN), "run")["id"],
                 False,
                 print,
             )

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from data.config import Data
-from launch import config, engines
+from launch import config, engines, files
 from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch.devices import choice, layout, mesh
 from launch.engines import local
+from launch.files import RecordError
 from launch.runs import ledger, record, train
 from launch.runs.pace import SECONDS, Pace
-from launch.runs.record import RecordError
 from model import parts
 from model.config import Execution
 from model.optim import Optimizer
@@ -405,10 +405,10 @@ def test_damaged_results_are_named_and_kept(content, tmp_path):
 
 def test_write_json_is_atomic(tmp_path):
     path = str(tmp_path / "x.json")
-    record.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises((TypeError, ValueError)):
-        record.write_json(path, {"a": object()})
-    assert record.read_json(path, "x") == {"a": 1} and os.listdir(tmp_path) == ["x.json"]
+        files.write_json(path, {"a": object()})
+    assert files.read_json(path, "x") == {"a": 1} and os.listdir(tmp_path) == ["x.json"]
 
 
 def test_tensorboard_events(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from data import pipeline, tokenizers
 from data.config import Data
 from experiments import cli
+from launch import files
 from launch.config import Run
 from launch.huggingface import FAMILIES, folder, tokenizer
 from launch.runs import generate, record
@@ -335,7 +336,7 @@ def test_trained_exported_and_trained_on(name, tmp_path, capsys):
     ]
     assert cli.main(argv) == 0
     first = json.loads((tmp_path / "tuned" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
-    run = record.read_json(str(tmp_path / "tuned" / "run.json"), "run")["run"]
+    run = files.read_json(str(tmp_path / "tuned" / "run.json"), "run")["run"]
     batch = pipeline.load(saved.run.data, 32).batch(0, run["batch"]).astype(np.int64)
     with torch.no_grad():
         logits = model(torch.tensor(batch[:, :-1])).logits

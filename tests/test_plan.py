@@ -26,11 +26,10 @@ from experiments.planning import (
     step_time,
 )
 from experiments.recipes import scales
-from launch import config
+from launch import config, files
 from launch.devices import choice, table
 from launch.devices.table import Figure
 from launch.engines import local
-from launch.runs import record
 from model import account
 from tests.conftest import ROOT
 
@@ -436,7 +435,7 @@ def test_calibration_is_read_off_lines_in_logs(tmp_path):
     points = store([(20, 1e7, 2e-3), (40, 1e8, 1e-2), (80, 1e9, 1e-1)], key) + store(
         [(40, 1e8, 9.0)], key, device="another"
     )
-    record.write_json(str(tmp_path / calibration.FILE), {"points": points})
+    files.write_json(str(tmp_path / calibration.FILE), {"points": points})
     found = calibration.load(where)
     assert len(found.points) == 3  # another device's are left alone
     step, _, setup, source = calibration.look_up(found, run, 1e8)
@@ -487,8 +486,8 @@ def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
             "validation": {"loss": 1.0},
             "device": {"kind": "cpu", "platform": "cpu"},
         }
-        record.writable(t.folder)
-        record.write_json(
+        files.writable(t.folder)
+        files.write_json(
             f"{t.folder}/result.json",
             {
                 **made,

@@ -18,8 +18,8 @@ import pytest
 from experiments.laws import sweep_analysis
 from launch import config
 from launch.devices import mesh as meshes
+from launch.files import RecordError
 from launch.runs import checkpoint, divergence, evaluation, lease, record, train
-from launch.runs.record import RecordError
 from launch.runs.session import Session
 from model import step
 from model.lm import LM, abstract

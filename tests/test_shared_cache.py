@@ -10,7 +10,7 @@ import pytest
 
 from data import pack
 from data.config import Data
-from launch.runs import record
+from launch import files
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def umask():
 def test_the_umask_says_who_may_read(text, tmp_path, umask, mask):
     umask(mask)
     folder = pack.prepare(text, str(tmp_path / "cache"), 1).folder
-    record.write_json(os.path.join(folder, "record.json"), {})
+    files.write_json(os.path.join(folder, "record.json"), {})
     mode = lambda path: stat.S_IMODE(os.stat(path).st_mode)
     assert mode(folder) == 0o777 & ~mask
     assert {mode(os.path.join(folder, n)) for n in os.listdir(folder)} == {0o666 & ~mask}

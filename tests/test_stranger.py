@@ -14,8 +14,9 @@ import pytest
 
 from experiments import cli
 from experiments.verbs import common
+from launch import files
+from launch.files import RecordError
 from launch.runs import ledger, record, valid
-from launch.runs.record import RecordError
 from model import account
 from tests.conftest import ROOT
 from tests.test_house import modules
@@ -166,7 +167,7 @@ def test_hostile_names(tmp_path, capsys):
 DEEP = '{"id": ' + "[" * 100_000 + "]" * 100_000 + "}"
 FILES = {
     "deep": lambda p: p.write_text(DEEP),
-    "long": lambda p: (p.write_text("{"), os.truncate(p, record.LARGEST + 1)),
+    "long": lambda p: (p.write_text("{"), os.truncate(p, files.LARGEST + 1)),
     "no text": lambda p: p.write_bytes(b"\x80\x04\x95cos\nsystem\n"),
     "a list": lambda p: p.write_text("[1]"),
     "NaN": lambda p: p.write_text(json.dumps(result(0) | {"epochs": float("nan")})),

@@ -16,7 +16,7 @@ import pytest
 from experiments import cli, recipes
 from experiments.planning import grid
 from experiments.report import page
-from launch import config
+from launch import config, files
 from launch.runs import checkpoint, lease, record
 from tests.conftest import QUICK, ROOT
 
@@ -349,13 +349,13 @@ def test_grid_of_tokens_reports_without_budgets(tmp_path, capsys):
 
 def test_half_written_files_of_a_killed_process_are_no_obstacle(tmp_path):
     run = grid.make(recipes.load("quickstart"), "cpu").runs[0].run
-    (tmp_path / f"{record.UNFINISHED}x").write_text("{")
+    (tmp_path / f"{files.UNFINISHED}x").write_text("{")
     record.claim(str(tmp_path), run)
     long_ago = time.time() - 2 * lease.ABANDONED
-    os.utime(tmp_path / f"{record.UNFINISHED}x", (long_ago, long_ago))
+    os.utime(tmp_path / f"{files.UNFINISHED}x", (long_ago, long_ago))
     with lease.Lease(str(tmp_path), 60):
         assert sorted(os.listdir(tmp_path)) == [lease.FOLDER, record.RUN]
     (tmp_path / record.RUN).unlink()
     (tmp_path / "thesis.tex").write_text("kept")
-    with pytest.raises(record.RecordError, match="is not empty"):
+    with pytest.raises(files.RecordError, match="is not empty"):
         record.claim(str(tmp_path), run)

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from experiments import cli
-from launch import config, engines
+from launch import config, engines, files
 from launch.config import ConfigError, Where
 from launch.devices import child
 from launch.engines import local, worker
@@ -160,7 +160,7 @@ def test_a_worker_says_so_though_its_log_is_full(tmp_path, monkeypatch):
         try:
             full()
         except OSError as e:
-            raise record.RecordError("metrics.jsonl cannot be written") from e
+            raise files.RecordError("metrics.jsonl cannot be written") from e
 
     (task,) = tasks_of(tmp_path)
     monkeypatch.setattr(worker.traceback, "print_exc", full)
@@ -241,7 +241,7 @@ def test_contenders_leave_each_other_alone(tmp_path):
     def contend():
         while time.monotonic() < deadline:
             try:
-                record.write_json(str(tmp_path / record.RUN), {"id": "x"})
+                files.write_json(str(tmp_path / record.RUN), {"id": "x"})
                 with lease.Lease(str(tmp_path), 60) as mine:
                     mine.check()
                     had.append(1)

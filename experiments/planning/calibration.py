@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from data.pack import cache_root
 from experiments.planning import ladder
-from launch import config
+from launch import config, files
 from launch.config import Run, Where
 from launch.devices import choice
 from launch.engines import local
@@ -89,10 +89,10 @@ def key(run: Run) -> str:
 def load(where: Where) -> Store:
     """The points of this device; nothing where there are none, or the file cannot be read."""
     try:
-        points = record.read_json(_path(where), "calibration")["points"]
+        points = files.read_json(_path(where), "calibration")["points"]
         mine = here(where)
         return Store(tuple(p for p in points if all(p.get(k) == v for k, v in mine.items())))
-    except (record.RecordError, KeyError, TypeError, AttributeError):
+    except (files.RecordError, KeyError, TypeError, AttributeError):
         return NOTHING
 
 
@@ -265,13 +265,13 @@ def _keep(where: Where, points: list[dict]) -> None:
     path, fresh = _path(where), {p["key"] for p in points}
     mine = here(where)
     try:
-        old = record.read_json(path, "calibration")["points"] if os.path.exists(path) else []
-    except (record.RecordError, KeyError):
+        old = files.read_json(path, "calibration")["points"] if os.path.exists(path) else []
+    except (files.RecordError, KeyError):
         old = []
     kept = [
         p
         for p in old
         if not (p.get("key") in fresh and all(p.get(k) == v for k, v in mine.items()))
     ]
-    record.writable(os.path.dirname(path), "the cache")
-    record.write_json(path, {"points": kept + points})
+    files.writable(os.path.dirname(path), "the cache")
+    files.write_json(path, {"points": kept + points})

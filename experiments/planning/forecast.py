@@ -13,7 +13,7 @@ import os
 import statistics
 
 from experiments.planning.grid import Plan
-from launch.runs import record
+from launch import files
 
 FILE = "forecast.json"
 
@@ -29,7 +29,7 @@ def _read(workdir: str) -> dict | None:
     path = os.path.join(workdir, FILE)
     if not os.path.exists(path):
         return None
-    kept = record.read_json(path, "forecast")
+    kept = files.read_json(path, "forecast")
     rows = lambda name, kind: kept.get(name) if isinstance(kept.get(name), kind) else kind()
     whole = lambda row, fields: isinstance(row, dict) and all(_number(row.get(k)) for k in fields)
     return {
@@ -56,7 +56,7 @@ def save(workdir: str, plan: Plan) -> None:
         seen.add(p.shape)
     source = old["source"] or "; ".join(dict.fromkeys(p.speed.source for p in plan.runs))
     if runs != old["runs"]:
-        record.write_json(os.path.join(workdir, FILE), {**old, "runs": runs, "source": source})
+        files.write_json(os.path.join(workdir, FILE), {**old, "runs": runs, "source": source})
 
 
 def add_sitting(
@@ -66,7 +66,7 @@ def add_sitting(
     old = _read(workdir)
     if runs and old:
         one = {"runs": runs, "workers": workers, "predicted": predicted, "seconds": seconds}
-        record.write_json(os.path.join(workdir, FILE), {**old, "sittings": [*old["sittings"], one]})
+        files.write_json(os.path.join(workdir, FILE), {**old, "sittings": [*old["sittings"], one]})
 
 
 def compare(workdir: str, results: list[dict]) -> dict | None:

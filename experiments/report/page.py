@@ -8,6 +8,7 @@ from experiments.laws.omitted import attempt
 from experiments.planning.arms import ARMS
 from experiments.report import answer_text, arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span
+from launch import files
 from launch.runs import record
 
 # in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an
@@ -40,9 +41,9 @@ def read_curves(paths: list[str]) -> dict[str, list[dict]]:
 def save(path: str, text: str) -> None:
     """Atomically."""
     try:
-        record.write_text(path, text)
+        files.write_text(path, text)
     except OSError as e:
-        raise record.RecordError(f"{path} cannot be written ({e.strerror})") from None
+        raise files.RecordError(f"{path} cannot be written ({e.strerror})") from None
 
 
 def _answer(a: dict) -> str:

@@ -15,8 +15,8 @@ from experiments.console.lazy import Lazy
 from experiments.laws import conventions
 from launch import config
 from launch.config import ConfigError, Job
+from launch.files import RecordError
 from launch.runs import valid
-from launch.runs.record import RecordError
 from model import work
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from absl import flags
 from experiments import cli
 from experiments.console.lazy import Lazy
 from experiments.verbs import common, fit
+from launch import files
 from launch.runs import record
 
 forecast = Lazy("experiments.planning.forecast")
@@ -30,7 +31,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str, out: str
     """
     from experiments.report import page  # matplotlib: imported where figures are drawn
 
-    record.write_json(os.path.join(out or workdir, sweep.ANALYSIS), analysis)
+    files.write_json(os.path.join(out or workdir, sweep.ANALYSIS), analysis)
     curves = page.read_curves(
         [os.path.join(workdir, sweep.RUNS, r["id"], record.METRICS) for r in results]
     )
@@ -41,7 +42,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str, out: str
 
 def _body(fv) -> int:
     results = fit.load(fv)
-    record.writable(*((fv.out, "--out") if fv.out else (fv.workdir,)))
+    files.writable(*((fv.out, "--out") if fv.out else (fv.workdir,)))
     with common.complete(results):
         analysis = fit.analyse(
             results,
@@ -52,7 +53,7 @@ def _body(fv) -> int:
         )
         analysis["forecast"] = forecast.compare(fv.workdir, results)
     path = os.path.join(fv.workdir, sweep.SWEEP)
-    about = record.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
+    about = files.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
     name = about.get("name", "sweep") if isinstance(about, dict) else "sweep"
     with common.complete(results):
         report = write(fv.workdir, results, analysis, str(name), fv.out)

@@ -17,6 +17,7 @@ from experiments import cli
 from experiments.cli import UserError
 from experiments.console.lazy import Lazy
 from experiments.verbs import law_text
+from launch import files
 from launch.runs import record
 
 reproduce = Lazy("experiments.laws.published.reproduce")
@@ -69,10 +70,10 @@ def main(argv=None) -> int:
         table, source = sources.load(name, fv.data)
         rows, drawn = reproduce.run(name, table, fv.bootstrap, fv.seed)
         figure = fv.figure or os.path.join("runs", "reproduce", f"{name}.svg")
-        record.writable(os.path.dirname(figure) or ".", "--figure")
+        files.writable(os.path.dirname(figure) or ".", "--figure")
         from experiments.report import reproduction  # matplotlib: imported where figures are drawn
 
-        record.write_text(figure, reproduction.FIGURES[name](drawn))
+        files.write_text(figure, reproduction.FIGURES[name](drawn))
         if fv.format == "json":
             listed = [r._asdict() | {"verdict": r.verdict} for r in rows]
             print(

@@ -16,7 +16,7 @@ from absl import flags
 from experiments import cli
 from experiments.cli import UserError
 from experiments.console import terminal
-from launch import engines
+from launch import engines, files
 from launch.runs import ledger, record
 
 COLOUR = {
@@ -39,7 +39,7 @@ def read(workdir: str) -> dict:
     if not os.path.isdir(workdir):
         raise UserError(f"--workdir={workdir} is a file: name the folder of a sweep or of a run")
     about = (
-        record.read_json(p, "sweep")
+        files.read_json(p, "sweep")
         if os.path.exists(p := os.path.join(workdir, engines.SWEEP))
         else {}
     )

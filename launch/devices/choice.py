@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 
 from launch.config import ConfigError
+from launch.files import RecordError
 from launch.devices import child
 from launch.devices.table import TWO_CORES, device
 from model import account, on_cpu
@@ -198,8 +199,6 @@ def out_of_memory(e: BaseException) -> bool:
     """Whether the device or the host had no room for the arrays. A full disk says
     RESOURCE_EXHAUSTED too, but as an OSError or RecordError.
     """
-    from launch.runs.record import RecordError
-
     if isinstance(e, (OSError, RecordError)):
         return False
     text = str(e)

@@ -22,11 +22,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from launch import config
+from launch import config, files
 from launch.config import ConfigError, Where
 from launch.devices import child, mesh
 from launch.engines import SWEEP, Place, Task, folder, worker
-from launch.runs import preempt, record
+from launch.runs import preempt
 
 MOUNT, ORDERS = "/isoflop", "/tmp/isoflop-orders.json"  # on the nodes
 STORES = ("s3", "gs", "r2", "cos", "oci", "nebius", "https")
@@ -126,8 +126,8 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
     there = dataclasses.replace(where, engine="local", cache="")
     listed = sorted(tasks, key=lambda t: -t.cost)
     sweep = os.path.join(workdir, SWEEP)
-    about = record.read_json(sweep, "sweep") if os.path.exists(sweep) else None
-    record.write_json(
+    about = files.read_json(sweep, "sweep") if os.path.exists(sweep) else None
+    files.write_json(
         orders,
         {
             "sweep": about,
@@ -135,14 +135,14 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
             "orders": [worker.order(t, there) | {"id": t.id, "cost": t.cost} for t in listed],
         },
     )
-    record.write_text(path, yaml(task(name, where, orders)) + "\n")
+    files.write_text(path, yaml(task(name, where, orders)) + "\n")
     command = ["sky", "jobs", "launch", "--yes", "--detach-run", path]
     if not where.sky.launch:
         print(f"isoflop: wrote {path}; launch it with: {' '.join(command)}", file=sys.stderr)
         return {}
     answer = subprocess.run(command, check=False, stdout=2)  # stdout is for the answer
     if answer.returncode:
-        raise record.RecordError(
+        raise files.RecordError(
             f"{' '.join(command)} ended with status {answer.returncode}: its own words stand above"
         )
     return {}
@@ -154,10 +154,10 @@ def main(orders: str, workdir: str) -> int:
     """
     from launch import engines
 
-    listed = record.read_json(orders, "orders")
+    listed = files.read_json(orders, "orders")
     os.makedirs(workdir, exist_ok=True)
     if listed["sweep"]:
-        record.write_once(os.path.join(workdir, SWEEP), json.dumps(listed["sweep"]) + "\n")
+        files.write_once(os.path.join(workdir, SWEEP), json.dumps(listed["sweep"]) + "\n")
     todo = [dict(o, folder=folder(workdir, o["id"])) for o in listed["orders"]]
     where = config.from_dict(Where, todo[0]["where"])
     try:

@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from launch import config
+from launch import config, files
 from launch.config import ConfigError, Where
 from launch.devices import child, mesh
 from launch.engines import DEATHS, Patience, Place, Task, worker
@@ -89,7 +89,7 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
     folder = os.path.join(_root(workdir), token)
     os.makedirs(folder)
     path = os.path.join(folder, ORDERS)
-    record.write_json(
+    files.write_json(
         path, {"ids": [t.id for t in tasks], "orders": [worker.order(t, where) for t in tasks]}
     )
     executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
@@ -118,7 +118,7 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
         jobs = executor.map_array(serve, [path] * len(tasks), range(len(tasks)))
     except submitit.core.utils.FailedJobError as e:
         shutil.rmtree(folder, ignore_errors=True)
-        raise record.RecordError(
+        raise files.RecordError(
             f"sbatch refused the jobs: {' '.join(str(e).split())[-300:]}"
         ) from None
     return jobs[0].job_id.partition("_")[0]
@@ -140,8 +140,8 @@ def queued(workdir: str) -> set[str] | None:
         name, index, state = (*line.split(), "", "", "")[:3]
         token = name.removeprefix("isoflop-")
         if token in tokens and state not in ENDED:
-            with contextlib.suppress(record.RecordError, KeyError, IndexError):
-                ids = record.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"]
+            with contextlib.suppress(files.RecordError, KeyError, IndexError):
+                ids = files.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"]
                 out.add(ids[int(index) if index.isdigit() else 0])  # a single job is no array
     return out
 
@@ -153,7 +153,7 @@ def serve(path: str, index: int) -> None:
     signal.signal(
         signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
     )  # the time limit is near
-    order = record.read_json(path, "orders")["orders"][index]
+    order = files.read_json(path, "orders")["orders"][index]
     worker.begin(config.from_dict(Where, order["where"]), several=True)
     message = worker.serve_one(order)
     print(json.dumps(message), flush=True)

@@ -8,11 +8,11 @@ import os
 import jax
 import numpy as np
 
+from launch import files
 from launch.config import ConfigError
 from launch.huggingface import FAMILIES, entries
 from launch.huggingface import flat as lists
 from launch.huggingface.config import Config, fixed
-from launch.runs import record
 from model import version1
 from model.config import Model, check
 from model.lm import abstract, buffers
@@ -239,7 +239,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
     ]
     if taken:
         raise ConfigError(f"{hf_dir} already holds {taken[0]}: give another folder")
-    record.writable(hf_dir)
+    files.writable(hf_dir)
     flat = {
         "/".join(str(k.key) for k in path): np.asarray(a, np.float32)
         for path, a in jax.tree_util.tree_leaves_with_path(variables)
@@ -258,5 +258,5 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
         **(more or {}),
     }
     save_file(tensors, os.path.join(hf_dir, "model.safetensors"), metadata={"format": "pt"})
-    record.write_json(os.path.join(hf_dir, "config.json"), config)
+    files.write_json(os.path.join(hf_dir, "config.json"), config)
     return name

@@ -7,7 +7,7 @@ import json
 import os
 
 from data.config import Data
-from launch.runs import record
+from launch import files
 
 END = "<|endoftext|>"
 
@@ -154,11 +154,11 @@ def save(hf_dir: str, d: Data, separator: int) -> None:
         {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own},
         ensure_ascii=False,
     )
-    record.write_text(os.path.join(hf_dir, "tokenizer.json"), text)
+    files.write_text(os.path.join(hf_dir, "tokenizer.json"), text)
     ends = {"eos_token": t["content"] for t in own["added_tokens"] if t["id"] == separator}  # noqa: B035
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         **ends,
     }
-    record.write_json(os.path.join(hf_dir, "tokenizer_config.json"), config)
+    files.write_json(os.path.join(hf_dir, "tokenizer_config.json"), config)

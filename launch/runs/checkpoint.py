@@ -22,9 +22,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from launch import files
 from launch.config import Where
-from launch.runs import record
-from launch.runs.record import RecordError
+from launch.files import RecordError
 
 VERSION, FOLDER, MARK, ASIDE = 2, "checkpoints", "complete.json", "damaged"
 
@@ -80,7 +80,7 @@ def newest(
     for step in reversed(steps(folder)):
         path = os.path.join(root, str(step))
         try:
-            mark = record.read_json(os.path.join(path, MARK), "checkpoint")
+            mark = files.read_json(os.path.join(path, MARK), "checkpoint")
         except RecordError:
             mark = None
         if mark and mark.get("version") != VERSION:
@@ -116,7 +116,7 @@ def peek(folder: str, step: int, like) -> tuple[dict, bool]:
     import orbax.checkpoint as ocp
 
     path = os.path.join(os.path.abspath(folder), FOLDER, str(step))
-    scan = record.read_json(os.path.join(path, MARK), "checkpoint")["scan"]
+    scan = files.read_json(os.path.join(path, MARK), "checkpoint")["scan"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     spec = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), like(scan)
@@ -225,7 +225,7 @@ class Checkpoints:
             path = os.path.join(self._root, str(step))
             if jax.process_index() == 0:
                 self._guard()
-                record.write_json(os.path.join(path, MARK), {**self._about, "files": _files(path)})
+                files.write_json(os.path.join(path, MARK), {**self._about, "files": _files(path)})
             self.last = step
         except RecordError as e:  # the run was taken over
             self._error = e

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from data import tokenizers
-from launch import config
+from launch import config, files
 from launch.config import ConfigError, Run
 from launch.devices import choice, ready
+from launch.files import RecordError
 from launch.runs import checkpoint, record
-from launch.runs.record import RecordError
 from model import params, sample, step
 from model.config import Execution
 from model.lm import LM, abstract
@@ -38,7 +38,7 @@ def load(folder: str, say: Callable[[str], None] = print) -> Saved:
         raise RecordError(
             f"{folder} holds no run ({record.RUN} is missing): name the --workdir of isoflop train"
         )
-    found = record.read_json(path, "run")
+    found = files.read_json(path, "run")
     try:
         run = config.from_dict(Run, found["run"])
         config.check(run)

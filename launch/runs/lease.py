@@ -4,7 +4,7 @@ several the highest number holds.
 A lease is created exclusively, which local disks and NFS do atomically; on a bucket mount two
 processes may slip in together. So two workers may overlap, two results may not: the holder reads
 its lease again before every save and before the result, and stops if it is no longer the highest;
-and the result is put where none stands (record.write_once). flock is not used: mounted buckets have
+and the result is put where none stands (files.write_once). flock is not used: mounted buckets have
 none.
 
 A holder renews its lease from a thread. One that has not for `seconds`, or whose process has died
@@ -24,8 +24,8 @@ import time
 import uuid
 from typing import NamedTuple
 
-from launch.runs import record
-from launch.runs.record import RecordError
+from launch import files
+from launch.files import RecordError
 
 FOLDER = ".lease"
 # seconds after which a half-written file belongs to a killed process: a living one needs far less
@@ -102,7 +102,7 @@ def holder(folder: str) -> Holder | None:
         except OSError:  # given back meanwhile
             continue
         try:
-            d = record.read_json(path, "lease")
+            d = files.read_json(path, "lease")
             seconds = min(max(float(d["seconds"]), 0.1), 86400.0)
             return Holder(
                 number,
@@ -163,7 +163,7 @@ def _stamp(folder: str) -> float:
             return os.fstat(handle).st_mtime
         finally:
             os.close(handle)
-    path = os.path.join(folder, f"{record.UNFINISHED}{uuid.uuid4().hex}")
+    path = os.path.join(folder, f"{files.UNFINISHED}{uuid.uuid4().hex}")
     with open(path, "x") as f:
         stamp = os.fstat(f.fileno()).st_mtime
     with contextlib.suppress(OSError):
@@ -226,7 +226,7 @@ class Lease:
         today = clock(folder)
         for place in (folder, self._root):
             for name in os.listdir(place):
-                if name.startswith(record.UNFINISHED):
+                if name.startswith(files.UNFINISHED):
                     path = os.path.join(place, name)
                     with contextlib.suppress(OSError):
                         if today - os.stat(path).st_mtime > ABANDONED:

@@ -9,6 +9,7 @@ import os
 import re
 from typing import NamedTuple
 
+from launch import files
 from launch.runs import lease, record
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
@@ -40,7 +41,7 @@ def standing(folder: str, identity: str = "") -> Standing:
     """Where the run in `folder` stands; a result of another run than `identity` is none."""
     try:
         result = record.result(folder, identity)
-    except record.RecordError as e:
+    except files.RecordError as e:
         return Standing("failed", why=str(e))
     if result is not None:
         state = "diverged" if result.get("status") == "diverged" else "done"
@@ -66,8 +67,8 @@ def standing(folder: str, identity: str = "") -> Standing:
 
 def _status(folder: str) -> dict:
     try:
-        return record.read_json(os.path.join(folder, record.STATUS), "status")
-    except record.RecordError:
+        return files.read_json(os.path.join(folder, record.STATUS), "status")
+    except files.RecordError:
         return {}
 
 
@@ -91,7 +92,7 @@ def whole(value) -> int | None:
 def _last(folder: str) -> tuple[int | None, float | None]:
     """(step, training loss) of the last whole line of metrics.jsonl."""
     try:
-        with record.ordinary(os.path.join(folder, record.METRICS)) as f:
+        with files.ordinary(os.path.join(folder, record.METRICS)) as f:
             f.seek(max(0, os.fstat(f.fileno()).st_size - 2**16))
             lines = [t for t in f.read(2**16).split(b"\n") if t.endswith(b"}")]
         last = json.loads(lines[-1])

@@ -10,13 +10,11 @@ import json
 import math
 import os
 import platform
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 
-from launch import config
+from launch import config, files
 from launch.runs import valid
 
 RESULT, METRICS, RUN, STATUS = "result.json", "metrics.jsonl", "run.json", "status.json"
@@ -32,114 +30,23 @@ OWN = {
     "checkpoints",
     "events",
 }  # what a run's folder may hold
-LARGEST = 64 * 2**20  # bytes: no record of ours comes near
-UNFINISHED = ".tmp-"  # how a file begins its name until it is whole
 VERSION = 1
 
 
-class RecordError(ValueError):
-    """A folder or file that cannot be used; the message says what to do."""
-
-
-def write_json(path: str, value) -> None:
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: str, text: str, durable: bool = True) -> None:
-    """Atomically: the file has its old content or all of the new one, after a power cut too if
-    `durable`.
-    """
-    name = f"{UNFINISHED}{os.getpid()}-{os.urandom(6).hex()}"
-    fresh = os.path.join(os.path.dirname(path), name)
-    try:
-        with open(fresh, "x", encoding="utf-8") as f:  # unlike mkstemp's, readable by the umask
-            f.write(text)
-            f.flush()
-            if durable:
-                os.fsync(f.fileno())
-        os.replace(fresh, path)
-    except BaseException:
-        if os.path.exists(fresh):
-            os.remove(fresh)
-        raise
-
-
-def read_json(path: str, what: str) -> dict:
-    """A JSON object. Raises RecordError with the file's name and what to do."""
-    try:
-        value = json.loads(read_text(path), parse_constant=_refuse)
-        if not isinstance(value, dict):
-            raise ValueError("not a JSON object")
-        return value
-    except (OSError, ValueError, RecursionError) as e:
-        raise RecordError(
-            f"{what} {path} is damaged ({str(e)[:80]}): move it away, and the same command makes it"
-            " again"
-        ) from None
-
-
-def _refuse(name: str):
-    raise ValueError(f"{name} is not JSON")
-
-
-def ordinary(path: str):
-    """Opens an ordinary file of reasonable size for reading bytes: a pipe would block, a device
-    would never end. Raises OSError or ValueError.
-    """
-    f = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
-    about = os.fstat(f.fileno())
-    if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST:
-        return f
-    f.close()
-    raise ValueError(
-        "not a file"
-        if not stat.S_ISREG(about.st_mode)
-        else f"{about.st_size:,} bytes are no record"
-    )
-
-
-def read_text(path: str) -> str:
-    with ordinary(path) as f:
-        return f.read(LARGEST).decode()
-
-
-def write_once(path: str, text: str) -> bool:
-    """Like write_text, but never replaces a file: False if one stands there. Of several processes
-    one wins.
-
-    link(2) is the rename that does not replace; where a mounted bucket has no links, looking first
-    must do.
-    """
-    fresh = f"{os.path.join(os.path.dirname(path), UNFINISHED)}{os.path.basename(path)}-{os.getpid()}-{os.urandom(4).hex()}"  # noqa: E501
-    write_text(fresh, text)
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        if os.path.exists(path):
-            return False
-        os.replace(fresh, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(fresh)
-    return True
-
-
 def result(folder: str, identity: str = "") -> dict | None:
-    """The result of a finished run, None if it is not finished. Raises RecordError if the file is
+    """The result of a finished run, None if it is not finished. Raises files.RecordError if the file is
     damaged, or of another run than `identity` where that is given.
     """
     path = os.path.join(folder, RESULT)
     if not os.path.lexists(path):
         return None
-    r = read_json(path, "result")
+    r = files.read_json(path, "result")
     if wrong := valid.flaw(r):
-        raise RecordError(
+        raise files.RecordError(
             f"result {path} is damaged ({wrong}): move it away, and the same command makes it again"
         )
     if identity and r["id"] != identity:
-        raise RecordError(
+        raise files.RecordError(
             f"result {path} is of run {r['id']}, not of {identity}: move it away, or give another"
             " --workdir"
         )
@@ -150,7 +57,7 @@ def finish(folder: str, value: dict) -> dict:
     """Puts the result, last of all files, and returns the one that stands: of two workers that
     overlap the first one's.
     """
-    mine = write_once(
+    mine = files.write_once(
         os.path.join(folder, RESULT), json.dumps(value, indent=1, allow_nan=False) + "\n"
     )
     for name in (STATUS, FAILURE):
@@ -171,62 +78,43 @@ def fail(folder: str, why: str, halve: bool = False) -> None:
         "pid": os.getpid(),
         "time": time.time(),
     }
-    write_json(os.path.join(folder, FAILURE), about)
+    files.write_json(os.path.join(folder, FAILURE), about)
 
 
 def failure(folder: str) -> str | None:
     """Why the last attempt failed; None if none has."""
     try:
-        return str(read_json(os.path.join(folder, FAILURE), "failure").get("why"))
-    except RecordError:
+        return str(files.read_json(os.path.join(folder, FAILURE), "failure").get("why"))
+    except files.RecordError:
         return None
 
 
 def to_be_halved(folder: str) -> bool:
     try:
-        return read_json(os.path.join(folder, FAILURE), "failure").get("halve") is True
-    except RecordError:
+        return files.read_json(os.path.join(folder, FAILURE), "failure").get("halve") is True
+    except files.RecordError:
         return False
 
 
-def writable(folder: str, what: str = "--workdir") -> None:
-    """Makes `folder`. Raises RecordError if it cannot be written."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        handle, path = tempfile.mkstemp(dir=folder, prefix=UNFINISHED)
-        os.close(handle)
-        with contextlib.suppress(FileNotFoundError):  # removed by who holds the lock
-            os.remove(path)
-    except OSError as e:
-        raise RecordError(
-            f"{what}={folder} cannot be written ({e.strerror}): give another folder"
-        ) from None
-
-
-def contents(folder: str) -> set[str]:
-    """Names in `folder`, less the half-written files that a killed process left."""
-    return {n for n in os.listdir(folder) if not n.startswith(UNFINISHED)}
-
-
 def claim(folder: str, run: config.Run) -> None:
-    """Makes the folder of `run`, or recognises it. Raises RecordError if it belongs to something
+    """Makes the folder of `run`, or recognises it. Raises files.RecordError if it belongs to something
     else.
     """
-    writable(folder)
-    names, identity = contents(folder), config.run_id(run)
+    files.writable(folder)
+    names, identity = files.contents(folder), config.run_id(run)
     if RUN in names:
-        about = read_json(os.path.join(folder, RUN), "run")
+        about = files.read_json(os.path.join(folder, RUN), "run")
         other = about.get("id")
         if other != identity:
-            raise RecordError(
+            raise files.RecordError(
                 f"{folder} belongs to run {other}, not to {identity}{_other_text(about, run)}: give"
                 " another --workdir"
             )
     elif names - OWN:
-        raise RecordError(f"{folder} is not empty and holds no run: give another --workdir")
+        raise files.RecordError(f"{folder} is not empty and holds no run: give another --workdir")
     result(folder, identity)
     if RUN not in names:
-        write_json(os.path.join(folder, RUN), {"id": identity, "run": config.brief(run)})
+        files.write_json(os.path.join(folder, RUN), {"id": identity, "run": config.brief(run)})
 
 
 def _other_text(about: dict, run: config.Run) -> str:
@@ -266,8 +154,8 @@ def lines(path: str) -> list[dict]:
     """
     out = []
     try:
-        for t in read_text(path).split("\n"):
-            line = json.loads(t, parse_constant=_refuse) if t.endswith("}") else None
+        for t in files.read_text(path).split("\n"):
+            line = json.loads(t, parse_constant=files.refuse) if t.endswith("}") else None
             if isinstance(line, dict) and valid.number(line.get("step")) and valid.numbers(line):
                 out.append(line)
     except (OSError, ValueError, RecursionError):
@@ -286,7 +174,7 @@ class Metrics:
         ):  # lines beyond the step that training resumes from would stand twice
             with open(self._path, errors="replace") as f:
                 lines = [t for t in f if _step(t) <= first_step]
-        write_text(self._path, "".join(lines))
+        files.write_text(self._path, "".join(lines))
         self._file = open(self._path, "a")
         self._events = None
         if tensorboard:
@@ -299,7 +187,7 @@ class Metrics:
             self._file.write(json.dumps({k: finite(v) for k, v in line.items()}) + "\n")
             self._file.flush()
         except OSError as e:
-            raise RecordError(
+            raise files.RecordError(
                 f"{self._path} cannot be written ({e.strerror}): make room, and the same command"
                 " goes on"
             ) from None

@@ -11,7 +11,7 @@ import time
 import jax
 import numpy as np
 
-from launch import config
+from launch import config, files
 from launch.config import Run, Where
 from launch.runs import checkpoint, preempt, record
 from launch.runs.lease import Held, Lease, Nothing
@@ -29,7 +29,7 @@ def open_run(run: Run, where: Where, folder: str):
                 record.claim(folder, run)
                 mine = held.enter_context(Lease(folder, where.lease))
                 verdict = 1 if record.result(folder, config.run_id(run)) is None else 2
-            except (OSError, record.RecordError) as e:
+            except (OSError, files.RecordError) as e:
                 error = e
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
@@ -86,7 +86,7 @@ class Session:
                 "host": platform.node(),
                 "time": time.time(),
             }
-            record.write_text(
+            files.write_text(
                 os.path.join(self._folder, record.STATUS), json.dumps(status) + "\n", durable=False
             )
 

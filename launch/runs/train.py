@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from data import pipeline
-from launch import config
+from launch import config, files
 from launch.config import ConfigError, Run, Where
 from launch.devices import choice, energy
 from launch.devices import layout as layouts
@@ -284,7 +284,7 @@ def _evaluated(
         return evaluation.evaluate(p, step.variables(state), dataset)
     except Exception:
         if jax.process_count() == 1:
-            with contextlib.suppress(record.RecordError):  # the first error is the one to tell
+            with contextlib.suppress(files.RecordError):  # the first error is the one to tell
                 secure()
         raise
 

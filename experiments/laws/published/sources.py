@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.laws.errors import FitError
 from experiments.laws.runs import table as tables
-from launch.runs import record
+from launch import files
 
 
 class Source(NamedTuple):
@@ -99,7 +99,7 @@ def fetch(name: str) -> str:
                 f"{s.url} cannot be fetched ({str(why)[:100]}): download it elsewhere and give it"
                 f" with isoflop reproduce {name} --data=FILE"
             ) from None
-        record.writable(folder, "the cache")
+        files.writable(folder, "the cache")
         fresh = f"{path}.part"
         with open(fresh, "wb") as f:
             f.write(body)
