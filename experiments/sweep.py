@@ -12,7 +12,7 @@ from data import pipeline
 from experiments.planning import grid as plans
 from experiments.planning.grid import Plan, Planned, SweepJob
 from launch import config, engines, files
-from launch.runs import ledger, record, train
+from launch.runs import checks, ledger, record
 
 SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = (
     engines.SWEEP,
@@ -45,7 +45,7 @@ def check(job: SweepJob, plan: Plan) -> engines.Place:
     place = engines.get(job.where).place(job.where, len(plan.runs))
     dataset = pipeline.load(job.run.data, job.run.model.seq_len, job.where.cache)
     for shape in {p.shape: p for p in plan.runs}.values():
-        train.check(shape.run, job.where, dataset, place.devices)
+        checks.check(shape.run, job.where, dataset, place.devices)
     return place
 
 

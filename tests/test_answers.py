@@ -332,8 +332,8 @@ def test_runs_that_have_not_learned_yet_are_kept_and_said(tmp_path, capsys):
 
 def held(folder: str) -> dict:
     """Every file below a folder, by content and time."""
-    files = [p for p in pathlib.Path(folder).rglob("*") if p.is_file()]
-    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+    found = [p for p in pathlib.Path(folder).rglob("*") if p.is_file()]
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in found}
 
 
 def test_a_sweep_of_others_is_only_read(tmp_path, capsys):

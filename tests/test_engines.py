@@ -20,7 +20,8 @@ from launch import config, engines, files
 from launch.config import ConfigError, Where
 from launch.devices import choice
 from launch.engines import local, skypilot, slurm, worker
-from launch.runs import checkpoint, lease, ledger, record, train
+from launch.runs import checkpoint, checks, lease, ledger, record, train
+from launch.runs import program as programs
 from tests.conftest import ROOT
 from tests.test_launch import ALONE, BASE
 from tests.test_stranger import result
@@ -160,7 +161,7 @@ def test_who_lost_the_run_after_its_last_save_puts_no_result(tmp_path):
 
 def test_the_first_of_two_results_stands(tmp_path):
     """Another finished the run while this one was stopped between its last look and the end."""
-    stands = result(0) | {"id": config.run_id(train.resolve(BASE, "cpu"))}
+    stands = result(0) | {"id": config.run_id(checks.resolve(BASE, "cpu"))}
 
     def progress(done, total):
         if done == total:
@@ -197,7 +198,7 @@ def attempt(tmp_path, monkeypatch, errors, run=BASE):
         return {"id": "x", "status": "finished", "seconds": {"total": 1.0}}
 
     monkeypatch.setattr(train, "train", trained)
-    monkeypatch.setattr(train, "forget", lambda: None)
+    monkeypatch.setattr(programs, "forget", lambda: None)
     monkeypatch.setattr("jax.clear_caches", lambda: None)
     task = engines.Task(run, str(tmp_path), {}, 0, 1)
     tmp_path.mkdir(exist_ok=True)
@@ -238,9 +239,9 @@ def test_what_was_executed_is_halved(seq_len, batch, asked, executed, halved):
     model = dataclasses.replace(BASE.model, vocab_size=8192, d_model=64, n_layers=4)
     run = dataclasses.replace(BASE, model=dataclasses.replace(model, seq_len=seq_len), batch=batch)
     where = dataclasses.replace(ALONE, accumulate=asked)
-    assert train.execution(run, where).accumulate == executed
+    assert programs.execution(run, where).accumulate == executed
     smaller = worker._halved(run, where)
-    assert (smaller and train.execution(run, smaller).accumulate) == halved
+    assert (smaller and programs.execution(run, smaller).accumulate) == halved
 
 
 def test_out_of_memory_in_one_of_several_processes(tmp_path, monkeypatch):
@@ -422,7 +423,7 @@ def test_a_node_of_skypilot_trains_what_the_orders_say(tmp_path, monkeypatch):
         sky=config.Sky(accelerators="", bucket="gs://mine", together=True, launch=False),
         tensorboard=False,
     )
-    run = train.resolve(BASE, "cpu")
+    run = checks.resolve(BASE, "cpu")
     home = tmp_path / "home"
     home.mkdir()
     files.write_json(str(home / sweep.SWEEP), {"id": "s"})
@@ -514,7 +515,7 @@ def planned(tmp_path, *more):
             replicate_budget=0.0,
             replicate_seeds=(),
         ),
-        run=train.resolve(job.run, "cpu"),
+        run=checks.resolve(job.run, "cpu"),
     )
     p = grid.make(job, "cpu")
     sweep.claim(str(tmp_path), job, p)

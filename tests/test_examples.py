@@ -13,7 +13,7 @@ import pytest
 from experiments import cli, recipes, sweep
 from experiments.planning import grid
 from launch import config
-from launch.runs import train
+from launch.runs import checks
 from tests.conftest import ROOT
 
 STUDIES = sorted(p.name for p in pathlib.Path(ROOT, "examples").iterdir() if p.is_dir())
@@ -26,7 +26,7 @@ def test_records_are_those_of_the_recipe(name):
     found = sweep.results(folder)
     # the text is that of the Python they ran on
     data = dataclasses.replace(job.run.data, content=found[0]["run"]["data"].get("content", ""))
-    run = dataclasses.replace(train.resolve(job.run, "cpu"), data=data)
+    run = dataclasses.replace(checks.resolve(job.run, "cpu"), data=data)
     job = dataclasses.replace(job, run=run)
     # records of version 1 have ids of then
     again = {config.run_id(config.from_dict(config.Run, r["run"])) for r in found}

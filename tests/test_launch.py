@@ -18,7 +18,8 @@ from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch.devices import choice, layout, mesh
 from launch.engines import local
 from launch.files import RecordError
-from launch.runs import ledger, record, train
+from launch.runs import checks, ledger, record, train
+from launch.runs import program as programs
 from launch.runs.pace import SECONDS, Pace
 from model import parts
 from model.config import Execution
@@ -148,7 +149,7 @@ def test_records_of_layouts_agree_with_one_device(layout, name, single, tmp_path
 
 
 def test_parameters_are_sharded_by_the_rules():
-    p = train.program(
+    p = programs.program(
         dataclasses.replace(BASE, model=MOE, dtype="float32"),
         dataclasses.replace(ALONE, mesh="fsdp=2,tensor=2,expert=2"),
     )
@@ -213,7 +214,7 @@ def test_a_result_of_another_run_is_nobodys(single, tmp_path, monkeypatch):
     path = tmp_path / "r" / record.RESULT
     path.parent.mkdir()
     path.write_text(json.dumps(single["moe"][0]))
-    before, own = path.read_text(), train.resolve(BASE, "cpu")
+    before, own = path.read_text(), checks.resolve(BASE, "cpu")
     mine = config.run_id(own)
     other = single["moe"][0]["id"]
     with pytest.raises(RecordError, match=f"is of run {other}, not of {mine}"):
@@ -232,21 +233,21 @@ def test_programs_of_many_shapes_are_let_go(monkeypatch):
     """The least recently used of more than a process keeps; what it held goes with it."""
     monkeypatch.setattr(train.layouts, "lower_train", lambda layout, batch, dispatch: None)
     monkeypatch.setattr(train.hardware, "compiled", lambda lowered, platform: None)
-    train.forget()
+    programs.forget()
     run = dataclasses.replace(BASE, dtype="float32")
-    of = lambda batch: train.program(dataclasses.replace(run, batch=batch), ALONE)
+    of = lambda batch: programs.program(dataclasses.replace(run, batch=batch), ALONE)
     first = weakref.ref(of(1).layout.lm)
-    for batch in range(2, train.PROGRAMS + 2):
+    for batch in range(2, programs.PROGRAMS + 2):
         of(batch)
     gc.collect()
-    assert train._program.cache_info().currsize == train.PROGRAMS
+    assert programs._program.cache_info().currsize == programs.PROGRAMS
     assert first() is None
-    train.forget()
+    programs.forget()
 
 
 def test_learning_rate_reuses_the_program(tmp_path):
-    a = train.program(dataclasses.replace(BASE, dtype="float32"), ALONE)
-    b = train.program(
+    a = programs.program(dataclasses.replace(BASE, dtype="float32"), ALONE)
+    b = programs.program(
         dataclasses.replace(
             BASE,
             dtype="float32",

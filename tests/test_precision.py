@@ -10,7 +10,7 @@ import pytest
 
 from launch.config import Run, Where
 from launch.devices import choice
-from launch.runs import train
+from launch.runs import program as programs
 from model import account, context, lm, loss, params
 from model.config import Execution, Model
 from model.mixers import MIXERS, softmax
@@ -137,7 +137,7 @@ def test_a_device_without_the_kernel_takes_xla(monkeypatch):
     chosen = choice.execution
     monkeypatch.setattr(choice, "execution", lambda *a: replace(chosen(*a), attention="cudnn"))
     assert not choice.has_cudnn()
-    p = train.program(Run(model=WIDE, batch=2, dtype="bfloat16"), Where(mesh="data=1"))
+    p = programs.program(Run(model=WIDE, batch=2, dtype="bfloat16"), Where(mesh="data=1"))
     assert p.layout.lm.ex.attention == "xla"
 
 

@@ -19,7 +19,8 @@ from experiments.laws import sweep_analysis
 from launch import config
 from launch.devices import mesh as meshes
 from launch.files import RecordError
-from launch.runs import checkpoint, divergence, evaluation, lease, record, train
+from launch.runs import checkpoint, checks, divergence, evaluation, lease, record, train
+from launch.runs import program as programs
 from launch.runs.session import Session
 from model import step
 from model.lm import LM, abstract
@@ -123,7 +124,7 @@ def test_resume_is_exact(name, whole, cut, tmp_path):
 
 def test_all_seconds_cover_all_sittings(tmp_path, monkeypatch):
     """Half a second before the steps and half a second among them, both in the first sitting."""
-    program, slept = train.program, []
+    program, slept = programs.program, []
 
     def slow(*a):
         time.sleep(0 if slept else 0.5)
@@ -134,7 +135,7 @@ def test_all_seconds_cover_all_sittings(tmp_path, monkeypatch):
         time.sleep(0.5 * (done == 2))
         stop_at(9)(done, total)
 
-    monkeypatch.setattr(train, "program", slow)
+    monkeypatch.setattr(programs, "program", slow)
     with pytest.raises(Stop):
         train.train(RUN, WHERE, str(tmp_path), nap)
     r = train.train(RUN, WHERE, str(tmp_path))
@@ -181,9 +182,9 @@ def test_a_failed_evaluation_is_all_that_is_repeated(safe, whole, tmp_path, monk
     with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
         train.train(RUN, ONCE, str(tmp_path))
     assert checkpoint.steps(str(tmp_path)) == [12] and seen[0] == ([] if safe else [12])
-    program = train.program
+    program = programs.program
     monkeypatch.setattr(
-        train, "program", lambda *a: program(*a)._replace(train=lambda *b: pytest.fail("again"))
+        programs, "program", lambda *a: program(*a)._replace(train=lambda *b: pytest.fail("again"))
     )
     r = train.train(RUN, ONCE, str(tmp_path))
     assert r["validation"] == record.result(str(whole["dense"]))["validation"]
@@ -355,7 +356,7 @@ def test_elsewhere(layouts, tmp_path):
     for i, layout in enumerate(layouts):
         where = dataclasses.replace(WHERE, mesh=layout, log_every=1)
         if i:
-            p = train.program(train.resolve(run, "cpu"), where)
+            p = programs.program(checks.resolve(run, "cpu"), where)
             with (
                 jax.set_mesh(p.layout.mesh),
                 checkpoint.Checkpoints(folder, "", config.Where()) as c,

@@ -18,6 +18,7 @@ from data.config import DataError
 from launch import config
 from launch.config import Run, Where
 from launch.devices import mesh
+from launch.runs import program as programs
 from launch.runs import train
 
 
@@ -98,7 +99,7 @@ def main() -> int:
 
         run = dataclasses.replace(run, init=folder.fingerprint(where.init_from))
     mesh.simulate(mesh.parse(where.mesh))
-    train.use_cache(where)
+    programs.use_cache(where)
     say = lambda answer: answers.write(json.dumps(answer) + "\n")
     if spec.get(
         "again"

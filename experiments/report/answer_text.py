@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.comparisons.moe_gaps import what_is_equal
+from experiments.report import labels
 from experiments.report.labels import LABEL
-from experiments.verbs import common
 
 MOST = 10
 
@@ -61,7 +61,7 @@ def _name(family: str) -> str:
 
 
 def _spent(row: dict) -> str:
-    tokens = f"{common.number(row['tokens'])} tokens"
+    tokens = f"{labels.number(row['tokens'])} tokens"
     return f"{row['budget']:.3g} FLOPs" if row.get("budget") else tokens
 
 
@@ -100,7 +100,7 @@ def _bracket(family: str, size, rows: list[dict], dial: str) -> str:
     than = "" if best["multiplier"] == 1 or not rule else f", {rule[0]:.4f} below the rule's"
     return (
         f"  {_name(family)}, {dial} {size}, {_spent(best)}: x{best['multiplier']:g}, loss"
-        f" {common.spread(best['loss'], best['interval'])}{than}"
+        f" {labels.spread(best['loss'], best['interval'])}{than}"
     )
 
 
@@ -140,7 +140,7 @@ def _arms(a) -> Block:
         out,
         [
             f"  {_name(r['family'])}, {a['dial']} {r['size']}, {_spent(r)}, {_seeds(r)}:"
-            f" {common.spread(r['gap'], r['gap_interval'])}"
+            f" {labels.spread(r['gap'], r['gap_interval'])}"
             for r in sorted(cells, key=lambda r: r["gap"])
         ],
     )
@@ -174,8 +174,8 @@ def _exponents(a) -> Block:
         else:
             out.append(
                 f"{family:<6} N_opt ~ C^"
-                f"{common.spread(f['n_exponent'], f.get('n_exponent_interval'))}"
-                f"   D_opt ~ C^{common.spread(f['d_exponent'], f.get('d_exponent_interval'))}"
+                f"{labels.spread(f['n_exponent'], f.get('n_exponent_interval'))}"
+                f"   D_opt ~ C^{labels.spread(f['d_exponent'], f.get('d_exponent_interval'))}"
                 f"   ({inside} of {len(f['parabolas'])} minima interior)"
             )
         laws.append(f"{family:<6} {_law(f['parametric'])}")
@@ -186,7 +186,7 @@ def _law(p: dict) -> str:
     name = "L = E + A/N^alpha + B/D^beta"
     if "parameters" not in p or not p.get("identified"):
         return f"{name}: not identified by these runs"
-    values = (f"{k} {common.spread(p['parameters'][k], p['intervals'][k])}" for k in _SHOWN)
+    values = (f"{k} {labels.spread(p['parameters'][k], p['intervals'][k])}" for k in _SHOWN)
     return f"{name}: {', '.join(values)}"
 
 
@@ -200,7 +200,7 @@ def _known(a) -> Block:
         [f"{e['family']}: {e['words']}" for e in a["floors"]],
         [
             f"  {_name(e['family'])}, {a['dial']} {e['size']}: {e['excess'][-1]:.4f} nats/token"
-            f" above the source at {common.number(e['tokens'][-1])} tokens; falls as"
+            f" above the source at {labels.number(e['tokens'][-1])} tokens; falls as"
             f" D^-{e['exponent']:.3f} (derived: D^-{e['derived']:.3f})"
             for e in sorted(rows, key=lambda e: e["excess"][-1])
         ],
@@ -216,8 +216,8 @@ def _pairs(a) -> Block:
     return Block(
         [f"MoE - dense {what_is_equal(rows, a['c_convention'])}: loss {signs}"],
         [
-            f"  {a['dial']} {g['size']}, {common.number(g['tokens'])} tokens, {_seeds(g)}:"
-            f" {common.spread(g['gap'], g['interval'])} nats/token"
+            f"  {a['dial']} {g['size']}, {labels.number(g['tokens'])} tokens, {_seeds(g)}:"
+            f" {labels.spread(g['gap'], g['interval'])} nats/token"
             for g in sorted(rows, key=lambda g: g["gap"])
         ],
     )
@@ -227,7 +227,7 @@ def _best(a) -> Block:
     rows = sorted(a["equal_flops"], key=lambda e: -e["flops"])
     text = [
         f"MoE - dense, best of each at {e['flops']:.3g} {a['c_convention']} FLOPs spent by both:"
-        f" {common.spread(e['difference'], e['interval'])} nats/token"
+        f" {labels.spread(e['difference'], e['interval'])} nats/token"
         + (
             ""
             if e["ratio"] is None or not e["read_between"]

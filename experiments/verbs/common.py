@@ -127,24 +127,6 @@ def _in_arms(sweep, key: str, value: str) -> tuple:
     return tuple({**dict(sweep.arms), **new}.items()) if new else ()
 
 
-def number(n: float) -> str:
-    """1234567 as 1.23M."""
-    n = float(f"{n:.3g}")
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(n) >= size:
-            return f"{n / size:.3g}{unit}"
-    return f"{n:.3g}"
-
-
-def spread(value, interval) -> str:
-    """0.512 [0.401, 0.633]; in words where there is no value."""
-    if value is None:
-        return "not identified by these runs"
-    return f"{value:.3f}" + (
-        f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else " [no interval]"
-    )
-
-
 @contextlib.contextmanager
 def stdout_to_stderr(active: bool):
     """Keeps stdout clean for one JSON object."""
@@ -196,4 +178,4 @@ def _places(value, key, path: tuple = ()):
         yield from _places(v, key, (*path, k.rstrip("?")))
 
 
-__all__ = ["complete", "load", "number", "spread", "stdout_to_stderr"]
+__all__ = ["complete", "load", "stdout_to_stderr"]

@@ -19,6 +19,7 @@ from experiments.cli import UserError
 from experiments.console import terminal
 from experiments.console.lazy import Lazy
 from experiments.laws import conventions
+from experiments.report import labels
 from experiments.verbs import common, law_text
 from launch.runs import record
 from model import work
@@ -54,9 +55,9 @@ def _detail(a: dict) -> list[str]:
             if q["interior"]:
                 lines.append(
                     f"{family:<6} C {q['flops']:.3g}: N_opt"
-                    f" {common.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt"
-                    f" {common.number(q['d_opt'])}, loss"
-                    f" {common.spread(q['loss_opt'], q.get('loss_opt_interval'))}"
+                    f" {labels.number(q['n_opt'])}{_range(q.get('n_opt_interval'))}, D_opt"
+                    f" {labels.number(q['d_opt'])}, loss"
+                    f" {labels.spread(q['loss_opt'], q.get('loss_opt_interval'))}"
                 )
         p = f["parametric"]
         fitted = (
@@ -64,7 +65,7 @@ def _detail(a: dict) -> list[str]:
             if "parameters" not in p
             else ": "
             + ", ".join(
-                f"{k} {common.spread(p['parameters'][k], p['intervals'][k])}"
+                f"{k} {labels.spread(p['parameters'][k], p['intervals'][k])}"
                 for k in ("E", "alpha", "beta")
             )
         )
@@ -72,7 +73,7 @@ def _detail(a: dict) -> list[str]:
     for e in a["leverage"]:
         lines.append(
             f"efficiency leverage of MoE at {e['flops']:.3g} FLOPs: dense needs"
-            f" {common.spread(e['leverage'], e['interval'])} times the compute"
+            f" {labels.spread(e['leverage'], e['interval'])} times the compute"
         )
     if a["learning_rates"]:
         edges = sum(v["edge"] for v in a["learning_rates"])
@@ -84,7 +85,7 @@ def _detail(a: dict) -> list[str]:
 
 
 def _range(interval) -> str:
-    return f" [{common.number(interval[0])}, {common.number(interval[1])}]" if interval else ""
+    return f" [{labels.number(interval[0])}, {labels.number(interval[1])}]" if interval else ""
 
 
 def load(fv) -> list[dict]:

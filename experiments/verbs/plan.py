@@ -44,6 +44,7 @@ predict = Lazy("experiments.planning.step_time")
 plans = Lazy("experiments.planning.grid")
 plan_text = Lazy("experiments.verbs.plan_text")
 hardware = Lazy("launch.devices.choice")
+checks = Lazy("launch.runs.checks")
 train = Lazy("launch.runs.train")
 
 INPUTS = ("budget", "isoflop_budgets", "money", "hours")
@@ -210,7 +211,7 @@ def _recipe(fv) -> dict:
     job = common.load(fv)
     target = _target(fv, job.where)
     rates = _rates(fv, target.device, target.name)
-    job = dataclasses.replace(job, run=train.resolve(job.run, target.platform))
+    job = dataclasses.replace(job, run=checks.resolve(job.run, target.platform))
     if isinstance(job, Job):
         if fv.calibrate or any(fv[n].value not in (None, [], "") for n in INPUTS):
             raise UserError(

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from experiments.console import terminal
 from experiments.planning.fairness import words
-from experiments.verbs import common
+from experiments.report import labels
 
 
 def seconds(s: float | None) -> str:
@@ -56,9 +56,9 @@ COLUMNS = (
     ("d_model", "right", lambda r: str(r["size"])),
     ("lr", "right", lambda r: f"{r['lr']:.3g}"),
     ("seed", "right", lambda r: str(r["seed"])),
-    ("N total", "right", lambda r: common.number(r["parameters"]["total"])),
-    ("N active", "right", lambda r: common.number(r["parameters"]["active"])),
-    ("D tokens", "right", lambda r: common.number(r["tokens"])),
+    ("N total", "right", lambda r: labels.number(r["parameters"]["total"])),
+    ("N active", "right", lambda r: labels.number(r["parameters"]["active"])),
+    ("D tokens", "right", lambda r: labels.number(r["tokens"])),
     ("FLOPs", "right", lambda r: f"{r['flops']:.4g}"),
     ("step", "right", lambda r: seconds(r["step_seconds"])),
     ("time", "right", lambda r: duration(r["hours"])),

@@ -41,6 +41,7 @@ matched = Lazy("experiments.planning.fairness")
 plans = Lazy("experiments.planning.grid")
 ready = Lazy("launch.devices.ready")
 sweep = Lazy("experiments.sweep")
+checks = Lazy("launch.runs.checks")
 train = Lazy("launch.runs.train")
 account = Lazy("model.account")
 
@@ -175,9 +176,9 @@ def _body(fv) -> int:
     if not fv.plan_only:
         ready.check()
     platform = engines.get(job.where).place(job.where, 1).platform
-    job = dataclasses.replace(job, run=train.resolve(job.run, platform))
+    job = dataclasses.replace(job, run=checks.resolve(job.run, platform))
     plans.make(job, platform)  # what cannot be planned is said before text is read
-    job = dataclasses.replace(job, run=train.identified(job.run, job.where))
+    job = dataclasses.replace(job, run=checks.identified(job.run, job.where))
     plan = plans.make(job, platform)
     place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None

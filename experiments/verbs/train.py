@@ -26,7 +26,8 @@ from experiments.console.lazy import Lazy
 from experiments.verbs import common
 from launch import config
 from launch.config import Job
-from launch.runs import record
+from launch.runs import checks, record
+from launch.runs import program as programs
 
 hardware = Lazy("launch.devices.choice")
 ready = Lazy("launch.devices.ready")
@@ -80,11 +81,10 @@ def _prepared(fv) -> tuple[Job, dict]:
 
 def _checked(job: Job) -> tuple[Job, dict]:
     """The job as it will run, and what must be equal in all processes that run it."""
-    from launch.runs import train
 
-    run = train.resolve(job.run, hardware.probe()[0])
-    train.check(run, job.where)
-    run = train.identified(run, job.where)
+    run = checks.resolve(job.run, hardware.probe()[0])
+    checks.check(run, job.where)
+    run = checks.identified(run, job.where)
     where = {
         k: v
         for k, v in config.to_dict(job.where).items()
@@ -100,7 +100,6 @@ def _checked(job: Job) -> tuple[Job, dict]:
 
 def _body(fv) -> int:
     from launch.devices import cluster, mesh
-    from launch.runs import train
 
     ready.check()
     place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
@@ -115,7 +114,7 @@ def _body(fv) -> int:
     with common.stdout_to_stderr(fv.format == "json"):
         if done and done["id"] == config.run_id(run):
             print(f"{fv.workdir} holds this run, finished; nothing to do")
-        train.use_cache(job.where)
+        programs.use_cache(job.where)
         result = _train(run, job.where, folder)
     if place and place.process:
         return 0  # process 0 speaks for all

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 
 from launch.config import ConfigError
-from launch.files import RecordError
 from launch.devices import child
 from launch.devices.table import TWO_CORES, device
+from launch.files import RecordError
 from model import account, on_cpu
 from model.config import Execution, Model
 

@@ -112,18 +112,19 @@ def _halved(run, where):
     asked for, or the next number that can be divided so; None if there is none.
     """
     from launch.config import ConfigError
-    from launch.runs import train
+    from launch.runs import checks
+    from launch.runs import program as programs
 
-    executed = train.execution(run, where).accumulate
+    executed = programs.execution(run, where).accumulate
     for accumulate in range(2 * executed, run.batch + 1):
         if run.batch % accumulate:
             continue
         smaller = dataclasses.replace(where, accumulate=accumulate)
         try:
-            train.check(run, smaller)
+            checks.check(run, smaller)
         except ConfigError:
             continue
-        if train.execution(run, smaller).accumulate > executed:
+        if programs.execution(run, smaller).accumulate > executed:
             return smaller
     return None
 
@@ -148,9 +149,9 @@ def _forget() -> None:
     """Frees what the failed attempt compiled and held."""
     import jax
 
-    from launch.runs import train
+    from launch.runs import program as programs
 
-    train.forget()
+    programs.forget()
     jax.clear_caches()
     gc.collect()
 
@@ -170,14 +171,14 @@ def begin(where, several: bool = False) -> None:
     has started beside this one.
     """
     from launch.devices import cluster, mesh
-    from launch.runs import train
+    from launch.runs import program as programs
 
     sizes, place = mesh.parse(where.mesh), cluster.detect(os.environ) if several else None
     if place:
         cluster.join(place, sizes)
     else:
         mesh.simulate(sizes)
-    train.use_cache(where)
+    programs.use_cache(where)
 
 
 def serve_one(order: dict) -> dict:

@@ -5,185 +5,29 @@ rate, decay, seed and number of steps are its inputs.
 """
 
 import contextlib
-import dataclasses
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from data import pipeline
 from launch import config, files
-from launch.config import ConfigError, Run, Where
-from launch.devices import choice, energy
+from launch.config import Run, Where
+from launch.devices import energy
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
-from launch.devices.layout import Layout
-from launch.runs import divergence, evaluation, record
+from launch.runs import checks, divergence, evaluation, record
+from launch.runs import program as programs
 from launch.runs import result as results
 from launch.runs.meter import Clock, Meter
 from launch.runs.pace import Pace
 from launch.runs.session import Session, open_run
-from model import optim, params, step
-from model.config import Execution
+from model import params, step
 
 SAFE = 60.0  # seconds of training after which its state is saved before it is evaluated
-MOST_STEPS = 1000  # of one call of the compiled program
-
-
-class Program(NamedTuple):
-    """Compiled functions for one shape, and how their arguments are laid out."""
-
-    layout: Layout
-    train: Callable
-    evaluate: Callable  # the program that evaluates so many sequences
-    dispatch: int
-    eval_batch: int  # sequences that are evaluated at a time, multiples of eval_unit
-    eval_unit: int
-    compile_s: float
-
-
-def use_cache(where: Where) -> None:
-    """Compiled programs are kept on disk: a second start skips XLA."""
-    from data.pack import cache_root
-
-    jax.config.update("jax_compilation_cache_dir", os.path.join(cache_root(where.cache), "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def resolve(run: Run, platform: str) -> Run:
-    """`run` with dtype `auto` replaced by the platform's: the dtype decides the result, so it is
-    part of the identity.
-    """
-    return (
-        dataclasses.replace(run, dtype=choice.choice(platform).dtype)
-        if run.dtype == "auto"
-        else run
-    )
-
-
-def identified(run: Run, where: Where, dataset=None) -> Run:
-    """`run` with the content of its text and tokenizer named, which decides the result: its files
-    may move, and may not change. Raises DataError where they are others than those named.
-    """
-    if run.data.source == "synthetic":  # its fields say everything
-        return run
-    dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
-    named = dataclasses.replace(run.data, content=pipeline.content(dataset))
-    return dataclasses.replace(run, data=named)
-
-
-def _hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
-    """Learning rates and decay of steps first .. first+count, padded to `length`; computed on the
-    host in float64.
-    """
-    o, out = run.optimizer, np.zeros((2, length))
-    f = [optim.factor(run.schedule, first + i, total) for i in range(count)]
-    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * optim.embed_rate(o)
-    out = out.astype(np.float32)
-    return {
-        "lr": out[0],
-        "embed_lr": out[1],
-        "weight_decay": np.full(length, o.weight_decay, np.float32),
-    }
-
-
-PROGRAMS = 16  # that a process keeps: a worker may meet many shapes
-
-
-@functools.lru_cache(maxsize=PROGRAMS)
-def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispatch: int) -> Program:
-    started = time.perf_counter()
-    layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)))
-    platform, groups = jax.default_backend(), meshes.rows(layout.mesh.shape)
-    compiled = functools.partial(choice.compiled, platform=platform)
-    train = compiled(layouts.lower_train(layout, batch, dispatch))
-
-    @functools.cache  # not before it is wanted
-    def evaluate(rows: int):
-        how = choice.evaluation(model, ex, platform, rows // groups)
-        return compiled(layouts.lower_evaluate(layout, rows, how))
-
-    return Program(
-        layout,
-        train,
-        evaluate,
-        dispatch,
-        choice.evaluated(model, ex, platform, groups, batch),
-        groups * model.unit,
-        time.perf_counter() - started,
-    )
-
-
-def execution(run: Run, where: Where) -> Execution:
-    """How `run` is executed here."""
-    groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), jax.device_count()))
-    tokens, platform = run.batch * run.model.seq_len, jax.default_backend()
-    run = resolve(run, platform)
-    return choice.execution(run.model, where, run.dtype, platform, groups, tokens)
-
-
-def program(run: Run, where: Where) -> Program:
-    """The compiled Program of a run; from this process's memory if one of equal shape ran
-    before.
-    """
-    platform = jax.default_backend()
-    ex = execution(run, where)
-    if ex.attention == "cudnn" and not choice.has_cudnn():
-        ex = dataclasses.replace(ex, attention="xla")
-    if not run.model.routed:  # fields that a dense model does not read must not split its cache
-        ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
-    o = run.optimizer
-    static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)
-    # several processes call in step, and their clocks differ
-    dispatch = where.steps_per_dispatch or (
-        choice.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1
-    )
-    return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
-
-
-def forget() -> None:
-    """Drops the programs that this process has compiled, and what they hold on the device."""
-    _program.cache_clear()
-
-
-def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> None:
-    """Raises ConfigError or DataError for anything that would stop the run, before anything
-    compiles or is written.
-
-    devices: how many the process that trains will see; those of this process if None.
-    """
-    config.check(run)
-    config.check_moe(run.model, where)
-    if not 1 <= where.lease <= 86400:
-        raise ConfigError(f"where.lease={where.lease:g} must lie in 1 .. 86400 seconds")
-    for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
-        if getattr(where, name) < 0:
-            raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
-    if where.steps_per_dispatch > MOST_STEPS:  # all their batches are handed over at once
-        raise ConfigError(
-            f"where.steps_per_dispatch={where.steps_per_dispatch} is more than {MOST_STEPS}: leave"
-            " it 0, or give fewer"
-        )
-    if run.init or where.init_from:
-        _check_init(run, where)
-    if where.accumulate < 1:
-        raise ConfigError(
-            f"where.accumulate={where.accumulate} must be at least 1 micro-batch a step"
-        )
-    devices = jax.device_count() if devices is None else devices
-    meshes.check(meshes.parse(where.mesh), run.model, run.batch, devices, where.accumulate)
-    dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
-    if dataset.vocab_size > run.model.vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {dataset.vocab_size} ids, model.vocab_size is"
-            f" {run.model.vocab_size}: set model.vocab_size={dataset.vocab_size}"
-        )
 
 
 def train(
@@ -201,22 +45,22 @@ def train(
     ConfigError, DataError, RecordError on what a user can mend, Preempted after SIGTERM; SIGTERM
     while compiling, restoring or evaluating ends the process with status 75.
     """
-    run = resolve(run, jax.default_backend())
+    run = checks.resolve(run, jax.default_backend())
     clock, total = Clock(), config.steps(run)
     dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
-    run = identified(run, where, dataset)
+    run = checks.identified(run, where, dataset)
     identity, leader = config.run_id(run), jax.process_index() == 0
     finished = record.result(folder) if jax.process_count() == 1 else None
     if finished and finished["id"] == identity:
         return finished
-    check(run, where, dataset)
+    checks.check(run, where, dataset)
     with contextlib.ExitStack() as held:
         lease = held.enter_context(open_run(run, where, folder))
         if lease is None:
             return record.result(folder, identity)
         session = held.enter_context(Session(run, where, folder, total, lease, say))
         session.phase("compile")
-        p = program(run, where)
+        p = programs.program(run, where)
         clock.lap("setup")
         held.enter_context(jax.set_mesh(p.layout.mesh))
         session.phase("restore")
@@ -273,7 +117,7 @@ def train(
 
 
 def _evaluated(
-    p: Program, state, kept: dict, session: Session, loss: float, dataset
+    p: programs.Program, state, kept: dict, session: Session, loss: float, dataset
 ) -> evaluation.Evaluation:
     """`evaluate` that costs no training: whatever fails in it, the state is on disk."""
     secure = functools.partial(session.secure, state, kept, loss)
@@ -289,7 +133,7 @@ def _evaluated(
         raise
 
 
-def _initial(p: Program, run: Run, where: Where):
+def _initial(p: programs.Program, run: Run, where: Where):
     """The state before the first step: drawn from the seed, or imported."""
     if not run.init:
         return layouts.initial(p.layout, run.seed)
@@ -301,29 +145,9 @@ def _initial(p: Program, run: Run, where: Where):
     return layouts.started(p.layout, put("params"), put("buffers"))
 
 
-def _check_init(run: Run, where: Where) -> None:
-    """Raises ConfigError unless `where.init_from` holds the weights that `run.init` names, in the
-    shapes of `run.model`.
-    """
-    from launch.huggingface import folder
-
-    if not where.init_from:
-        raise ConfigError(
-            f"the run starts from imported weights {run.init}: say where they are with"
-            " --init_from=HF_DIR"
-        )
-    found = folder.fingerprint(where.init_from)
-    if found != run.init:
-        raise ConfigError(
-            f"--init_from={where.init_from} holds the weights {found}, the run starts from"
-            f" {run.init}: give another folder or --workdir"
-        )
-    folder.load(where.init_from, run.model)
-
-
 def _steps(
     run,
-    p: Program,
+    p: programs.Program,
     state,
     dataset,
     total,
@@ -369,7 +193,7 @@ def _steps(
         state, metrics = p.train(
             state,
             meshes.put(padded, meshes.batch_sharding(p.layout.mesh, 1)),
-            _hyper(run, done, count, total, p.dispatch),
+            programs.hyper(run, done, count, total, p.dispatch),
             np.int32(count),
         )
         if pending:

@@ -1,0 +1,117 @@
+"""The compiled step and evaluation of a run. One `Program` serves every run of equal shape in a process:
+learning rate, decay, seed and number of steps are its inputs.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from launch.config import Run, Where
+from launch.devices import choice
+from launch.devices import layout as layouts
+from launch.devices import mesh as meshes
+from launch.devices.layout import Layout
+from launch.runs import checks
+from model import optim
+from model.config import Execution
+
+
+class Program(NamedTuple):
+    """Compiled functions for one shape, and how their arguments are laid out."""
+
+    layout: Layout
+    train: Callable
+    evaluate: Callable  # the program that evaluates so many sequences
+    dispatch: int
+    eval_batch: int  # sequences that are evaluated at a time, multiples of eval_unit
+    eval_unit: int
+    compile_s: float
+
+
+def use_cache(where: Where) -> None:
+    """Compiled programs are kept on disk: a second start skips XLA."""
+    from data.pack import cache_root
+
+    jax.config.update("jax_compilation_cache_dir", os.path.join(cache_root(where.cache), "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
+    """Learning rates and decay of steps first .. first+count, padded to `length`; computed on the
+    host in float64.
+    """
+    o, out = run.optimizer, np.zeros((2, length))
+    f = [optim.factor(run.schedule, first + i, total) for i in range(count)]
+    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * optim.embed_rate(o)
+    out = out.astype(np.float32)
+    return {
+        "lr": out[0],
+        "embed_lr": out[1],
+        "weight_decay": np.full(length, o.weight_decay, np.float32),
+    }
+
+
+PROGRAMS = 16  # that a process keeps: a worker may meet many shapes
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
+def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispatch: int) -> Program:
+    started = time.perf_counter()
+    layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)))
+    platform, groups = jax.default_backend(), meshes.rows(layout.mesh.shape)
+    compiled = functools.partial(choice.compiled, platform=platform)
+    train = compiled(layouts.lower_train(layout, batch, dispatch))
+
+    @functools.cache  # not before it is wanted
+    def evaluate(rows: int):
+        how = choice.evaluation(model, ex, platform, rows // groups)
+        return compiled(layouts.lower_evaluate(layout, rows, how))
+
+    return Program(
+        layout,
+        train,
+        evaluate,
+        dispatch,
+        choice.evaluated(model, ex, platform, groups, batch),
+        groups * model.unit,
+        time.perf_counter() - started,
+    )
+
+
+def execution(run: Run, where: Where) -> Execution:
+    """How `run` is executed here."""
+    groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), jax.device_count()))
+    tokens, platform = run.batch * run.model.seq_len, jax.default_backend()
+    run = checks.resolve(run, platform)
+    return choice.execution(run.model, where, run.dtype, platform, groups, tokens)
+
+
+def program(run: Run, where: Where) -> Program:
+    """The compiled Program of a run; from this process's memory if one of equal shape ran
+    before.
+    """
+    platform = jax.default_backend()
+    ex = execution(run, where)
+    if ex.attention == "cudnn" and not choice.has_cudnn():
+        ex = dataclasses.replace(ex, attention="xla")
+    if not run.model.routed:  # fields that a dense model does not read must not split its cache
+        ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
+    o = run.optimizer
+    static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)
+    # several processes call in step, and their clocks differ
+    dispatch = where.steps_per_dispatch or (
+        choice.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1
+    )
+    return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
+
+
+def forget() -> None:
+    """Drops the programs that this process has compiled, and what they hold on the device."""
+    _program.cache_clear()
