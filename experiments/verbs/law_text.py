@@ -1,6 +1,6 @@
 """The answer of a law fit in a few lines of text."""
 
-from experiments.verbs.common import number
+from experiments.report.labels import number
 
 
 def g(v) -> str:

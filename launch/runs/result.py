@@ -8,19 +8,9 @@ from launch.runs import divergence, evaluation, record
 from model import account
 
 
-def made(
-    run,
-    where,
-    p,
-    dataset,
-    total,
-    counted_bytes,
-    e: evaluation.Evaluation,
-    times,
-    train_loss,
-    watch,
-    tags,
-) -> dict:
+def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation, tags) -> dict:
+    """seconds: of training."""
+    total, watch, times = tally.steps, tally.watch, tally.clock.record(seconds)
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
@@ -45,11 +35,11 @@ def made(
         "training_tokens": tokens,
         "dataset_tokens": dataset.dataset_tokens,
         "epochs": dataset.epochs(total * run.batch),
-        "bytes": counted_bytes,
+        "bytes": tally.bytes,
         "flops": {k: n * tokens for k, n in per_token.items()},
         "flops_per_token": per_token,
         "executed_flops": total * account.executed_flops(run.model, p.layout.lm.ex, run.batch),
-        "train_loss": record.finite(train_loss),
+        "train_loss": record.finite(tally.meter.last_loss),
         "validation": v,
         "moe": e.statistics,
         "seconds": times,
