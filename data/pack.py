@@ -193,7 +193,10 @@ def open_folder(folder: str, tokenizer) -> TokenFiles:
             f" {tokenizer.fingerprint}: set data.tokenizer and data.tokenizer_path to the one that"
             " made them, or prepare the text again"
         )
-    read = lambda split, end, kind: np.memmap(os.path.join(folder, f"{split}.{end}"), kind, "r")
+
+    def read(split, end, kind):
+        return np.memmap(os.path.join(folder, f"{split}.{end}"), kind, "r")
+
     try:
         tokens = {s: read(s, "bin", meta["dtype"]) for s in SPLITS}
         counted = {

@@ -91,7 +91,10 @@ class Synthetic:
         stream = _TRAIN if split == "train" else _VALIDATION
         # validation is the same for every seed and order
         which, order = ((stream, seed), self._order) if split == "train" else ((stream, 0), 1)
-        draw = lambda lane: _uniform(*which, index * 4 + lane, order)
+
+        def draw(lane):
+            return _uniform(*which, index * 4 + lane, order)
+
         rank = np.minimum(np.searchsorted(self._cumulative, draw(0), side="right"), KEYS - 1)
         key = self._place[rank]
         value = np.where(draw(1) < SURE, self._own[key], (draw(2) * VALUES).astype(np.int64))
@@ -112,7 +115,10 @@ class Synthetic:
         first = np.take(t, np.arange(1, t.shape[1]) - place, 1)  # first digit of the same fact
         second = np.where(place == 2, np.roll(t, 1, 1)[:, 1:], t[:, 1:]) - DIGITS
         p_first = self._pair.sum(1)
-        pair_of = lambda: self._pair[first, np.clip(second, 0, DIGITS - 1)]
+
+        def pair_of():
+            return self._pair[first, np.clip(second, 0, DIGITS - 1)]
+
         own = self._own.reshape(DIGITS, DIGITS)[first, np.clip(second, 0, DIGITS - 1)]
         p_value = (1 - SURE) / VALUES + SURE * (t[:, 1:] - 2 * DIGITS == own)
         p = np.where(
@@ -136,7 +142,10 @@ class Synthetic:
         stands before it.
         """
         p_value = SURE * np.bincount(self._own, self._pair.ravel(), VALUES) + (1 - SURE) / VALUES
-        entropy = lambda p: -(p[p > 0] * np.log(p[p > 0])).sum()
+
+        def entropy(p):
+            return -(p[p > 0] * np.log(p[p > 0])).sum()
+
         return float(
             np.log(3)
             + (entropy(self._pair.sum(0)) + entropy(self._pair.sum(1)) + entropy(p_value)) / 3

@@ -134,7 +134,9 @@ def execute(
 
 
 def tasks(workdir: str, job: SweepJob, plan: Plan) -> list[engines.Task]:
-    tags = lambda p: dict(p.tags, sweep=job.sweep.name)
+    def tags(p):
+        return dict(p.tags, sweep=job.sweep.name)
+
     return [
         engines.Task(p.run, engines.folder(workdir, p.id), tags(p), p.shape, p.seconds or p.flops)
         for p in plan.runs

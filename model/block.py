@@ -21,10 +21,17 @@ class Block(nn.Module):
         m, ex, own = self.m, self.ex, self.layer
         mixer, mlp = own.mixer.module(m, ex, "mixer"), own.mlp.module(m, ex, "mlp")
         norms = {name: m.norm.module(name) for name in own.norms}
-        put = lambda name, x: norms[name](x) if name in norms else x
+
+        def put(name, x):
+            return norms[name](x) if name in norms else x
+
         post = own.norm == "post"  # the norm of a part stands after the sum
-        before = lambda name, x: x if post else on_cpu.value_made_once(ex, put(name, x))
-        summed = lambda name, x: put(name, x) if post else x
+
+        def before(name, x):
+            return x if post else on_cpu.value_made_once(ex, put(name, x))
+
+        def summed(name, x):
+            return put(name, x) if post else x
 
         x_BTD = on_cpu.gradient_made_once(ex, x_BTD)
         normed_BTD = before("norm_mixer", x_BTD)

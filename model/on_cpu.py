@@ -1,6 +1,6 @@
 """What XLA on CPU needs said differently. The functions are the same as without; where a flag
-decides, it is `Execution.settle`, which launch/devices/choice.py sets on one CPU for unrolled layers.
-Figures of all of them: LOG.md, 2026-11-25 and 26.
+decides, it is `Execution.settle`, which launch/devices/choice.py sets on one CPU for unrolled
+layers. Figures of all of them: LOG.md, 2026-11-25 and 26.
 
 made_once           XLA on CPU fuses sums and transposes into whoever reads them, once for every
                     reader, and its barriers are gone by then. It does not look through a
@@ -35,8 +35,8 @@ LOOP, loop_rows     Experts' matrices of so many numbers or more are multiplied 
                     other (model/mlps/loop.py). Rows come in fives, as the matmul takes them, in
                     widest blocks of half a mean load to nearly all of it, 480 at most.
 OPTIONS             Of XLA: fewer copies in loops; vectors as wide as the processor has.
-The heap            Large pages for the temporaries of a step: launch/devices/allocator.py, which has to run
-                    before anything is imported.
+The heap            Large pages for the temporaries of a step: launch/devices/allocator.py, which has
+                    to run before anything is imported.
 """
 
 import functools

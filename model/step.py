@@ -133,7 +133,10 @@ def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, h
 
     def body(i, carry):
         state, kept = carry
-        at = lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False)
+
+        def at(a):
+            return jax.lax.dynamic_index_in_dim(a, i, keepdims=False)
+
         state, metrics = one(state, at(tokens_KBT1), jax.tree.map(at, hyper_K))
         return state, jax.tree.map(lambda a, m: a.at[i].set(m), kept, metrics)
 

@@ -178,7 +178,7 @@ def test_a_tutorial_runs(page, tmp_path):
         if language != "bash":
             continue
         for verb, *argv in commands(f"```bash\n{body}```\n"):
-            if "--engine=slurm" in argv:  # tests/test_slurm.py submits one
+            if "--engine=slurm" in argv:  # tests/launch/test_slurm.py submits one
                 argv = [*argv, "--engine=local", "--set=where.workers=2"]
             assert run("-m", "experiments.start", verb, *argv, *SMALL.get(verb, []))
             ran += 1
@@ -225,7 +225,7 @@ def test_the_mixer_of_the_page_keeps_the_contract(tmp_path):
     table = head.read_text().replace("MIXERS = {\n", "MIXERS = {\n    " + line.strip() + "\n")
     imported = "from model.mixers.mean import Mean\n"
     head.write_text(table.replace("\nMIXERS", imported + "\nMIXERS", 1))
-    which = ["tests/test_model.py", "tests/test_counts.py", "tests/test_parts.py"]
+    which = ["tests/model/test_model.py", "tests/model/test_counts.py", "tests/model/test_parts.py"]
     command = [sys.executable, "-m", "pytest", "-v", "-n", "0", *which, "-k", "mean or part"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(

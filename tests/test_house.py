@@ -36,8 +36,6 @@ def test_imports_point_down():
         here = os.path.relpath(path, ROOT).split(os.sep)[0]
         for name in imported(path):
             if name in FLOOR and name != here and FLOOR[name] >= FLOOR[here]:
-                # launch/config.py and launch/runs/train.py introduce data to model; they do not know
-                # each other
                 wrong.append(f"{os.path.relpath(path, ROOT)} imports {name}")
             if here == "data" and name in ("jax", "flax", "optax"):
                 wrong.append(f"{os.path.relpath(path, ROOT)} imports {name}")

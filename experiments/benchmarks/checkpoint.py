@@ -66,10 +66,13 @@ def measure(scale: str = "full", rounds: int = 8) -> dict:
     for i in range(rounds):
         for name in sorted(arms, reverse=bool(i % 2)):
             seconds[name].append(_stretch(run, arms[name]))
-    ratio = lambda k: [
-        1 + (a[k] - b[k]) / (b[k] * EVERY / STRETCH)
-        for a, b in zip(seconds["with"], seconds["without"])
-    ]
+
+    def ratio(k):
+        return [
+            1 + (a[k] - b[k]) / (b[k] * EVERY / STRETCH)
+            for a, b in zip(seconds["with"], seconds["without"])
+        ]
+
     tokens = STRETCH * run.batch * model.seq_len
     contenders = {
         n: {

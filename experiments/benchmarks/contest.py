@@ -76,7 +76,10 @@ class Contender:
 
     def figures(self) -> dict:
         """Medians over the stretches."""
-        of = lambda k: [s[k] for s in self.stretches]
+
+        def of(k):
+            return [s[k] for s in self.stretches]
+
         return {
             "tokens_per_s": statistics.median(s["tokens"] / s["wall_s"] for s in self.stretches),
             "tokens_per_cpu_s": statistics.median(s["tokens"] / s["cpu_s"] for s in self.stretches),
@@ -111,7 +114,10 @@ def ratios(contenders: dict[str, dict]) -> dict[str, float]:
     CPU-second.
     """
     (_, ours), *others = contenders.items()
-    rate = lambda r: r["tokens"] / r["cpu_s"]
+
+    def rate(r):
+        return r["tokens"] / r["cpu_s"]
+
     return {
         name: statistics.median(rate(a) / rate(b) for a, b in zip(ours["rounds"], c["rounds"]))
         for name, c in others
@@ -144,7 +150,10 @@ def text(answer: dict) -> str:
     lines.append(
         f"  {'contender':<22}{'tokens/s':>12}{'per CPU-s':>12}{'first step':>12}{'peak':>10}{'ratio':>8}"  # noqa: E501
     )
-    cell = lambda v, form: "-" if v is None else format(v, form)
+
+    def cell(v, form):
+        return "-" if v is None else format(v, form)
+
     for name, c in answer["contenders"].items():
         ratio = answer.get("ratios", {}).get(name)
         lines.append(

@@ -171,23 +171,30 @@ def _members(c, dtype: str, batch: int, several, updates: int, say) -> tuple[dic
     """Seconds of an update of one model, each way; and of so many models mapped through it, with
     how many such models that is worth.
     """
-    case = lambda k, how, scan: steps.Case(
-        c, Execution(dtype=dtype, attention=how, scan=scan), batch, k, updates=updates
-    )
+
+    def case(k, how, scan):
+        return steps.Case(
+            c, Execution(dtype=dtype, attention=how, scan=scan), batch, k, updates=updates
+        )
+
     keys = [(0, how, scan) for how in _attentions() for scan in (False, True)] + [
         (k, how, False) for k in several for how in _attentions()
     ]
     timed = steps.times({key: case(*key) for key in keys}, say)
-    of = lambda k: {
-        f"{how}{' scan' * scan}": got for (n, how, scan), got in timed.items() if n == k
-    }
+
+    def of(k):
+        return {f"{how}{' scan' * scan}": got for (n, how, scan), got in timed.items() if n == k}
+
     alone = {how: got if isinstance(got, str) else got[1] for how, got in of(0).items()}
     least = min((s for s in alone.values() if not isinstance(s, str)), default=math.nan)
-    tell = lambda k, got: (
-        got
-        if isinstance(got, str)
-        else {"step_s": got[1], "members_per_single": k * least / got[1]}
-    )
+
+    def tell(k, got):
+        return (
+            got
+            if isinstance(got, str)
+            else {"step_s": got[1], "members_per_single": k * least / got[1]}
+        )
+
     return alone, {k: {how: tell(k, got) for how, got in of(k).items()} for k in several}
 
 
@@ -208,10 +215,13 @@ def members(toy: bool, say) -> dict:
             )
             about = {"parameters": account.parameters(c)["total"], "updates_per_call": updates}
             say({"members": name, **about, "single_step_s": alone, "found": rows})
-            gain = lambda by: max(
-                (row["members_per_single"] for row in by.values() if isinstance(row, dict)),
-                default=0,
-            )
+
+            def gain(by):
+                return max(
+                    (row["members_per_single"] for row in by.values() if isinstance(row, dict)),
+                    default=0,
+                )
+
             best[f"{name}, {updates} a call"] = {k: gain(by) for k, by in rows.items()}
     return {"members_per_single": best}
 

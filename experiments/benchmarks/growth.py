@@ -36,9 +36,16 @@ TOY = parts.model("attention(n_heads=2)/dense(d_ff=32)", vocab_size=64, seq_len=
 
 def points(base: Model, batch: int, toy: bool) -> dict[str, list[tuple[Model, int]]]:
     """(model, batch) by what grows."""
-    heads = lambda d: parts.layers(f"attention(n_heads={max(1, d // 32)})/dense")
-    wider = lambda d: dataclasses.replace(base, d_model=d, pattern=heads(d))
-    longer = lambda t: (dataclasses.replace(base, seq_len=t), max(1, batch * base.seq_len // t))
+
+    def heads(d):
+        return parts.layers(f"attention(n_heads={max(1, d // 32)})/dense")
+
+    def wider(d):
+        return dataclasses.replace(base, d_model=d, pattern=heads(d))
+
+    def longer(t):
+        return (dataclasses.replace(base, seq_len=t), max(1, batch * base.seq_len // t))
+
     return {
         "tokens": [(base, b) for b in (batch, 2 * batch, 4 * batch)[: 2 if toy else 3]],
         "depth": [

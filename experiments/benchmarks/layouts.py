@@ -101,12 +101,18 @@ def follow(
     sizes = meshes.parse(mesh)
     ex = Execution(dtype=dtype, moe=moe, moe_groups=meshes.rows(sizes), moe_rows=8, **how)
     l = layouts.lay(model, OPTIMIZER, ex, meshes.make(sizes))
-    spread = lambda box: box.replace(std=box.std or 0.05)
+
+    def spread(box):
+        return box.replace(std=box.std or 0.05)
+
     l = l._replace(boxed=jax.tree.map(spread, l.boxed, is_leaf=params.is_parameter))
     program = layouts.lower_train(l, BATCH, STEPS).compile()
     state, read = layouts.initial(l, 0), tokens(model)
     hyper = {"lr": 3e-3, "embed_lr": 3e-3, "weight_decay": 0.1}
-    put = lambda rows: meshes.put(rows, meshes.batch_sharding(l.mesh, 1))
+
+    def put(rows):
+        return meshes.put(rows, meshes.batch_sharding(l.mesh, 1))
+
     one = meshes.put(
         {k: np.full(STEPS, v, np.float32) for k, v in hyper.items()},
         dict.fromkeys(hyper, meshes.replicated(l.mesh)),
@@ -212,9 +218,10 @@ def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
         if any([p.wait() for p in both]):
             raise RuntimeError("a process of two failed; its words are above")
         kept = np.load(out, allow_pickle=False)
-        read = lambda name, part: {
-            k.split("|")[2]: kept[k] for k in kept if k.startswith(f"{name}|{part}|")
-        }
+
+        def read(name, part):
+            return {k.split("|")[2]: kept[k] for k in kept if k.startswith(f"{name}|{part}|")}
+
         return {
             n: (
                 kept[f"{n}|mesh"].item(),

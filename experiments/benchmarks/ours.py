@@ -1,5 +1,5 @@
-"""Our contender: the product's own loop (launch/runs/train.py), data and logging running and the state
-donated, held at every stretch.
+"""Our contender: the product's own loop (launch/runs/train.py), data and logging running and the
+state donated, held at every stretch.
 
 python -m experiments.benchmarks.ours SPEC.json     the protocol of contest.py; SPEC: {"run",
                                                     "where", "folder", "steps", "again"}
@@ -100,7 +100,10 @@ def main() -> int:
         run = dataclasses.replace(run, init=folder.fingerprint(where.init_from))
     mesh.simulate(mesh.parse(where.mesh))
     programs.use_cache(where)
-    say = lambda answer: answers.write(json.dumps(answer) + "\n")
+
+    def say(answer):
+        return answers.write(json.dumps(answer) + "\n")
+
     if spec.get(
         "again"
     ):  # startup: a second run of equal shape in this process, with another seed and learning rate

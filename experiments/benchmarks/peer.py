@@ -196,7 +196,10 @@ def main():
     a = p.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    say = lambda answer: answers.write(json.dumps(answer) + "\n")
+
+    def say(answer):
+        return answers.write(json.dumps(answer) + "\n")
+
     if a.decode:
         return answer_decoding(a, say)
     trainer = Trainer(a)

@@ -78,7 +78,10 @@ def _children() -> float:
 
 def _entry(rows: list[dict], first: float) -> dict:
     """Medians of stretches that were timed here."""
-    middle = lambda k: float(np.median([r["tokens"] / max(r[k], 1e-9) for r in rows]))
+
+    def middle(k):
+        return float(np.median([r["tokens"] / max(r[k], 1e-9) for r in rows]))
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "tokens_per_s": middle("wall_s"),
@@ -101,13 +104,17 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
         data = pipeline.load(d, s["context"], cache)
         data.batch(0, s["batch"])
         first, held = time.perf_counter() - started, data.dataset_tokens
-        read = lambda one: [one(i, s["batch"]) for i in range(s["batches"])]
+
+        def read(one):
+            return [one(i, s["batch"]) for i in range(s["batches"])]
+
         pieces = _sentencepiece(d, s["pieces"], place)
         tokens = pack.prepare(pieces, cache).meta["splits"]
         size = sum(split["tokens"] for split in tokens.values())
-        fresh = lambda k, workers: pack.prepare(
-            pieces, os.path.join(place, f"{k}-{workers}"), workers
-        )
+
+        def fresh(k, workers):
+            return pack.prepare(pieces, os.path.join(place, f"{k}-{workers}"), workers)
+
         timers = {
             "memmap": lambda k: _timed(s["batches"] * per_batch, lambda: read(data.batch)),
             "counted": lambda k: _timed(s["batches"] * per_batch, lambda: read(data.counted_batch)),

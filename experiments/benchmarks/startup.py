@@ -66,13 +66,18 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
             where = config.override(asked.where, "cache", os.path.join(place, "cache"))
             cold.append(_once(asked.run, where, place, "cold"))
             cached.append(_once(asked.run, where, place, "cached"))
-    of = lambda rows, k: statistics.median(r[k] for r in rows)
-    entry = lambda s, peak: {
-        "tokens_per_s": None,
-        "tokens_per_cpu_s": None,
-        "first_step_s": s,
-        "peak_bytes": peak,
-    }
+
+    def of(rows, k):
+        return statistics.median(r[k] for r in rows)
+
+    def entry(s, peak):
+        return {
+            "tokens_per_s": None,
+            "tokens_per_cpu_s": None,
+            "first_step_s": s,
+            "peak_bytes": peak,
+        }
+
     found = {
         "cold": entry(of(cold, "first_step_s"), of(cold, "peak_bytes")),
         "cached": entry(of(cached, "first_step_s"), of(cached, "peak_bytes")),

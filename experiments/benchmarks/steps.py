@@ -104,7 +104,9 @@ def fresh(lm: LM, members: int = 0):
 
 
 def lowered(case: Case):
-    one = lambda s, t: step.train_step(case.lm, OPTIMIZER, s, t, HYPER)
+    def one(s, t):
+        return step.train_step(case.lm, OPTIMIZER, s, t, HYPER)
+
     many = jax.vmap(one) if case.members else one
     call = many if case.updates == 1 else lambda s, t: jax.lax.scan(many, s, t)
     state = jax.eval_shape(lambda: fresh(case.lm, case.members))

@@ -1,6 +1,6 @@
 """Training throughput against what users would pick instead: the same function, weights and batches
-(tests/test_bench.py: losses agree to 1e-3 after 20 updates), float32, AdamW, the standard library's
-source as bytes. `train` compares dense models, `moe` mixtures of experts.
+(tests/verbs/test_bench.py: losses agree to 1e-3 after 20 updates), float32, AdamW, the standard
+library's source as bytes. `train` compares dense models, `moe` mixtures of experts.
 """
 
 import json

@@ -1,0 +1,1 @@
+"""What the commands stand on: a terminal of any kind, and modules imported on use."""

@@ -29,15 +29,21 @@ class Outcome(NamedTuple):
 
     def at(self, flops: float) -> dict:
         """N_opt, D_opt and tokens per parameter at a budget, {value, interval}."""
-        line = lambda p, k: np.exp(
-            np.asarray(p[f"log_{k}"]) + np.asarray(p[f"{k}_exponent"]) * np.log(flops)
-        )
+
+        def line(p, k):
+            return np.exp(
+                np.asarray(p[f"log_{k}"]) + np.asarray(p[f"{k}_exponent"]) * np.log(flops)
+            )
+
         known = [k for k in ("n", "d") if f"log_{k}" in self.parameters]
         one, many = ({k: line(p, k) for k in known} for p in (self.parameters, self.draws))
-        answer = lambda value, draws: {
-            "value": float(value),
-            "interval": bootstrap.interval(draws) if len(draws) else None,
-        }
+
+        def answer(value, draws):
+            return {
+                "value": float(value),
+                "interval": bootstrap.interval(draws) if len(draws) else None,
+            }
+
         out = {f"{k}_opt": answer(one[k], many[k]) for k in known}
         if len(known) == 2:
             out["tokens_per_parameter"] = answer(one["d"] / one["n"], many["d"] / many["n"])
@@ -180,7 +186,10 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
             "fewer than two budgets have an interior minimum"
             + (f" ({'; '.join(dropped[:3])})" if dropped else "")
         )
-    fitted = lambda rows, q: np.polyval(q.coefficients[::-1], np.log(x["n"][rows]))
+
+    def fitted(rows, q):
+        return np.polyval(q.coefficients[::-1], np.log(x["n"][rows]))
+
     if level is None:
         sums = [
             (float(((x["loss"][r] - fitted(r, q)) ** 2).sum()), len(r) - 3)

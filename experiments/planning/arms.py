@@ -80,7 +80,10 @@ def apply(base: Model, arm: str) -> Model:
             for layer in value
         )
         return dataclasses.replace(base, pattern=pattern)
-    put = lambda layer: dataclasses.replace(layer, **{kind: _over(getattr(layer, kind), value)})
+
+    def put(layer):
+        return dataclasses.replace(layer, **{kind: _over(getattr(layer, kind), value)})
+
     return dataclasses.replace(
         base, pattern=tuple(map(put, base.pattern)), first=tuple(map(put, base.first))
     )

@@ -60,7 +60,10 @@ def scaled(
         max(1.0, factor) ** ladder.BATCH_POWER * old.batch * old.model.seq_len / new.model.seq_len
     )
     batch = new.batch if "batch" in pinned or factor <= 1 else max(1, 2 ** round(math.log2(grown)))
-    per_token = lambda model, d: account.flops_per_token(ladder.shape(model, d, "dense"))["matmul"]
+
+    def per_token(model, d):
+        return account.flops_per_token(ladder.shape(model, d, "dense"))["matmul"]
+
     mid, ordered = len(s.sizes) // 2, sorted(s.sizes)
     by_tokens = (
         factor * per_token(old.model, ordered[mid]) / per_token(new.model, sizes[ordered[mid]])

@@ -37,7 +37,10 @@ def rates(
     name: str = "the device",
 ) -> Rates:
     """The flags' values where given, else the table's or the stated default."""
-    given = lambda v: Figure(v, "given")
+
+    def given(v):
+        return Figure(v, "given")
+
     known = device.figure("watts") if device else None
     power = given(watts) if watts is not None else known
     if cap is not None:
@@ -101,10 +104,13 @@ def _energy(r: Rates) -> str:
 
 def assumed(r: Rates, cap: float | None, calibrated: bool) -> dict:
     """The inputs as {name: {"value", "source"}}."""
-    one = lambda f, why: {
-        "value": None if f is None else f.value,
-        "source": why if f is None else f.source,
-    }
+
+    def one(f, why):
+        return {
+            "value": None if f is None else f.value,
+            "source": why if f is None else f.source,
+        }
+
     effect = (
         "measured: the calibration ran on this device, under whatever cap was set"
         if calibrated

@@ -145,7 +145,9 @@ def matched(
     dense = dataclasses.replace(dense, horizon=config.Horizon(steps=n))
 
     def trials(run: Run) -> tuple[Run, ...]:
-        rate = lambda m: dataclasses.replace(run.optimizer, lr=run.optimizer.lr * m)
+        def rate(m):
+            return dataclasses.replace(run.optimizer, lr=run.optimizer.lr * m)
+
         return tuple(dataclasses.replace(run, optimizer=rate(m)) for m in lr_multipliers)
 
     return Matched(by, trials(dense), trials(moe))

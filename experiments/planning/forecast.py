@@ -30,8 +30,13 @@ def _read(workdir: str) -> dict | None:
     if not os.path.exists(path):
         return None
     kept = files.read_json(path, "forecast")
-    rows = lambda name, kind: kept.get(name) if isinstance(kept.get(name), kind) else kind()
-    whole = lambda row, fields: isinstance(row, dict) and all(_number(row.get(k)) for k in fields)
+
+    def rows(name, kind):
+        return kept.get(name) if isinstance(kept.get(name), kind) else kind()
+
+    def whole(row, fields):
+        return isinstance(row, dict) and all(_number(row.get(k)) for k in fields)
+
     return {
         "runs": {
             k: v for k, v in rows("runs", dict).items() if whole(v, ("train", "evaluate", "setup"))

@@ -28,7 +28,7 @@ class Sweep:
         int, ...
     ] = ()  # every size on so many training tokens: the grid that a parametric law wants
     families: tuple[str, ...] = ()  # arms that are compared; empty: those of `arms`, or dense, moe
-    # arms of one's own, as a dict: name -> a part, layers, or their text (experiments/planning/arms.py)
+    # arms of one's own, as a dict: name -> a part, layers, or their text (planning/arms.py)
     arms: tuple[tuple[str, str], ...] = ()
     ladder: str = "both"  # what a size stands for: both | width(...) | depth(...) | aspect(...)
     shapes: tuple[tuple[int, ...], ...] = ()  # d_model, n_layers, n_heads, d_ff of every size

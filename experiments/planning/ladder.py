@@ -209,7 +209,10 @@ def _fits(d_model: int, n_heads: int) -> bool:
 
 def _with(m: Model, new) -> Model:
     """`m` with `new` done to every mixer and MLP."""
-    put = lambda x: dataclasses.replace(x, mixer=new(x.mixer), mlp=new(x.mlp))
+
+    def put(x):
+        return dataclasses.replace(x, mixer=new(x.mixer), mlp=new(x.mlp))
+
     return dataclasses.replace(
         m, pattern=tuple(map(put, m.pattern)), first=tuple(map(put, m.first))
     )

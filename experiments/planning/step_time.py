@@ -194,7 +194,10 @@ def fit(run: Run, where: Where, target: Target) -> Fit:
         "counted; activations by formula, within a quarter on CPU, 0.8 to 1.7 of the compiler's on"
         " a GPU (docs/counting.md)"
     )
-    size = lambda w: held(run, w, target.platform)
+
+    def size(w):
+        return held(run, w, target.platform)
+
     if target.memory is None:
         why = (
             target.device.sources["memory"]
@@ -249,7 +252,10 @@ def recomputed(run: Run, where: Where, fit: Fit, platform: str) -> float:
         return 1.0
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
     ex = choice.execution(run.model, where, dtype, platform, 1, run.batch * run.model.seq_len)
-    whole = lambda remat: account.work(run.model, ex, run.batch).training(remat)
+
+    def whole(remat):
+        return account.work(run.model, ex, run.batch).training(remat)
+
     return whole(True) / whole(False)
 
 

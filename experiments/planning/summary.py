@@ -72,7 +72,10 @@ def total(runs: list[dict], count: int, rates: cost.Rates, startup: float = 0.0)
     """
     each = max(r["devices"] for r in runs)
     known = all(r["seconds"] is not None for r in runs)
-    shape = lambda r: (r["family"], r["size"], r["batch"], r["seq_len"])
+
+    def shape(r):
+        return (r["family"], r["size"], r["batch"], r["seq_len"])
+
     compiling = {shape(r): r["compile_seconds"] * r["devices"] for r in runs}
     device_hours = (
         (sum(r["seconds"] * r["devices"] for r in runs) + sum(compiling.values())) / 3600
@@ -134,13 +137,16 @@ def _command(
     """What to type to run the plan: the settings of the one who asks, what the ladder chose, and
     what makes every run fit.
     """
-    text = lambda v: (
-        ",".join(map(text, v))
-        if isinstance(v, tuple)
-        else f"{v:.10g}"
-        if isinstance(v, float)
-        else str(v)
-    )
+
+    def text(v):
+        return (
+            ",".join(map(text, v))
+            if isinstance(v, tuple)
+            else f"{v:.10g}"
+            if isinstance(v, float)
+            else str(v)
+        )
+
     fields = [
         (f"sweep.{f.name}", getattr(asked.sweep, f.name), getattr(job.sweep, f.name))
         for f in dataclasses.fields(job.sweep)

@@ -148,7 +148,10 @@ def _arms(a) -> Block:
 
 def measured(rows: list[dict], c: str) -> str:
     """Active parameters, FLOPs and tokens over the reference's, the means over cells."""
-    mean = lambda k: float(np.mean([r[k] for r in rows]))
+
+    def mean(k):
+        return float(np.mean([r[k] for r in rows]))
+
     tokens = mean("tokens_ratio")
     return f"active x{mean('active_ratio'):.3f}, {c} FLOPs x{mean('flops_ratio'):.3f}" + (
         f", tokens x{tokens:.3f}" if abs(tokens - 1) > 1e-9 else ""

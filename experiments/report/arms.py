@@ -38,7 +38,10 @@ def _ticks(cells: list[tuple]) -> list[str]:
     """Sizes; where there are several budgets or token counts, these too."""
     if len({c[:2] for c in cells}) == 1:
         return [str(size) for *_, size in cells]
-    what = lambda budget, tokens: f"{budget:.2g} FLOPs" if budget else f"{tokens:.2g} tokens"
+
+    def what(budget, tokens):
+        return f"{budget:.2g} FLOPs" if budget else f"{tokens:.2g} tokens"
+
     return [f"{size}\n{what(budget, tokens)}" for budget, tokens, size in cells]
 
 

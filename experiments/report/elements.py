@@ -29,7 +29,10 @@ def esc(value) -> str:
 
 def table(columns: list[str], rows: list[list], text_columns: int = 1) -> str:
     """An HTML table; the first `text_columns` columns are words."""
-    kind = lambda i: ' class="t"' if i < text_columns else ""
+
+    def kind(i):
+        return ' class="t"' if i < text_columns else ""
+
     head = "".join(f"<th{kind(i)}>{esc(c)}</th>" for i, c in enumerate(columns))
     body = "".join(
         "<tr>" + "".join(f"<td{kind(i)}>{esc(v)}</td>" for i, v in enumerate(row)) + "</tr>"

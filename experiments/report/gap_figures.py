@@ -31,8 +31,11 @@ def gaps(analysis) -> str:
             canvas(2, gridspec_kw={"width_ratios": [1.6, 1]}) if rows else canvas(1, squeeze=False)
         )
         axes = axes if rows else axes[0]
+
         # at one budget every size has its own tokens, in a grid of tokens the same
-        cell = lambda g: (g["budget"] or 0, 0 if g["budget"] else g["tokens"])
+        def cell(g):
+            return (g["budget"] or 0, 0 if g["budget"] else g["tokens"])
+
         ax, cells = axes[0], sorted({cell(g) for g in analysis["gaps"]})
         for (budget, tokens), colour in zip(cells, shades("moe", len(cells))):
             own = [g for g in analysis["gaps"] if cell(g) == (budget, tokens)]

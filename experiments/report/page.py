@@ -48,7 +48,10 @@ def save(path: str, text: str) -> None:
 
 def _answer(a: dict) -> str:
     """What a terminal shows at the end of the sweep; what belongs to a line above is indented."""
-    kind = lambda line: "" if line[0] not in " ." else " class=in"
+
+    def kind(line):
+        return "" if line[0] not in " ." else " class=in"
+
     rows = "".join(
         f"<li{kind(line)}>{esc(line.strip().replace('in the report', 'below'))}</li>"
         for line in answer_text.lines(a, 2 * answer_text.MOST)

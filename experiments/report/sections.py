@@ -212,7 +212,10 @@ def expert_load(results, curves, a) -> str:
     routed = [r for r in results if r["moe"].get("expert_load")]
     if not routed:
         return ""
-    text = lambda values, digits: "  ".join(f"{x:.{digits}f}" for x in values)
+
+    def text(values, digits):
+        return "  ".join(f"{x:.{digits}f}" for x in values)
+
     rows = [
         [
             r["id"],

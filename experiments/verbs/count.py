@@ -61,7 +61,10 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
     """The counts of one model as a JSON-ready dict; docs/counting.md defines every name."""
     micro = batch // ex.accumulate
     work, tokens = account.work(c, ex, micro), micro * c.seq_len
-    third = lambda n: n // 3 if n % 3 == 0 else n / 3
+
+    def third(n):
+        return n // 3 if n % 3 == 0 else n / 3
+
     return {
         "family": config.family(c),
         "context": c.seq_len,

@@ -115,8 +115,8 @@ def define_conventions(fv) -> None:
     flags.DEFINE_string(
         "n",
         "",
-        f"which parameters are N: {' | '.join(conventions.N_CONVENTIONS)} [multiplied], or a column of a"
-        " CSV file",
+        f"which parameters are N: {' | '.join(conventions.N_CONVENTIONS)} [multiplied], or a column"
+        " of a CSV file",
         flag_values=fv,
     )
     flags.DEFINE_string(

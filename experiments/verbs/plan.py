@@ -165,7 +165,10 @@ def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
                 " --money or --hours"
             )
         new = _budgets(fv)
-        mean = lambda values: math.exp(sum(map(math.log, values)) / len(values))
+
+        def mean(values):
+            return math.exp(sum(map(math.log, values)) / len(values))
+
         found = budget.scaled(job, mean(new) / mean(job.sweep.budgets), pinned)
         return found._replace(
             job=dataclasses.replace(
@@ -225,7 +228,10 @@ def _recipe(fv) -> dict:
         plans.check(job.sweep)
         calibration.calibrate(job, target, lambda text: print(text, file=sys.stderr))
         target = target._replace(calibrated=calibration.load(job.where))
-    make = lambda j: plans.make(j, target.platform, target)
+
+    def make(j):
+        return plans.make(j, target.platform, target)
+
     sized = _sized(fv, job, make, target, rates)
     asked = outlook.Asked(fv.config, "sweep", job, list(fv["set"].value), fv.power_cap)
     return outlook.describe(asked, sized.job, make(sized.job), target, rates, sized.notes)
@@ -270,7 +276,10 @@ def _body(fv) -> int:
 
 def main(argv=None) -> int:
     fv = cli.flag_values("config", "set", "mesh")
-    number = lambda name, text: flags.DEFINE_float(name, None, text, flag_values=fv)
+
+    def number(name, text):
+        return flags.DEFINE_float(name, None, text, flag_values=fv)
+
     number("budget", "training FLOPs (matmul) of the whole sweep")
     flags.DEFINE_list(
         "isoflop_budgets",

@@ -183,7 +183,10 @@ def _body(fv) -> int:
             "--workdir is missing: name the folder of a sweep, as in isoflop status runs/quickstart"
         )
     said, console = read(fv.workdir), terminal.console(width=None if sys.stdout.isatty() else 130)
-    still = lambda: fv.watch and said["counts"]["running"] + said["counts"]["waiting"]
+
+    def still():
+        return fv.watch and said["counts"]["running"] + said["counts"]["waiting"]
+
     if fv.format == "json" or not console.is_terminal or not fv.watch:
         while True:
             (

@@ -1,0 +1,1 @@
+"""What a run trains on: devices, meshes, layouts, compiled programs, processes."""

@@ -7,7 +7,7 @@ there would stand in for ours, or for Python's own.
 import os
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 
 def command(*argv: str) -> list[str]:

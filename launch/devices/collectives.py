@@ -59,7 +59,10 @@ def _iota(text: str) -> np.ndarray:
     """[4,2]<=[2,2,2]T(1,0,2) or [2,4]T(1,0): device ids reshaped, transposed, and reshaped."""
     shape, _, source = text.rpartition("<=")
     dims, _, order = source.partition("T")
-    numbers = lambda t: [int(n) for n in re.findall(r"\d+", t)]
+
+    def numbers(t):
+        return [int(n) for n in re.findall(r"\d+", t)]
+
     ids = np.arange(math.prod(numbers(dims))).reshape(numbers(dims))
     ids = ids.transpose(numbers(order)) if order else ids
     return ids.reshape(numbers(shape)) if shape else ids
@@ -145,14 +148,20 @@ def _trips(line: str, computations) -> int | None:
     """
     if noted := _TRIPS.search(line):
         return int(noted[1])
-    inside = lambda key: computations.get(re.search(rf"{key}=%?([\w.\-]+)", line)[1], [])
+
+    def inside(key):
+        return computations.get(re.search(rf"{key}=%?([\w.\-]+)", line)[1], [])
+
     defined = {
         re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = ", l)[1]: l
         for key in ("condition", "body")
         for l in inside(key)
         if " = " in l
     }
-    value = lambda name: next(iter(re.findall(r" constant\((\d+)\)", defined.get(name, ""))), None)
+
+    def value(name):
+        return next(iter(re.findall(r" constant\((\d+)\)", defined.get(name, ""))), None)
+
     less = next((l for l in inside("condition") if "ROOT" in l and "direction=LT" in l), "")
     root = next((l for l in inside("body") if "ROOT" in l and " tuple(" in l), "")
     try:

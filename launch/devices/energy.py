@@ -19,13 +19,16 @@ def _boards(count: int) -> tuple:
             v.strip() for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()
         ]
         visible = visible or [str(i) for i in range(nvml.nvmlDeviceGetCount())]
+
         # NVML counts boards in the order of the bus, as CUDA does for equal boards (or under
         # CUDA_DEVICE_ORDER=PCI_BUS_ID)
-        one = lambda v: (
-            nvml.nvmlDeviceGetHandleByIndex(int(v))
-            if v.isdigit()
-            else nvml.nvmlDeviceGetHandleByUUID(v.encode())
-        )
+        def one(v):
+            return (
+                nvml.nvmlDeviceGetHandleByIndex(int(v))
+                if v.isdigit()
+                else nvml.nvmlDeviceGetHandleByUUID(v.encode())
+            )
+
         handles = tuple(one(v) for v in visible[:count])
         for h in handles:
             nvml.nvmlDeviceGetTotalEnergyConsumption(h)

@@ -56,11 +56,14 @@ def lay(model: Model, optimizer: optim.Optimizer, ex: Execution, mesh) -> Layout
     with ambient(mesh):
         state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
         if jnp.dtype(ex.dtype) == jnp.float64:
-            double = lambda a: (
-                jax.ShapeDtypeStruct(a.shape, jnp.float64)
-                if jnp.issubdtype(a.dtype, jnp.floating)
-                else a
-            )
+
+            def double(a):
+                return (
+                    jax.ShapeDtypeStruct(a.shape, jnp.float64)
+                    if jnp.issubdtype(a.dtype, jnp.floating)
+                    else a
+                )
+
             state = jax.tree.map(double, state)
         param_sh, whole = meshes.shardings(mesh, boxed), meshes.replicated(mesh)
         sh = step.State(
@@ -76,12 +79,17 @@ def _like_params(opt, param_sh, whole):
     replicated for the rest.
     """
     structure = jax.tree.structure(param_sh)
-    same = lambda x: jax.tree.structure(x) == structure
+
+    def same(x):
+        return jax.tree.structure(x) == structure
+
     return jax.tree.map(lambda x: param_sh if same(x) else whole, opt, is_leaf=same)
 
 
 def _arguments(l: Layout):
-    place = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
+    def place(a, s):
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
+
     return jax.tree.map(place, l.state, l.shardings)
 
 
@@ -146,7 +154,10 @@ def initial(l: Layout, seed: int):
     """The state before the first step, drawn from `seed`. No device ever holds more than its
     shards, and the host one layer of one leaf.
     """
-    one = lambda path, box, a, s: _born(params.draws(path, box, seed), a, s)
+
+    def one(path, box, a, s):
+        return _born(params.draws(path, box, seed), a, s)
+
     drawn = jax.tree_util.tree_map_with_path(
         one, l.boxed, l.state.params, l.shardings.params, is_leaf=params.is_parameter
     )
@@ -167,8 +178,13 @@ def _born(draws, a, sharding):
     """An array of `a`'s shape and dtype, shard by shard: zeros, or what `draws` yields, one slice
     of the leading axis after the other (whole if there is just one).
     """
-    shape = lambda index: tuple(len(range(*i.indices(n))) for i, n in zip(index, a.shape))
-    keyed = lambda index: tuple(i.indices(n) for i, n in zip(index, a.shape))
+
+    def shape(index):
+        return tuple(len(range(*i.indices(n))) for i, n in zip(index, a.shape))
+
+    def keyed(index):
+        return tuple(i.indices(n) for i, n in zip(index, a.shape))
+
     indices = sharding.addressable_devices_indices_map(a.shape).values()
     shards = {keyed(index): (index, np.zeros(shape(index), a.dtype)) for index in indices}
     for layer, whole in draws or ():

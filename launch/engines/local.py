@@ -79,7 +79,10 @@ class _Worker:
         cores = choice.cores()
         pin = None
         if platform == "cpu" and workers > 1 and hasattr(os, "sched_setaffinity"):
-            pin = lambda: os.sched_setaffinity(0, {cores[index % len(cores)]})
+
+            def pin():
+                return os.sched_setaffinity(0, {cores[index % len(cores)]})
+
         self.log = os.path.join(folder, f"worker-{index}.log")
         self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         with open(self.log, "a") as log:

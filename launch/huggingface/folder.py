@@ -84,9 +84,15 @@ def fingerprint(hf_dir: str) -> str:
 
 def _shapes(c: Model) -> dict[str, tuple]:
     """{path: shape} of every parameter and buffer of the unrolled model."""
-    is_box = lambda x: hasattr(x, "value")
+
+    def is_box(x):
+        return hasattr(x, "value")
+
     flat = jax.tree_util.tree_leaves_with_path(abstract(c), is_leaf=is_box)
-    path = lambda keys: "/".join(str(k.key) for k in keys)
+
+    def path(keys):
+        return "/".join(str(k.key) for k in keys)
+
     out = {f"params/{path(k)}": tuple(b.value.shape) for k, b in flat}
     return out | {
         f"buffers/{path(k)}": tuple(b.shape)

@@ -37,7 +37,10 @@ def vector(ours: str, theirs: str) -> Entry:
 
 def linear(ours: str, theirs: str, inputs: int = 1) -> Entry:
     """torch's Linear, (out, in); the first `inputs` axes of ours are the inputs."""
-    flat = lambda a: a.reshape(int(np.prod(a.shape[:inputs])), -1)
+
+    def flat(a):
+        return a.reshape(int(np.prod(a.shape[:inputs])), -1)
+
     return Entry(
         (ours,), (theirs,), lambda a, shapes: [a[0].T.reshape(shapes[0])], lambda a: [flat(a[0]).T]
     )
@@ -45,7 +48,10 @@ def linear(ours: str, theirs: str, inputs: int = 1) -> Entry:
 
 def conv1d(ours: str, theirs: str, inputs: int = 1) -> Entry:
     """GPT-2's Conv1D, (in, out)."""
-    flat = lambda a: a.reshape(int(np.prod(a.shape[:inputs])), -1)
+
+    def flat(a):
+        return a.reshape(int(np.prod(a.shape[:inputs])), -1)
+
     return Entry(
         (ours,), (theirs,), lambda a, shapes: [a[0].reshape(shapes[0])], lambda a: [flat(a[0])]
     )

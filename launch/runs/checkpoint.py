@@ -152,7 +152,10 @@ class Checkpoints:
         self._root = os.path.abspath(os.path.join(folder, FOLDER))
         for name in ("asyncio", "absl"):  # what goes wrong in a write is raised by `wait`, once
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        score = lambda m: -m["loss"]
+
+        def score(m):
+            return -m["loss"]
+
         kept = [
             policies.LatestN(max(2, where.keep)),  # of two, one is complete at any moment
             policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),

@@ -1,5 +1,5 @@
-"""What a run is, to the last default, and whether it can be trained: asked before anything compiles or
-is written.
+"""What a run is, to the last default, and whether it can be trained: asked before anything
+compiles or is written.
 """
 
 import dataclasses

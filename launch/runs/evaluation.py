@@ -45,7 +45,10 @@ def evaluate(p, variables, dataset) -> Evaluation:
         rows = choice.halved(rows, p.eval_unit)  # outside the except: the error holds arrays
     true = dataset.true_nll(windows)
     excess = None if true is None else nll - true
-    se = lambda a: float(a.std(ddof=1) / math.sqrt(a.size))
+
+    def se(a):
+        return float(a.std(ddof=1) / math.sqrt(a.size))
+
     return Evaluation(
         float(nll.mean()),
         se(nll),

@@ -39,7 +39,10 @@ class Meter:
         """Ready for JSON: float32 values are exact in it, and None stands for what is not
         finite.
         """
-        number = lambda v: None if not math.isfinite(v) else float(v)
+
+        def number(v):
+            return None if not math.isfinite(v) else float(v)
+
         kept = [
             [n, {k: [number(x) for x in v] if v.ndim else number(v) for k, v in m.items()}]
             for n, m in self._kept

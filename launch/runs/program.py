@@ -1,5 +1,5 @@
-"""The compiled step and evaluation of a run. One `Program` serves every run of equal shape in a process:
-learning rate, decay, seed and number of steps are its inputs.
+"""The compiled step and evaluation of a run. One `Program` serves every run of equal shape in a
+process: learning rate, decay, seed and number of steps are its inputs.
 """
 
 import dataclasses

@@ -34,7 +34,7 @@ VERSION = 1
 
 
 def result(folder: str, identity: str = "") -> dict | None:
-    """The result of a finished run, None if it is not finished. Raises files.RecordError if the file is
+    """The result of a finished run, None if it is not finished. Raises RecordError if the file is
     damaged, or of another run than `identity` where that is given.
     """
     path = os.path.join(folder, RESULT)
@@ -97,7 +97,7 @@ def to_be_halved(folder: str) -> bool:
 
 
 def claim(folder: str, run: config.Run) -> None:
-    """Makes the folder of `run`, or recognises it. Raises files.RecordError if it belongs to something
+    """Makes the folder of `run`, or recognises it. Raises RecordError if it belongs to something
     else.
     """
     files.writable(folder)
@@ -234,9 +234,10 @@ def commit() -> str | None:
     git checkout.
     """
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    git = lambda *a: subprocess.run(
-        ["git", "-C", here, *a], capture_output=True, text=True, timeout=10
-    )
+
+    def git(*a):
+        return subprocess.run(["git", "-C", here, *a], capture_output=True, text=True, timeout=10)
+
     try:
         head, dirty = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

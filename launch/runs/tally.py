@@ -41,7 +41,7 @@ class Tally:
         self._started = time.perf_counter()
 
     def add(self, count: int, text_bytes, metrics) -> None:
-        """Notes a dispatch of `count` steps. Its metrics are read when the next one is under way."""
+        """Notes a dispatch of `count` steps. Its metrics are read when the next is under way."""
         self._read_pending()
         self._pending = (self.steps, text_bytes, metrics)
         self.bytes, self.steps = self.bytes + int(text_bytes.sum()), self.steps + count

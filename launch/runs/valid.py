@@ -176,7 +176,10 @@ def typed(cls, d: dict, path: str = "") -> str | None:
             good = written
         if good is None:  # tuple[int, ...]
             item = {int: number, float: number, str: text}[typing.get_args(kind)[0]]
-            good = lambda v, item=item: isinstance(v, list) and all(item(x) for x in v)
+
+            def good(v, item=item):
+                return isinstance(v, list) and all(item(x) for x in v)
+
         if not good(v):
             return f"{where} is {_shown(v)}"
     return None

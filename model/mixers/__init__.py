@@ -9,8 +9,9 @@ map_flops(m, causal) -> int               per token, 2 x multiply-adds between t
                                           T x T map or the attended pairs alone
 work(m, ex, batch) -> Work                FLOPs executed on `batch` sequences (model/work.py)
 state(m) -> State                         numbers kept when decoding (model/state.py)
-axes(m) -> [(axis, name, size)]           what a mesh may split: logical axis of launch/devices/mesh.py,
-                                          what it is called, its size
+axes(m) -> [(axis, name, size)]           what a mesh may split: logical axis of RULES
+                                          (launch/devices/mesh.py), what it is called, its
+                                          size
 check(m)                                  raises ValueError, in words that say what to change
 """
 

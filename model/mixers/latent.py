@@ -118,8 +118,12 @@ class _Latent(nn.Module):
         k_width, v_width = head_width(p, m), p.value_width(m)
         ctx = ctx or context.plain(x_BTD.shape[1])
         rule = p.rule(m)
-        rotate = lambda x_BTHK: rule.positions.rotate(x_BTHK, ctx.at)
-        norm = lambda name: RMSNorm().module(name)  # whatever the model's, as in DeepSeek-V3
+
+        def rotate(x_BTHK):
+            return rule.positions.rotate(x_BTHK, ctx.at)
+
+        def norm(name):
+            return RMSNorm().module(name)  # whatever the model's, as in DeepSeek-V3
 
         def down(name, width):
             shape, axes = (m.d_model, width), ("embed", None)

@@ -65,9 +65,12 @@ class _Dense(nn.Module):
     def __call__(self, x_BTD, ctx=None):
         p, m, width = self.p, self.m, self.p.width(self.m)
         make = functools.partial(Einsum, dtype=self.ex.dtype, bias=p.bias)
-        up = lambda name: make(
-            "btd,df->btf", (m.d_model, width), ("embed", "mlp"), m.d_model, name=name
-        )(x_BTD)
+
+        def up(name):
+            return make("btd,df->btf", (m.d_model, width), ("embed", "mlp"), m.d_model, name=name)(
+                x_BTD
+            )
+
         act = ACTIVATIONS[p.activation][0]
         h_BTF = activated(act, {name: up(name) for name in inputs(p.activation)})
         gain = (2 * m.n_layers) ** -0.5

@@ -145,7 +145,9 @@ def _by_group(one):
     """An implementation on (groups, tokens, ...) out of that on the tokens of one group."""
 
     def run(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
-        f = lambda x_nD, expert_nS, gate_nS: one(x_nD, expert_nS, gate_nS, w, act, p, ex)
+        def f(x_nD, expert_nS, gate_nS):
+            return one(x_nD, expert_nS, gate_nS, w, act, p, ex)
+
         if x_GnD.shape[0] == 1:
             return f(x_GnD[0], expert_GnS[0], gate_GnS[0])[None]
         return jax.vmap(f)(x_GnD, expert_GnS, gate_GnS)
@@ -156,7 +158,10 @@ def _by_group(one):
 def _whole(w):
     """Experts' weights on every device that shards the batch; `mlp` stays sharded."""
     axes = {2: (None, "act_embed"), 3: (None, "act_embed", "mlp")}
-    place = lambda name, a: (None, "mlp", "act_embed") if name == "out" else axes[a.ndim]
+
+    def place(name, a):
+        return (None, "mlp", "act_embed") if name == "out" else axes[a.ndim]
+
     return {
         name: a if name.endswith("bias") else nn.with_logical_constraint(a, place(name, a))
         for name, a in w.items()
@@ -171,7 +176,10 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):
     blocks_E, source, slot_A = layout(expert_nS.reshape(-1), p.n_experts, ex.moe_rows)
     x_NRD = _dispatch(x_nD, source, slot_A, p.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
     expert_N = owners(blocks_E, x_NRD.shape[0])
-    times = lambda x, w_EDF: product("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
+
+    def times(x, w_EDF):
+        return product("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
+
     y_NRD = _mlp(x_NRD, w, act, times, lambda b_EF: b_EF[expert_N][:, None])
     return _combine(
         _collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1),
@@ -238,7 +246,10 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
     computes those of its own, and the sums go back to the tokens' devices. No weight of an expert
     moves between these.
     """
-    flat = lambda a: a.reshape(-1, a.shape[-1])
+
+    def flat(a):
+        return a.reshape(-1, a.shape[-1])
+
     arrays = flat(x_GnD), flat(expert_GnS), flat(gate_GnS)
     experts, mlp = nn.logical_to_mesh_axes(("experts",)), nn.logical_to_mesh_axes(("mlp",))
     mesh = jax.sharding.get_abstract_mesh()
@@ -283,8 +294,13 @@ def _ragged_local(x_nD, expert_nS, gate_nS, w, act, p):
     slot_A = jnp.zeros_like(order_A).at[order_A].set(jnp.arange(order_A.size, dtype=jnp.int32))
     sizes_E = jax.nn.one_hot(expert_A, held, dtype=jnp.int32).sum(0)
     x_AD = _dispatch(x_nD, order_A, slot_A, p.top_k)
-    spread = lambda b_EF: _rows(b_EF, expert_A[order_A])
-    times = lambda x, w_EDF: jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=precision(x, w_EDF))
+
+    def spread(b_EF):
+        return _rows(b_EF, expert_A[order_A])
+
+    def times(x, w_EDF):
+        return jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=precision(x, w_EDF))
+
     y_AD = _mlp(x_AD, w, act, times, spread)
     return _combine(_collect(y_AD, order_A, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 

@@ -37,7 +37,10 @@ def _over(rows: int, held: int, first, count, block, carry):
     unit, done = narrow(rows), 0
     for size in widths(rows, held):
         times = (count - done) // (size // unit)
-        one = lambda i, c, size=size, start=first + done: block(start * unit + i * size, size, c)
+
+        def one(i, c, size=size, start=first + done):
+            return block(start * unit + i * size, size, c)
+
         carry = jax.lax.fori_loop(0, times, one, carry)
         done = done + times * (size // unit)
     return carry
@@ -92,7 +95,9 @@ def _forward(act, rows, x_rD, first_E, count_E, w, sums):
 
 def _backward(act, rows, held, dy_rD):
     x_rD, before_rF, first_E, count_E, w, sums = held
-    back = lambda g, w: einsum("rb,ab->ra", g, w)
+
+    def back(g, w):
+        return einsum("rb,ab->ra", g, w)
 
     def expert(so_far, of):
         e, first, count, w = of

@@ -209,7 +209,10 @@ class _MoE(nn.Module):
     def _experts(self, x_BTD, r: routing.Routing, w):
         p, ex = self.p, self.ex
         groups = x_BTD.shape[0] // p.routing_group if ex.moe == "capacity" else ex.moe_groups
-        split = lambda a: a.reshape(groups, -1, a.shape[-1])
+
+        def split(a):
+            return a.reshape(groups, -1, a.shape[-1])
+
         rank_GnS = routing.ranks(p, r.expert_BTS) if ex.moe == "capacity" else None
         act = ACTIVATIONS[p.activation][0]
         y = dispatch.IMPLEMENTATIONS[ex.moe](

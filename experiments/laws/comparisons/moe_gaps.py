@@ -65,7 +65,10 @@ def what_is_equal(rows: list[dict], c: str) -> str:
     low = {k: min(g[k] for g in rows) for k in RATIOS}
     high = {k: max(g[k] for g in rows) for k in RATIOS}
     text = {k: _between(low[k], high[k]) for k in RATIOS}
-    off = lambda k: max(abs(low[k] - 1), abs(high[k] - 1))
+
+    def off(k):
+        return max(abs(low[k] - 1), abs(high[k] - 1))
+
     tokens = f", tokens {text['tokens_ratio']}" if off("tokens_ratio") > 1e-9 else ""
     if tokens and off("flops_ratio") <= SAME:
         return f"at equal FLOPs ({c} {text['flops_ratio']}, active {text['active_ratio']}{tokens})"

@@ -199,9 +199,12 @@ def _each(f, thetas, n, d, fixed):
     @solve.float64
     def run():
         x = {k: np.asarray(fixed.get(k, 0.0), float) for k in f.form.inputs}
-        one = lambda theta, tokens: f.form(
-            theta, {**{k: np.full(n.shape, v) for k, v in x.items()}, "N": n, "D": tokens}
-        )
+
+        def one(theta, tokens):
+            return f.form(
+                theta, {**{k: np.full(n.shape, v) for k, v in x.items()}, "N": n, "D": tokens}
+            )
+
         return np.asarray(jax.vmap(one)(thetas, d))
 
     _inputs(f, n, n, fixed)
@@ -277,5 +280,8 @@ def effective_parameters(f: Fitted, n: float, experts: float) -> dict:
     v = solve.values(f.form, _thetas(f))
     start, limit = v["Es"], v["Em"]
     e = 1 / (1 / (experts - 1 + 1 / (1 / start - 1 / limit)) + 1 / limit)
-    alpha = lambda e: v["a"] + v["c"] * np.log10(e)
+
+    def alpha(e):
+        return v["a"] + v["c"] * np.log10(e)
+
     return _answer(n ** (alpha(e) / alpha(start)) * (e / start) ** (v["b"] / alpha(start)))

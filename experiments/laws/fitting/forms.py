@@ -146,7 +146,10 @@ def _muennighoff(p, x):
     unique = jnp.minimum(x.U, x.D)
     g = jnp.exp((jnp.log(p.alpha * p.A) - jnp.log(p.beta * p.B)) / (p.alpha + p.beta))
     n_unique = jnp.minimum(x.N, g * pw(g * unique, p.beta / p.alpha))
-    saturate = lambda first, all_, r: first + first * r * -jnp.expm1(-(all_ / first - 1) / r)
+
+    def saturate(first, all_, r):
+        return first + first * r * -jnp.expm1(-(all_ / first - 1) / r)
+
     return (
         p.E
         + p.A * pw(saturate(n_unique, x.N, p.RN), -p.alpha)

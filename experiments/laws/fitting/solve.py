@@ -190,7 +190,10 @@ def run(
     w = np.atleast_2d(np.asarray(w, float))
     rows, points = w.shape
     pad = -points % 32
-    wide = lambda v: np.concatenate([v, np.repeat(v[..., -1:], pad, -1)], -1)
+
+    def wide(v):
+        return np.concatenate([v, np.repeat(v[..., -1:], pad, -1)], -1)
+
     y = wide(np.broadcast_to(np.asarray(y, float), (rows, points)))
     x = {k: wide(np.asarray(v, float)) for k, v in x.items()}
     w = np.concatenate([w, np.zeros((rows, pad))], -1)

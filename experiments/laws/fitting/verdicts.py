@@ -111,7 +111,10 @@ def read(f: Fitted) -> dict:
     lost = int(np.isnan(f.draws).any(1).sum()) if len(f.draws) else 0
     open_ = {k: v for k, v in loose.items() if k in main}
     rest = {k: v for k, v in loose.items() if k not in main}
-    named = lambda which: ", ".join(f"{k} ({v})" for k, v in which.items())
+
+    def named(which):
+        return ", ".join(f"{k} ({v})" for k, v in which.items())
+
     words = [f"not identified by these runs: {named(open_)}" if open_ else "identified"]
     if not f.converged:
         words[0] = words[0] if open_ else "not converged"

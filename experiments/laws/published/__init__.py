@@ -1,0 +1,1 @@
+"""What others published: constants, their runs, and their fits repeated."""

@@ -104,7 +104,10 @@ def pitfall(x, y) -> list[Row]:
     ]
     stuck, one = scipy_huber(x, y, theta, mean=True), scipy_huber(x, y, theta, mean=False)
     grid = scipy_huber(x, y, [1.0, 5.0, 10.0, 0.5, 0.5], mean=True)
-    total = lambda r: r.fun * len(y)
+
+    def total(r):
+        return r.fun * len(y)
+
     note = "measured before, on the same points"
     rows = [
         Row(
@@ -241,7 +244,10 @@ def gadre2024(table, resamples: int, seed: int) -> tuple[list[Row], dict]:
         )
         one = {k: v[i : i + 1] for k, v in t.items()}
         predicted = f.predict(_gadre_inputs(one))[0]
-        off = lambda a, b: float(abs(a[0] - b[0]) / b[0] * 100)
+
+        def off(a, b):
+            return float(abs(a[0] - b[0]) / b[0] * 100)
+
         mark = "unverified (printed in the authors' notebook)"
         rows.append(
             near(

@@ -161,7 +161,10 @@ def _clark(path):
         if r["hyper_id"] not in last or float(r["step"]) > float(last[r["hyper_id"]]["step"]):
             last[r["hyper_id"]] = r
     rows = list(last.values())
-    col = lambda k: np.array([float(r[k] or "nan") for r in rows])
+
+    def col(k):
+        return np.array([float(r[k] or "nan") for r in rows])
+
     dense = np.array([r["router_type"] == "Dense" for r in rows])
     main = (col("k") == 1) & (col("routing_frequency") == 0.5) | dense
     return {
@@ -206,11 +209,13 @@ _FITTED = ("d=96_l=8_h=4", "d=512_l=8_h=4", "d=576_l=24_h=8", "d=1024_l=24_h=8")
 
 
 def _gadre(path):
-    read = lambda folder: {
-        k.removesuffix(".json"): json.loads(content)
-        for k, (_, content) in archived(path, folder).items()
-        if k.endswith(".json")
-    }
+    def read(folder):
+        return {
+            k.removesuffix(".json"): json.loads(content)
+            for k, (_, content) in archived(path, folder).items()
+            if k.endswith(".json")
+        }
+
     models = read(_MODELS)
     if not models:
         raise FitError(f"{path} holds no {_MODELS}/*.json: give the archive of the repository")

@@ -13,7 +13,10 @@ def warnings(table, n: str, asked) -> list[str]:
     out, has = [], lambda *names: all(k in table and table[k].dtype != object for k in names)
     size = n if n in table else "n_params"
     seen = {"N": size, "D": "tokens", "C": "flops", "loss": "loss"}
-    sound = lambda v: v[np.isfinite(v) & (v > 0)]
+
+    def sound(v):
+        return v[np.isfinite(v) & (v > 0)]
+
     spans = {k: sound(table[v]) for k, v in seen.items() if has(v)}
     spans = {k: (v.min(), v.max()) for k, v in spans.items() if len(v)}
     if has(size, "tokens", "flops"):

@@ -54,7 +54,10 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
     is its first or last.
     """
     kept, verdicts = [], []
-    cell = lambda p: (p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"])
+
+    def cell(p):
+        return (p["family"], p["size"], p["budget"], p["d"], p["seed"], p["role"])
+
     groups = [[points[i] for i in g] for g in selection.brackets(points)]
     for group in sorted(groups, key=lambda g: str(cell(g[0]))):
         best = min(group, key=lambda p: p["loss"])

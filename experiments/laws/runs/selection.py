@@ -71,7 +71,10 @@ def comparable(rows: list[dict], fields, pool=()) -> tuple[list[bool], list[dict
         count = Counter(r[field] for r, k in zip(rows, keep) if k and r[field])
         if field in pool or len(count) < 2:
             continue
-        place = lambda v: order.index(v) if v in order else len(order)
+
+        def place(v):
+            return order.index(v) if v in order else len(order)
+
         most = min(count, key=lambda v: (-count[v], place(v), v))
         for value in sorted(set(count) - {most}):
             out = [i for i, r in enumerate(rows) if keep[i] and r[field] == value]
@@ -147,7 +150,10 @@ def hashes(table: dict) -> np.ndarray:
     outcome alone.
     """
     rows = len(next(iter(table.values())))
-    words = lambda k, v: v.dtype == object and k not in NAMES and len(set(v.tolist())) < rows
+
+    def words(k, v):
+        return v.dtype == object and k not in NAMES and len(set(v.tolist())) < rows
+
     used = [v for k, v in table.items() if k in DESIGN or words(k, v)]
     return np.array(["/".join(map(str, row)) for row in zip(*used)] or [""] * rows, object)
 
@@ -158,7 +164,10 @@ def of_table(table: dict, experts: bool, pool=(), rates: bool = False) -> tuple[
     FitError if nothing is left.
     """
     loss, n = table["loss"], len(table["loss"])
-    column = lambda k, default: table[k].tolist() if k in table else [default] * n
+
+    def column(k, default):
+        return table[k].tolist() if k in table else [default] * n
+
     hashed = table["recipe_hash"] if "recipe_hash" in table else hashes(table)
     seeds = [repr(s) for s in column("seed", 0)]
     ids = table["run_id"].tolist() if "run_id" in table else [f"row {i + 1}" for i in range(n)]

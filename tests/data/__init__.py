@@ -1,0 +1,1 @@
+"""Sources, tokenizers and the order of batches."""

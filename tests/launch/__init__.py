@@ -1,0 +1,1 @@
+"""Runs on devices, meshes, engines and clusters; stopped, killed and resumed."""

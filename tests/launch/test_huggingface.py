@@ -1,0 +1,243 @@
+"""Folders in Hugging Face's format without Hugging Face: round trips, and what a user reads when
+one is wrong.
+"""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import cli
+from launch.config import ConfigError
+from launch.huggingface import FAMILIES, folder
+from model import version1
+from tests.model import shapes
+from tests.model.test_model import variables
+
+base = shapes.maker(
+    vocab_size=40,
+    seq_len=24,
+    d_model=16,
+    n_layers=2,
+    n_heads=2,
+    n_kv_heads=1,
+    d_ff=24,
+    activation="swiglu",
+    norm_eps=1e-5,
+)
+BASE = base()
+GPT2 = version1.model(
+    vocab_size=40,
+    seq_len=24,
+    d_model=16,
+    n_layers=2,
+    n_heads=2,
+    d_ff=24,
+    positions="learned",
+    norm="layernorm",
+    tied=True,
+    qkv_bias=True,
+    out_bias=True,
+    mlp_bias=True,
+)
+MODELS = {
+    "llama": BASE,
+    "mistral": base(window=5),
+    "qwen3": base(qk_norm="head"),
+    "mixtral": base(pattern=("attention/moe",), n_experts=4),
+    "gpt2": GPT2,
+}
+
+
+@pytest.fixture
+def llama(tmp_path):
+    folder.save(str(tmp_path / "hf"), BASE, variables(BASE))
+    return tmp_path / "hf"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_round_trip(name, tmp_path):
+    c = MODELS[name]
+    held = variables(c)
+    assert folder.family_of(c) == name == folder.save(str(tmp_path), c, held)
+    again, back = folder.load(str(tmp_path))
+    assert folder._plain(again) == folder._plain(c)
+    assert jax.tree.structure(held["params"]) == jax.tree.structure(back["params"])
+    jax.tree.map(np.testing.assert_array_equal, held["params"], back["params"])
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"activation": "gelu"}, "model.dense.activation='gelu'"),
+        ({"logit_cap": 30.0}, "llama, differs in model.logit_cap=30.0"),
+        ({"positions": "none"}, "model.positions='none'"),
+        (
+            {"pattern": ("attention/moe",), "n_experts": 4, "capacity_factor": 1.25},
+            "mixtral, differs in model.moe.capacity_factor",
+        ),
+        ({"qkv_bias": True}, "model.attention.out_bias=False"),
+    ],
+)
+def test_what_no_family_has_is_named(change, words):
+    with pytest.raises(ConfigError, match=words):
+        folder.family_of(base(**change))
+
+
+def edit(path, **changes):
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(
+        json.dumps({k: v for k, v in (config | changes).items() if v != "DROP"})
+    )
+
+
+def rewrite(path, change):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(path / "model.safetensors")
+    change(tensors)
+    save_file(tensors, path / "model.safetensors")
+
+
+NORM, DOWN = "model.norm.weight", "model.layers.1.mlp.down_proj.weight"
+
+
+def replaced_by_pickle(p):
+    (p / "model.safetensors").unlink()
+    (p / "pytorch_model.bin").write_bytes(b"x")
+
+
+DAMAGE = {
+    "unknown family": (lambda p: edit(p, model_type="lama"), "model_type 'lama' is not known here"),
+    "no family": (lambda p: edit(p, model_type="DROP"), "model_type None"),
+    "missing field": (lambda p: edit(p, hidden_size="DROP"), "no field 'hidden_size'"),
+    "wrong type": (lambda p: edit(p, hidden_size="big"), "config.json"),
+    "another rope": (
+        lambda p: edit(p, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}),
+        "rope_type='yarn'",
+    ),
+    "another activation": (
+        lambda p: edit(p, hidden_act="gelu"),
+        "activation 'gelu' is not supported",
+    ),
+    "not JSON": (lambda p: (p / "config.json").write_text("{"), "not a readable JSON object"),
+    "deep JSON": (
+        lambda p: (p / "config.json").write_text("[" * 100_000),
+        "not a readable JSON object",
+    ),
+    "no config": (lambda p: (p / "config.json").unlink(), "holds no config.json"),
+    "missing tensor": (lambda p: rewrite(p, lambda t: t.pop(NORM)), f"tensor {NORM} is missing"),
+    "extra tensor": (
+        lambda p: rewrite(p, lambda t: t.update(extra=np.zeros(3, np.float32))),
+        "tensor extra is not part of a llama",
+    ),
+    "wrong shape": (
+        lambda p: rewrite(p, lambda t: t.update({DOWN: t[DOWN].T.copy()})),
+        rf"tensor {DOWN} has shape \[24, 16\].*asks for \[16, 24\]",
+    ),
+    "config of another size": (lambda p: edit(p, intermediate_size=32), "has shape .* asks for"),
+    "a pickle": (replaced_by_pickle, "pytorch_model.bin is a pickle"),
+    "not safetensors": (
+        lambda p: (p / "model.safetensors").write_bytes(b"\x80\x04garbage" * 9),
+        "not a readable safetensors file",
+    ),
+    "truncated": (
+        lambda p: (p / "model.safetensors").write_bytes(
+            (p / "model.safetensors").read_bytes()[:-50]
+        ),
+        "not a readable safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named(damage, llama):
+    change, words = DAMAGE[damage]
+    change(llama)
+    with pytest.raises(ConfigError, match=words):
+        folder.load(str(llama))
+
+
+def logits(tmp_path, llama, ids, **flags):
+    np.save(tmp_path / "t.npy", ids)
+    given = {"hf_dir": llama, "tokens": tmp_path / "t.npy", "out": tmp_path / "o.npy", **flags}
+    return cli.main(["logits", *(f"--{k}={v}" for k, v in given.items())])
+
+
+def test_logits_verb(tmp_path, llama, capsys):
+    assert logits(tmp_path, llama, np.arange(10).reshape(2, 5)) == 0
+    out = np.load(tmp_path / "o.npy")
+    assert out.shape == (2, 5, 40) and out.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "tokens,flags,words",
+    [
+        (np.full((1, 3), 40), {}, "holds id 40: the vocabulary is 0 .. 39"),
+        (np.full((1, 3), -1), {}, "holds id -1"),
+        (np.zeros(3, int), {}, "shape (batch, time)"),
+        (np.zeros((1, 3)), {}, "integers"),
+        (np.zeros((1, 3), int), {"out": "/nowhere/o.npy"}, "cannot be written"),
+        (np.zeros((1, 3), int), {"tokens": "/nowhere.npy"}, "not a readable .npy"),
+        (np.array([[object()]], dtype=object), {}, "not a readable .npy"),
+        (np.zeros((1, 3), int), {"hf_dir": "/nowhere"}, "holds no config.json"),
+    ],
+)
+def test_logits_verb_on_bad_input(tokens, flags, words, tmp_path, llama, capsys):
+    assert logits(tmp_path, llama, tokens, **flags) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1 and not (tmp_path / "o.npy").exists()
+
+
+def test_beyond_learned_positions(tmp_path, capsys):
+    folder.save(str(tmp_path / "g"), GPT2, variables(GPT2))
+    assert logits(tmp_path, tmp_path / "g", np.zeros((1, 25), int)) == 2
+    assert "24 learned positions" in capsys.readouterr().err
+
+
+def test_an_export_overwrites_nothing(llama):
+    with pytest.raises(ConfigError, match="already holds config.json"):
+        folder.save(str(llama), BASE, variables(BASE))
+
+
+@pytest.mark.parametrize(
+    "more,words",
+    [
+        (["--init_from=/nowhere"], "holds no config.json"),
+        (["--set=model.dense.d_ff=32"], "asks for"),
+        (["--set=data.source=synthetic"], "model.vocab_size"),
+    ],
+)
+def test_init_from_on_bad_input(more, words, llama, tmp_path, capsys):
+    argv = [
+        "train",
+        "--config=tiny_dense",
+        f"--workdir={tmp_path}/r",
+        f"--init_from={llama}",
+        "--set=where.mesh=data=1",
+        *more,
+    ]
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1 and not (tmp_path / "r").exists()
+
+
+def test_weights_are_part_of_the_identity(llama, tmp_path, capsys):
+    """The same command with other weights in the folder is refused, not mixed."""
+    argv = [
+        "train",
+        "--config=tiny_dense",
+        f"--init_from={llama}",
+        "--set=model.vocab_size=320",
+        "--set=data.source=synthetic",
+    ]
+    assert cli.main([*argv, f"--workdir={tmp_path}/r"]) == 2  # the table has 40 rows
+    assert "embed_tokens" in capsys.readouterr().err
+
+
+def test_every_family_reads_what_it_writes():
+    for name, family in FAMILIES.items():
+        assert {"read", "write", "tensors"} <= set(family._fields) and family.architecture.endswith(
+            ("LMHeadModel", "ForCausalLM")
+        ), name

@@ -1,0 +1,1 @@
+"""Fits against simulated truth and published fits; tables of strangers."""

@@ -1,0 +1,1 @@
+"""Models, counts and memory, against outside witnesses."""

@@ -1,0 +1,1 @@
+"""Plans, ladders, budgets and fairness."""
