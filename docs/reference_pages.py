@@ -183,8 +183,8 @@ def devices() -> str:
     return (
         "# Devices\n\nWhat `isoflop plan` and the MFU of a record use, made from"
         " `launch/devices/table.py`. Peaks are dense bfloat16 with float32 sums, never the figure"
-        " with sparsity. What no source gives is unknown, and `--peak_flops`, `--memory` and `--watts`"
-        " of `isoflop plan` say it instead.\n\n"
+        " with sparsity. What no source gives is unknown, and `--peak_flops`, `--memory` and"
+        " `--watts` of `isoflop plan` say it instead.\n\n"
         + table(["device", "peak", "memory", "board power", "sources"], rows)
     )
 

@@ -35,8 +35,8 @@ LOOP, loop_rows     Experts' matrices of so many numbers or more are multiplied 
                     other (model/mlps/loop.py). Rows come in fives, as the matmul takes them, in
                     widest blocks of half a mean load to nearly all of it, 480 at most.
 OPTIONS             Of XLA: fewer copies in loops; vectors as wide as the processor has.
-The heap            Large pages for the temporaries of a step: launch/devices/allocator.py, which has
-                    to run before anything is imported.
+The heap            Large pages for the temporaries of a step: launch/devices/allocator.py, which
+                    has to run before anything is imported.
 """
 
 import functools

@@ -130,8 +130,8 @@ def section(results, curves, a) -> str:
     return (
         "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate"
         " was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "
-        "one may lie outside), or comes from the ladder's rule (experiments/planning/ladder.py), which"
-        " was fitted to brackets with the same number of trials for both families before they were "
-        "compared"
+        "one may lie outside), or comes from the ladder's rule (experiments/planning/ladder.py),"
+        " which was fitted to brackets with the same number of trials for both families before they"
+        " were compared"
         f" (LOG.md).</p>{table(['family', a['dial'], 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"  # noqa: E501
     )
