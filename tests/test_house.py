@@ -76,6 +76,62 @@ def test_no_import_circle():
     assert not left, {name: sorted(found & set(left)) for name, found in left.items()}
 
 
+LOOSE = {"experiments": {"cli", "start", "sweep"}, "launch": {"config", "files"}}
+# what a room of laws/ may not know: points come to a law from outside, and the evidence does not
+# depend on what is fitted to it
+UNKNOWN = {
+    "experiments.laws.fitting": ("laws.runs", "laws.comparisons", "laws.published", "launch"),
+    "experiments.laws.runs": ("laws.fitting", "laws.comparisons", "laws.published"),
+    "experiments.laws.comparisons": ("laws.published",),
+    "launch.huggingface": ("launch.runs", "launch.engines"),
+    "launch.devices": ("launch.runs", "launch.engines", "launch.huggingface"),
+    "launch.runs": ("launch.engines",),
+}
+
+
+def room(module: str) -> str:
+    """The folder a module stands in; loose files, and the doors of laws/, are rooms of one."""
+    parts = module.split(".")
+    if parts[:2] == ["experiments", "laws"]:
+        return ".".join(parts[: 3 if len(parts) > 3 else len(parts)])
+    return ".".join(parts[: 1 if parts[0] in ("model", "data") else 2])
+
+
+def test_rooms_form_no_circle():
+    """Between rooms as between files: what a room imports never leads back to it."""
+    found = {}
+    for module, others in edges().items():
+        found.setdefault(room(module), set()).update(room(o) for o in others)
+    left = {name: others - {name} for name, others in found.items()}
+    while free := [name for name, others in left.items() if not others & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, {name: sorted(others & set(left)) for name, others in left.items()}
+
+
+def test_rooms_know_no_more_than_they_should():
+    for module, others in edges().items():
+        for place, forbidden in UNKNOWN.items():
+            if module.startswith(place + "."):
+                for name in forbidden:
+                    full = name if name.startswith("launch") else f"experiments.{name}"
+                    assert not [o for o in others if (o + ".").startswith(full + ".")], module
+
+
+def test_every_door_says_what_is_behind_it():
+    """And no file lies loose where a room would do."""
+    for package in FLOOR:
+        for folder, _, files in os.walk(os.path.join(ROOT, package)):
+            names = {f.removesuffix(".py") for f in files if f.endswith(".py")}
+            if not names:
+                continue
+            said = ast.get_docstring(ast.parse(pathlib.Path(folder, "__init__.py").read_text()))
+            assert said and "." in said, folder
+    for package, allowed in LOOSE.items():
+        loose = {p.stem for p in pathlib.Path(ROOT, package).glob("*.py")} - {"__init__"}
+        assert loose == allowed, package
+
+
 # a part that is built from another: latent attention has a norm of its own, whatever the model's;
 # shared experts are a dense MLP
 BUILT_FROM = {"model.mixers.latent": {"model.norms"}, "model.mlps.moe": {"model.mlps.dense"}}
