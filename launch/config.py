@@ -179,7 +179,7 @@ def override(value, key: str, text: str, full: str = ""):
     head, _, rest = key.partition(".")
     hints = _hints(type(value))
     if head not in hints:
-        inside = _elsewhere(head)
+        inside = _similar_fields(head)
         exact = [place for place in inside if place.endswith(f".{head}")]
         near = (
             exact
@@ -213,7 +213,7 @@ def _override_model(model: Model, key: str, text: str) -> Model:
         raise ConfigError(str(e)) from None
 
 
-def _elsewhere(name: str) -> list[str]:
+def _similar_fields(name: str) -> list[str]:
     """Dotted places of a field named like `name` inside the sections of a Run."""
     places = {
         f.name: f"{s}.{f.name}"

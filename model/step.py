@@ -29,7 +29,7 @@ def variables(state: State) -> dict:
     return {"params": state.params, "buffers": state.buffers}
 
 
-def _against(lm: LM, of, tokens_BT1):
+def _next_token_loss(lm: LM, of, tokens_BT1):
     """What `LM.apply` makes of the last states: a loss of the next tokens."""
     return lambda x_BTD, w_VD: of(x_BTD, w_VD, tokens_BT1[:, 1:], lm.m.logit_cap, lm.ex)
 
@@ -42,7 +42,7 @@ def gradients(lm: LM, state: State, tokens_BT1, share: float = 1.0, sums=None):
 
     def objective(params):
         held = {"params": params, "buffers": state.buffers, **({"sums": own} if own else {})}
-        read = _against(lm, loss.mean, tokens_BT1)
+        read = _next_token_loss(lm, loss.mean, tokens_BT1)
         (nll, stats), moved = lm.apply(held, tokens_BT1[:, :-1], read=read, mutable=["load"])
         auxiliary = stats.pop("auxiliary") if stats else 0.0
         return share * (nll + auxiliary), ({"loss": nll, **stats}, moved.get("load", {}))
@@ -147,7 +147,9 @@ def eval_step(lm: LM, held: dict, tokens_BT1):
     """(negative log-likelihood (B, T) in nats, statistics, of which `routing.summary` is made when
     all batches are in). held: `variables(state)`.
     """
-    nll_BT, stats = lm.apply(held, tokens_BT1[:, :-1], read=_against(lm, loss.each, tokens_BT1))
+    nll_BT, stats = lm.apply(
+        held, tokens_BT1[:, :-1], read=_next_token_loss(lm, loss.each, tokens_BT1)
+    )
     return nll_BT, stats
 
 

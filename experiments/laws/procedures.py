@@ -105,7 +105,7 @@ def _columns(t, n, c):
     return x, have
 
 
-def _known(values: dict, have) -> dict:
+def _identified(values: dict, have) -> dict:
     """Parameters or draws of the laws that the table's columns identify."""
     return {k: v for k, v in values.items() if k.removeprefix("log_")[0] in have}
 
@@ -217,8 +217,8 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
         f"; left out: {'; '.join(dropped)}" if dropped else ""
     )
     return Outcome(
-        _known(p, have),
-        _known(_stack(draws), have),
+        _identified(p, have),
+        _identified(_stack(draws), have),
         _misfit(p, at[0], at[1]),
         sum(len(r) for r, _ in kept),
         words,
@@ -276,8 +276,8 @@ def interpolation(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
         f"; left out: {'; '.join(dropped)}" if dropped else ""
     )
     return Outcome(
-        _known(p, have),
-        _known(_stack(draws), have),
+        _identified(p, have),
+        _identified(_stack(draws), have),
         _misfit(p, at[0], at[1]),
         len(x["n"]),
         words,
@@ -324,8 +324,8 @@ def training_curves(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcom
     )
     details = {"winners": winners, "runs": len(runs), "budgets": len(full["flops"])}
     return Outcome(
-        _known(p, have),
-        _known(_stack(draws), have),
+        _identified(p, have),
+        _identified(_stack(draws), have),
         _misfit(p, full["flops"], full["n"]),
         len(x["n"]),
         words,

@@ -22,7 +22,7 @@ class Scaled(NamedTuple):
     notes: list[str]
 
 
-def _middle(s: Sweep, job: SweepJob) -> float:
+def _middle_budget(s: Sweep, job: SweepJob) -> float:
     """Training FLOPs (`matmul`, dense) of the middle run: the geometric mean of the budgets, or of
     the grid's at its middle size.
     """
@@ -51,7 +51,7 @@ def scaled(
     s, old, new = job.sweep, job.run, run or job.run
     if s.shapes or s.ladder != "both":
         raise ConfigError("another scale follows the ladder of both: leave sweep.ladder and shapes")
-    middle = _middle(s, job)
+    middle = _middle_budget(s, job)
     centre = ladder.best(new.model, middle * factor)
     ratio = centre / ladder.best(old.model, middle)
     keep = "sweep.sizes" in pinned or ratio == 1

@@ -56,7 +56,7 @@ def _path(where: Where) -> str:
     return os.path.join(cache_root(where.cache), FILE)
 
 
-def here(where: Where) -> dict:
+def this_machine(where: Where) -> dict:
     """What a measured speed belongs to, besides the recipe."""
     import jax
 
@@ -90,7 +90,7 @@ def load(where: Where) -> Store:
     """The points of this device; nothing where there are none, or the file cannot be read."""
     try:
         points = files.read_json(_path(where), "calibration")["points"]
-        mine = here(where)
+        mine = this_machine(where)
         return Store(tuple(p for p in points if all(p.get(k) == v for k, v in mine.items())))
     except (files.RecordError, KeyError, TypeError, AttributeError):
         return NOTHING
@@ -239,7 +239,7 @@ def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> 
 
 
 def _point(task: local.Task, r: dict, job, startup: float) -> dict:
-    mine, flops = here(job.where), r["flops"]["matmul"] / r["steps"]
+    mine, flops = this_machine(job.where), r["flops"]["matmul"] / r["steps"]
     # a worker with a core of its own: its CPU-seconds are what an idle machine takes; of one with a
     # pool of threads they are no time at all
     own_core = r["device"]["platform"] == "cpu" and mine["workers"] > 1
@@ -263,7 +263,7 @@ def _keep(where: Where, points: list[dict]) -> None:
     if not points:
         return
     path, fresh = _path(where), {p["key"] for p in points}
-    mine = here(where)
+    mine = this_machine(where)
     try:
         old = files.read_json(path, "calibration")["points"] if os.path.exists(path) else []
     except (files.RecordError, KeyError):

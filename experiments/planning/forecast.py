@@ -34,18 +34,18 @@ def _read(workdir: str) -> dict | None:
     def rows(name, kind):
         return kept.get(name) if isinstance(kept.get(name), kind) else kind()
 
-    def whole(row, fields):
+    def has(row, fields):
         return isinstance(row, dict) and all(_number(row.get(k)) for k in fields)
 
     return {
         "runs": {
-            k: v for k, v in rows("runs", dict).items() if whole(v, ("train", "evaluate", "setup"))
+            k: v for k, v in rows("runs", dict).items() if has(v, ("train", "evaluate", "setup"))
         },
         "source": str(kept.get("source", "")),
         "sittings": [
             s
             for s in rows("sittings", list)
-            if whole(s, ("runs", "workers", "seconds")) and s["seconds"] > 0
+            if has(s, ("runs", "workers", "seconds")) and s["seconds"] > 0
         ],
     }
 

@@ -244,7 +244,7 @@ def make(job: SweepJob, platform: str, target: step_time.Target | None = None) -
     """
     s, base = job.sweep, job.run
     check(s)
-    target = target or step_time.here(job.where, platform)
+    target = target or step_time.this_machine(job.where, platform)
     runs, left_out = {}, []
     per_step = base.batch * base.model.seq_len
     for cell in _cells(s, base):

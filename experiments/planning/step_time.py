@@ -59,7 +59,7 @@ class Target(NamedTuple):
     calibrated: calibration.Store
 
 
-def here(where: Where, platform: str, utilisation: dict | None = None) -> Target:
+def this_machine(where: Where, platform: str, utilisation: dict | None = None) -> Target:
     """This machine, whose devices are of `platform`. A CPU counts as one device per worker of a
     sweep.
     """
@@ -162,16 +162,16 @@ class Fit(NamedTuple):
         }
 
 
-def held(run: Run, where: Where, platform: str) -> int:
+def bytes_held(run: Run, where: Where, platform: str) -> int:
     """Bytes of training on one device of the mesh (docs/counting.md): weights and their state split
     by fsdp, expert and tensor, rows by data, fsdp and expert; activations also by tensor.
     """
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
-    return _held(run.model, run.batch, dtype, where, platform)
+    return _bytes_of_shape(run.model, run.batch, dtype, where, platform)
 
 
 @functools.lru_cache(maxsize=4096)  # seeds and learning rates of a shape hold the same
-def _held(model: Model, batch: int, dtype: str, where: Where, platform: str) -> int:
+def _bytes_of_shape(model: Model, batch: int, dtype: str, where: Where, platform: str) -> int:
     sizes = mesh.resolve(mesh.parse(where.mesh), 1)
     rows = mesh.rows(sizes)
     ex = choice.execution(model, where, dtype, platform, 1, batch // rows * model.seq_len)
@@ -196,7 +196,7 @@ def fit(run: Run, where: Where, target: Target) -> Fit:
     )
 
     def size(w):
-        return held(run, w, target.platform)
+        return bytes_held(run, w, target.platform)
 
     if target.memory is None:
         why = (
@@ -253,10 +253,10 @@ def recomputed(run: Run, where: Where, fit: Fit, platform: str) -> float:
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
     ex = choice.execution(run.model, where, dtype, platform, 1, run.batch * run.model.seq_len)
 
-    def whole(remat):
+    def step_bytes(remat):
         return account.work(run.model, ex, run.batch).training(remat)
 
-    return whole(True) / whole(False)
+    return step_bytes(True) / step_bytes(False)
 
 
 def wall(runs: list[tuple[float, object, float]], workers: int) -> float:

@@ -35,7 +35,7 @@ def lines(a: dict, most: int = MOST) -> list[str]:
     last = Block([], [f"  {line}" for line in curves.answer])
     blocks = [_brackets(a), _arms(a), *([*gaps, last] if made_for_gaps(a) else [curves, *gaps])]
     if a["known_entropy"]:
-        blocks.insert(0, _known(a))
+        blocks.insert(0, _known_floor(a))
     if not any(b.answer or b.cells for b in blocks):
         return ["nothing to compare: one size, one arm, one rate"]
     return _fitted(blocks, most)
@@ -196,7 +196,7 @@ def _law(p: dict) -> str:
 _SHOWN = ("E", "alpha", "beta")
 
 
-def _known(a) -> Block:
+def _known_floor(a) -> Block:
     """The source's entropy: whether the floor is found again, and how the excess falls."""
     rows = [e for e in a["known_entropy"] if e["exponent"] is not None]
     return Block(

@@ -100,12 +100,12 @@ def load(fv) -> list[dict]:
             f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep"
             f" --workdir={fv.workdir} first"
         )
-    _known("n", fv.n, list(conventions.N_CONVENTIONS))
-    _known("c", fv.c, list(work.CONVENTIONS))
+    _check_choice("n", fv.n, list(conventions.N_CONVENTIONS))
+    _check_choice("c", fv.c, list(work.CONVENTIONS))
     return results
 
 
-def _known(flag: str, value: str, choices: list[str]) -> None:
+def _check_choice(flag: str, value: str, choices: list[str]) -> None:
     if value and value not in choices:
         raise UserError(f"--{flag}={value}: the records of a sweep count {' | '.join(choices)}")
 
@@ -163,8 +163,10 @@ def _law(fv) -> dict:
     # a folder's counts are named by conventions; a file's by its columns
     for path in paths:
         if os.path.isdir(path):
-            _known("c", fv.c, list(work.CONVENTIONS))
-            _known("n", fv.n, [*conventions.N_CONVENTIONS, "n_total_params", "n_active_params"])
+            _check_choice("c", fv.c, list(work.CONVENTIONS))
+            _check_choice(
+                "n", fv.n, [*conventions.N_CONVENTIONS, "n_total_params", "n_active_params"]
+            )
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")

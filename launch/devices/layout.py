@@ -156,7 +156,7 @@ def initial(l: Layout, seed: int):
     """
 
     def one(path, box, a, s):
-        return _born(params.draws(path, box, seed), a, s)
+        return _drawn_shards(params.draws(path, box, seed), a, s)
 
     drawn = jax.tree_util.tree_map_with_path(
         one, l.boxed, l.state.params, l.shardings.params, is_leaf=params.is_parameter
@@ -168,13 +168,13 @@ def started(l: Layout, parameters, buffers=None):
     """The state that starts from `parameters` on the devices: moments and counts are zero, and
     buffers unless given.
     """
-    zeros = functools.partial(jax.tree.map, lambda a, s: _born(None, a, s))
+    zeros = functools.partial(jax.tree.map, lambda a, s: _drawn_shards(None, a, s))
     if buffers is None:
         buffers = zeros(l.state.buffers, l.shardings.buffers)
     return step.State(parameters, zeros(l.state.opt, l.shardings.opt), buffers)
 
 
-def _born(draws, a, sharding):
+def _drawn_shards(draws, a, sharding):
     """An array of `a`'s shape and dtype, shard by shard: zeros, or what `draws` yields, one slice
     of the leading axis after the other (whole if there is just one).
     """

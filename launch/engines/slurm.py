@@ -170,13 +170,13 @@ class _Watch:
         self._patience, self._sent, self._halved = Patience(), set(), set()
 
     def run(self) -> None:
-        pause, told = 1.0, False
+        pause, announced = 1.0, False
         while self._open:
             waiting = queued(self._workdir)
             if waiting is None:
-                if not told:
+                if not announced:
                     print("isoflop: squeue does not answer; asking again", file=sys.stderr)
-                told = True
+                announced = True
             else:
                 again = self._look(waiting)
                 if again:

@@ -59,7 +59,7 @@ class Holder(NamedTuple):
 
     def living(self, now: float) -> bool:
         """Whether the holder is still to be reckoned with at `now`, by the same disk's clock."""
-        if self.machine and self.machine == _machine() and _born(self.pid) != self.born:
+        if self.machine and self.machine == _machine() and _process_start(self.pid) != self.born:
             return False
         return abs(now - self.renewed) <= self.seconds
 
@@ -78,7 +78,7 @@ def _machine() -> str:
         return ""
 
 
-def _born(pid: int) -> str:
+def _process_start(pid: int) -> str:
     """When the process started, in ticks since the boot: a pid is used again, a pair of pid and
     tick is not. Empty for the dead.
     """
@@ -190,7 +190,7 @@ class Lease:
             "host": platform.node(),
             "pid": os.getpid(),
             "machine": _machine(),
-            "born": _born(os.getpid()),
+            "born": _process_start(os.getpid()),
         }
         return (
             json.dumps({**about, "seconds": self._seconds, "renewed": round(time.time(), 1)}).ljust(

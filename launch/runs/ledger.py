@@ -45,7 +45,7 @@ def standing(folder: str, identity: str = "") -> Standing:
         return Standing("failed", why=str(e))
     if result is not None:
         state = "diverged" if result.get("status") == "diverged" else "done"
-        steps = whole(result.get("steps"))
+        steps = as_integer(result.get("steps"))
         seconds = number((result.get("seconds") or {}).get("total"))
         return Standing(
             state,
@@ -56,8 +56,8 @@ def standing(folder: str, identity: str = "") -> Standing:
             seconds=seconds,
         )
     status = _status(folder)
-    (logged, loss), of = _last(folder), whole(status.get("of"))
-    step = max([s for s in (whole(status.get("step")), logged) if s is not None], default=None)
+    (logged, loss), of = _last(folder), as_integer(status.get("of"))
+    step = max([s for s in (as_integer(status.get("step")), logged) if s is not None], default=None)
     if found := lease.living(folder):
         age = max(0.0, lease.now(folder, found) - found.renewed)
         return Standing("running", step, of, loss, holder=str(found), age=age)
@@ -84,7 +84,7 @@ def number(value) -> float | None:
     return float(value) if good else None
 
 
-def whole(value) -> int | None:
+def as_integer(value) -> int | None:
     n = number(value)
     return None if n is None or n < 0 else int(n)
 
@@ -96,7 +96,7 @@ def _last(folder: str) -> tuple[int | None, float | None]:
             f.seek(max(0, os.fstat(f.fileno()).st_size - 2**16))
             lines = [t for t in f.read(2**16).split(b"\n") if t.endswith(b"}")]
         last = json.loads(lines[-1])
-        return whole(last.get("step")), number(last.get("loss"))
+        return as_integer(last.get("step")), number(last.get("loss"))
     except (OSError, ValueError, IndexError, AttributeError, RecursionError):
         return None, None
 
@@ -122,7 +122,7 @@ def planned(runs) -> list[Planned]:
             out[r["id"]] = Planned(
                 r["id"],
                 family[:20],
-                whole(r.get("size")),
+                as_integer(r.get("size")),
                 number(r.get("flops")) or 1.0,
                 number(r.get("seconds")),
             )

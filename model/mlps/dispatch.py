@@ -155,7 +155,7 @@ def _by_group(one):
     return run
 
 
-def _whole(w):
+def _unsharded(w):
     """Experts' weights on every device that shards the batch; `mlp` stays sharded."""
     axes = {2: (None, "act_embed"), 3: (None, "act_embed", "mlp")}
 
@@ -169,7 +169,9 @@ def _whole(w):
 
 
 def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
-    return _by_group(_block_of_group)(x_GnD, expert_GnS, gate_GnS, rank_GnS, _whole(w), act, p, ex)
+    return _by_group(_block_of_group)(
+        x_GnD, expert_GnS, gate_GnS, rank_GnS, _unsharded(w), act, p, ex
+    )
 
 
 def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):

@@ -206,7 +206,7 @@ def test_evaluation_fits_beside_the_state(name):
     assert taken <= compiled(layout.lower_step(l, batch))
     assert 0.5 < account.evaluation(c, how, rows) / taken < 3
     counted = account.memory(c, ex, batch)
-    assert step_time.held(Run(model=c, batch=batch), Where(), "cpu") >= sum(
+    assert step_time.bytes_held(Run(model=c, batch=batch), Where(), "cpu") >= sum(
         counted[k] for k in ("parameters", "optimizer_state", "gradients", "activations")
     )
     assert account.evaluation(c, how, rows) <= counted["activations"]

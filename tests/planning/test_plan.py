@@ -374,7 +374,7 @@ def test_what_makes_it_fit():
     """Micro-batches first, as few as will do, then remat, then more devices; or it does not fit."""
 
     def held(**kw):
-        return step_time.held(RUN, dataclasses.replace(config.Where(), **kw), "gpu")
+        return step_time.bytes_held(RUN, dataclasses.replace(config.Where(), **kw), "gpu")
 
     plain = (True, 1, False, "")
 
@@ -406,7 +406,7 @@ def test_memory_is_the_count_of_one_device():
         RUN.model, config.Where(), "bfloat16", "gpu", 1, RUN.batch * RUN.model.seq_len
     )
     m = account.memory(RUN.model, ex, RUN.batch)
-    assert step_time.held(RUN, config.Where(), "gpu") == sum(
+    assert step_time.bytes_held(RUN, config.Where(), "gpu") == sum(
         v for k, v in m.items() if k != "kv_cache_per_token"
     )
 
@@ -417,7 +417,7 @@ def test_wall_is_a_schedule():
 
 
 def store(points, key, **more):
-    mine = {**calibration.here(config.Where()), **more}
+    mine = {**calibration.this_machine(config.Where()), **more}
     return [
         {
             **mine,
@@ -508,11 +508,11 @@ def test_calibration_stops_in_time_and_keeps_what_it_has(tmp_path, monkeypatch):
 
     monkeypatch.setattr(local, "submit", slow)
     lines, started = [], time.monotonic()
-    target = step_time.here(job.where, "cpu")
+    target = step_time.this_machine(job.where, "cpu")
     points = calibration.calibrate(job, target, lines.append, limit=0.5)
     assert time.monotonic() - started < 10 and "stopped after" in lines[-1]
     # a worker with a core of its own is timed by its CPU-seconds
-    alone = calibration.here(job.where)["workers"] == 1
+    alone = calibration.this_machine(job.where)["workers"] == 1
     assert (
         len(points) == 1
         and points[0]["step"] == (0.01 if alone else 0.005)

@@ -31,7 +31,7 @@ def spent(r: dict) -> dict | None:
         )
         return {
             "seconds": float(r["seconds"]["train"]),
-            "bytes": float(step_time.held(run, where, r["device"]["platform"])),
+            "bytes": float(step_time.bytes_held(run, where, r["device"]["platform"])),
         }
     except (KeyError, TypeError, ValueError):  # written by another version
         return None
