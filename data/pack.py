@@ -18,7 +18,7 @@ import platform
 import shutil
 import tempfile
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,9 @@ def cache_root(cache: str = "") -> str:
     if not given and found.startswith("~"):
         return os.path.join(tempfile.gettempdir(), f"isoflop-{os.getuid()}")
     return found
+
+
+_tokenizer: Any = None  # of a process that tokenises
 
 
 def _open(d: Data) -> None:
@@ -166,8 +169,8 @@ def _write(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
         "splits": counts,
         "unigram_entropy": float(-(p * np.log(p)).sum()),  # nats per training token
     }
-    with open(os.path.join(folder, "meta.json"), "w") as f:
-        json.dump(meta, f, indent=1)
+    with open(os.path.join(folder, "meta.json"), "w") as about:
+        json.dump(meta, about, indent=1)
 
 
 def open_folder(folder: str, tokenizer) -> TokenFiles:

@@ -12,6 +12,7 @@ import json
 import math
 import types
 import typing
+from typing import Any
 
 from data.config import Data
 from model import config, optim
@@ -254,7 +255,7 @@ def _fields(value, full: bool) -> dict:
         from model import parts
 
         return parts.to_dict(value, full)
-    out = {"version": VERSION} if isinstance(value, Run) else {}
+    out: dict[str, Any] = {"version": VERSION} if isinstance(value, Run) else {}
     for f in dataclasses.fields(value):
         v = getattr(value, f.name)
         if dataclasses.is_dataclass(v):

@@ -52,7 +52,7 @@ class Layer:
     @property
     def norms(self) -> tuple[str, ...]:
         """Names of the layer's norms in the tree of parameters."""
-        before = () if self.norm == "output" else ("norm_mixer", "norm_mlp")
+        before: tuple[str, ...] = () if self.norm == "output" else ("norm_mixer", "norm_mlp")
         after = {"sandwich": ("mixer", "mlp"), "output": ("mixer", "mlp")}.get(self.norm, ())
         if self.residual == "shared":
             before = before[:1]

@@ -20,8 +20,8 @@ class Context:
     written; None without a cache.
     """
 
-    at: jax.Array
-    keys: jax.Array
+    at: jax.Array | np.ndarray
+    keys: jax.Array | np.ndarray
     slot: jax.Array | None = None
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import re
 import typing
+from typing import Any
 
 from model import text, version1
 from model.config import Layer, Model, choose
@@ -20,7 +21,12 @@ from model.norms import NORMS
 from model.positions import POSITIONS
 
 # what a field of a model, a layer or a part may hold
-REGISTRIES = {"mixer": MIXERS, "mlp": MLPS, "positions": POSITIONS, "norm": NORMS}
+REGISTRIES: dict[str, dict[str, Any]] = {
+    "mixer": MIXERS,
+    "mlp": MLPS,
+    "positions": POSITIONS,
+    "norm": NORMS,
+}
 NAMES = {cls: name for table in REGISTRIES.values() for name, cls in table.items()}
 LAYERS = ("pattern", "first")  # fields of a model that hold layers
 PARTS = ("positions", "norm")  # and those that hold a part
@@ -75,7 +81,7 @@ def _typed(cls, node: text.Node, name: str) -> dict:
     return {key: typed(cls, key, value, f"{name}.{key}") for key, value in node.fields.items()}
 
 
-def kinds(cls) -> dict[str, type]:
+def kinds(cls) -> dict[str, Any]:
     """{field: type} of a part; a field that holds a part has the name of its registry."""
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
@@ -179,7 +185,7 @@ def _replaced(value, path: tuple, new):
     """`value` with what stands at `path` replaced."""
     if not path:
         return new
-    head, *rest = path
+    head, rest = path[0], path[1:]
     if isinstance(value, tuple):
         changed = list(value)
         changed[head] = _replaced(value[head], rest, new)
@@ -249,15 +255,15 @@ def set_field(m: Model, key: str, value: str) -> Model:
 def _set_own(m: Model, key: str, value: str, full: str) -> Model:
     """A field of the model itself, a place such as pattern[1], or all of mixer or mlp."""
     if key in LAYERS:
-        return dataclasses.replace(m, **{key: layers(value)})
+        return _replaced(m, (key,), layers(value))
     if key in PARTS:
-        return dataclasses.replace(m, **{key: part(key, value)})
+        return _replaced(m, (key,), part(key, value))
     if indexed := re.fullmatch(r"(pattern|first)\[(\d+)\]", key):
         path, new = (indexed[1], int(indexed[2])), layers(value)
         if path not in dict(_places(m)) or len(new) != 1:
             raise ValueError(f"{full}={value}: one layer for one that is there expected")
         return _replaced(m, path, new[0])
-    own = {f.name: f.type for f in dataclasses.fields(Model)}
+    own: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(Model)}
     if key not in own:
         raise ValueError(_unknown(m, key, own))
     kind = own[key]

@@ -7,6 +7,7 @@ of `dense(activation=swiglu)` has gated experts.
 """
 
 import dataclasses
+from typing import Any
 
 from launch.config import ConfigError
 from model import parts
@@ -37,7 +38,7 @@ def text(value) -> str:
     return parts.written((value,) if isinstance(value, Layer) else value)
 
 
-def _read(arm: str) -> tuple[str, object]:
+def _read(arm: str) -> tuple[str, Any]:
     """(what it takes the place of, the value). Raises ConfigError."""
     try:
         if "/" in arm:
@@ -46,7 +47,7 @@ def _read(arm: str) -> tuple[str, object]:
         for kind, table in parts.REGISTRIES.items():
             if name in table:
                 return kind, parts.part(kind, arm)
-        parts.part("mlp", arm)  # names the nearest
+        return "mlp", parts.part("mlp", arm)  # names the nearest
     except ValueError as e:
         raise ConfigError(f"arm {arm!r}: {e}") from None
 

@@ -4,7 +4,7 @@ moves its budgets, and with them sizes and batch by the ladder's rules.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from experiments.planning import ladder
@@ -42,7 +42,7 @@ def _sizes(s: Sweep, ratio: float) -> dict[int, int]:
 
 
 def scaled(
-    job: SweepJob, factor: float, pinned: set[str] = frozenset(), run: Run | None = None
+    job: SweepJob, factor: float, pinned: Collection[str] = frozenset(), run: Run | None = None
 ) -> Scaled:
     """`job` with `factor` times its budgets. `pinned`: fields that `--set` has set, which stay.
     `run`: what the members start from there, instead of the job's own (another context, another

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from typing import NamedTuple
 
 from experiments.planning import arms, fairness, ladder, step_time
@@ -278,7 +279,7 @@ def identity(job: SweepJob, plan: Plan) -> str:
 
 
 def predicted_wall(
-    plan: Plan, workers: int, done: set[str] = frozenset(), startup: float = 0.0
+    plan: Plan, workers: int, done: Collection[str] = frozenset(), startup: float = 0.0
 ) -> float | None:
     """Seconds until the missing runs are done, evaluation and compilation of each shape included;
     None where no speed is known.

@@ -36,7 +36,7 @@ TOKENS_PER_PARAMETER = 20
 # 1, the exponent alone
 BATCH_POWER = 0.3271
 # Sizes that a plan may choose: wide enough apart to bend a curve, and divided by their heads
-RUNGS = (
+RUNGS: tuple[int, ...] = (
     8,
     16,
     24,
@@ -70,7 +70,7 @@ def best(base: Model, budget: float) -> int:
         tokens = budget / account.flops_per_token(model)["matmul"]
         return math.log(tokens / account.parameters(model)["multiplied"] / TOKENS_PER_PARAMETER)
 
-    after = bisect.bisect(RUNGS, 0, key=lambda d: -above(d))
+    after = bisect.bisect(RUNGS, 0.0, key=lambda d: -above(d))
     return min(RUNGS[max(0, after - 1) : after + 1], key=lambda d: abs(above(d)))
 
 

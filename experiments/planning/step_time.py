@@ -47,12 +47,12 @@ class Speed(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The devices that a plan is for."""
+    """`count` devices that a plan is for."""
 
     name: str
     platform: str  # cpu | gpu | tpu
     device: Device | None
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
     peak: Figure | None
     memory: Figure | None  # of one device
     utilisation: dict  # kind of family -> Figure

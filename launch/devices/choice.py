@@ -300,7 +300,7 @@ def cpu_name() -> str:
 
 # GFLOP/s (matmul convention) of one pinned core of two by d_model, and seconds to trace and compile
 # one shape; measured on 2 AMD EPYC vCPUs on 2026-11-24 and 25 (docs/benchmarks.md)
-CPU_RATE = {
+CPU_RATE: dict[str, dict[int, float]] = {
     "dense": {16: 13, 24: 17, 32: 24, 48: 29, 64: 32},
     "moe": {16: 10.5, 24: 15, 32: 18, 48: 20, 64: 23},
 }

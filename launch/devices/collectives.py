@@ -78,7 +78,7 @@ def _mesh_group(text: str) -> np.ndarray:
     ids = (_iota(order[1]) if order else np.arange(math.prod(sizes.values()))).reshape(
         *sizes.values()
     )
-    steps = {name: [0] for name in sizes}
+    steps = {name: np.zeros(1, int) for name in sizes}
     for name, before, size in re.findall(
         r"'([^']+)'(?::\((\d+)\)(\d+))?", re.search(r"\{('.*?)\}", text)[1]
     ):

@@ -3,6 +3,7 @@ line of it.
 """
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -76,7 +77,7 @@ def check(
             f"the mesh needs {math.prod(sizes.values())} devices, here are {devices}: lower --mesh"
         )
     _check_batch(sizes, model, batch, accumulate)
-    wanted = []
+    wanted: list[tuple[Any, str, int]] = []
     for part in {p: None for layer in model.layers for p in (layer.mixer, layer.mlp)}:
         wanted += [(dict(RULES)[axis], name, n) for axis, name, n in part.axes(model)]
     wanted.append(("tensor", "model.vocab_size", model.vocab_size))

@@ -47,7 +47,7 @@ def _device(name, peak, memory, watts) -> Device:
     for field, f in (("peak", peak), ("memory", memory), ("watts", watts)):
         value, sources[field] = (None, f) if isinstance(f, str) else f
         values.append(value)
-    return Device(name, *values, sources)
+    return Device(name, values[0], values[1], values[2], sources)
 
 
 TWO_CORES = ("TPU v2", "TPU v3")  # a chip of the table is two of jax's devices

@@ -71,8 +71,11 @@ def train(
         clock.lap("setup")
         stack.enter_context(jax.set_mesh(p.layout.mesh))
         session.phase("restore")
-        found = session.restore(p.layout.state, p.layout.shardings)
-        state, meta = found or (_initial(p, run, where), {})
+        meta: dict = {}
+        if found := session.restore(p.layout.state, p.layout.shardings):
+            state, meta = found
+        else:
+            state = _initial(p, run, where)
         session.done = meta.get("step", 0)
         tally = Tally(run, where, folder, total, p.dispatch, meta, clock)
         stack.enter_context(contextlib.closing(tally))
