@@ -15,7 +15,7 @@ CHECKED = "ISOFLOP_XLA_FLAGS"  # XLA_FLAGS as they were found good, for the proc
 
 def check() -> None:
     """Raises ConfigError where the environment of this process lets no run compile or train."""
-    if jax.config.read("jax_disable_jit"):
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         raise ConfigError(
             "JAX_DISABLE_JIT is set, and every program here is compiled: unset JAX_DISABLE_JIT"
         )
