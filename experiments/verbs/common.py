@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 arms = Lazy("experiments.planning.arms")
 ladder = Lazy("experiments.planning.ladder")
-plans = Lazy("experiments.planning.grid")
+grid = Lazy("experiments.planning.grid")
 recipes = Lazy("experiments.recipes")
 parts = Lazy("model.parts")
 
@@ -40,7 +40,7 @@ def load(fv, want: type | None = None, change: Callable | None = None) -> Job | 
     job = recipes.load(fv.config)
     if want is not None and not isinstance(job, want):
         verb, kind = (
-            ("sweep", "a sweep") if isinstance(job, plans.SweepJob) else ("train", "a single run")
+            ("sweep", "a sweep") if isinstance(job, grid.SweepJob) else ("train", "a single run")
         )
         raise UserError(f"recipe {fv.config} is {kind}: use isoflop {verb} --config={fv.config}")
     job = change(job) if change else job
@@ -73,7 +73,7 @@ def _embedding_follows(job, before, settings: list[str]):
 
 def _apply(job, text: str):
     key = text.partition("=")[0].strip()
-    if not isinstance(job, plans.SweepJob):
+    if not isinstance(job, grid.SweepJob):
         if key.startswith("sweep."):
             raise ConfigError(f"{key}: this recipe is a single run, it has no sweep")
         if key.startswith(

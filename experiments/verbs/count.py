@@ -37,11 +37,11 @@ from model.config import Execution, Model
 if TYPE_CHECKING:
     from experiments.planning.grid import SweepJob
 
-elsewhere = Lazy("experiments.verbs.count_elsewhere")
-explain = Lazy("experiments.verbs.count_text")
+count_elsewhere = Lazy("experiments.verbs.count_elsewhere")
+count_text = Lazy("experiments.verbs.count_text")
 plans = Lazy("experiments.planning.grid")
-hardware = Lazy("launch.devices.choice")
-meshes = Lazy("launch.devices.mesh")
+choice = Lazy("launch.devices.choice")
+mesh = Lazy("launch.devices.mesh")
 account = Lazy("model.account")
 
 
@@ -49,10 +49,10 @@ def execution(run: Run, where, platform: str = "") -> Execution:
     """How the run would be executed on `platform`, that of this machine if empty: on one device, or
     on the mesh of `where`.
     """
-    platform = platform or hardware.probe()[0]
-    dtype = hardware.choice(platform).dtype if run.dtype == "auto" else run.dtype
-    groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), 1))
-    return hardware.execution(
+    platform = platform or choice.probe()[0]
+    dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
+    groups = mesh.rows(mesh.resolve(mesh.parse(where.mesh), 1))
+    return choice.execution(
         run.model, where, dtype, platform, groups, run.batch * run.model.seq_len
     )
 
@@ -133,22 +133,22 @@ def _compiled(run: Run, where, ex: Execution, topology: str) -> dict:
     """
     from launch.devices import compiled
 
-    sizes = meshes.parse(where.mesh)
+    sizes = mesh.parse(where.mesh)
     if topology:
         return compiled.over(run.model, ex, run.batch, compiled.described(topology, sizes))
     if not sizes:
         return compiled.figures(run.model, ex, run.batch)
-    meshes.simulate(sizes)
+    mesh.simulate(sizes)
     import jax
 
-    meshes.check(sizes, run.model, run.batch, jax.device_count(), where.accumulate)
-    return compiled.over(run.model, ex, run.batch, meshes.make(sizes))
+    mesh.check(sizes, run.model, run.batch, jax.device_count(), where.accumulate)
+    return compiled.over(run.model, ex, run.batch, mesh.make(sizes))
 
 
 def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
-    run, sizes = _checked(job).run, meshes.parse(job.where.mesh)
+    run, sizes = _checked(job).run, mesh.parse(job.where.mesh)
     if sizes:
-        meshes.check(sizes, run.model, run.batch, math.prod(sizes.values()), job.where.accumulate)
+        mesh.check(sizes, run.model, run.batch, math.prod(sizes.values()), job.where.accumulate)
     if fv.topology and not (sizes and fv.compile):
         raise UserError(
             f"--topology={fv.topology} is compiled for: give --compile, and --mesh for how its"
@@ -165,10 +165,10 @@ def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
             for k, v in answer["flops_per_token"].items()
         }
     if fv.elsewhere:
-        answer["elsewhere"] = elsewhere.compare(run.model)
+        answer["elsewhere"] = count_elsewhere.compare(run.model)
     if fv.compile:
         answer["compiler"] = _compiled(run, job.where, ex, fv.topology)
-    return answer, explain.text(run.model, answer)
+    return answer, count_text.text(run.model, answer)
 
 
 def _sweep(job: SweepJob) -> tuple[dict, str]:
@@ -176,10 +176,10 @@ def _sweep(job: SweepJob) -> tuple[dict, str]:
 
     config.check_moe(job.run.model, job.where)
     found, texts = [], []
-    for p in {p.shape: p for p in grid.make(job, hardware.probe()[0]).runs}.values():
+    for p in {p.shape: p for p in grid.make(job, choice.probe()[0]).runs}.values():
         d = describe(p.run.model, execution(p.run, job.where), p.run.batch)
         found.append({**d, "size": p.size})
-        texts.append(explain.text(p.run.model, d))
+        texts.append(count_text.text(p.run.model, d))
     return {"shapes": found}, "\n\n".join(texts)
 
 

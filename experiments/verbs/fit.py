@@ -25,8 +25,8 @@ from launch.runs import record
 from model import work
 
 answer_text = Lazy("experiments.report.answer_text")
-ask = Lazy("experiments.laws.table_law")
-laws = Lazy("experiments.laws.sweep_analysis")
+table_law = Lazy("experiments.laws.table_law")
+sweep_analysis = Lazy("experiments.laws.sweep_analysis")
 selection = Lazy("experiments.laws.runs.selection")
 sweep = Lazy("experiments.sweep")
 tables = Lazy("experiments.laws.runs.table")
@@ -36,7 +36,7 @@ def analyse(
     results, resamples: int, n: str = "multiplied", c: str = "matmul", pool: tuple[str, ...] = ()
 ) -> dict:
     """experiments.laws.sweep_analysis.analyse of results, ready for JSON."""
-    return record.finite(laws.analyse(results, n, c, resamples, pool=pool))
+    return record.finite(sweep_analysis.analyse(results, n, c, resamples, pool=pool))
 
 
 def text(a: dict) -> str:
@@ -148,8 +148,8 @@ def _law(fv) -> dict:
         for p in given.split(",")
         if p
     ]
-    name, spec = fv.law or "chinchilla3", ask.objective(fv.objective)
-    ask.law(name)
+    name, spec = fv.law or "chinchilla3", table_law.objective(fv.objective)
+    table_law.law(name)
     columns = {}
     for pair in filter(None, fv.columns.split(",")):
         common, equals, theirs = pair.partition("=")
@@ -159,7 +159,7 @@ def _law(fv) -> dict:
                 " tokens=train_tokens,loss=val_loss"
             )
         columns[common.strip()] = theirs.strip()
-    asked = [ask.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
+    asked = [table_law.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
     # a folder's counts are named by conventions; a file's by its columns
     for path in paths:
         if os.path.isdir(path):
@@ -170,7 +170,7 @@ def _law(fv) -> dict:
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
-    a = ask.ask(
+    a = table_law.ask(
         table,
         name,
         spec,

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 budget = Lazy("experiments.planning.budget")
 calibration = Lazy("experiments.planning.calibration")
-outlook = Lazy("experiments.planning.summary")
-predict = Lazy("experiments.planning.step_time")
-plans = Lazy("experiments.planning.grid")
+summary = Lazy("experiments.planning.summary")
+step_time = Lazy("experiments.planning.step_time")
+grid = Lazy("experiments.planning.grid")
 plan_text = Lazy("experiments.verbs.plan_text")
-hardware = Lazy("launch.devices.choice")
+choice = Lazy("launch.devices.choice")
 checks = Lazy("launch.runs.checks")
 train = Lazy("launch.runs.train")
 
@@ -103,31 +103,31 @@ def _check(fv) -> None:
 
 def _utilisation(fv) -> dict:
     return (
-        predict.UTILISATION
+        step_time.UTILISATION
         if fv.utilisation is None
-        else dict.fromkeys(predict.UTILISATION, Figure(fv.utilisation, "given"))
+        else dict.fromkeys(step_time.UTILISATION, Figure(fv.utilisation, "given"))
     )
 
 
-def _target(fv, where) -> predict.Target:
+def _target(fv, where) -> step_time.Target:
     """The devices of the flags: a kind of the table, whatever has --peak_flops, or this
     machine's.
     """
-    platform = hardware.probe()[0]
+    platform = choice.probe()[0]
     if fv.device.lower() == "cpu" and platform != "cpu":
         raise UserError(
             "--device=cpu: this machine has an accelerator; set JAX_PLATFORMS=cpu to plan for"
             " its CPU"
         )
     if (fv.device or "cpu").lower() == "cpu" and platform == "cpu" and fv.peak_flops is None:
-        t = predict.here(where, platform, _utilisation(fv))
+        t = step_time.this_machine(where, platform, _utilisation(fv))
         t = t._replace(count=fv.devices or t.count)
     elif fv.device:
-        t = predict.named(fv.device, fv.devices or 1, where, _utilisation(fv))
+        t = step_time.named(fv.device, fv.devices or 1, where, _utilisation(fv))
     elif fv.peak_flops is not None:
-        t = predict.named("device of --peak_flops", fv.devices or 1, where, _utilisation(fv))
+        t = step_time.named("device of --peak_flops", fv.devices or 1, where, _utilisation(fv))
     else:
-        t = predict.here(where, platform, _utilisation(fv))
+        t = step_time.this_machine(where, platform, _utilisation(fv))
         t = t._replace(count=fv.devices or t.count)
     if fv.peak_flops is not None:
         t = t._replace(peak=Figure(fv.peak_flops, "given"))
@@ -184,7 +184,7 @@ def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
     what = "money" if fv.money is not None else "hours"
     if what == "money" and rates.price is None:
         raise UserError("--money needs a price: give --price_per_hour")
-    answer = outlook.total(outlook.rows(make(job), job, target, rates), target.count, rates)
+    answer = summary.total(summary.rows(make(job), job, target, rates), target.count, rates)
     if answer[what] is None:
         raise UserError(
             f"--{what} needs a speed, and that of {target.name} is unknown: give --peak_flops, or"
@@ -192,7 +192,7 @@ def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
         )
 
     def measure(p: Plan) -> float:
-        return outlook.total(outlook.rows(p, job, target, rates), target.count, rates)[what]
+        return summary.total(summary.rows(p, job, target, rates), target.count, rates)[what]
 
     return budget.solve(
         job, make, measure, getattr(fv, what), "dollars" if what == "money" else "hours", pinned
@@ -203,10 +203,10 @@ def _single(job: Job, target) -> tuple[SweepJob, Plan]:
     """A recipe of one run as a plan of one."""
     run = job.run
     family = config.family(run.model)
-    p = plans.Planned(
-        run, family, run.model.d_model, None, "single", 1.0, predict.speed(run, target)
+    p = grid.Planned(
+        run, family, run.model.d_model, None, "single", 1.0, step_time.speed(run, target)
     )
-    return plans.SweepJob(plans.Sweep(name="single"), run, job.where), plans.Plan([p], [])
+    return grid.SweepJob(grid.Sweep(name="single"), run, job.where), grid.Plan([p], [])
 
 
 def _recipe(fv) -> dict:
@@ -222,19 +222,19 @@ def _recipe(fv) -> dict:
                 " horizon.flops=1e15"
             )
         job, plan = _single(job, target)
-        asked = outlook.Asked(fv.config, "train", job, list(fv["set"].value), fv.power_cap)
-        return outlook.describe(asked, job, plan, target, rates, [])
+        asked = summary.Asked(fv.config, "train", job, list(fv["set"].value), fv.power_cap)
+        return summary.describe(asked, job, plan, target, rates, [])
     if fv.calibrate:
-        plans.check(job.sweep)
+        grid.check(job.sweep)
         calibration.calibrate(job, target, lambda text: print(text, file=sys.stderr))
         target = target._replace(calibrated=calibration.load(job.where))
 
     def make(j):
-        return plans.make(j, target.platform, target)
+        return grid.make(j, target.platform, target)
 
     sized = _sized(fv, job, make, target, rates)
-    asked = outlook.Asked(fv.config, "sweep", job, list(fv["set"].value), fv.power_cap)
-    return outlook.describe(asked, sized.job, make(sized.job), target, rates, sized.notes)
+    asked = summary.Asked(fv.config, "sweep", job, list(fv["set"].value), fv.power_cap)
+    return summary.describe(asked, sized.job, make(sized.job), target, rates, sized.notes)
 
 
 def _flops(fv) -> dict:
@@ -249,7 +249,9 @@ def _flops(fv) -> dict:
         else None
     )
     used = (
-        predict.UTILISATION["dense"] if fv.utilisation is None else Figure(fv.utilisation, "given")
+        step_time.UTILISATION["dense"]
+        if fv.utilisation is None
+        else Figure(fv.utilisation, "given")
     )
     rates = _rates(fv, d, name)
     found = None
@@ -257,7 +259,7 @@ def _flops(fv) -> dict:
         found = cost.compute(
             fv.flops, fv.devices or 1, peak.value if peak else math.nan, used.value, fv.days
         )
-    return outlook.compute(
+    return summary.compute(
         fv.flops, fv.devices or 1, name, peak, used, rates, found, fv.days, fv.power_cap
     )
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 answer_text = Lazy("experiments.report.answer_text")
 calibration = Lazy("experiments.planning.calibration")
 forecast = Lazy("experiments.planning.forecast")
-matched = Lazy("experiments.planning.fairness")
-plans = Lazy("experiments.planning.grid")
+fairness = Lazy("experiments.planning.fairness")
+grid = Lazy("experiments.planning.grid")
 ready = Lazy("launch.devices.ready")
 sweep = Lazy("experiments.sweep")
 checks = Lazy("launch.runs.checks")
@@ -166,7 +166,7 @@ class _Progress:
 
 
 def _body(fv) -> int:
-    job = common.load(fv, plans.SweepJob)
+    job = common.load(fv, grid.SweepJob)
     if not fv.workdir and not fv.plan_only:
         raise UserError(
             "--workdir is missing: name the folder of the sweep, such as --workdir=runs/quickstart"
@@ -177,9 +177,9 @@ def _body(fv) -> int:
         ready.check()
     platform = engines.get(job.where).place(job.where, 1).platform
     job = dataclasses.replace(job, run=checks.resolve(job.run, platform))
-    plans.make(job, platform)  # what cannot be planned is said before text is read
+    grid.make(job, platform)  # what cannot be planned is said before text is read
     job = dataclasses.replace(job, run=checks.identified(job.run, job.where))
-    plan = plans.make(job, platform)
+    plan = grid.make(job, platform)
     place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None
     out = terminal.console(stderr=fv.format == "json", width=wide)
@@ -252,12 +252,12 @@ def _announce(
     out, job: SweepJob, plan: Plan, done: set[str], place: engines.Place, startup: float = 0.0
 ) -> float | None:
     workers = max(1, min(place.workers, len(plan.runs) - len(done)))
-    wall = plans.predicted_wall(plan, workers, done, startup)
+    wall = grid.predicted_wall(plan, workers, done, startup)
     total = sum(p.flops for p in plan.runs)
     for line in plan.left_out:
         out.print(f"left out: {line}", highlight=False)
-    if pairs := matched.of_plan(plan.runs, job.sweep.match):
-        out.print(matched.words(pairs), highlight=False)
+    if pairs := fairness.of_plan(plan.runs, job.sweep.match):
+        out.print(fairness.words(pairs), highlight=False)
     time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"
     out.print(
         f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers}"

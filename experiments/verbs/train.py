@@ -26,11 +26,12 @@ from experiments.console.lazy import Lazy
 from experiments.verbs import common
 from launch import config
 from launch.config import Job
-from launch.runs import checks, record
-from launch.runs import program as programs
+from launch.runs import record
 
-hardware = Lazy("launch.devices.choice")
+choice = Lazy("launch.devices.choice")
 ready = Lazy("launch.devices.ready")
+checks = Lazy("launch.runs.checks")
+program = Lazy("launch.runs.program")
 
 
 def summary(r: dict) -> str:
@@ -82,7 +83,7 @@ def _prepared(fv) -> tuple[Job, dict]:
 def _checked(job: Job) -> tuple[Job, dict]:
     """The job as it will run, and what must be equal in all processes that run it."""
 
-    run = checks.resolve(job.run, hardware.probe()[0])
+    run = checks.resolve(job.run, choice.probe()[0])
     checks.check(run, job.where)
     run = checks.identified(run, job.where)
     where = {
@@ -114,7 +115,7 @@ def _body(fv) -> int:
     with common.stdout_to_stderr(fv.format == "json"):
         if done and done["id"] == config.run_id(run):
             print(f"{fv.workdir} holds this run, finished; nothing to do")
-        programs.use_cache(job.where)
+        program.use_cache(job.where)
         result = _train(run, job.where, folder)
     if place and place.process:
         return 0  # process 0 speaks for all

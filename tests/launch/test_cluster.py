@@ -110,7 +110,7 @@ def pair(tmp_path, *more, before=""):
     ]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     code = (
-        f"import sys; from launch import cluster; {before or 'pass'}; from experiments import cli;"
+        f"import sys; from launch.devices import cluster; {before or 'pass'}; from experiments import cli;"
         " sys.exit(cli.main(sys.argv[1:]))"
     )
     started = [
@@ -161,6 +161,6 @@ def test_commits_that_differ_are_named(tmp_path):
         tmp_path,
         ["--mesh=data=2"],
         ["--mesh=data=2"],
-        before="from launch import record; record.commit = lambda: sys.argv[6][-1]",
+        before="from launch.runs import record; record.commit = lambda: sys.argv[6][-1]",
     )
     assert status == [2, 2] and "process 1 has the commit = 1, process 0 has 0" in said[0], said

@@ -231,8 +231,8 @@ def test_a_result_of_another_run_is_nobodys(single, tmp_path, monkeypatch):
 
 def test_programs_of_many_shapes_are_let_go(monkeypatch):
     """The least recently used of more than a process keeps; what it held goes with it."""
-    monkeypatch.setattr(train.layouts, "lower_train", lambda layout, batch, dispatch: None)
-    monkeypatch.setattr(train.hardware, "compiled", lambda lowered, platform: None)
+    monkeypatch.setattr(programs.layouts, "lower_train", lambda layout, batch, dispatch: None)
+    monkeypatch.setattr(programs.choice, "compiled", lambda lowered, platform: None)
     programs.forget()
     run = dataclasses.replace(BASE, dtype="float32")
 

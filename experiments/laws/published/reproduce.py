@@ -22,7 +22,7 @@ class Row(NamedTuple):
     """One number, printed and reproduced. `agrees`: None where there is nothing to agree with."""
 
     what: str
-    constants: float | None
+    published: float | None
     mark: str
     reproduced: float | None
     interval: list | None = None

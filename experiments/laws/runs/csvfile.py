@@ -52,10 +52,10 @@ def decode(path: str) -> str:
 def read(path: str) -> dict[str, list[Cell]]:
     """Columns by name, and `row`, unless the file has a column of that name. Raises FitError."""
     text = decode(path)
-    separator = re.match(r"sep=(.)\r?\n", text)  # a line that a spreadsheet writes and eats
-    first = next((line for line in text.splitlines()[bool(separator) :] if line.strip()), "")
+    declared = re.match(r"sep=(.)\r?\n", text)  # a line that a spreadsheet writes and eats
+    first = next((line for line in text.splitlines()[bool(declared) :] if line.strip()), "")
     outside = re.sub(r'"[^"]*"', "", first)
-    separator = separator[1] if separator else max(SEPARATORS, key=outside.count)
+    separator = declared[1] if declared else max(SEPARATORS, key=outside.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     rows = []
     try:
@@ -64,7 +64,7 @@ def read(path: str) -> dict[str, list[Cell]]:
                 rows.append((reader.line_num, [c.strip() for c in row]))
     except csv.Error as e:
         raise FitError(f"{path} cannot be read as CSV (row {reader.line_num}: {e})") from None
-    rows = rows[1:] if separator else rows
+    rows = rows[1:] if declared else rows
     if len(rows) < 2:
         raise FitError(
             f"{path} holds no rows: a CSV with a header line and one run per line is wanted"
