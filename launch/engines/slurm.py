@@ -148,7 +148,7 @@ def queued(workdir: str) -> set[str] | None:
 
 def serve(path: str, index: int) -> None:
     """What a job runs: one order of the file at `path`. Ends with status 75 where it was told to
-    stop and has saved.
+    stop and has saved, 1 where the run failed, so that sacct says so.
     """
     signal.signal(
         signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
@@ -157,6 +157,8 @@ def serve(path: str, index: int) -> None:
     worker.begin(config.from_dict(Where, order["where"]), several=True)
     message = worker.serve_one(order)
     print(json.dumps(message), flush=True)
+    if message.get("kind") == "failed":
+        sys.exit(1)
 
 
 class _Watch:

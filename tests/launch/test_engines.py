@@ -676,3 +676,20 @@ def test_submit_leaves_alone_what_is_finished(tmp_path, monkeypatch):
     assert sweep.execute(str(tmp_path), job, p) == [f"run {ids[2]}: why not"]
     assert asked == [i for i in ids if i != ids[1]]
     assert ledger.standing(str(tmp_path / "runs" / ids[0])).state == "waiting"
+
+
+@pytest.mark.parametrize("kind,status", [("failed", 1), ("finished", None)])
+def test_a_job_of_slurm_fails_with_its_run(kind, status, tmp_path, monkeypatch, capsys):
+    """So that sacct and mail of the cluster say it too."""
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({"orders": [{"where": config.to_dict(ALONE)}]}))
+    monkeypatch.setattr(slurm.signal, "signal", lambda *a: None)
+    monkeypatch.setattr(slurm.worker, "begin", lambda where, several: None)
+    monkeypatch.setattr(slurm.worker, "serve_one", lambda order: {"kind": kind, "error": "why"})
+    if status:
+        with pytest.raises(SystemExit) as e:
+            slurm.serve(str(path), 0)
+        assert e.value.code == status
+    else:
+        slurm.serve(str(path), 0)
+    assert json.loads(capsys.readouterr().out)["kind"] == kind
