@@ -110,8 +110,8 @@ def pair(tmp_path, *more, before=""):
     ]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     code = (
-        f"import sys; from launch.devices import cluster; {before or 'pass'}; from experiments import cli;"
-        " sys.exit(cli.main(sys.argv[1:]))"
+        f"import sys; from launch.devices import cluster; {before or 'pass'};"
+        " from experiments import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
     started = [
         subprocess.Popen(
