@@ -76,6 +76,10 @@ def claim(workdir: str, job: SweepJob, plan: Plan) -> None:
     if other.get("id") != mine and not grown:
         differs = _difference(other, describe(job))
         back = "bring that text back, or " if "data.content=" in differs else ""
+        if old := config.earlier(other.get("run")):
+            raise files.RecordError(
+                f"{workdir} belongs to another sweep{old}: give another --workdir"
+            )
         raise files.RecordError(
             f"{workdir} belongs to another sweep ({differs}): {back}give another --workdir"
         )

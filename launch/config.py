@@ -310,6 +310,16 @@ def from_dict(cls, d: dict):
     return cls(**out)
 
 
+def earlier(kept) -> str:
+    """In words that the record of a run was written by an earlier version, if it was."""
+    if not isinstance(kept, dict) or kept.get("version", 1) == VERSION:
+        return ""
+    return (
+        ": an earlier version of isoflop began it, whose ids differ; status, fit, report and sample"
+        " read it, but it is not continued"
+    )
+
+
 def _read_model(d: dict, version: int) -> Model:
     """The model of a record. Raises ConfigError."""
     from model import parts, version1

@@ -107,8 +107,8 @@ def claim(folder: str, run: config.Run) -> None:
         other = about.get("id")
         if other != identity:
             raise files.RecordError(
-                f"{folder} belongs to run {other}, not to {identity}{_other_text(about, run)}: give"
-                " another --workdir"
+                f"{folder} belongs to run {other}, not to {identity}{_other_text(about, run)}"
+                f"{config.earlier(about.get('run'))}: give another --workdir"
             )
     elif names - OWN:
         raise files.RecordError(f"{folder} is not empty and holds no run: give another --workdir")

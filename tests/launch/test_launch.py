@@ -457,3 +457,15 @@ def test_old_records_are_read_with_their_order_of_data():
         assert config.run_id(new) != config.run_id(run)
         assert config.brief(new)["data"]["order"] == 2
         assert config.from_dict(Run, config.brief(new)) == new
+
+
+def test_a_folder_of_an_earlier_version_is_named(tmp_path):
+    old = {"id": "0" * 12, "run": {"model": {"d_model": 16}}}
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    with pytest.raises(RecordError, match="an earlier version of isoflop began it"):
+        record.claim(str(tmp_path), BASE)
+    old["run"]["version"] = 2
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    with pytest.raises(RecordError) as e:
+        record.claim(str(tmp_path), BASE)
+    assert "began it" not in str(e.value)
