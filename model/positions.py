@@ -6,8 +6,8 @@ bias(n_heads, at, keys) -> _HTJ, _BHTJ, None  added to the scores
 parameters(m) -> int
 check(m)                                      raises ValueError, in words that say what to change
 check_head(width, what)                       the same, for heads `width` wide
-adds_bias, bounded                            whether `bias` gives anything; whether positions end
-                                              at seq_len
+adds_bias, bounded, embedded                  whether `bias` gives anything; whether positions end
+                                              at seq_len; whether `embed` gives anything
 
 `at` and `keys` are whole positions, (T,) or (B, T); numpy's where they are known before the program
 runs.
@@ -33,7 +33,7 @@ def _space(at):
 class NoPositions:
     """Nothing is added or turned: order is known by the causal mask alone. What others change."""
 
-    adds_bias = bounded = False
+    adds_bias = bounded = embedded = False
 
     def embed(self, module, m: Model, at):
         return None
@@ -63,6 +63,8 @@ class Sinusoidal(NoPositions):
 
     offset: int = 0  # added to every position before its table is read: 2 in XGLM
 
+    embedded = True
+
     def embed(self, module, m, at):
         half = m.d_model // 2
         angle = (at + self.offset)[..., None] * 10_000.0 ** (-np.arange(half) / max(1, half - 1))
@@ -81,7 +83,7 @@ class Learned(NoPositions):
 
     offset: int = 0  # added to every position before its table is read: 2 in OPT
 
-    bounded = True
+    bounded = embedded = True
 
     def embed(self, module, m, at):
         shape = m.seq_len + self.offset, m.d_model

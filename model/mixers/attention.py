@@ -17,6 +17,7 @@ from model.mixers.softmax import (
     map_flops,
     map_work,
     output,
+    own_positions,
 )
 from model.params import Einsum
 from model.positions import NoPositions
@@ -62,7 +63,7 @@ class Attention:
             raise ValueError(
                 f"model.attention.qk_norm={self.qk_norm!r}: choose from none, head, full"
             )
-        positions = self.positions or m.positions
+        positions = own_positions(self, m, "attention")
         positions.check(m)
         positions.check_head(head_width(self, m), "a head")
 

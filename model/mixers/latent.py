@@ -19,6 +19,7 @@ from model.mixers.softmax import (
     map_flops,
     map_work,
     output,
+    own_positions,
 )
 from model.norms import RMSNorm
 from model.params import Einsum
@@ -57,7 +58,7 @@ class Latent:
                 "mixer latent needs model.latent.kv_rank, the width of the latent that keys and"
                 " values share"
             )
-        positions = self.positions or m.positions
+        positions = own_positions(self, m, "latent")
         positions.check(m)
         positions.check_head(self.d_rope, "model.latent.d_rope,")
 

@@ -41,6 +41,18 @@ def check_heads(part, m: Model, name: str) -> None:
     )
 
 
+def own_positions(part, m: Model, name: str):
+    """The positions of a mixer: its own or the model's. Raises ValueError where its own could have
+    no effect.
+    """
+    if part.positions and part.positions.embedded:
+        raise ValueError(
+            f"model.{name}.positions are those of one layer: positions that are added to the"
+            " embeddings are all layers'; set model.positions"
+        )
+    return part.positions or m.positions
+
+
 def attend(rule: Rule, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float):
     """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in
     float32.

@@ -567,6 +567,7 @@ def test_adamw_equals_optax():
         ({"layers": "attention/dense/layer(norm=post), attention/dense"}, "all layers or in none"),
         ({"layers": "attention/moe(balance_scope=model), attention/moe"}, "pools all layers"),
         ({"layers": "attention(positions=rope(fraction=0.1))/dense"}, "must be even"),
+        ({"layers": "attention(positions=learned)/dense"}, "set model.positions"),
         ({"n_layers": 3, "pattern": ("attention/dense",) * 2}, "not a multiple"),
         ({"d_model": 6, "n_heads": 2}, "must be even"),
     ],
