@@ -316,6 +316,7 @@ def test_bad_accumulation():
 CHUNKS = dict(attention_chunk=6, loss_chunk=4, loss_groups=4)
 
 
+@pytest.mark.slow  # in float64; what chunks send is looked at in the fast lane
 def test_chunks_agree_with_one_device():
     """The map and the logits in chunks on eight devices against both whole on one, in float64."""
     d = differs("dense", "data=2,fsdp=2,tensor=2", **CHUNKS)
