@@ -163,6 +163,8 @@ def _executions():
             fits = (c.routed or ex.moe == "block" and ex.moe_groups == 1) and (
                 ex.moe != "capacity" or all(p.capacity_factor for p in c.routed)
             )
+            # the walk takes one number of turns for all loops
+            fits = fits and (ex.moe != "loop" or len(set(c.routed)) == 1)
             quick = (
                 how in ("plain", *QUICK.get(name, ())) or name == "capacity" and "scan" not in how
             )
