@@ -57,9 +57,6 @@ class LayerNorm(Norm):
         return 2 * width
 
 
-NORMS = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
-
-
 class _RMSNorm(nn.Module):
     eps: float
 

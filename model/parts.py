@@ -15,10 +15,7 @@ from typing import Any
 
 from model import text, version1
 from model.config import Layer, Model, choose
-from model.mixers import MIXERS
-from model.mlps import MLPS
-from model.norms import NORMS
-from model.positions import POSITIONS
+from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 
 # what a field of a model, a layer or a part may hold
 REGISTRIES: dict[str, dict[str, Any]] = {
@@ -100,9 +97,15 @@ def typed(cls, key: str, value, where: str):
     if isinstance(kind, str):
         node = value if isinstance(value, text.Node) else text.one(str(value))
         return _made(kind, node)
+    return _plain(value, kind, where)
+
+
+def _plain(value, kind: type, where: str):
+    """A number, a truth value or a word as `kind`. Raises ValueError with the type named."""
     if isinstance(value, text.Node):
         value = text.write(value)
-    _readable(value, kind, where)
+    if isinstance(value, str) and kind is not str:
+        raise ValueError(f"{where}={value}: cannot read it as {kind.__name__}")
     if kind is float and type(value) is int:
         value = float(value)
     if kind is int and type(value) is float and value.is_integer():  # 1e6
@@ -110,12 +113,6 @@ def typed(cls, key: str, value, where: str):
     if type(value) is not kind:
         raise ValueError(f"{where}={value}: {kind.__name__} expected, not {type(value).__name__}")
     return value
-
-
-def _readable(value, kind: type, where: str) -> None:
-    """Raises ValueError where a word stands for something else."""
-    if isinstance(value, str) and kind is not str:
-        raise ValueError(f"{where}={value}: cannot read it as {kind.__name__}")
 
 
 def _name(cls) -> str:
@@ -266,16 +263,7 @@ def _set_own(m: Model, key: str, value: str, full: str) -> Model:
     own: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(Model)}
     if key not in own:
         raise ValueError(_unknown(m, key, own))
-    kind = own[key]
-    read = text.literal(value)
-    _readable(read, kind, full)
-    if kind is float and type(read) is int:
-        read = float(read)
-    if kind is int and type(read) is float and read.is_integer():
-        read = int(read)
-    if type(read) is not kind:
-        raise ValueError(f"{full}={value}: {kind.__name__} expected, not {type(read).__name__}")
-    return dataclasses.replace(m, **{key: read})
+    return _replaced(m, (key,), _plain(text.literal(value), own[key], full))
 
 
 def fields() -> dict[str, str]:

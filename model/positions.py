@@ -158,12 +158,3 @@ class Alibi(NoPositions):
     def bias(self, n_heads, at, keys):
         distance = on_device(keys)[..., None, :] - on_device(at)[..., :, None]
         return slopes(n_heads)[:, None, None] * distance[..., None, :, :].astype(jnp.float32)
-
-
-POSITIONS = {
-    "none": NoPositions,
-    "sinusoidal": Sinusoidal,
-    "learned": Learned,
-    "rope": Rope,
-    "alibi": Alibi,
-}

@@ -1,10 +1,7 @@
 """The model of a record of version 1, which had one flat list of fields for all layers."""
 
 from model.config import Layer, Model
-from model.mixers import MIXERS
-from model.mlps import MLPS
-from model.norms import NORMS
-from model.positions import POSITIONS
+from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 
 # field of version 1 -> (parts that have it, the name there)
 FIELDS = {

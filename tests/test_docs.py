@@ -220,7 +220,7 @@ def test_the_mixer_of_the_page_keeps_the_contract(tmp_path):
     shutil.copy(os.path.join(ROOT, "setup.cfg"), tmp_path)
     page = pathlib.Path(ROOT, "docs/add_an_architecture.md").read_text()
     code, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    place, head = code.partition("\n")[0].removeprefix("# "), tmp_path / "model/mixers/__init__.py"
+    place, head = code.partition("\n")[0].removeprefix("# "), tmp_path / "model/registry.py"
     (tmp_path / place).write_text(code)
     table = head.read_text().replace("MIXERS = {\n", "MIXERS = {\n    " + line.strip() + "\n")
     imported = "from model.mixers.mean import Mean\n"

@@ -62,7 +62,7 @@ class Sweep:
 
     def arm(self, family: str) -> str:
         """The text of an arm."""
-        return dict(self.arms).get(family) or arms.text(arms.ARMS[family])
+        return dict(self.arms).get(family) or arms.ARMS[family]
 
     def steps(self):
         """The ladder that the sizes stand on."""

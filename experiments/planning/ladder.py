@@ -207,43 +207,23 @@ def _fits(d_model: int, n_heads: int) -> bool:
     return d_model >= 8 and d_model % n_heads == 0 and d_model // n_heads % 2 == 0
 
 
-def _with(m: Model, new) -> Model:
-    """`m` with `new` done to every mixer and MLP."""
+def resized(m: Model, at: Shape) -> Model:
+    """One repetition of the pattern of `m` at the width and the heads of `at`."""
+    dials = {"n_heads": at.n_heads, "d_ff": at.d_ff}
 
-    def put(x):
-        return dataclasses.replace(x, mixer=new(x.mixer), mlp=new(x.mlp))
+    def turned(part):
+        return dataclasses.replace(part, **{k: v for k, v in dials.items() if hasattr(part, k)})
+
+    def layers(old):
+        return tuple(dataclasses.replace(x, mixer=turned(x.mixer), mlp=turned(x.mlp)) for x in old)
 
     return dataclasses.replace(
-        m, pattern=tuple(map(put, m.pattern)), first=tuple(map(put, m.first))
+        m,
+        pattern=layers(m.pattern),
+        first=layers(m.first),
+        d_model=at.d_model,
+        n_layers=len(m.first) + len(m.pattern),
     )
-
-
-def _placed(m: Model, at: Shape, base: Model) -> Model:
-    """`m` with heads and widths of `at`, but where its arm has its own."""
-    theirs = getattr(base.pattern[0].mixer, "n_heads", 0)
-
-    def new(part):
-        own = {}
-        if getattr(part, "n_heads", None) == theirs:
-            own["n_heads"] = at.n_heads
-        if at.d_ff and getattr(part, "d_ff", None) == 0:
-            own["d_ff"] = at.d_ff
-        return dataclasses.replace(part, **own) if own else part
-
-    return _with(m, new)
-
-
-def resized(m: Model, at: Shape) -> Model:
-    """One repetition of the pattern of `m` at width and heads of `at`: what models of one kind and
-    several sizes have in common.
-    """
-    own = {"n_heads": at.n_heads, "d_ff": at.d_ff}
-
-    def new(part):
-        return dataclasses.replace(part, **{k: v for k, v in own.items() if hasattr(part, k)})
-
-    m = _with(m, new)
-    return dataclasses.replace(m, d_model=at.d_model, n_layers=len(m.first) + len(m.pattern))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -264,10 +244,9 @@ def shape(base: Model, size: int, arm: str = "dense", ladder=BOTH) -> Model:
             f"size {at.d_model} is not on the ladder: its {at.n_heads} heads need an even width"
             f" each; the nearest that fits is {near}"
         )
-    m = arms.apply(base, arms.text(arms.ARMS.get(arm, arm)))
+    m = arms.apply(resized(base, at), arms.ARMS.get(arm, arm))
     rest = -(-max(1, at.n_layers - len(m.first)) // len(m.pattern)) * len(m.pattern)
-    m = dataclasses.replace(m, d_model=at.d_model, n_layers=len(m.first) + rest)
-    return _placed(m, at, base)
+    return dataclasses.replace(m, n_layers=len(m.first) + rest)
 
 
 def at(base: Run, size: int, arm: str, lr_multiplier: float = 1.0, ladder=BOTH) -> Run:

@@ -68,7 +68,7 @@ def main(argv=None) -> int:
     )
 
     def body(fv) -> int:
-        from experiments.benchmarks import PARTS
+        from experiments.benchmarks.parts import PARTS
 
         if part not in PARTS:
             raise UserError(

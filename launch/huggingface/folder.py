@@ -10,9 +10,9 @@ import numpy as np
 
 from launch import files
 from launch.config import ConfigError
-from launch.huggingface import FAMILIES, entries
 from launch.huggingface import flat as lists
 from launch.huggingface.config import Config, fixed
+from launch.huggingface.families import FAMILIES, entries
 from model import version1
 from model.config import Model, check
 from model.lm import abstract, buffers

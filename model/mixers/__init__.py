@@ -14,11 +14,3 @@ axes(m) -> [(axis, name, size)]           what a mesh may split: logical axis of
                                           size
 check(m)                                  raises ValueError, in words that say what to change
 """
-
-from model.mixers.attention import Attention
-from model.mixers.latent import Latent
-
-MIXERS = {
-    "attention": Attention,
-    "latent": Latent,
-}

@@ -17,11 +17,3 @@ axes(m) -> [(axis, name, size)]                        what a mesh may split, as
 check(m)                                               raises ValueError, in words that say what to
                                                        change
 """
-
-from model.mlps.dense import Dense
-from model.mlps.moe import MoE
-
-MLPS = {
-    "dense": Dense,
-    "moe": MoE,
-}

@@ -10,7 +10,8 @@ import pytest
 
 from experiments import cli
 from launch.config import ConfigError
-from launch.huggingface import FAMILIES, folder
+from launch.huggingface import folder
+from launch.huggingface.families import FAMILIES
 from model import version1
 from tests.model import shapes
 from tests.model.test_model import variables

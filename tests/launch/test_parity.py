@@ -15,7 +15,8 @@ from data.config import Data
 from experiments import cli
 from launch import files
 from launch.config import Run
-from launch.huggingface import FAMILIES, folder, tokenizer
+from launch.huggingface import folder, tokenizer
+from launch.huggingface.families import FAMILIES
 from launch.runs import generate, record
 from model import step, version1
 from model.lm import LM

@@ -12,11 +12,9 @@ import pytest
 
 from model import account, lm, mixers, mlps, norms, positions, version1
 from model.config import Execution, check
-from model.mixers import MIXERS
-from model.mlps import MLPS, dispatch, loop
+from model.mlps import dispatch, loop
 from model.mlps.hidden import ACTIVATIONS
-from model.norms import NORMS
-from model.positions import POSITIONS
+from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 from tests.model import shapes, walk
 
 # a vocabulary above the one-hot embedding's: what is left are mixers, MLPs and the head

@@ -12,11 +12,8 @@ import pytest
 from model import account, optim, params, sample, step
 from model.config import NORM_PLACES, RESIDUALS, Execution, check
 from model.lm import LM, abstract, buffers
-from model.mixers import MIXERS
-from model.mlps import MLPS
 from model.mlps.hidden import ACTIVATIONS
-from model.norms import NORMS
-from model.positions import POSITIONS
+from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 from tests.model import shapes
 
 make = shapes.maker(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from model import optim, step
 from model.config import Execution, check
 from model.lm import LM
-from model.mlps import MoE, dispatch, routing
+from model.mlps import dispatch, routing
+from model.mlps.moe import MoE
 from tests.model import shapes
 from tests.model.test_model import ROUTED, forward, make, tokens, variables, weights
 

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import cli, recipes
-from experiments.planning import arms, grid
+from experiments.planning import arms, grid, ladder
 from experiments.planning.grid import Sweep, SweepJob
 from launch import config
 from launch.config import ConfigError, Job, Run
 from model import account, parts, text, version1
 from model.config import Layer, Model, check
-from model.mixers import MIXERS
-from model.mlps import MLPS, Dense, MoE
-from model.norms import NORMS
-from model.positions import POSITIONS, Rope
+from model.mlps.dense import Dense
+from model.mlps.moe import MoE
+from model.positions import Rope
+from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 from tests.model import shapes
 
 VALUES = {
@@ -192,6 +192,18 @@ def test_an_arm_takes_from_the_base_what_it_does_not_name():
         "attention(qkv_bias=true)/moe(top_k=1,activation=swiglu,bias=true)"
     )
     assert arms.apply(base, "latent(kv_rank=4)").pattern[0].mixer.kv_rank == 4
+    # what it names holds, also where that is the default
+    many = parts.model("attention(n_heads=8)/moe(n_experts=64,top_k=4)/layer(norm=post)")
+    own = "attention(n_heads=4)/moe(n_experts=8)/layer(norm=pre)"
+    assert parts.written(arms.apply(many, own).pattern) == "attention/moe(top_k=4)"
+    assert parts.written(arms.apply(many, "moe(top_k=2)").pattern[0].mlp) == "moe(n_experts=64)"
+    assert ladder.shape(many, 16, own).pattern[0].mixer.n_heads == 4  # the ladder's are two
+    assert ladder.shape(many, 16, "moe_8_1").routed[0].n_experts == 8
+    assert arms.set_field("moe(n_experts=8)", "moe.top_k", "2") == "moe(n_experts=8,top_k=2)"
+    assert arms.set_field("moe", "mixer.window", "2") == ""
+    assert arms.set_field("attention/moe, attention/dense", "mlp.bias", "true") == (
+        "attention/moe(bias=true), attention/dense(bias=true)"
+    )
     assert arms.apply(base, "rope(theta=9)").positions == Rope(9.0)
     with pytest.raises(ConfigError, match="did you mean 'moe'"):
         arms.apply(base, "mo")

@@ -13,9 +13,10 @@ from launch.devices import choice
 from launch.runs import program as programs
 from model import account, context, lm, loss, params
 from model.config import Execution, Model
-from model.mixers import MIXERS, softmax
+from model.mixers import softmax
 from model.mlps import dispatch
 from model.positions import Sinusoidal
+from model.registry import MIXERS
 from tests.model import shapes, walk
 from tests.model.test_model import TINY, forward, make, rich_shapes, tokens, variables
 

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from experiments import cli
-from experiments.benchmarks import PARTS, gpu, growth, training
+from experiments.benchmarks import gpu, growth, training
+from experiments.benchmarks.parts import PARTS
 from launch import config
 from launch.runs import train
 

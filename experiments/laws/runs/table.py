@@ -16,8 +16,9 @@ from experiments import sweep
 from experiments.laws.conventions import N_CONVENTIONS
 from experiments.laws.errors import FitError
 from experiments.laws.runs import csvfile, selection
+from launch import config
 from launch.runs import ledger, record
-from model import text
+from model.config import check
 
 Table = dict[str, np.ndarray]
 INPUT = {
@@ -61,25 +62,18 @@ def as_numbers_or_words(column: np.ndarray) -> np.ndarray:
 
 def routed(run: dict) -> tuple[int, int, float]:
     """(experts, chosen ones, granularity d_ff / d_expert) of a record's model: of its first layer
-    that has experts, 1, 1, 1 where none has.
+    that has experts, 1, 1, 1 where none has. Raises FitError.
     """
-    m = run.get("model", {})
-    if run.get("version", 1) == 1:
-        layers = (*m.get("first_layers", ()), *m.get("pattern", ("attention/dense",)))
-        own = {"n_experts": 8, "top_k": 2, "d_ff": 256, "d_expert": 0, **m}
-        found = [own for layer in layers if layer.endswith("/moe")]
-    else:
-        layers = text.parse(", ".join(filter(None, (m.get("first"), m.get("pattern")))))
-        found = [
-            {"n_experts": 8, "top_k": 2, "d_ff": 0, "d_expert": 0, **mlp.fields}
-            for _, mlp, *_ in layers
-            if mlp.name == "moe"
-        ]
-    if not found:
+    try:
+        kept = {k: run[k] for k in ("model", "version") if k in run}
+        m = config.from_dict(config.Run, kept).model
+        check(m)
+    except ValueError as e:
+        raise FitError(f"a record cannot be read: {e}") from None
+    if not m.routed:
         return 1, 1, 1.0
-    e, k = max(1, found[0]["n_experts"]), max(1, found[0]["top_k"])
-    width = found[0]["d_ff"] or 4 * m.get("d_model", 64) or 1
-    return e, k, width / (found[0]["d_expert"] or width / k)
+    p = m.routed[0]
+    return p.n_experts, p.top_k, p.active_width(m) / p.width(m)
 
 
 def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
