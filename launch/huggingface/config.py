@@ -3,6 +3,7 @@ activations, rope.
 """
 
 from launch.config import ConfigError
+from model.positions import Rope
 
 # theirs -> (ours, ours where the MLP is gated)
 ACTIVATIONS = {
@@ -61,8 +62,8 @@ def fixed(cfg: Config, values: dict) -> None:
             cfg.refuse(f"{name}={cfg[name]!r} is not supported (only {value!r})", harmless=True)
 
 
-def rope(cfg: Config) -> dict:
-    """Fields of the model for rotary positions: `rope_parameters`, or `rope_theta` and
+def rope(cfg: Config, interleaved: bool = False) -> Rope:
+    """Rotary positions: `rope_parameters`, or `rope_theta` and
     `rope_scaling` of older files.
     """
     given = cfg.get("rope_parameters") or {}
@@ -74,4 +75,4 @@ def rope(cfg: Config) -> dict:
         )
     theta = given.get("rope_theta", cfg.get("rope_theta") or cfg.get("default_theta", 10_000.0))
     fraction = given.get("partial_rotary_factor") or cfg.get("partial_rotary_factor") or 1.0
-    return {"positions": "rope", "rope_theta": float(theta), "rope_fraction": float(fraction)}
+    return Rope(float(theta), float(fraction), interleaved)

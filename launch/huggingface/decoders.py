@@ -5,7 +5,6 @@ Model`, `write(Model) -> config`, and `tensors(Model) -> entries`.
 from types import SimpleNamespace
 
 from launch.config import ConfigError
-from launch.huggingface import flat
 from launch.huggingface.config import activation, named
 from launch.huggingface.tensors import (
     Entry,
@@ -17,25 +16,34 @@ from launch.huggingface.tensors import (
     plain,
     projection,
 )
-from model.config import Model
+from model import parts
+from model.config import Layer, Model
+from model.mixers.attention import Attention
+from model.mlps.dense import Dense
+from model.norms import LayerNorm
+from model.positions import Alibi, Learned, Sinusoidal
 
-BIASED = {"norm": "layernorm", "qkv_bias": True, "out_bias": True, "mlp_bias": True}
+
+def _attention(heads: int, biased: bool = True) -> Attention:
+    return Attention(heads, qkv_bias=biased, out_bias=biased)
 
 
 def read_gpt2(cfg) -> Model:
-    return flat.model(
-        vocab_size=cfg["vocab_size"],
-        seq_len=cfg["n_positions"],
-        d_model=cfg["n_embd"],
-        n_layers=cfg["n_layer"],
-        n_heads=cfg["n_head"],
-        d_ff=cfg["n_inner"] or 4 * cfg["n_embd"],
-        positions="learned",
-        norm_eps=cfg["layer_norm_epsilon"],
-        activation=activation(cfg["activation_function"], gated=False),
-        tied=cfg["tie_word_embeddings"],
-        **BIASED,
+    fields = {
+        "vocab_size": cfg["vocab_size"],
+        "seq_len": cfg["n_positions"],
+        "d_model": cfg["n_embd"],
+        "n_layers": cfg["n_layer"],
+        "tied": cfg["tie_word_embeddings"],
+        "positions": Learned(),
+        "norm": LayerNorm(cfg["layer_norm_epsilon"]),
+    }
+    mlp = Dense(
+        cfg["n_inner"] or 4 * cfg["n_embd"],
+        activation(cfg["activation_function"], gated=False),
+        bias=True,
     )
+    return parts.model((Layer(_attention(cfg["n_head"]), mlp),), **fields)
 
 
 def write_gpt2(c: SimpleNamespace) -> dict:
@@ -77,21 +85,20 @@ def read_opt(cfg) -> Model:
             f"config.json: word_embed_proj_dim={cfg['word_embed_proj_dim']} other than hidden_size"
             " is not supported"
         )
-    biased = {k: cfg["enable_bias"] for k in ("qkv_bias", "out_bias", "mlp_bias")}
-    return flat.model(
-        vocab_size=cfg["vocab_size"],
-        seq_len=cfg["max_position_embeddings"],
-        d_model=cfg["hidden_size"],
-        n_layers=cfg["num_hidden_layers"],
-        n_heads=cfg["num_attention_heads"],
-        d_ff=cfg["ffn_dim"],
-        positions="learned",
-        position_offset=2,
-        post_norm=not cfg["do_layer_norm_before"],
-        activation=activation(cfg["activation_function"], gated=False),
-        tied=cfg["tie_word_embeddings"],
-        **{**BIASED, **biased},
-    )
+    fields = {
+        "vocab_size": cfg["vocab_size"],
+        "seq_len": cfg["max_position_embeddings"],
+        "d_model": cfg["hidden_size"],
+        "n_layers": cfg["num_hidden_layers"],
+        "tied": cfg["tie_word_embeddings"],
+        "positions": Learned(offset=2),
+        "norm": LayerNorm(),
+    }
+    biased = cfg["enable_bias"]
+    mlp = Dense(cfg["ffn_dim"], activation(cfg["activation_function"], gated=False), biased)
+    place = "pre" if cfg["do_layer_norm_before"] else "post"
+    layer = Layer(_attention(cfg["num_attention_heads"], biased), mlp, norm=place)
+    return parts.model((layer,), **fields)
 
 
 def write_opt(c: SimpleNamespace) -> dict:
@@ -136,20 +143,19 @@ def tensors_opt(c: SimpleNamespace) -> list[Entry]:
 
 
 def read_xglm(cfg) -> Model:
-    return flat.model(
-        vocab_size=cfg["vocab_size"],
-        seq_len=cfg["max_position_embeddings"],
-        d_model=cfg["d_model"],
-        n_layers=cfg["num_layers"],
-        n_heads=cfg["attention_heads"],
-        d_ff=cfg["ffn_dim"],
-        positions="sinusoidal",
-        position_offset=2,
-        embed_scale=cfg["scale_embedding"],
-        activation=activation(cfg["activation_function"], gated=False),
-        tied=cfg["tie_word_embeddings"],
-        **BIASED,
-    )
+    fields = {
+        "vocab_size": cfg["vocab_size"],
+        "seq_len": cfg["max_position_embeddings"],
+        "d_model": cfg["d_model"],
+        "n_layers": cfg["num_layers"],
+        "tied": cfg["tie_word_embeddings"],
+        "embed_scale": cfg["scale_embedding"],
+        "positions": Sinusoidal(offset=2),
+        "norm": LayerNorm(),
+    }
+    act = activation(cfg["activation_function"], gated=False)
+    layer = Layer(_attention(cfg["attention_heads"]), Dense(cfg["ffn_dim"], act, bias=True))
+    return parts.model((layer,), **fields)
 
 
 def write_xglm(c: SimpleNamespace) -> dict:
@@ -171,22 +177,19 @@ def tensors_xglm(c: SimpleNamespace) -> list[Entry]:
 
 
 def read_bloom(cfg) -> Model:
-    return flat.model(
-        vocab_size=cfg["vocab_size"],
-        seq_len=cfg.get(
-            "seq_length", 2048
-        ),  # ALiBi has no limit; 2048 is what BLOOM was trained on
-        d_model=cfg["hidden_size"],
-        n_layers=cfg["n_layer"],
-        n_heads=cfg["n_head"],
-        d_ff=4 * cfg["hidden_size"],
-        positions="alibi",
-        norm_eps=cfg["layer_norm_epsilon"],
-        embed_norm=True,
-        activation="gelu",
-        tied=cfg["tie_word_embeddings"],
-        **BIASED,
-    )
+    fields = {
+        "vocab_size": cfg["vocab_size"],
+        # ALiBi has no limit; 2048 is what BLOOM was trained on
+        "seq_len": cfg.get("seq_length", 2048),
+        "d_model": cfg["hidden_size"],
+        "n_layers": cfg["n_layer"],
+        "tied": cfg["tie_word_embeddings"],
+        "embed_norm": True,
+        "positions": Alibi(),
+        "norm": LayerNorm(cfg["layer_norm_epsilon"]),
+    }
+    layer = Layer(_attention(cfg["n_head"]), Dense(4 * cfg["hidden_size"], bias=True))
+    return parts.model((layer,), **fields)
 
 
 def write_bloom(c: SimpleNamespace) -> dict:

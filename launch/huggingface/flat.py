@@ -1,5 +1,5 @@
-"""A config.json has one list of fields for all layers. So have models that it can describe: here
-they are read from such a list, and written as one. The names are those of model/version1.py.
+"""A config.json has one list of fields for all layers. Here a model is written as such a list, for
+those who write a config.json. The names are those of model/version1.py.
 """
 
 import dataclasses
@@ -9,8 +9,6 @@ from launch.config import ConfigError
 from model import parts, version1
 from model.config import Model
 from model.mixers.softmax import head_width
-
-model = version1.model
 
 
 def place(name: str) -> str:
@@ -24,9 +22,11 @@ def fields(m: Model) -> dict:
     more than their kind.
     """
     held = [m.norm, m.positions, *(p for layer in m.layers for p in (layer.mixer, layer.mlp))]
-    own = getattr(m.layers[0].mixer, "positions", None)
-    if any(getattr(layer.mixer, "positions", None) for layer in m.layers):
-        raise ConfigError(f"no Hugging Face family here has positions of one layer: {own}")
+    for layer in m.layers:
+        if own := getattr(layer.mixer, "positions", None):
+            raise ConfigError(
+                f"no Hugging Face family here has positions of one layer: {parts.written(own)}"
+            )
     out = {name: getattr(m, name) for name in version1.SHARED}
     for name, (kinds, at) in version1.FIELDS.items():
         values = {getattr(p, at) for p in held if parts.NAMES[type(p)] in kinds}

@@ -6,7 +6,6 @@ family is what it adds to them.
 from types import SimpleNamespace
 
 from launch.config import ConfigError
-from launch.huggingface import flat
 from launch.huggingface.config import Config, activation, named, rope
 from launch.huggingface.tensors import (
     Entry,
@@ -19,36 +18,64 @@ from launch.huggingface.tensors import (
     stacked,
     vector,
 )
-from model.config import Model
+from model import parts
+from model.config import Layer, Model
+from model.mixers.attention import Attention
+from model.mixers.latent import Latent
+from model.mlps.dense import Dense
+from model.mlps.moe import MoE
+from model.norms import RMSNorm
 
 
-def _common(cfg: Config) -> dict:
-    heads = cfg["num_attention_heads"]
+def _shared(cfg: Config, interleaved: bool = False) -> dict:
+    """Fields that all layers share."""
     return {
         "vocab_size": cfg["vocab_size"],
         "seq_len": cfg["max_position_embeddings"],
         "d_model": cfg["hidden_size"],
         "n_layers": cfg["num_hidden_layers"],
-        "n_heads": heads,
-        "n_kv_heads": cfg.get("num_key_value_heads") or heads,
-        "d_head": cfg.get("head_dim") or cfg["hidden_size"] // heads,
-        "d_ff": cfg["intermediate_size"],
-        "norm": "rmsnorm",
-        "norm_eps": cfg["rms_norm_eps"],
-        "activation": activation(cfg["hidden_act"], gated=True),
         "tied": cfg["tie_word_embeddings"],
-        "qkv_bias": bool(cfg.get("attention_bias")),
-        "out_bias": bool(cfg.get("attention_bias")),
-        **rope(cfg),
+        "norm": RMSNorm(cfg["rms_norm_eps"]),
+        "positions": rope(cfg, interleaved),
     }
 
 
+def _attention(cfg: Config, **more) -> Attention:
+    heads, biased = cfg["num_attention_heads"], bool(cfg.get("attention_bias"))
+    return Attention(
+        heads,
+        cfg.get("num_key_value_heads") or heads,
+        cfg.get("head_dim") or cfg["hidden_size"] // heads,
+        qkv_bias=biased,
+        out_bias=biased,
+        **more,
+    )
+
+
+def _dense(cfg: Config, **more) -> Dense:
+    return Dense(cfg["intermediate_size"], activation(cfg["hidden_act"], gated=True), **more)
+
+
+def _moe(cfg: Config, n: str, width: str, **more) -> MoE:
+    """n, width: what the family calls the number of experts, and the width of one."""
+    return MoE(
+        cfg[n],
+        cfg["num_experts_per_tok"],
+        cfg["intermediate_size"],
+        cfg[width],
+        activation=activation(cfg["hidden_act"], gated=True),
+        **more,
+    )
+
+
 def read_llama(cfg: Config) -> Model:
-    return flat.model(**_common(cfg), mlp_bias=cfg["mlp_bias"])
+    layer = Layer(_attention(cfg), _dense(cfg, bias=cfg["mlp_bias"]))
+    return parts.model((layer,), **_shared(cfg))
 
 
 def read_mistral(cfg: Config) -> Model:
-    return flat.model(**_common(cfg), window=cfg["sliding_window"] or 0)
+    layer = Layer(_attention(cfg, window=cfg["sliding_window"] or 0), _dense(cfg))
+    return parts.model((layer,), **_shared(cfg))
 
 
 def _qwen_window(cfg: Config) -> int:
@@ -62,85 +89,59 @@ def _qwen_window(cfg: Config) -> int:
     return cfg["sliding_window"] or 0
 
 
+def _qwen_attention(cfg: Config) -> Attention:
+    return _attention(cfg, qk_norm="head", window=_qwen_window(cfg))
+
+
 def read_qwen3(cfg: Config) -> Model:
-    return flat.model(**_common(cfg), qk_norm="head", window=_qwen_window(cfg))
-
-
-def _experts(cfg: Config, n: str, width: str) -> dict:
-    return {
-        "n_experts": cfg[n],
-        "top_k": cfg["num_experts_per_tok"],
-        "d_expert": cfg[width],
-        "pattern": ("attention/moe",),
-    }
+    return parts.model((Layer(_qwen_attention(cfg), _dense(cfg)),), **_shared(cfg))
 
 
 def read_mixtral(cfg: Config) -> Model:
-    moe = _experts(cfg, "num_local_experts", "intermediate_size")
-    return flat.model(
-        **_common(cfg), **moe, window=cfg["sliding_window"] or 0, balance_scope="model"
-    )
+    moe = _moe(cfg, "num_local_experts", "intermediate_size", balance_scope="model")
+    layer = Layer(_attention(cfg, window=cfg["sliding_window"] or 0), moe)
+    return parts.model((layer,), **_shared(cfg))
 
 
 def read_olmoe(cfg: Config) -> Model:
-    moe = _experts(cfg, "num_experts", "intermediate_size")
-    return flat.model(
-        **_common(cfg),
-        **moe,
-        qk_norm="full",
-        renormalise=cfg["norm_topk_prob"],
-        balance_scope="model",
-    )
+    more = {"renormalise": cfg["norm_topk_prob"], "balance_scope": "model"}
+    moe = _moe(cfg, "num_experts", "intermediate_size", **more)
+    return parts.model((Layer(_attention(cfg, qk_norm="full"), moe),), **_shared(cfg))
 
 
 def read_qwen3_moe(cfg: Config) -> Model:
-    moe = _experts(
-        cfg,
-        "num_local_experts" if "num_local_experts" in cfg else "num_experts",
-        "moe_intermediate_size",
-    )
-    dense = set(cfg["mlp_only_layers"] or [])
-    sparse = [
-        i not in dense and (i + 1) % cfg["decoder_sparse_step"] == 0
-        for i in range(cfg["num_hidden_layers"])
-    ]
-    moe["pattern"] = shortest([f"attention/{'moe' if s else 'dense'}" for s in sparse])
-    return flat.model(
-        **_common(cfg),
-        **moe,
-        qk_norm="head",
-        window=_qwen_window(cfg),
-        renormalise=cfg["norm_topk_prob"],
-        balance_scope="model",
-    )
+    n = "num_local_experts" if "num_local_experts" in cfg else "num_experts"
+    more = {"renormalise": cfg["norm_topk_prob"], "balance_scope": "model"}
+    moe, attention = _moe(cfg, n, "moe_intermediate_size", **more), _qwen_attention(cfg)
+    dense, every = set(cfg["mlp_only_layers"] or []), cfg["decoder_sparse_step"]
+    sparse = [i not in dense and (i + 1) % every == 0 for i in range(cfg["num_hidden_layers"])]
+    layers = [Layer(attention, moe if s else _dense(cfg)) for s in sparse]
+    return parts.model(shortest(layers), **_shared(cfg))
 
 
-def shortest(entries: list[str]) -> tuple[str, ...]:
-    """The shortest pattern that tiles to `entries`."""
-    for n in range(1, len(entries) + 1):
-        if len(entries) % n == 0 and entries == entries[:n] * (len(entries) // n):
-            return tuple(entries[:n])
-    return tuple(entries)
+def shortest(layers: list[Layer]) -> tuple[Layer, ...]:
+    """The shortest pattern that tiles to `layers`."""
+    for n in range(1, len(layers) + 1):
+        if len(layers) % n == 0 and layers == layers[:n] * (len(layers) // n):
+            return tuple(layers[:n])
+    return tuple(layers)
 
 
 def read_deepseek_v3(cfg: Config) -> Model:
-    common = _common(cfg)
-    if common["qkv_bias"]:
+    if cfg.get("attention_bias"):
         raise ConfigError("config.json: attention_bias=True is not supported for deepseek_v3")
-    first = min(cfg["first_k_dense_replace"] or 0, cfg["num_hidden_layers"])
-    sparse = first < cfg["num_hidden_layers"]
-    return flat.model(
-        **{**common, "n_kv_heads": 0, "d_head": cfg["qk_nope_head_dim"]},
-        pattern=("latent/moe",) if sparse else ("latent/dense",),
-        first_layers=("latent/dense",) * first if sparse else (),
-        rope_interleaved=cfg["rope_interleave"],
-        q_rank=cfg["q_lora_rank"] or 0,
+    latent = Latent(
+        cfg["num_attention_heads"],
         kv_rank=cfg["kv_lora_rank"],
+        q_rank=cfg["q_lora_rank"] or 0,
+        d_head=cfg["qk_nope_head_dim"],
         d_rope=cfg["qk_rope_head_dim"],
         d_value=cfg["v_head_dim"],
-        n_experts=cfg["n_routed_experts"],
-        top_k=cfg["num_experts_per_tok"],
-        d_expert=cfg["moe_intermediate_size"],
+    )
+    moe = _moe(
+        cfg,
+        "n_routed_experts",
+        "moe_intermediate_size",
         n_shared=cfg["n_shared_experts"],
         router="sigmoid",
         renormalise=cfg["norm_topk_prob"],
@@ -149,6 +150,12 @@ def read_deepseek_v3(cfg: Config) -> Model:
         top_groups=cfg["topk_group"] or 1,
         selection_bias=True,
     )
+    dense = Layer(latent, _dense(cfg))
+    first = min(cfg["first_k_dense_replace"] or 0, cfg["num_hidden_layers"])
+    shared = _shared(cfg, interleaved=cfg["rope_interleave"])
+    if first == cfg["num_hidden_layers"]:
+        return parts.model((dense,), **shared)
+    return parts.model((Layer(latent, moe),), first=(dense,) * first, **shared)
 
 
 def _write(c: SimpleNamespace) -> dict:
@@ -245,7 +252,7 @@ def write_deepseek_v3(c: SimpleNamespace) -> dict:
     return {**_write(c), **own}
 
 
-def _attention(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
+def _attention_tensors(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
     out = []
     for x in "qkv":
         out += projection(f"{p}/{x}", f"{t}.{x}_proj", 1, c.qkv_bias)
@@ -254,7 +261,7 @@ def _attention(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
     return out + projection(f"{p}/out", f"{t}.o_proj", 2, c.out_bias)
 
 
-def _latent(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
+def _latent_tensors(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
     out = [
         fused(
             [f"params/{p}/kv_down/kernel", f"params/{p}/k_rope/kernel"],
@@ -280,7 +287,7 @@ def _latent(c: SimpleNamespace, p: str, t: str) -> list[Entry]:
 GATED = {"gate": "gate_proj", "in": "up_proj", "out": "down_proj"}
 
 
-def _dense(p: str, t: str, bias: bool) -> list[Entry]:
+def _dense_tensors(p: str, t: str, bias: bool) -> list[Entry]:
     return [
         e
         for ours, theirs in GATED.items()
@@ -288,7 +295,7 @@ def _dense(p: str, t: str, bias: bool) -> list[Entry]:
     ]
 
 
-def _moe(c: SimpleNamespace, p: str, t: str, names: dict) -> list[Entry]:
+def _moe_tensors(c: SimpleNamespace, p: str, t: str, names: dict) -> list[Entry]:
     out = [linear(f"params/{p}/router", f"{t}.gate.weight")]
     for ours, theirs in names.items():
         out.append(
@@ -299,7 +306,7 @@ def _moe(c: SimpleNamespace, p: str, t: str, names: dict) -> list[Entry]:
         )
     if c.selection_bias:
         out.append(vector(f"buffers/{p}/selection_bias", f"{t}.gate.e_score_correction_bias"))
-    return out + (_dense(f"{p}/shared", f"{t}.shared_experts", False) if c.n_shared else [])
+    return out + (_dense_tensors(f"{p}/shared", f"{t}.shared_experts", False) if c.n_shared else [])
 
 
 def tensors(c: SimpleNamespace, moe: str = "mlp", experts: dict = GATED) -> list[Entry]:
@@ -312,13 +319,13 @@ def tensors(c: SimpleNamespace, moe: str = "mlp", experts: dict = GATED) -> list
         out += norm(f"{p}/norm_mixer", f"{t}.input_layernorm", False) + norm(
             f"{p}/norm_mlp", f"{t}.post_attention_layernorm", False
         )
-        out += {"attention": _attention, "latent": _latent}[mixer](
+        out += {"attention": _attention_tensors, "latent": _latent_tensors}[mixer](
             c, f"{p}/mixer", f"{t}.self_attn"
         )
         out += (
-            _dense(f"{p}/mlp", f"{t}.mlp", c.mlp_bias)
+            _dense_tensors(f"{p}/mlp", f"{t}.mlp", c.mlp_bias)
             if mlp == "dense"
-            else _moe(c, f"{p}/mlp", f"{t}.{moe}", experts)
+            else _moe_tensors(c, f"{p}/mlp", f"{t}.{moe}", experts)
         )
     return out
 
