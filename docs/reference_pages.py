@@ -22,7 +22,7 @@ PUBLIC = {
     "experiments.planning.fairness": ("matched",),
     "experiments.sweep": ("results",),
     "experiments.laws.runs.table": ("load", "read"),
-    "experiments.laws.table_law": ("ask",),
+    "experiments.laws.table_fit": ("ask",),
     "experiments.laws.sweep_analysis": ("analyse",),
     "launch.runs.train": ("train",),
     "launch.runs.evaluation": ("evaluate",),

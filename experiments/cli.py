@@ -12,7 +12,7 @@ from absl import flags
 from data.config import DataError
 from experiments.console import terminal
 from experiments.console.terminal import printable
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from launch.config import ConfigError
 from launch.files import RecordError
 from launch.runs import preempt

@@ -24,7 +24,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message says what is wrong and what to do."""
 
 
-VERSION = 2  # of a run as JSON; 1 had a flat model (model/version1.py)
+VERSION = 2  # of a run as JSON; 1 had a flat model (model/records_version1.py)
 
 
 def _model() -> Model:
@@ -322,13 +322,13 @@ def earlier(kept) -> str:
 
 def _read_model(d: dict, version: int) -> Model:
     """The model of a record. Raises ConfigError."""
-    from model import parts, version1
+    from model import parts, records_version1
 
     if version not in (1, VERSION):
         raise ConfigError(f"the record has version {version}: it was written by a newer isoflop")
     try:
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
-        return version1.model(**plain) if version == 1 else parts.model(**plain)
+        return records_version1.model(**plain) if version == 1 else parts.model(**plain)
     except (TypeError, ValueError) as e:
         raise ConfigError(f"{e}: the record was written by another version") from None
 

@@ -3,7 +3,7 @@
 import jax
 from flax import linen as nn
 
-from model import on_cpu
+from model import xla_cpu
 from model.config import Execution, Layer, Model
 
 
@@ -28,16 +28,16 @@ class Block(nn.Module):
         post = own.norm == "post"  # the norm of a part stands after the sum
 
         def before(name, x):
-            return x if post else on_cpu.value_made_once(ex, put(name, x))
+            return x if post else xla_cpu.value_made_once(ex, put(name, x))
 
         def summed(name, x):
             return put(name, x) if post else x
 
-        x_BTD = on_cpu.gradient_made_once(ex, x_BTD)
+        x_BTD = xla_cpu.gradient_made_once(ex, x_BTD)
         normed_BTD = before("norm_mixer", x_BTD)
         y_BTD = put("norm_after_mixer", mixer(normed_BTD, ctx))
         if own.residual == "sequential":
-            x_BTD = on_cpu.gradient_made_once(ex, summed("norm_mixer", x_BTD + y_BTD))
+            x_BTD = xla_cpu.gradient_made_once(ex, summed("norm_mixer", x_BTD + y_BTD))
             z_BTD, stats = mlp(before("norm_mlp", x_BTD), ctx)
             x_BTD = summed("norm_mlp", x_BTD + put("norm_after_mlp", z_BTD))
         else:

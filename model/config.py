@@ -134,7 +134,7 @@ class Execution:
     # groups of sequences that no device boundary cuts: each sums its own part of the head's
     # gradient over chunks
     loss_groups: int = 1
-    # for XLA on one CPU, layers unrolled (model/on_cpu.py)
+    # for XLA on one CPU, layers unrolled (model/xla_cpu.py)
     settle: bool = False
     accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from model.on_cpu import product
+from model.xla_cpu import product
 
 
 @struct.dataclass

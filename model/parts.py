@@ -13,7 +13,7 @@ import re
 import typing
 from typing import Any
 
-from model import text, version1
+from model import records_version1, text
 from model.config import Layer, Model, choose
 from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 
@@ -281,8 +281,8 @@ def _unknown(m: Model, key: str, own: dict) -> str:
     for cls in dict.fromkeys([*(type(held) for _, held in _places(m)), Layer, *NAMES]):
         for f in dataclasses.fields(cls):
             places.setdefault(f.name, []).append(f"{_name(cls)}.{f.name}")
-    if key in version1.FIELDS:  # what it was called before
-        kinds, name = version1.FIELDS[key]
+    if key in records_version1.FIELDS:  # what it was called before
+        kinds, name = records_version1.FIELDS[key]
         places[key] = sorted((f"{k}.{name}" for k in kinds), key=lambda x: x not in places[name])
     places |= {"first_layers": ["first"], "post_norm": ["layer.norm"]}
     near = difflib.get_close_matches(key, [*places, *own], 1, 0.6)

@@ -11,7 +11,7 @@ from flax import traverse_util
 from model import loss, optim
 from model.block import layer_at
 from model.lm import LM, buffers
-from model.mlps import loop, routing
+from model.mlps import expert_loop, routing
 
 
 class State(NamedTuple):
@@ -38,7 +38,7 @@ def gradients(lm: LM, state: State, tokens_BT1, share: float = 1.0, sums=None):
     """(gradients of the loss times `share`, added to `sums` where given, (metrics, loads of the
     experts by layer)).
     """
-    own = loop.summed(lm.ex, sums) if sums else {}
+    own = expert_loop.summed(lm.ex, sums) if sums else {}
 
     def objective(params):
         held = {"params": params, "buffers": state.buffers, **({"sums": own} if own else {})}

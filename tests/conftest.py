@@ -19,7 +19,9 @@ if FLAGS not in os.environ.get(
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ["ISOFLOP_XLA_FLAGS"] = os.environ["XLA_FLAGS"]  # known to be good
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["ISOFLOP_STRICT"] = "1"  # a slip of an analysis fails a test, see laws/omitted.py
+os.environ["ISOFLOP_STRICT"] = (
+    "1"  # a slip of an analysis fails a test, see laws/failed_analyses.py
+)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.environ.setdefault("ISOFLOP_CACHE", os.path.join(ROOT, ".cache"))
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from experiments.cli import UserError
-from launch.devices import child
+from launch.devices import child_process
 
 # a thread that waits for work sleeps, or its CPU-seconds say nothing on a shared machine
 QUIET = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1"}
@@ -40,12 +40,12 @@ class Contender:
         self.name, self.stretches, started = name, [], time.perf_counter()
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            child.command(*argv),
+            child_process.command(*argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**child.environment(), **QUIET, **(more or {})},
+            env={**child_process.environment(), **QUIET, **(more or {})},
         )
         self.ready = self._answer()
         self.first_step_s = time.perf_counter() - started

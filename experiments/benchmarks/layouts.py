@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from launch.devices import child, cluster
+from launch.devices import child_process, cluster
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
 from model import params, parts
@@ -204,13 +204,13 @@ def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
         address, out = f"127.0.0.1:{s.getsockname()[1]}", os.path.join(folder, "out.npz")
         s.close()
         flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-        environment = child.environment() | {
+        environment = child_process.environment() | {
             "XLA_FLAGS": flags,
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_X64": str(dtype == "float64"),
         }
         call = f"import sys; from {__package__} import layouts; layouts._one_of_two(*sys.argv[1:])"
-        command = child.command("-c", call, address, dtype, out, ",".join(names))
+        command = child_process.command("-c", call, address, dtype, out, ",".join(names))
         both = [
             subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.DEVNULL)
             for i in range(2)

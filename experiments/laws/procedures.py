@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import bootstrap, isoflop
 from experiments.laws.runs import table as tables
 

@@ -5,11 +5,17 @@ from collections import defaultdict
 
 import numpy as np
 
-from experiments.laws.comparisons import arms, equal, known_floor, moe_gaps, rates
+from experiments.laws.comparisons import (
+    arm_gaps,
+    equal_time_and_memory,
+    known_floor,
+    learning_rate_brackets,
+    moe_gaps,
+)
 from experiments.laws.conventions import N_CONVENTIONS
+from experiments.laws.failed_analyses import attempt
 from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, verdicts
 from experiments.laws.fitting.solve import Objective
-from experiments.laws.omitted import attempt
 from experiments.laws.runs.points import cell, tuned, usable
 
 
@@ -299,12 +305,14 @@ def analyse(
         ),
         "equal_spent": part(
             "MoE against dense at equal seconds and bytes",
-            lambda: equal.equal(families, draws, groups, results),
+            lambda: equal_time_and_memory.equal(families, draws, groups, results),
         ),
-        "arms": part("arms against each other", lambda: arms.compare(kept, totals)),
+        "arms": part("arms against each other", lambda: arm_gaps.compare(kept, totals)),
         "leverage": part("efficiency leverage", lambda: moe_gaps.leverage(families, draws)),
         "learning_rates": verdicts,
-        "brackets": part("learning-rate brackets", lambda: rates.brackets(verdicts)),
+        "brackets": part(
+            "learning-rate brackets", lambda: learning_rate_brackets.brackets(verdicts)
+        ),
         "known_entropy": part(
             "excess over the source's entropy", lambda: known_floor.excess(_best(results, kept))
         ),

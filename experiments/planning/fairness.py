@@ -12,7 +12,7 @@ values are drawn by the name of a parameter and the seed, so parameters of equal
                     step; the ratio of active parameters is stated
 
 Equal memory and equal wall clock are no choice of runs: they are read off the fitted curves
-(experiments/laws/comparisons/equal.py).
+(experiments/laws/comparisons/equal_time_and_memory.py).
 """
 
 import dataclasses

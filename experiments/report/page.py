@@ -4,7 +4,7 @@ escaped: nothing in a workdir can put markup into the page, and the page has no 
 
 import os
 
-from experiments.laws.omitted import attempt
+from experiments.laws.failed_analyses import attempt
 from experiments.planning.arms import ARMS
 from experiments.report import answer_text, arms, checklist, figures, rates, sections, spent
 from experiments.report.elements import CSS, card, esc, span

@@ -25,7 +25,7 @@ from launch.runs import record
 from model import work
 
 answer_text = Lazy("experiments.report.answer_text")
-table_law = Lazy("experiments.laws.table_law")
+table_fit = Lazy("experiments.laws.table_fit")
 sweep_analysis = Lazy("experiments.laws.sweep_analysis")
 selection = Lazy("experiments.laws.runs.selection")
 sweep = Lazy("experiments.sweep")
@@ -148,8 +148,8 @@ def _law(fv) -> dict:
         for p in given.split(",")
         if p
     ]
-    name, spec = fv.law or "chinchilla3", table_law.objective(fv.objective)
-    table_law.law(name)
+    name, spec = fv.law or "chinchilla3", table_fit.objective(fv.objective)
+    table_fit.law(name)
     columns = {}
     for pair in filter(None, fv.columns.split(",")):
         common, equals, theirs = pair.partition("=")
@@ -159,7 +159,7 @@ def _law(fv) -> dict:
                 " tokens=train_tokens,loss=val_loss"
             )
         columns[common.strip()] = theirs.strip()
-    asked = [table_law.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
+    asked = [table_fit.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
     # a folder's counts are named by conventions; a file's by its columns
     for path in paths:
         if os.path.isdir(path):
@@ -170,7 +170,7 @@ def _law(fv) -> dict:
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
-    a = table_law.ask(
+    a = table_fit.ask(
         table,
         name,
         spec,

@@ -46,7 +46,7 @@ def read_tokens(path: str):
 def _body(fv) -> int:
     import numpy as np
 
-    from launch.devices import ready
+    from launch.devices import environment_check
     from launch.huggingface import folder
     from model.config import Execution
     from model.lm import LM
@@ -56,7 +56,7 @@ def _body(fv) -> int:
             f"--{'out' if fv.hf_dir else 'hf_dir'} is missing: isoflop logits --hf_dir=DIR"
             " --tokens=tokens.npy --out=logits.npy"
         )
-    ready.check()
+    environment_check.check()
     tokens = read_tokens(fv.tokens)
     parent = os.path.dirname(os.path.abspath(fv.out))
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK) or os.path.isdir(fv.out):

@@ -39,7 +39,7 @@ calibration = Lazy("experiments.planning.calibration")
 forecast = Lazy("experiments.planning.forecast")
 fairness = Lazy("experiments.planning.fairness")
 grid = Lazy("experiments.planning.grid")
-ready = Lazy("launch.devices.ready")
+environment_check = Lazy("launch.devices.environment_check")
 sweep = Lazy("experiments.sweep")
 checks = Lazy("launch.runs.checks")
 train = Lazy("launch.runs.train")
@@ -174,7 +174,7 @@ def _body(fv) -> int:
     if fv.engine:
         job = dataclasses.replace(job, where=dataclasses.replace(job.where, engine=fv.engine))
     if not fv.plan_only:
-        ready.check()
+        environment_check.check()
     platform = engines.get(job.where).place(job.where, 1).platform
     job = dataclasses.replace(job, run=checks.resolve(job.run, platform))
     grid.make(job, platform)  # what cannot be planned is said before text is read

@@ -29,7 +29,7 @@ from launch.config import Job
 from launch.runs import record
 
 choice = Lazy("launch.devices.choice")
-ready = Lazy("launch.devices.ready")
+environment_check = Lazy("launch.devices.environment_check")
 checks = Lazy("launch.runs.checks")
 program = Lazy("launch.runs.program")
 
@@ -102,7 +102,7 @@ def _checked(job: Job) -> tuple[Job, dict]:
 def _body(fv) -> int:
     from launch.devices import cluster, mesh
 
-    ready.check()
+    environment_check.check()
     place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
     if place:
         job = cluster.together(place, lambda: _prepared(fv), _checked)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jax
 
 from launch.config import ConfigError
-from launch.devices import child
+from launch.devices import child_process
 from launch.devices.table import TWO_CORES, device
 from launch.files import RecordError
-from model import account, on_cpu
+from model import account, xla_cpu
 from model.config import Execution, Model
 
 
@@ -53,12 +53,12 @@ CHOICES = {
         "float32",
         "block",
         20,
-        attention=on_cpu.QUERIES,
-        loss=on_cpu.LOGITS,
-        micro=on_cpu.MICRO_BATCHES,
-        settle=on_cpu.SETTLE,
-        loop=on_cpu.LOOP,
-        options=on_cpu.OPTIONS,
+        attention=xla_cpu.QUERIES,
+        loss=xla_cpu.LOGITS,
+        micro=xla_cpu.MICRO_BATCHES,
+        settle=xla_cpu.SETTLE,
+        loop=xla_cpu.LOOP,
+        options=xla_cpu.OPTIONS,
     ),
     "gpu": Choice(
         "bfloat16",
@@ -144,7 +144,7 @@ def _execution(
     # a block holds about a quarter of an expert's mean load: padding stays near an eighth, matmuls
     # stay wide
     eighth = 2 ** max(0, (per_expert // 8).bit_length() - 1)
-    rows = on_cpu.loop_rows(eighth) if name == "loop" else min(here.rows, max(16, 2 * eighth))
+    rows = xla_cpu.loop_rows(eighth) if name == "loop" else min(here.rows, max(16, 2 * eighth))
     chunk = _loss_chunk(here, model, local)
     return Execution(
         dtype,
@@ -263,7 +263,7 @@ def _asked() -> tuple[str, int, str]:
         "import jax; print(jax.default_backend(), jax.local_device_count(),"
         " jax.devices()[0].device_kind, sep='\\n')"
     )
-    answer = subprocess.run(child.command("-c", code), capture_output=True, text=True)
+    answer = subprocess.run(child_process.command("-c", code), capture_output=True, text=True)
     lines = answer.stdout.strip().splitlines()
     return (
         (lines[-3], int(lines[-2]), lines[-1])

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 from launch.config import Where
-from launch.devices import allocator, child, choice, mesh
+from launch.devices import allocator, child_process, choice, mesh
 from launch.engines import DEATHS, STOPS, Patience, Place, Task, worker
 from launch.runs import lease, preempt, record
 
@@ -57,7 +57,7 @@ def devices_each(where: Where, platform: str, devices: int, workers: int) -> int
 
 def _environment(index: int, workers: int, platform: str) -> dict:
     """Each worker sees its own core or card. One core needs no thread pool inside a matmul."""
-    env = {**child.environment(), "PYTHONUNBUFFERED": "1"}
+    env = {**child_process.environment(), "PYTHONUNBUFFERED": "1"}
     if platform == "cpu":
         env["JAX_PLATFORMS"] = "cpu"
         flags = [
@@ -87,7 +87,7 @@ class _Worker:
         self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                child.command("-m", "launch.engines.worker"),
+                child_process.command("-m", "launch.engines.worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

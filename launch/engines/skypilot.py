@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 from launch import config, files
 from launch.config import ConfigError, Where
-from launch.devices import child, mesh
+from launch.devices import child_process, mesh
 from launch.engines import SWEEP, Place, Task, folder, worker
 from launch.runs import preempt
 
@@ -92,7 +92,7 @@ def task(name: str, where: Where, orders: str) -> dict:
     cached = {"transfers": 1, "vfs_write_back": "1s"}
     return {
         "name": f"isoflop-{name}",
-        "workdir": child.ROOT,
+        "workdir": child_process.ROOT,
         "num_nodes": s.nodes,
         "resources": resources,
         "file_mounts": {

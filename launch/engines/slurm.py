@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from launch import config, files
 from launch.config import ConfigError, Where
-from launch.devices import child, mesh
+from launch.devices import child_process, mesh
 from launch.engines import DEATHS, Patience, Place, Task, worker
 from launch.runs import ledger, preempt, record
 
@@ -102,7 +102,7 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
         slurm_array_parallelism=min(where.workers or len(tasks), len(tasks)),
         slurm_signal_delay_s=min(NOTICE, 30 * s.minutes),
         slurm_setup=[
-            f"export PYTHONPATH='{child.ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"export PYTHONPATH='{child_process.ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}",
             "export PYTHONSAFEPATH=1",  # no file of the user's folder stands in for ours
             "export PYTHONUNBUFFERED=1",
         ],

@@ -5,7 +5,7 @@ Model`, `write(Model) -> config`, and `tensors(Model) -> entries`.
 from types import SimpleNamespace
 
 from launch.config import ConfigError
-from launch.huggingface.config import activation, named
+from launch.huggingface.config_reading import activation, named
 from launch.huggingface.tensors import (
     Entry,
     by_head,

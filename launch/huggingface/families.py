@@ -5,14 +5,14 @@ value, and where its tensors stand.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from launch.huggingface import decoders, flat, llamas
+from launch.huggingface import config_writing, decoders, llamas
 from launch.huggingface.tensors import linear
 
 
 class Family(NamedTuple):
-    """read(config) -> Model, write(flat.view) -> config, tensors(flat.view) -> entries. `defaults`
-    stand in for fields that config.json leaves out, as in the family's own class; `fixed` are
-    fields that must have this value.
+    """read(config) -> Model, write(view) -> config, tensors(view) -> entries, of a model as
+    `config_writing.view` has it. `defaults` stand in for fields that config.json leaves out, as in
+    the family's own class; `fixed` are fields that must have this value.
     """
 
     architecture: str
@@ -189,5 +189,5 @@ def entries(family: str, c) -> list:
     """Where every tensor of `c` stands in a file of `family`; the untied head is the same in all of
     them.
     """
-    own = FAMILIES[family].tensors(flat.view(c))
+    own = FAMILIES[family].tensors(config_writing.view(c))
     return own if c.tied else [*own, linear("params/head/kernel", "lm_head.weight")]

@@ -10,10 +10,10 @@ import numpy as np
 
 from launch import files
 from launch.config import ConfigError
-from launch.huggingface import flat as lists
-from launch.huggingface.config import Config, fixed
+from launch.huggingface import config_writing as lists
+from launch.huggingface.config_reading import Config, fixed
 from launch.huggingface.families import FAMILIES, entries
-from model import version1
+from model import records_version1
 from model.config import Model, check
 from model.lm import abstract, buffers
 
@@ -187,7 +187,7 @@ def _plain(c: Model) -> dict:
     d = lists.fields(c)
     kinds = {name for layer in d["kinds"] for name in (*layer, d["positions"])}
     unread = set(TRAINING)
-    for name, (parts, _) in version1.FIELDS.items():
+    for name, (parts, _) in records_version1.FIELDS.items():
         if name != "norm_eps" and not kinds & set(parts):
             unread.add(name)
     if "dense" not in kinds:

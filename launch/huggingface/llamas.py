@@ -6,7 +6,7 @@ family is what it adds to them.
 from types import SimpleNamespace
 
 from launch.config import ConfigError
-from launch.huggingface.config import Config, activation, named, rope
+from launch.huggingface.config_reading import Config, activation, named, rope
 from launch.huggingface.tensors import (
     Entry,
     fused,

@@ -12,7 +12,7 @@ import numpy as np
 from data import tokenizers
 from launch import config, files
 from launch.config import ConfigError, Run
-from launch.devices import choice, ready
+from launch.devices import choice, environment_check
 from launch.files import RecordError
 from launch.runs import checkpoint, record
 from model import params, sample, step
@@ -32,7 +32,7 @@ def load(folder: str, say: Callable[[str], None] = print) -> Saved:
     """Reads a run's folder and changes nothing in it. Raises RecordError, and ConfigError where jax
     cannot start.
     """
-    ready.check()
+    environment_check.check()
     path = os.path.join(folder, record.RUN)
     if not os.path.isfile(path):
         raise RecordError(

@@ -2,7 +2,7 @@
 are the output and, of each row, the largest score and one over the sum, from which the map is made
 again in one pass (Dao et al. 2022, arXiv 2205.14135, algorithms 1 and 4, without tiles of keys). In
 unrolled layers on one CPU XLA makes maps again as early as it can, so that they would stand all the
-while; there the map itself is kept. Maps are turned, keys by queries (on_cpu.py).
+while; there the map itself is kept. Maps are turned, keys by queries (xla_cpu.py).
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 from model import context
 from model.config import Execution
 from model.numerics import einsum, precise, scores
-from model.on_cpu import halves, turned
+from model.xla_cpu import halves, turned
 
 MASKED = -1e30
 

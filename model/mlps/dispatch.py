@@ -16,7 +16,7 @@
 Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, p, ex) -> y_nD of one group of
 tokens. A dropped assignment has gate 0, so all of them compute the same function; `rank` is its
 place in the queue of its expert, None in dropless models. With `w` comes "sums" where `loop` is to
-add the gradients of `w` to what earlier micro-batches gave (loop.summed).
+add the gradients of `w` to what earlier micro-batches gave (expert_loop.summed).
 """
 
 import functools
@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model.mlps import loop, routing
+from model.mlps import expert_loop, routing
 from model.mlps.hidden import activated
 from model.numerics import einsum, precision
-from model.on_cpu import product
+from model.xla_cpu import product
 
 
 def _rows(table, index):
@@ -191,10 +191,14 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):
 
 @_by_group
 def _loop(x_nD, expert_nS, gate_nS, w, act, p, ex):
-    blocks_E, source, slot_A = layout(expert_nS.reshape(-1), p.n_experts, loop.narrow(ex.moe_rows))
+    blocks_E, source, slot_A = layout(
+        expert_nS.reshape(-1), p.n_experts, expert_loop.narrow(ex.moe_rows)
+    )
     x_rD = _dispatch(x_nD, source, slot_A, p.top_k)
     w, sums = {k: a for k, a in w.items() if k != "sums"}, w.get("sums", {})
-    y_rD = loop.experts(act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w, sums)
+    y_rD = expert_loop.experts(
+        act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w, sums
+    )
     return _combine(_collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
@@ -347,7 +351,7 @@ def _block_layout(p, m, ex, tokens):
 
 
 def _loop_layout(p, m, ex, tokens):
-    rows = loop.narrow(ex.moe_rows)
+    rows = expert_loop.narrow(ex.moe_rows)
     n_blocks = ex.moe_groups * blocks(tokens * p.top_k // ex.moe_groups, p.n_experts, rows)
     return Layout(n_blocks * rows, p.top_k, made=True)
 

@@ -19,9 +19,9 @@ from model.mlps import dispatch, routing
 from model.mlps.dense import Dense
 from model.mlps.hidden import ACTIVATIONS, biases, inputs, kept, matrices
 from model.numerics import precise
-from model.on_cpu import product
 from model.params import declare
 from model.work import Work, matmuls, size, total
+from model.xla_cpu import product
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,7 +58,7 @@ def test_one_line_from_every_verb_that_compiles(verb, wrong, tmp_path):
 
 def test_a_low_limit_is_raised_where_one_may(tmp_path):
     code = (
-        "import resource; from launch.devices import ready; ready.check();"
+        "import resource; from launch.devices import environment_check; environment_check.check();"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     command = ["bash", "-c", 'ulimit -Sn 24; exec "$@"', "-", sys.executable, "-c", code]

@@ -12,7 +12,7 @@ from experiments import cli
 from launch.config import ConfigError
 from launch.huggingface import folder
 from launch.huggingface.families import FAMILIES
-from model import version1
+from model import records_version1
 from tests.model import shapes
 from tests.model.test_model import variables
 
@@ -28,7 +28,7 @@ base = shapes.maker(
     norm_eps=1e-5,
 )
 BASE = base()
-GPT2 = version1.model(
+GPT2 = records_version1.model(
     vocab_size=40,
     seq_len=24,
     d_model=16,

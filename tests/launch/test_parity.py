@@ -18,7 +18,7 @@ from launch.config import Run
 from launch.huggingface import folder, tokenizer
 from launch.huggingface.families import FAMILIES
 from launch.runs import generate, record
-from model import step, version1
+from model import records_version1, step
 from model.lm import LM
 from model.mlps import routing
 from model.optim import Optimizer
@@ -247,7 +247,7 @@ def test_balance_loss_pooled_as_theirs():
     """transformers' load_balancing_loss_func sums its fractions to top_k: top_k times ours."""
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-    c = version1.model(
+    c = records_version1.model(
         n_experts=6,
         top_k=2,
         n_layers=3,

@@ -16,7 +16,7 @@ import pytest
 from experiments import cli
 from launch import config, engines, files
 from launch.config import ConfigError, Where
-from launch.devices import child
+from launch.devices import child_process
 from launch.engines import local, worker
 from launch.runs import lease, ledger, record
 from tests.conftest import ROOT
@@ -37,9 +37,14 @@ def strays(tmp_path):
 def test_children_import_nothing_of_the_users_folder(before, strays, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", before)
     code = "import random, json, data.config, launch.engines.worker as w; print(w.__file__)"
-    argv = child.command("-c", code)
+    argv = child_process.command("-c", code)
     done = subprocess.run(
-        argv, cwd=strays, env=child.environment(), capture_output=True, text=True, check=False
+        argv,
+        cwd=strays,
+        env=child_process.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout.strip(), done.stderr) == (worker.__file__, "")
 
@@ -65,7 +70,7 @@ def test_every_program_starts_its_children_so():
     """One place knows how; what a cluster starts says the same."""
     for package in ("launch", "experiments", "data"):
         for path in pathlib.Path(ROOT, package).rglob("*.py"):
-            if path.name not in ("child.py", "allocator.py"):
+            if path.name not in ("child_process.py", "allocator.py"):
                 assert "sys.executable" not in path.read_text(), path
     assert "PYTHONSAFEPATH=1" in pathlib.Path(ROOT, "launch/engines/slurm.py").read_text()
     assert "python -P -m" in pathlib.Path(ROOT, "launch/engines/skypilot.py").read_text()
@@ -75,7 +80,7 @@ def test_every_program_starts_its_children_so():
 
 
 def stub(monkeypatch, code: str) -> None:
-    monkeypatch.setattr(child, "command", lambda *argv: [sys.executable, "-c", code])
+    monkeypatch.setattr(child_process, "command", lambda *argv: [sys.executable, "-c", code])
 
 
 def tasks_of(workdir, n: int = 1) -> list:

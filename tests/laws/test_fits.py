@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.laws import table_law
-from experiments.laws.errors import FitError
+from experiments.laws import table_fit
+from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, solve, verdicts
 from experiments.laws.fitting.fit import Points
 from experiments.laws.fitting.forms import FORMS
@@ -330,7 +330,7 @@ def test_same_seed_same_answer_and_objectives():
     np.testing.assert_array_equal(one.draws, two.draws)
     assert not np.array_equal(one.draws, fit.fit("chinchilla3", pts, resamples=30, seed=2).draws)
     for text in ("huber:1e-3", "squared", "lad", "squared:loss", "huber:1e-2:loss"):
-        o = table_law.objective(text)
+        o = table_fit.objective(text)
         f = fit.fit("chinchilla3", pts, o)
         assert f.value == pytest.approx(
             float(o.value(f.residuals)), rel=2e-3 if o.kind == "lad" else 1e-9
@@ -374,7 +374,7 @@ def test_weights_and_seeds():
         "loss": y,
         "seed": np.tile([0.0, 1, 2, 3], 6),
     }
-    pts, words = table_law.points(form, t)
+    pts, words = table_fit.points(form, t)
     assert (
         pts.noise.dof == 18
         and "inverse variance between seeds" in words
@@ -385,7 +385,7 @@ def test_weights_and_seeds():
     )
     assert weights[0] > 20 * weights[-1] and weights.mean() == pytest.approx(1) and level.dof == 18
     t["seed"] = np.zeros(24)
-    assert table_law.points(form, t)[0].noise is None
+    assert table_fit.points(form, t)[0].noise is None
 
 
 def test_checkpoints_of_a_run_are_resampled_together():
@@ -398,17 +398,17 @@ def test_checkpoints_of_a_run_are_resampled_together():
     )
     t = simulated(12)
     t["run_id"] = np.array(list("aabbccddeeff"), object)
-    a = table_law.ask(t, "chinchilla3", resamples=20)
+    a = table_fit.ask(t, "chinchilla3", resamples=20)
     assert "all their checkpoints" in a["bootstrap"]["method"]
 
 
 def test_extrapolation_is_tested_on_held_out_compute():
     t = simulated(60, 0.0)
-    a = table_law.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))
+    a = table_fit.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))
     e = a["extrapolation"]
     assert e["n_fit"] == 30 and e["n_test"] == 30 and e["worst_relative_error"] < 1e-6
     t["loss"] = np.where(t["flops"] > np.median(t["flops"]), t["loss"] * 1.05, t["loss"])
-    e = table_law.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))[
+    e = table_fit.ask(t, "chinchilla3", resamples=20, hold_out=float(np.median(t["flops"])))[
         "extrapolation"
     ]
     assert e["mean_relative_error"] == pytest.approx(0.05 / 1.05, rel=1e-3) and e["bias"] < 0
@@ -544,7 +544,7 @@ def test_expert_law_answers_with_a_band():
         "flops": 6 * n * d,
         "loss": loss,
     }
-    a = table_law.ask(
+    a = table_fit.ask(
         t, "ludziejewski2025", resamples=20, asked=[{"C": 1e19, "E": 8.0, "memory": 16e9 * 2.0}]
     )
     curve, p = a["leverage"]["curve"], a["predictions"][0]
@@ -610,7 +610,7 @@ def test_approaches_one_and_two_recover_known_exponents():
     t = {k: np.array(v, object if k == "run_id" else float) for k, v in rows.items()}
     t["loss"] = t["loss"] * np.exp(1e-4 * np.random.default_rng(0).standard_normal(36))
     for name, tolerance in (("chinchilla2", 0.02), ("chinchilla2_interpolated", 0.02)):
-        a = table_law.ask(t, name, resamples=60, asked=[{"C": 1e22}])
+        a = table_fit.ask(t, name, resamples=60, asked=[{"C": 1e22}])
         assert a["parameters"]["n_exponent"] == pytest.approx(0.5126, abs=tolerance), name
         assert (
             a["intervals"]["n_exponent"][0]
@@ -624,13 +624,13 @@ def test_approaches_one_and_two_recover_known_exponents():
     share = np.tile(np.linspace(0.86, 1.0, 6), 36)
     curve["tokens"], curve["flops"] = curve["tokens"] * share, curve["flops"] * share
     curve["loss"] = f.predict({"N": curve["n_params"], "D": curve["tokens"]})[0]
-    a = table_law.ask(curve, "chinchilla1", resamples=20)
+    a = table_fit.ask(curve, "chinchilla1", resamples=20)
     assert (
         a["parameters"]["n_exponent"] == pytest.approx(0.5126, abs=0.03)
         and a["verdicts"]["winners"] >= 4
     )
     with pytest.raises(FitError, match="training curves"):
-        table_law.ask(t, "chinchilla1", resamples=20)
+        table_fit.ask(t, "chinchilla1", resamples=20)
 
 
 def test_envelope_takes_the_least_loss():
@@ -672,7 +672,7 @@ def test_learning_rate_law_flags_edges():
         for lr in np.geomspace(1e-5, 3e-2, 40)
     ]
     t = dict(zip(("n_params", "tokens", "lr", "loss"), np.array(rows).T))
-    a = table_law.ask(t, "learning_rate", objective_squared(), resamples=20)
+    a = table_fit.ask(t, "learning_rate", objective_squared(), resamples=20)
     assert a["parameters"]["a"] == pytest.approx(-0.713, abs=0.03) and a["parameters"][
         "b"
     ] == pytest.approx(0.307, abs=0.05)
@@ -680,7 +680,7 @@ def test_learning_rate_law_flags_edges():
     t["loss"] = t["loss"] - 30 * np.log(t["lr"]) + 100  # the best is now at the largest rate tried
     assert (
         len(
-            table_law.ask(t, "learning_rate", objective_squared(), resamples=20)["verdicts"][
+            table_fit.ask(t, "learning_rate", objective_squared(), resamples=20)["verdicts"][
                 "edges"
             ]
         )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.laws import procedures, table_law
-from experiments.laws.errors import FitError
+from experiments.laws import procedures, table_fit
+from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import bootstrap, isoflop
 from experiments.laws.runs import selection
 from experiments.laws.runs import table as tables
@@ -344,7 +344,7 @@ def test_misfit_of_a_wide_slice_is_no_noise():
     """
     hits, widths = 0, []
     for seed in range(8):
-        a = table_law.ask(slices(seed=seed), "chinchilla2_interpolated", resamples=60)
+        a = table_fit.ask(slices(seed=seed), "chinchilla2_interpolated", resamples=60)
         low, high = a["intervals"]["n_exponent"]
         hits += low <= BETA / (ALPHA + BETA) <= high
         widths.append(high - low)
@@ -352,7 +352,7 @@ def test_misfit_of_a_wide_slice_is_no_noise():
         assert a["verdicts"]["noise"] < 0.004
     assert hits >= 6 and np.mean(widths) < 0.06
     exact = [m["n_opt"] for m in a["verdicts"]["minima"]]
-    again = table_law.ask(slices(seed=7), "chinchilla2_interpolated", resamples=60, seed=5)
+    again = table_fit.ask(slices(seed=7), "chinchilla2_interpolated", resamples=60, seed=5)
     assert [m["n_opt"] for m in again["verdicts"]["minima"]] == exact
     assert again["verdicts"]["noise_from"] == "between neighbours near the minima"
 
@@ -367,7 +367,7 @@ def test_noise_of_slices_from_seeds_by_loss_or_given(capsys, tmp_path):
     level = procedures.noise(t, x | {"loss": t["loss"]})
     assert level.growth == pytest.approx(4, abs=1.5)
     assert level(5.0) / level(2.5) == pytest.approx(16, rel=0.8)
-    a = table_law.ask(t, "chinchilla2_interpolated", resamples=50, noise="0.01")
+    a = table_fit.ask(t, "chinchilla2_interpolated", resamples=50, noise="0.01")
     assert a["verdicts"]["noise"] == 0.01 and "given by --noise=0.01" in a["bootstrap"]["method"]
     by_loss = bootstrap.given_noise("3:.002,7:.05")
     assert by_loss([2, 3, 5, 7, 9]) == pytest.approx([0.002, 0.002, 0.026, 0.05, 0.05])
@@ -375,9 +375,9 @@ def test_noise_of_slices_from_seeds_by_loss_or_given(capsys, tmp_path):
         with pytest.raises(FitError, match="give one number"):
             bootstrap.given_noise(text)
     with pytest.raises(FitError, match="not by chinchilla3"):
-        table_law.ask(t, "chinchilla3", noise="0.01")
+        table_fit.ask(t, "chinchilla3", noise="0.01")
     small = bootstrap.given_noise("1e-6")
-    for name in table_law.SLICED:
+    for name in table_fit.SLICED:
         run_ = procedures.PROCEDURES[name].run
         v = run_(t, resamples=50, level=small).draws["n_exponent"]
         assert np.nanstd(v) < 1e-3, name
@@ -386,11 +386,11 @@ def test_noise_of_slices_from_seeds_by_loss_or_given(capsys, tmp_path):
 def test_what_the_columns_identify_is_fitted(capsys, tmp_path):
     """Tokens, FLOPs and loss give D_opt; parameters, tokens and loss give C as 6 N D."""
     t = slices()
-    whole = table_law.ask(t, "chinchilla2_interpolated", resamples=50)
+    whole = table_fit.ask(t, "chinchilla2_interpolated", resamples=50)
     for name in ("chinchilla2", "chinchilla2_interpolated"):
         for gone, kept in (("n_params", "d"), ("tokens", "n")):
             part = {k: v for k, v in t.items() if k != gone}
-            a = table_law.ask(part, name, resamples=50, asked=[{"C": 1e20}])
+            a = table_fit.ask(part, name, resamples=50, asked=[{"C": 1e20}])
             assert (
                 set(a["parameters"]) == {f"log_{kept}", f"{kept}_exponent"} == set(a["intervals"])
             )
@@ -399,7 +399,7 @@ def test_what_the_columns_identify_is_fitted(capsys, tmp_path):
             assert set(a["predictions"][0]) == {"given", f"{kept}_opt"}
             assert {"N": "n_params", "D": "tokens"}[kept.upper()] in a["conventions"].values()
     part = {k: v for k, v in t.items() if k != "flops"}
-    a = table_law.ask(part, "chinchilla2", resamples=50)
+    a = table_fit.ask(part, "chinchilla2", resamples=50)
     assert a["conventions"]["C"] == "6N x tokens" and a["parameters"]["n_exponent"] > 0.4
     rows = [["tokens", "flops", "loss"], *zip(t["tokens"], t["flops"], t["loss"])]
     path = saved(tmp_path / "a.csv", rows)

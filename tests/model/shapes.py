@@ -2,10 +2,10 @@
 as text.
 """
 
-from launch.huggingface import flat
-from model import parts, version1
+from launch.huggingface import config_writing
+from model import parts, records_version1
 
-view = flat.view  # the same list, read off a model
+view = config_writing.view  # the same list, read off a model
 
 
 def maker(**base):
@@ -14,7 +14,7 @@ def maker(**base):
     """
 
     def make(layers: str = "", **change):
-        m = version1.model(**{**base, **change})
+        m = records_version1.model(**{**base, **change})
         return parts.set_field(m, "pattern", layers) if layers else m
 
     return make
@@ -23,7 +23,7 @@ def maker(**base):
 def replace(m, **change):
     """`m` with fields of the flat list changed, in whatever parts it has them."""
     for name, value in change.items():
-        kinds, own = version1.FIELDS.get(name, ((), name))
+        kinds, own = records_version1.FIELDS.get(name, ((), name))
         here = [k for k in kinds if parts.places(m, f"{k}.{own}")]
         for key in [f"{k}.{own}" for k in here] if kinds else [name]:
             m = parts.set_field(m, key, str(value))

@@ -10,9 +10,9 @@ from fractions import Fraction
 import jax
 import pytest
 
-from model import account, lm, mixers, mlps, norms, positions, version1
+from model import account, lm, mixers, mlps, norms, positions, records_version1
 from model.config import Execution, check
-from model.mlps import dispatch, loop
+from model.mlps import dispatch, expert_loop
 from model.mlps.hidden import ACTIVATIONS
 from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 from tests.model import shapes, walk
@@ -182,9 +182,9 @@ def test_executed_flops_equal_the_walk(name, how):
     if (
         ex.moe == "loop"
     ):  # one of E experts over blocks of each width: each as often as makes all rows
-        narrow, p = loop.narrow(ex.moe_rows), c.routed[0]
+        narrow, p = expert_loop.narrow(ex.moe_rows), c.routed[0]
         rows = dispatch.blocks(4 * c.seq_len * p.top_k, p.n_experts, narrow) * narrow
-        turns = Fraction(rows, p.n_experts * sum(loop.widths(ex.moe_rows, rows)))
+        turns = Fraction(rows, p.n_experts * sum(expert_loop.widths(ex.moe_rows, rows)))
     assert walk.flops(walk.forward(c, ex, 4), turns=turns) == counted.forward
     assert (
         walk.flops(walk.training(c, ex, 4), turns=turns)
@@ -227,7 +227,7 @@ def test_a_part_without_counts_is_no_part():
 
 def test_gpt2_flops():
     """DESIGN's figures for GPT-2 124M at T=1024."""
-    c = version1.model(
+    c = records_version1.model(
         vocab_size=50257,
         seq_len=1024,
         d_model=768,

@@ -12,7 +12,7 @@ import pytest
 from experiments.planning import step_time
 from launch.config import Run, Where
 from launch.devices import choice, layout, mesh
-from model import account, lm, loss, optim, sample, step, version1
+from model import account, lm, loss, optim, records_version1, sample, step
 from model.config import Execution
 from tests.model import shapes, walk
 
@@ -30,7 +30,7 @@ make_moe = shapes.maker(
     pattern=("attention/moe",),
 )
 MOE = make_moe()
-SMALL = version1.model(
+SMALL = records_version1.model(
     vocab_size=400,
     seq_len=80,
     d_model=112,
@@ -127,7 +127,7 @@ def test_no_logits_of_full_size(tied):
     numbers in the compiled step, nor in the evaluation; all temporaries together are smaller than
     the logits.
     """
-    c = version1.model(
+    c = records_version1.model(
         vocab_size=32_768,
         seq_len=256,
         d_model=32,
@@ -154,7 +154,9 @@ def test_no_logits_of_full_size(tied):
 
 @pytest.mark.parametrize("length", [509, 1021, 512, 768, 1000, 2 * 509])
 def test_chunks_of_the_loss_are_wide_whatever_the_length(length):
-    c = version1.model(vocab_size=8192, seq_len=length, d_model=32, n_layers=1, n_heads=2, d_ff=64)
+    c = records_version1.model(
+        vocab_size=8192, seq_len=length, d_model=32, n_layers=1, n_heads=2, d_ff=64
+    )
     ex = choice.execution(c, Where(), "float32", "cpu", 1, 8 * length)
     most = 1024 * ex.accumulate // 8  # 2**23 logits a chunk are 1,024 tokens
     assert most / 2 <= ex.loss_chunk <= most
@@ -182,7 +184,9 @@ def test_a_chunk_that_is_filled_up_counts_for_nothing(cap):
 
 EVALUATED = {
     "long context, wide vocabulary, one sequence": (
-        version1.model(vocab_size=8192, seq_len=1024, d_model=32, n_layers=2, n_heads=2, d_ff=64),
+        records_version1.model(
+            vocab_size=8192, seq_len=1024, d_model=32, n_layers=2, n_heads=2, d_ff=64
+        ),
         1,
     ),
     "small": (dense(n_layers=2), 8),
@@ -215,7 +219,7 @@ def test_evaluation_fits_beside_the_state(name):
 @pytest.mark.parametrize("d_model", [256, 320])
 def test_xla_counts_the_same_flops(d_model):
     """Within 2%, elementwise work included: dense, unrolled, no remat."""
-    c = version1.model(
+    c = records_version1.model(
         vocab_size=1056, seq_len=128, d_model=d_model, n_layers=2, n_heads=4, d_ff=4 * d_model
     )
     f = (

@@ -14,7 +14,7 @@ from experiments.planning import arms, grid, ladder
 from experiments.planning.grid import Sweep, SweepJob
 from launch import config
 from launch.config import ConfigError, Job, Run
-from model import account, parts, text, version1
+from model import account, parts, records_version1, text
 from model.config import Layer, Model, check
 from model.mlps.dense import Dense
 from model.mlps.moe import MoE
@@ -163,7 +163,7 @@ def test_a_record_of_version_1_is_read_in_one_place():
         "d_model": 16,
         "n_layers": 3,
     }
-    assert version1.model().pattern == parts.layers("attention/dense")
+    assert records_version1.model().pattern == parts.layers("attention/dense")
     with pytest.raises(ConfigError, match="another version"):
         config.from_dict(Run, {"model": {"n_head": 3}})
 

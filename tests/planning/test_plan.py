@@ -13,7 +13,7 @@ import time
 import pytest
 
 from experiments import cli, recipes
-from experiments.laws.comparisons import arms, equal, rates
+from experiments.laws.comparisons import arm_gaps, equal_time_and_memory, learning_rate_brackets
 from experiments.laws.fitting import bootstrap, isoflop
 from experiments.planning import (
     budget,
@@ -705,13 +705,13 @@ def test_arms_by_hand():
         | {"d": 100, "asked": 100, "active": 7 + (f == "rope"), "c": 1e6}
         for (f, s), v in losses.items()
     ]
-    rows = arms.compare(points, {p["id"]: 7 for p in points})
+    rows = arm_gaps.compare(points, {p["id"]: 7 for p in points})
     assert [r["family"] for r in rows] == ["sinusoidal", "rope"] and rows[0]["gap"] is None
     assert rows[1]["active_ratio"] == 8 / 7 and rows[1]["flops_ratio"] == 1
     assert rows[1]["gap"] == pytest.approx(-0.45) and rows[1]["gap_interval"] == pytest.approx(
         bootstrap.student([-0.5, -0.4])[1]
     )
-    assert arms.compare(points[:2], {p["id"]: 7 for p in points}) == []
+    assert arm_gaps.compare(points[:2], {p["id"]: 7 for p in points}) == []
 
 
 def test_brackets_over_seeds_by_hand():
@@ -720,7 +720,7 @@ def test_brackets_over_seeds_by_hand():
         {"family": "dense", "size": 8, "budget": 1e9, "seed": s, "losses": v}
         for s, v in losses.items()
     ]
-    half, one, two = rates.brackets(verdicts)
+    half, one, two = learning_rate_brackets.brackets(verdicts)
     assert [r["multiplier"] for r in (half, one, two)] == [0.5, 1.0, 2.0] and [
         r["best"] for r in (half, one, two)
     ] == [False, True, False]
@@ -762,14 +762,16 @@ def test_equal_wall_clock_and_memory_are_read_off_the_curves(monkeypatch):
         return 3 if i in "ef" else 1
 
     monkeypatch.setattr(
-        equal,
+        equal_time_and_memory,
         "spent",
         lambda r: {
             "seconds": sizes[r["id"]] * slow(r["id"]),
             "bytes": 7.0 * sizes[r["id"]] * slow(r["id"]),
         },
     )
-    clock, tight, roomy = equal.equal(families, draws, groups, [{"id": i} for i in sizes])
+    clock, tight, roomy = equal_time_and_memory.equal(
+        families, draws, groups, [{"id": i} for i in sizes]
+    )
     assert (
         clock["field"] == "seconds"
         and clock["at"] == pytest.approx(30)
@@ -791,7 +793,7 @@ def test_equal_wall_clock_and_memory_are_read_off_the_curves(monkeypatch):
         pytest.approx(2 * 10**-0.1),
         pytest.approx(1.0),
     )
-    assert equal.equal({"dense": families["dense"]}, draws, groups, []) == []
+    assert equal_time_and_memory.equal({"dense": families["dense"]}, draws, groups, []) == []
 
 
 def test_cost_by_hand():

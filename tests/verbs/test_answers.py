@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import cli, recipes, sweep
-from experiments.laws import omitted, sweep_analysis
+from experiments.laws import failed_analyses, sweep_analysis
 from experiments.planning import grid
 from experiments.planning.grid import Sweep, SweepJob
 from experiments.report import answer_text
@@ -269,11 +269,11 @@ def test_a_part_that_cannot_be_made_is_left_out_with_a_sentence(monkeypatch, tmp
     def broken(*a, **k):
         return 1 / 0
 
-    monkeypatch.setattr(sweep_analysis.equal, "equal", broken)
+    monkeypatch.setattr(sweep_analysis.equal_time_and_memory, "equal", broken)
     results = results_of(recipes.load("quickstart"))
     with pytest.raises(ZeroDivisionError):  # tests see slips
         sweep_analysis.analyse(results, resamples=20)
-    monkeypatch.delenv(omitted.STRICT)
+    monkeypatch.delenv(failed_analyses.STRICT)
     a = sweep_analysis.analyse(results, resamples=20)
     assert a["equal_spent"] == [] and a["gaps"]
     assert any("ZeroDivisionError" in e["why"] and "report it" in e["why"] for e in a["excluded"])

@@ -22,7 +22,7 @@ import pytest
 from data import pack
 from experiments import cli
 from experiments.console import terminal
-from experiments.laws import conventions, table_law
+from experiments.laws import conventions, table_fit
 from launch import engines
 from launch.runs import lease, record
 from tests.conftest import ROOT
@@ -93,7 +93,7 @@ def test_a_verb_imports_what_it_uses(tmp_path, sweep):
 
 
 def test_the_laws_that_help_names_are_those_that_there_are():
-    assert conventions.LAWS == table_law.LAWS
+    assert conventions.LAWS == table_fit.LAWS
 
 
 def narrow(tmp_path, argvs):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import bootstrap, solve
 from experiments.laws.fitting.forms import FORMS, Form
 from experiments.laws.fitting.solve import Objective

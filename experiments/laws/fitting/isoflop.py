@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 
 
 class Parabola(NamedTuple):

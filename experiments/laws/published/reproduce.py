@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import allocation, fit, solve
 from experiments.laws.fitting.fit import Points
 from experiments.laws.fitting.forms import FORMS

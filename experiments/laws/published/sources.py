@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from experiments.laws.runs import table as tables
 from launch import files
 

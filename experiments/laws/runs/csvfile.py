@@ -9,7 +9,7 @@ import io
 import math
 import re
 
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 
 EMPTY = {"", "-", "--", "–", "—", "na", "n/a", "#n/a", "nan", "null", "none", "empty", "nil", "?"}
 SEPARATORS = ",;\t|"

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from experiments.laws.conventions import POOL
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from experiments.planning.arms import ARMS
 
 _RATES = ("lr", "embed_lr")

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import sweep
 from experiments.laws.conventions import N_CONVENTIONS
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from experiments.laws.runs import csvfile, selection
 from launch import config
 from launch.runs import ledger, record

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from experiments.laws.conventions import N_CONVENTIONS
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import allocation, bootstrap, fit, solve, verdicts
 from experiments.laws.fitting.allocation import Cost
 from experiments.laws.fitting.fit import Fitted, Points
@@ -15,7 +15,7 @@ from experiments.laws.fitting.forms import FORMS, Form
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.procedures import PROCEDURES
 from experiments.laws.published import constants
-from experiments.laws.runs import doubts, selection
+from experiments.laws.runs import selection, table_warnings
 from experiments.laws.runs import table as tables
 
 LAWS = (*FORMS, *PROCEDURES)
@@ -243,7 +243,7 @@ def ask(
     a["conventions"] = {k: (columns or {}).get(v, v) for k, v in a["conventions"].items()}
     if "loss" in (columns or {}):
         a["conventions"]["loss"] = f"{columns['loss']}, in the file's own unit"
-    return a | {"left_out": left, "warnings": doubts.warnings(table, n, asked)}
+    return a | {"left_out": left, "warnings": table_warnings.warnings(table, n, asked)}
 
 
 def _answerable(name: str, q: dict) -> None:

@@ -16,7 +16,7 @@ from flax import traverse_util
 from model.config import Execution
 from model.mlps.hidden import hidden
 from model.numerics import einsum
-from model.on_cpu import BLOCKS, made_once, outer
+from model.xla_cpu import BLOCKS, made_once, outer
 
 
 def narrow(rows: int) -> int:
@@ -104,7 +104,7 @@ def _backward(act, rows, held, dy_rD):
 
         def block(at, size, so_far):
             dx_rD, dw_E = so_far
-            # made once before they are turned (on_cpu.py)
+            # made once before they are turned (xla_cpu.py)
             x, dy = made_once(_cut(x_rD, at, size)), _cut(dy_rD, at, size)
             h, pull = jax.vjp(
                 functools.partial(hidden, act),

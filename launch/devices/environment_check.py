@@ -7,7 +7,7 @@ import subprocess
 import jax
 
 from launch.config import ConfigError
-from launch.devices import child, choice
+from launch.devices import child_process, choice
 
 FILES = 64  # open files that a run may need at a time, checkpoints and compiled programs among them
 CHECKED = "ISOFLOP_XLA_FLAGS"  # XLA_FLAGS as they were found good, for the processes below this one
@@ -46,7 +46,7 @@ def _open_files() -> None:
 def _parsed(flags: str) -> None:
     """XLA ends the process at a flag that it does not know, so a child meets it first."""
     code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
-    done = subprocess.run(child.command("-c", code), capture_output=True, text=True)
+    done = subprocess.run(child_process.command("-c", code), capture_output=True, text=True)
     if found := re.search(r"Unknown flags? in XLA_FLAGS: *(.*)", done.stderr):
         raise ConfigError(
             f"XLA does not know {found[1].strip()[:200]}: take it out of XLA_FLAGS={flags!r}"

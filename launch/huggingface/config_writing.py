@@ -1,19 +1,19 @@
 """A config.json has one list of fields for all layers. Here a model is written as such a list, for
-those who write a config.json. The names are those of model/version1.py.
+those who write a config.json. The names are those of model/records_version1.py.
 """
 
 import dataclasses
 from types import SimpleNamespace
 
 from launch.config import ConfigError
-from model import parts, version1
+from model import parts, records_version1
 from model.config import Model
 from model.mixers.softmax import head_width
 
 
 def place(name: str) -> str:
     """What `--set` calls a field of the list."""
-    kinds, own = version1.FIELDS.get(name, ((), name))
+    kinds, own = records_version1.FIELDS.get(name, ((), name))
     return f"model.{kinds[0]}.{own}" if kinds else f"model.{name}"
 
 
@@ -27,8 +27,8 @@ def fields(m: Model) -> dict:
             raise ConfigError(
                 f"no Hugging Face family here has positions of one layer: {parts.written(own)}"
             )
-    out = {name: getattr(m, name) for name in version1.SHARED}
-    for name, (kinds, at) in version1.FIELDS.items():
+    out = {name: getattr(m, name) for name in records_version1.SHARED}
+    for name, (kinds, at) in records_version1.FIELDS.items():
         values = {getattr(p, at) for p in held if parts.NAMES[type(p)] in kinds}
         default = getattr(next(cls for cls, n in parts.NAMES.items() if n == kinds[0]), at)
         if len(values) > 1:

@@ -5,7 +5,7 @@ with it.
 import os
 import traceback
 
-from experiments.laws.errors import FitError
+from experiments.laws.exceptions import FitError
 
 # set by the tests: a slip of the code is raised there, where a user would read a sentence
 STRICT = "ISOFLOP_STRICT"

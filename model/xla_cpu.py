@@ -32,8 +32,8 @@ LOGITS              From 4M logits on, the loss takes 8M of them at a time, 256 
 MICRO_BATCHES       Beyond 128 MiB of activations a step takes micro-batches of 2,048 tokens or
                     more: memory that is touched anew costs more than arithmetic.
 LOOP, loop_rows     Experts' matrices of so many numbers or more are multiplied one expert after the
-                    other (model/mlps/loop.py). Rows come in fives, as the matmul takes them, in
-                    widest blocks of half a mean load to nearly all of it, 480 at most.
+                    other (model/mlps/expert_loop.py). Rows come in fives, as the matmul takes them,
+                    in widest blocks of half a mean load to nearly all of it, 480 at most.
 OPTIONS             Of XLA: fewer copies in loops; vectors as wide as the processor has.
 The heap            Large pages for the temporaries of a step: launch/devices/allocator.py, which
                     has to run before anything is imported.
