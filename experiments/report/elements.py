@@ -44,7 +44,7 @@ def table(columns: list[str], rows: list[list], text_columns: int = 1) -> str:
     )
 
 
-def section(
+def figure_section(
     title: str,
     reading: str,
     svg: str,
@@ -56,6 +56,11 @@ def section(
         f"<section><h2>{esc(title)}</h2><p class=read>{reading}</p>{svg}"
         f"<details{' open' if opened else ''}><summary>{esc(name)}</summary>{data}</details></section>"  # noqa: E501
     )
+
+
+def units(a) -> list[str]:
+    """Column heads of the three numbers, each with its convention."""
+    return [f"N ({a['n_convention']})", "D (tokens)", f"C ({a['c_convention']})"]
 
 
 def f4(v) -> str:

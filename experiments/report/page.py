@@ -6,29 +6,47 @@ import os
 
 from experiments.laws.failed_analyses import attempt
 from experiments.planning.arms import ARMS
-from experiments.report import answer_text, arms, checklist, figures, rates, sections, spent
+from experiments.report import answer_text
 from experiments.report.elements import CSS, card, esc, span
+from experiments.report.labels import LABEL
+from experiments.report.plotting import COLOUR
+from experiments.report.sections import (
+    arm_comparison,
+    checklist,
+    compute_optimal,
+    dense_against_moe,
+    efficiency_leverage,
+    equal_time_and_memory,
+    expert_load,
+    isoflop_curves,
+    known_entropy,
+    learning_rates,
+    loss_against_compute,
+    parametric_law,
+    predicted_against_actual,
+    runs_and_exclusions,
+)
 from launch import files
 from launch.runs import record
 
-# in the order of the page; a new section is a function (results, curves, analysis) -> HTML and an
-# entry here
+# in the order of the page; a new section is a file in sections/ with a function (results, curves,
+# analysis) -> HTML, and an entry here
 SECTIONS = (
-    arms.section,
-    sections.known_entropy,
-    sections.isoflop,
-    sections.optima,
-    sections.compute,
-    sections.dense_against_moe,
-    sections.leverage,
-    spent.equal,
-    sections.expert_load,
-    sections.parametric,
-    rates.section,
-    spent.forecast,
+    arm_comparison.section,
+    known_entropy.section,
+    isoflop_curves.section,
+    compute_optimal.section,
+    loss_against_compute.section,
+    dense_against_moe.section,
+    efficiency_leverage.section,
+    equal_time_and_memory.section,
+    expert_load.section,
+    parametric_law.section,
+    learning_rates.section,
+    predicted_against_actual.section,
     checklist.section,
-    sections.runs,
-    sections.excluded,
+    runs_and_exclusions.runs,
+    runs_and_exclusions.excluded,
 )
 
 
@@ -68,11 +86,11 @@ def _cards(a: dict) -> str:
         return ""
     out = []
     for family, f in a["families"].items():
-        kind = family if family in figures.COLOUR else "plain"
+        kind = family if family in COLOUR else "plain"
         if not f["parabolas"]:
             continue
         for key, name in (("n", "N"), ("d", "D")):
-            what = f"{name}_opt, {figures.LABEL.get(family, family)}"
+            what = f"{name}_opt, {LABEL.get(family, family)}"
             if f[f"{key}_exponent"] is None:
                 out.append(card(kind, "not identified", f"{what}: fewer than two interior minima"))
             else:
@@ -105,7 +123,7 @@ def _arms(results) -> str:
         {r["family"] for r in results},
         key=lambda f: (order.index(f) if f in order else len(order), f),
     )
-    names = [figures.LABEL.get(f, str(f)) for f in families]
+    names = [LABEL.get(f, str(f)) for f in families]
     return " against ".join(names) if len(names) < 3 else "; ".join(names)
 
 
@@ -159,7 +177,7 @@ def _made(results, curves, a) -> list[str]:
     """The sections; one that cannot be made says so, and the others stand."""
     out = []
     for part in _sections(a):
-        what, left_out = f"section {part.__module__.split('.')[-1]}.{part.__name__}", []
+        what, left_out = f"section {part.__module__.split('.')[-1]}", []
         html = attempt(what, lambda part=part: part(results, curves, a), "", left_out)
         out += [
             html,
@@ -173,9 +191,9 @@ def _sections(a) -> list:
     exponent; gaps, where every cell has several seeds.
     """
     exponents = any(f["n_exponent"] is not None for f in a["families"].values())
-    first = [rates.section] if a.get("brackets") and not exponents else []
+    first = [learning_rates.section] if a.get("brackets") and not exponents else []
     if answer_text.made_for_gaps(a) and not first:
-        first = [sections.dense_against_moe]
+        first = [dense_against_moe.section]
     return [*first, *(s for s in SECTIONS if s not in first)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from experiments.laws.fitting import allocation, bootstrap, solve
 from experiments.laws.fitting.forms import FORMS
 from experiments.laws.published import constants, reproduce
-from experiments.report.figures import STYLE, canvas, svg
+from experiments.report.plotting import STYLE, canvas, svg
 
 SHADES = plt.get_cmap("viridis")
 HUE = {"fit": "#3b6fb6", "other": "#d1602a", "grey": "#8a919c"}

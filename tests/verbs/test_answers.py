@@ -277,12 +277,12 @@ def test_a_part_that_cannot_be_made_is_left_out_with_a_sentence(monkeypatch, tmp
     a = sweep_analysis.analyse(results, resamples=20)
     assert a["equal_spent"] == [] and a["gaps"]
     assert any("ZeroDivisionError" in e["why"] and "report it" in e["why"] for e in a["excluded"])
-    monkeypatch.setattr("experiments.report.sections.gap_figures.gaps", broken)
+    monkeypatch.setattr("experiments.report.sections.dense_against_moe.draw", broken)
     work = written(tmp_path, recipes.load("quickstart"))
     status, out, err = call(capsys, "report", f"--workdir={work}", "--bootstrap=20")
     assert status == 0, err
     page = files.read_text(os.path.join(work, "report.html"))
-    assert "section sections.dense_against_moe" in page and "IsoFLOP curves" in page
+    assert "section dense_against_moe" in page and "IsoFLOP curves" in page
 
 
 @pytest.mark.parametrize("verb", ["fit", "report"])

@@ -1,9 +1,12 @@
-"""MoE minus dense as a figure."""
+"""MoE minus dense: on the same tokens seed by seed, and at equal spent FLOPs."""
 
 import matplotlib
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 
-from experiments.report.figures import COLOUR, STYLE, canvas, shades, svg
+from experiments.laws.comparisons.moe_gaps import what_is_equal
+from experiments.report.elements import esc, f4, figure_section, span, table
+from experiments.report.plotting import COLOUR, STYLE, canvas, shades, svg
 
 
 def _between(rows: list[dict], field: str) -> str:
@@ -21,7 +24,7 @@ def _same(rows: list[dict]) -> str:
     return "the same tokens" if same else "FLOPs " + _between(rows, "flops_ratio")
 
 
-def gaps(analysis) -> str:
+def draw(analysis) -> str:
     """MoE minus dense: on the same tokens by size, and between the best of each at equal spent
     FLOPs.
     """
@@ -88,3 +91,88 @@ def gaps(analysis) -> str:
             xlim=(-0.6, max(1, len(rows)) - 0.4),
         )
         return svg(fig)
+
+
+def _gap_tables(a) -> str:
+    first = table(
+        [a["dial"], "budget", "seeds", "MoE - dense", "95%"],
+        [
+            [
+                g["size"],
+                f"{g['budget'] or 0:.3g}",
+                g["seeds"],
+                f"{g['gap']:+.4f}",
+                span(g["interval"]),
+            ]
+            for g in a["gaps"]
+        ],
+        0,
+    )
+    pairs = table(
+        [
+            *(a["dial"], "budget", "seed", "tokens", "dense", "MoE", "gap"),
+            *("FLOPs ratio", "active ratio", "tokens ratio"),
+        ],
+        [
+            [
+                p["size"],
+                f"{p['budget'] or 0:.3g}",
+                p["seed"],
+                f"{p['tokens']:,}",
+                f4(p["dense"]),
+                f4(p["moe"]),
+                f"{p['gap']:+.4f}",
+                *(f"{p[k]:.4f}" for k in ("flops_ratio", "active_ratio", "tokens_ratio")),
+            ]
+            for p in a["pairs"]
+        ],
+        0,
+    )
+    best = table(
+        ["FLOPs spent", "MoE / dense at the budget", "dense", "MoE", "difference", "95%"],
+        [
+            [
+                f"{e['flops']:.3g}",
+                "" if e["ratio"] is None else f"{e['ratio']:.3f}",
+                f4(e["dense"]),
+                f4(e["moe"]),
+                f"{e['difference']:+.4f}",
+                span(e["interval"]),
+            ]
+            for e in a["equal_flops"]
+        ],
+        0,
+    )
+    return f"{first}<p>Pairs</p>{pairs}<p>Best of each family at equal spent FLOPs</p>{best}"
+
+
+_below, _above = (lambda span: span[1] < 0), (lambda span: span[0] > 0)
+
+
+def _gap_reading(a) -> str:
+    seeds = [g for g in a["gaps"] if g["interval"]]
+    order = (
+        "read the same tokens in the same order"
+        if all(g["tokens_ratio"] == 1 for g in a["gaps"])
+        else "read the same text in the same order, one of them less of it"
+    )
+    equal = what_is_equal(a["gaps"], a["c_convention"])
+    text = f"Both members of a pair {order}, {esc(equal)}, MoE over dense. "
+    if seeds:
+        below, above = (sum(f(g["interval"]) for g in seeds) for f in (_below, _above))
+        text += (
+            f"Beyond the noise of the seeds MoE is better in {below} of {len(seeds)} cells, dense"
+            f" in {above}; in the others the sign is open. "
+        )
+        text += (
+            "Clark et al. 2022 (arXiv 2202.01169) find MoE better at these sizes; where a gap has"
+            " the other sign, read it against the black bars (one seed's noise) and the expert load"
+            " below. "
+        )
+    return text + "Black bars: 95% Student intervals over seeds."
+
+
+def section(results, curves, a) -> str:
+    if not any(g["budget"] for g in a["gaps"]):
+        return ""
+    return figure_section("Dense against MoE", _gap_reading(a), draw(a), _gap_tables(a))

@@ -5,9 +5,11 @@ against rate.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.report import checklist, figures
+from experiments.report import plotting
 from experiments.report.elements import esc, f4, span, table
-from experiments.report.figures import LABEL, STYLE
+from experiments.report.labels import LABEL
+from experiments.report.plotting import STYLE
+from experiments.report.sections.checklist import rates_by_size
 
 
 def _cell(r: dict) -> tuple:
@@ -25,11 +27,11 @@ def _draw(rows: list[dict], dial: str) -> str:
     """
     families = list(dict.fromkeys(r["family"] for r in rows))
     with plt.rc_context(STYLE):
-        fig, axes = figures.canvas(len(families), sharey=True, squeeze=False, height=4.2)
+        fig, axes = plotting.canvas(len(families), sharey=True, squeeze=False, height=4.2)
         for ax, family in zip(axes[0], families):
             cells = sorted({_cell(r)[1:] for r in rows if r["family"] == family})
             many = len({c[:2] for c in cells}) > 1
-            for (budget, tokens, size), colour in zip(cells, figures.shades(family, len(cells))):
+            for (budget, tokens, size), colour in zip(cells, plotting.shades(family, len(cells))):
                 own = [r for r in rows if _cell(r) == (family, budget, tokens, size)]
                 x, y = ([r[k] for r in own] for k in ("multiplier", "loss"))
                 spans = np.array([r["interval"] or (r["loss"], r["loss"]) for r in own]).T
@@ -68,7 +70,7 @@ def _draw(rows: list[dict], dial: str) -> str:
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3)}
             ax.legend(fontsize=9 if few else 7, **({} if few else below))
         axes[0][0].set_ylabel("validation loss (nats/token)")
-        return figures.svg(fig)
+        return plotting.svg(fig)
 
 
 def _brackets(rows: list[dict], dial: str) -> str:
@@ -133,5 +135,5 @@ def section(results, curves, a) -> str:
         "one may lie outside), or comes from the ladder's rule (experiments/planning/ladder.py),"
         " which was fitted to brackets with the same number of trials for both families before they"
         " were compared"
-        f" (LOG.md).</p>{table(['family', a['dial'], 'peak rate', 'verdict'], checklist.rates(results, a), 4)}{brackets}</section>"  # noqa: E501
+        f" (LOG.md).</p>{table(['family', a['dial'], 'peak rate', 'verdict'], rates_by_size(results, a), 4)}{brackets}</section>"  # noqa: E501
     )

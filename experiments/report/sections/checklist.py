@@ -8,7 +8,7 @@ from experiments.planning import ladder
 from experiments.report.elements import esc, table
 
 
-def rates(results, a) -> list[list]:
+def rates_by_size(results, a) -> list[list]:
     """[family, size, peak rate, verdict] for every size."""
     brackets = {}
     for v in a["learning_rates"]:
@@ -42,7 +42,7 @@ def rates(results, a) -> list[list]:
 
 
 def _tuned(results, a) -> str:
-    verdicts = [r[3] for r in rates(results, a)]
+    verdicts = [r[3] for r in rates_by_size(results, a)]
     here = sum(v.startswith("bracketed") for v in verdicts)
     open_ = sum("extrapolated" in v for v in verdicts)
     edges = sum(v["edge"] for v in a["learning_rates"])

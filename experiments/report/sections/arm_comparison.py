@@ -6,9 +6,10 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 
 from experiments.laws.comparisons.moe_gaps import RATIOS
-from experiments.report import elements, figures
+from experiments.report import elements, plotting
 from experiments.report.elements import esc, f4, span, table
-from experiments.report.figures import COLOUR, LABEL, MARK, STYLE
+from experiments.report.labels import LABEL
+from experiments.report.plotting import COLOUR, MARK, STYLE
 
 UNBROKEN = {ord(" "): "\u00a0", ord("-"): "\u2011"}  # a name stays on one line
 
@@ -51,7 +52,7 @@ def draw(rows: list[dict], dial: str) -> str:
     families = list(dict.fromkeys(r["family"] for r in rows))
     styles = _styles(families)
     with plt.rc_context(STYLE):
-        fig, axes = figures.canvas(2, height=4.2)
+        fig, axes = plotting.canvas(2, height=4.2)
         for r in rows:
             shift = (families.index(r["family"]) - (len(families) - 1) / 2) * 0.16
             x = cells.index(_cell(r)) + shift
@@ -72,7 +73,7 @@ def draw(rows: list[dict], dial: str) -> str:
         axes[0].set(title="loss", ylabel="validation loss (nats/token)")
         axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel="nats/token")
         axes[0].legend(fontsize=9)
-        return figures.svg(fig)
+        return plotting.svg(fig)
 
 
 def _verdicts(rows) -> str:
@@ -140,6 +141,6 @@ def section(results, curves, a) -> str:
         f" taken seed by seed against {esc(LABEL.get(base, base))}:"
         f" {esc(_same(rows, a['c_convention']))}. {_verdicts(rows)}."
     )
-    return elements.section(
+    return elements.figure_section(
         "Arms against each other", reading, draw(rows, a["dial"]), table(columns, data), opened=True
     )

@@ -1,13 +1,12 @@
-"""Sections about what runs cost: predicted against actual, and dense against MoE at equal wall
-clock and memory.
-"""
+"""Seconds of training as the plan predicted them, against what the runs took."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.report import elements, figures
-from experiments.report.elements import esc, f4, span, table
-from experiments.report.figures import COLOUR, LABEL, MARK, STYLE
+from experiments.report import elements, plotting
+from experiments.report.elements import esc, table
+from experiments.report.labels import LABEL
+from experiments.report.plotting import COLOUR, MARK, STYLE
 
 WITHIN = 0.25  # what a prediction is held to
 
@@ -15,7 +14,7 @@ WITHIN = 0.25  # what a prediction is held to
 def _draw(c: dict) -> str:
     """Predicted against actual seconds of training, one mark for each run."""
     with plt.rc_context(STYLE):
-        fig, ax = figures.canvas(height=4.2)
+        fig, ax = plotting.canvas(height=4.2)
         every = np.array([v for r in c["runs"] for v in (r["predicted"], r["actual"])])
         line = np.array([every.min() / 1.2, every.max() * 1.2])
         ax.fill_between(
@@ -47,9 +46,9 @@ def _draw(c: dict) -> str:
             ylim=line,
         )
         for axis in (ax.xaxis, ax.yaxis):
-            figures.log_ticks(axis, *line)
+            plotting.log_ticks(axis, *line)
         ax.legend(fontsize=9)
-        return figures.svg(fig)
+        return plotting.svg(fig)
 
 
 def _verdict(ratio: float) -> str:
@@ -59,7 +58,7 @@ def _verdict(ratio: float) -> str:
     )
 
 
-def forecast(results, curves, a) -> str:
+def section(results, curves, a) -> str:
     c = a.get("forecast")
     if not c:
         return ""
@@ -122,47 +121,9 @@ def forecast(results, curves, a) -> str:
         f" took them. Grey: within {WITHIN:.0%}."
     )
     body = head + _draw(c)
-    return elements.section(
+    return elements.figure_section(
         "Predicted against actual",
         reading,
         body,
         table(["run", "family", "d_model", "predicted s", "actual s", "ratio"], data, 2),
-    )
-
-
-UNITS = {
-    "seconds": ("seconds of training", lambda v: f"{v:.3g} s"),
-    "bytes": ("bytes of training", lambda v: f"{v / 1e6:.4g} MB"),
-}
-
-
-def equal(results, curves, a) -> str:
-    rows = a.get("equal_spent") or []
-    if not rows:
-        return ""
-    data = [
-        [
-            UNITS[r["field"]][0],
-            f"{r['budget']:.3g}",
-            UNITS[r["field"]][1](r["at"]),
-            f4(r["dense"]),
-            f4(r["moe"]),
-            f"{r['difference']:+.4f}",
-            span(r["interval"]),
-            "extrapolated: beyond the runs" if r["extrapolated"] else "",
-        ]
-        for r in rows
-    ]
-    reading = (
-        "Read off the fitted curves, as no run was made for it. Seconds: the best MoE loss at a"
-        " budget against the dense loss at the same seconds of training, on the straight line in"
-        " log loss against log seconds through the dense minima; they are this machine's and this"
-        " implementation's. Bytes (of training, as counted): each family at its best size that"
-        " needs no more, at the same budget; first with what the dense minimum needs, then with"
-        " what the MoE minimum needs. 95% intervals."
-    )
-    columns = ["equal", "budget", "at", "dense", "MoE", "MoE − dense", "95%", "note"]
-    return (
-        "<section><h2>Dense against MoE at equal wall clock and equal memory</h2><p"
-        f" class=read>{esc(reading)}</p>{table(columns, data)}</section>"
     )

@@ -1,0 +1,86 @@
+"""How the figures of a report look: colours, marks, axes, and SVG text with searchable labels."""
+
+import io
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import matplotlib.ticker
+import numpy as np
+
+BLUE, ORANGE, GREEN = "#3b6fb6", "#d1602a", "#2b8a57"
+COLOUR = {"dense": BLUE, "moe": ORANGE, "sinusoidal": BLUE, "learned": ORANGE, "rope": GREEN}
+COLOUR |= {"moe_8_1": BLUE, "moe_32_4": ORANGE, "moe_64_8": GREEN}
+SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
+MARK = {"moe": "s", "learned": "s", "rope": "D", "moe_32_4": "s", "moe_64_8": "D"}
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8ec",
+    "grid.linewidth": 0.8,
+    "axes.edgecolor": "#8a919c",
+    "axes.labelcolor": "#2c3440",
+    "xtick.color": "#4a5361",
+    "ytick.color": "#4a5361",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "svg.hashsalt": "isoflop",
+}
+
+
+def svg(fig) -> str:
+    out = io.StringIO()
+    fig.savefig(out, format="svg", metadata={"Date": None})
+    plt.close(fig)
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def canvas(columns=1, width=9.2, height=3.9, **kw):
+    with plt.rc_context(STYLE):
+        return plt.subplots(1, columns, figsize=(width, height), layout="constrained", **kw)
+
+
+def shades(family: str, n: int) -> list:
+    """`n` colours of a family, light to dark with the budget."""
+    ramp = matplotlib.colors.LinearSegmentedColormap.from_list(
+        family, SHADES.get(family, SHADES["dense"])
+    )
+    return [ramp(x) for x in (np.linspace(0, 1, n) if n > 1 else [0.5])]
+
+
+def log_ticks(axis, low, high, most=9):
+    """Ticks at 1, 2, 5 x 10^k, or more of them, as short numbers: a decade or less of sizes has no
+    powers of ten to show.
+    """
+    decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
+    for steps in (
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+    ):
+        ticks = [
+            m * 10.0**k for k in decades for m in steps if low * 0.8 <= m * 10.0**k <= high * 1.25
+        ]
+        if len(ticks) >= 3:
+            break
+    ticks = ticks[:: -(-len(ticks) // most)]
+    axis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
+    axis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: short(v)))
+
+
+def short(v: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if 1 <= v / size < 1e4:
+            return f"{v / size:.4g}{unit}"
+    return f"{v:g}"

@@ -1,0 +1,66 @@
+"""Every finished run, and what no fit used, with the reason."""
+
+from experiments.report.elements import f4, table
+
+
+def runs(results, curves, a) -> str:
+    columns = [
+        "run",
+        "family",
+        "d_model",
+        "layers",
+        "seed",
+        "role",
+        "lr",
+        "N total",
+        "N active",
+        "N non-emb.",
+        "D",
+        "epochs",
+        "FLOPs matmul",
+        "FLOPs 6N_active",
+        "loss",
+        "s.e.",
+        "bits/byte",
+        "seconds",
+        "tokens/s",
+    ]
+    rows = []
+    for r in results:
+        p, v, m = r["parameters"], r["validation"], r["run"]["model"]
+        rows.append(
+            [
+                r["id"],
+                r["family"],
+                m["d_model"],
+                m["n_layers"],
+                r["run"]["seed"],
+                r["tags"].get("role", ""),
+                f"{r['run']['optimizer']['lr']:.4g}",
+                f"{p['total']:,}",
+                f"{p['active']:,}",
+                f"{p['non_embedding']:,}",
+                f"{r['training_tokens']:,}",
+                f"{r['epochs']:.2f}",
+                f"{r['flops']['matmul']:.5g}",
+                f"{r['flops']['6N_active']:.5g}",
+                f4(v["loss"]),
+                f4(v["se"]),
+                f4(v["bits_per_byte"]),
+                f"{r['seconds']['train']:.1f}",
+                f"{r['tokens_per_s']:,.0f}",
+            ]
+        )
+    return (
+        "<section><h2>Runs</h2><p class=read>Every finished run. N and FLOPs are counted;"
+        f" conventions in docs/counting.md.</p>{table(columns, rows, 2)}</section>"
+    )
+
+
+def excluded(results, curves, a) -> str:
+    rows = [[e["what"], e["why"]] for e in a["excluded"]] + [
+        ["left out", line] for line in a.get("left_out", [])
+    ]
+    rows += [[f"used, but flagged: {e['what']}", e["why"]] for e in a["flagged"]]
+    body = table(["what", "why"], rows, 2) if rows else "<p>Nothing was excluded.</p>"
+    return f"<section><h2>Excluded, and why</h2>{body}</section>"
