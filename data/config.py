@@ -9,12 +9,16 @@ class Data:
     identity.
     """
 
-    source: str = "python_source"  # python_source | text | tfds:NAME | synthetic | tokens
-    path: str = (
-        ""  # text: files or globs, comma-separated; tfds: its data_dir; tokens: a prepared folder
-    )
-    tokenizer: str = "bytes"  # bytes | sentencepiece
-    tokenizer_path: str = ""  # the .model file of sentencepiece
+    # python_source | text | jsonl | parquet | arrow | tfds:NAME | synthetic | tokens | nanogpt |
+    # llmc | megatron | npy, with fields of its own in brackets: jsonl(field=content)
+    source: str = "python_source"
+    # files, folders and globs, comma-separated, local or a URL; tfds: its data_dir; tokens: a
+    # prepared folder
+    path: str = ""
+    # files that are validated on and not trained on; empty: a twentieth of the text in path
+    validation_path: str = ""
+    tokenizer: str = "bytes"  # bytes | sentencepiece | hf | tiktoken | ids
+    tokenizer_path: str = ""  # the file of the tokenizer: .model, tokenizer.json, .tiktoken
     # fingerprint of text and tokenizer, in the place of their paths in a run's identity: filled in
     # when a run starts; other content is refused
     content: str = ""

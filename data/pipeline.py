@@ -7,7 +7,7 @@ computed, not looked up. A batch is one gather.
 
 import numpy as np
 
-from data import pack, tokenizers
+from data import prepare, tokenizers
 from data.config import Data, DataError
 from data.synthetic import VOCAB, Synthetic
 
@@ -50,14 +50,14 @@ class Text:
     """Windows of prepared token files."""
 
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
-        files = pack.prepare(d, cache)
-        self._tokens, self._seq_len, self._seed = files.tokens, seq_len, d.seed
+        files = prepare.prepare(d, cache)
+        self._tokens, self._seq_len, self._seed = files.rows, seq_len, d.seed
         self._order = d.order
         tokenizer = tokenizers.load(d)
         self.vocab_size, self._by_id, self._by_place = (
             tokenizer.vocab_size,
             tokenizer.token_bytes,
-            files.token_bytes,
+            files.sizes,
         )
         self.corpus = files.meta["corpus"]
         self.fingerprints = {
@@ -76,15 +76,15 @@ class Text:
         self._wanted = d.validation_windows
 
     def _gather(self, split, window):
-        at = window[:, None] * self._seq_len + np.arange(self._seq_len + 1)
-        return np.asarray(self._tokens[split][at], np.int32)
+        return self._tokens[split].gather(window * self._seq_len, self._seq_len + 1, np.int32)
 
     def _counted(self, split, window):
         tokens = self._gather(split, window)
         if self._by_id is not None:
             return tokens, self._by_id[tokens[:, 1:]].sum(1)
-        at = window[:, None] * self._seq_len + np.arange(1, self._seq_len + 1)
-        return tokens, self._by_place[split][at].sum(1, dtype=np.int64)
+        at = window * self._seq_len + 1
+        sizes = self._by_place[split].gather(at, self._seq_len, np.uint32)
+        return tokens, sizes.sum(1, dtype=np.int64)
 
     def _training(self, step, global_batch):
         i, n = np.arange(step * global_batch, (step + 1) * global_batch), self._windows["train"]

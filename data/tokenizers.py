@@ -22,6 +22,10 @@ class Bytes:
     fingerprint = "bytes"
     token_bytes = np.concatenate([[0], np.ones(255, np.int64)])
     slow = False  # not worth a process
+    unknown = None
+
+    def counted_batch(self, texts):
+        return [(self.encode(t), None) for t in texts]
 
     def encode(self, text: bytes) -> np.ndarray:
         return np.frombuffer(text.replace(b"\0", b""), np.uint8)
@@ -41,6 +45,10 @@ class SentencePiece:
 
     token_bytes = None
     slow = True
+    unknown = None
+
+    def counted_batch(self, texts):
+        return [self.counted(t) for t in texts]
 
     def __init__(self, path: str):
         import sentencepiece

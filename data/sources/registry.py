@@ -1,0 +1,68 @@
+"""The sources of text, by the names that settings have for them. A new one is one line here."""
+
+import dataclasses
+
+from data.config import Data, DataError
+from data.sources.arrow import Arrow
+from data.sources.corpus import Corpus
+from data.sources.jsonl import Jsonl
+from data.sources.parquet import Parquet
+from data.sources.python_source import PythonSource
+from data.sources.text import Text
+from data.sources.tfds import Tfds
+from data.sources.token_files import Llmc, Megatron, NanoGPT, Npy
+
+SOURCES = {
+    "python_source": PythonSource,
+    "text": Text,
+    "jsonl": Jsonl,
+    "parquet": Parquet,
+    "arrow": Arrow,
+    "tfds": Tfds,
+    "nanogpt": NanoGPT,
+    "llmc": Llmc,
+    "megatron": Megatron,
+    "npy": Npy,
+}
+# those that are read where they stand: generated, prepared
+OTHERS = ("synthetic", "tokens")
+
+
+def load(d: Data, cache: str = "") -> Corpus:
+    """The corpus that `d` names. Raises DataError."""
+    return named(d).open(cache)
+
+
+def named(d: Data):
+    """The source that `d` names, as a value. Raises DataError."""
+    name, fields = parse(d.source)
+    if name not in SOURCES:
+        known = ", ".join([*SOURCES, *OTHERS]).replace("tfds", "tfds:NAME")
+        raise DataError(f"unknown data.source {d.source!r}: choose from {known}")
+    cls = SOURCES[name]
+    own = {f.name for f in dataclasses.fields(cls)} - {"path", "validation_path"}
+    for key in fields:
+        if key not in own:
+            has = f"it has {', '.join(sorted(own))}" if own else "it has none"
+            raise DataError(f"data.source={d.source}: {name} has no field {key!r}, {has}")
+    return cls(path=d.path, validation_path=d.validation_path, **fields)
+
+
+def parse(text: str) -> tuple[str, dict[str, str]]:
+    """Name and fields of a source: ``jsonl(field=content)``, or ``tfds:NAME``. Raises DataError."""
+    name, colon, rest = text.strip().partition(":")
+    if name == "tfds" and colon:
+        return name, {"name": rest}
+    name, bracket, inside = text.strip().partition("(")
+    if not bracket:
+        return name, {}
+    if not inside.endswith(")"):
+        raise DataError(f"data.source={text}: a closing bracket is missing")
+    fields = {}
+    for part in inside[:-1].split(","):
+        key, equals, value = (t.strip() for t in part.partition("="))
+        if part.strip() and not (key and equals):
+            raise DataError(f"data.source={text}: write a field as name=value")
+        if part.strip():
+            fields[key] = value.strip("'\"")
+    return name, fields
