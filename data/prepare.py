@@ -161,9 +161,10 @@ def _finish(work: str, corpus, tokenizer, found: list[dict]) -> None:
         "unigram_entropy": float(-(p * np.log(p)).sum()),  # nats per training token
     }
     cache.write_json(os.path.join(work, INDEX), meta)
-    for number in range(len(found)):
-        for end in (".json", "-seen.npy", "-marks.npy"):
-            os.remove(os.path.join(work, f"{number:05d}{end}"))
+    kept = {name for s in splits.values() for name, _ in s["shards"]}
+    for name in os.listdir(work):
+        if name not in (INDEX, "marks") and name.split(".")[0] not in kept:
+            os.remove(os.path.join(work, name))
 
 
 def _summed(parts: list[dict]) -> dict:

@@ -29,11 +29,11 @@ class Arrow(Source):
     @contextlib.contextmanager
     def _open(self, path: str) -> Iterator[tuple[Any, Iterator]]:
         """Schema and batches; datasets writes the stream format, others the file format too."""
-        pa = pyarrow("arrow")
+        pa, whole = pyarrow("arrow"), _is_file(path)
         with files.opened(path) as f:
             source = f if files.remote(path) else pa.memory_map(path)
             try:
-                if _is_file(path):
+                if whole:
                     found = pa.ipc.open_file(source)
                     batches = (found.get_batch(i) for i in range(found.num_record_batches))
                     yield found.schema, batches

@@ -1,10 +1,12 @@
 """Files of a corpus, local or behind a URL: found, opened, told apart by their first bytes."""
 
+import contextlib
 import glob
 import gzip
 import io
 import os
 import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from data.config import DataError
@@ -77,7 +79,7 @@ def opened(path: str) -> Any:
     try:
         if remote(path):
             return _filesystem(path).open(path, "rb")
-        return open(path, "rb")
+        return open(path, "rb", buffering=2**20)
     except Exception as e:
         if not remote(path) and not isinstance(e, OSError):
             raise
@@ -90,24 +92,67 @@ def unreadable(path: str, e: Exception) -> DataError:
     return DataError(f"cannot read {path}: {why}")
 
 
-def unpacked(path: str) -> Any:
-    """The bytes of a file, decompressed where it begins like .gz or .zst. Raises DataError."""
-    f = opened(path)
-    start = f.read(4)
-    f.seek(0)
-    if start[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=f), 2**20)
-    if start == b"\x28\xb5\x2f\xfd":
+@contextlib.contextmanager
+def unpacked(path: str) -> Iterator[Any]:
+    """The bytes of a file, decompressed where it begins like .gz or .zst. Raises DataError, also of
+    a file that is damaged.
+    """
+    with opened(path) as f:
+        start = f.read(4)
+        f.seek(0)
+        if start[:2] == b"\x1f\x8b":
+            reader: Any = io.BufferedReader(gzip.GzipFile(fileobj=f), 2**20)
+        elif start == b"\x28\xb5\x2f\xfd":
+            reader = io.BufferedReader(_Zstandard(f, _zstandard(path)), 2**20)
+        else:
+            reader = f if isinstance(f, io.BufferedReader) else io.BufferedReader(f, 2**20)
         try:
-            import zstandard
-        except ImportError:
-            raise DataError(
-                f"{path} is zstandard: pip install 'isoflop[corpora]' reads it"
-            ) from None
-        return zstandard.ZstdDecompressor().stream_reader(
-            f, read_across_frames=True, closefd=True, read_size=2**20
-        )
-    return f
+            yield reader
+        except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+            raise truncated(path, e) from None
+        except OSError as e:
+            raise unreadable(path, e) from None
+
+
+class _Zstandard(io.RawIOBase):
+    """Frames one after the other. The library's own reader takes a file that is cut off for one
+    that ends (zstandard 0.25).
+    """
+
+    def __init__(self, f, library):
+        self._f, self._library, self._frame = f, library, None
+        self._packed, self._held, self._at = b"", b"", 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, out) -> int:
+        while self._at == len(self._held):
+            block = self._packed or self._f.read(2**16)
+            if not block:
+                if self._frame:
+                    raise EOFError("the last frame is not complete")
+                return 0
+            self._frame = self._frame or self._library.ZstdDecompressor().decompressobj()
+            try:
+                self._held, self._at = self._frame.decompress(block), 0
+            except self._library.ZstdError as e:
+                raise EOFError(str(e)) from None
+            self._packed = self._frame.unused_data if self._frame.eof else b""
+            self._frame = None if self._frame.eof else self._frame
+        n = min(len(out), len(self._held) - self._at)
+        out[:n] = memoryview(self._held)[self._at : self._at + n]
+        self._at += n
+        return n
+
+
+def _zstandard(path: str) -> Any:
+    try:
+        import zstandard
+
+        return zstandard
+    except ImportError:
+        raise DataError(f"{path} is zstandard: pip install 'isoflop[corpora]' reads it") from None
 
 
 def truncated(path: str, e: Exception) -> DataError:
@@ -116,15 +161,6 @@ def truncated(path: str, e: Exception) -> DataError:
         f"{path} is damaged or cut off ({str(e).strip().splitlines()[0] or type(e).__name__}):"
         " copy it again"
     )
-
-
-def damage() -> tuple:
-    """What decompressors raise."""
-    try:
-        import zstandard
-    except ImportError:
-        return (EOFError, gzip.BadGzipFile, zlib.error)
-    return (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 
 
 def kind(path: str) -> str:

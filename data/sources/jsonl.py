@@ -3,6 +3,7 @@ document in twenty, by its hash, is validation.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from typing import ClassVar
@@ -44,7 +45,7 @@ class Jsonl(Source):
             place = f"{unit.path}: line {number}{where}"
             if not isinstance(line, bytes):
                 yield from corpus.pieces(long_line.read(line, self.field, place), unit.split)
-            elif line.strip():
+            elif line and not line.isspace():
                 text = self._text(line, place)
                 if text is not None:
                     yield from corpus.document(text, unit.split)
@@ -52,7 +53,7 @@ class Jsonl(Source):
     def _text(self, line: bytes, where: str) -> bytes | None:
         """The document of a line; None where it has null for one."""
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as e:
             raise DataError(f"{where} is not JSON ({e}): mend or remove it") from None
         if not isinstance(row, dict):
@@ -78,62 +79,31 @@ def _type(value) -> str:
     return names.get(type(value), "an object" if isinstance(value, dict) else "null")
 
 
-class _Blocks:
-    """A file read forwards, a block at a time; `at` is the place of `held` in it."""
-
-    def __init__(self, f, at: int):
-        self.f, self.at, self.held = f, at, b""
-
-    def more(self) -> bool:
-        """Reads the next block behind what is held. False at the end."""
-        block = self.f.read(corpus.PIECE)
-        self.held += block
-        return bool(block)
-
-    def take(self, n: int) -> bytes:
-        out, self.held, self.at = self.held[:n], self.held[n:], self.at + n
-        return out
-
-    def to_line_end(self) -> Iterator[bytes]:
-        """What is left of the line, in blocks."""
-        while (end := self.held.find(b"\n")) < 0:
-            yield self.take(len(self.held))
-            if not self.more():
-                return
-        yield self.take(end + 1)
-
-
 def _lines(unit: Unit) -> Iterator[bytes | Iterator[bytes]]:
     """The lines that begin in a unit; one that is longer than LONG comes in blocks."""
     with files.unpacked(unit.path) as f:
-        try:
-            yield from _of(f, unit)
-        except files.damage() as e:
-            raise files.truncated(unit.path, e) from None
-        except OSError as e:
-            raise files.unreadable(unit.path, e) from None
+        at = unit.start
+        if at:  # a line that begins earlier belongs to the unit before
+            f.seek(at - 1)
+            at += sum(map(len, _to_line_end(f))) - 1
+        while unit.stop < 0 or at < unit.stop:
+            line = f.readline(LONG)
+            at += len(line)
+            if len(line) < LONG or line.endswith(b"\n"):
+                if not line:
+                    return
+                yield line
+            else:
+                rest = _to_line_end(f)
+                yield itertools.chain([line], rest)
+                for _ in rest:  # what the reader left
+                    pass
+                at = -1 if unit.stop < 0 else f.tell()
 
 
-def _of(f, unit: Unit) -> Iterator[bytes | Iterator[bytes]]:
-    b = _Blocks(f, max(0, unit.start - 1))
-    if unit.start:  # a line that begins earlier belongs to the unit before
-        f.seek(b.at)
-        for _ in b.to_line_end():
-            pass
-    while unit.stop < 0 or b.at < unit.stop:
-        rows = b.held.split(b"\n")
-        for row in rows[:-1]:
-            if 0 <= unit.stop <= b.at:
-                return
-            b.at += len(row) + 1
-            yield row
-        b.held = rows[-1]
-        if len(b.held) > LONG:
-            rest = b.to_line_end()
-            yield rest
-            for _ in rest:  # what the reader left
-                pass
-        elif not b.more():
-            if b.held and (unit.stop < 0 or b.at < unit.stop):
-                yield b.held
+def _to_line_end(f) -> Iterator[bytes]:
+    """What is left of a line, in blocks."""
+    while block := f.readline(corpus.PIECE):
+        yield block
+        if block.endswith(b"\n"):
             return
