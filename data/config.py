@@ -13,8 +13,8 @@ class Data:
     path: str = (
         ""  # text: files or globs, comma-separated; tfds: its data_dir; tokens: a prepared folder
     )
-    tokenizer: str = "bytes"  # bytes | sentencepiece
-    tokenizer_path: str = ""  # the .model file of sentencepiece
+    tokenizer: str = "bytes"  # bytes | sentencepiece | hf | tiktoken
+    tokenizer_path: str = ""  # its file: .model, tokenizer.json, .tiktoken
     # fingerprint of text and tokenizer, in the place of their paths in a run's identity: filled in
     # when a run starts; other content is refused
     content: str = ""

@@ -1,0 +1,75 @@
+"""Whether a tokenizer.json is a byte-level BPE whose ids decide the bytes that they stand for."""
+
+
+def alphabet() -> dict[str, int]:
+    """The printable character that stands for each byte in GPT-2's files: printable Latin-1 for
+    itself, the others from U+0100 on.
+    """
+    shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    hidden = [b for b in range(256) if b not in shown]
+    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+
+
+def _keeps(step: dict) -> bool:
+    """Whether a pre-tokenizer cuts text and neither drops nor changes any of it."""
+    if step["type"] in ("Split", "Punctuation"):
+        return str(step.get("behavior")).lower() != "removed"
+    return step["type"] in ("Digits", "UnicodeScripts")
+
+
+def _steps(part: dict | None) -> list[dict]:
+    """The members of a sequence of normalizers or pre-tokenizers, sequences within it too."""
+    if part is None:
+        return []
+    if part["type"] != "Sequence":
+        return [part]
+    inner = part.get("pretokenizers", part.get("normalizers", []))
+    return [step for member in inner for step in _steps(member)]
+
+
+def byte_level(spec: dict) -> bool:
+    """Whether text reaches a BPE model as the byte alphabet, unchanged but for the normalizer."""
+    steps, model = _steps(spec.get("pre_tokenizer")), spec["model"]
+    return (
+        model.get("type", "BPE") == "BPE"
+        and "merges" in model
+        and not any(model.get(k) for k in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and bool(steps)
+        and steps[-1]["type"] == "ByteLevel"
+        and not steps[-1].get("add_prefix_space", True)
+        and all(map(_keeps, steps[:-1]))
+        and all(c in model["vocab"] for c in alphabet())
+    )
+
+
+def pieces_by_id(spec: dict, separator: int, size: int) -> list[bytes] | None:
+    """The bytes that each id stands for; nothing for special tokens, which text never becomes. None
+    where an id can stand for two things.
+    """
+    known, model = alphabet(), spec["model"]
+    out: list[bytes] = [b""] * size
+    for piece, i in model["vocab"].items():
+        if all(c in known for c in piece):
+            out[i] = bytes(known[c] for c in piece)
+    for token in spec.get("added_tokens", []):
+        i, content = token["id"], token["content"].encode()
+        if token.get("special"):
+            if _reached(model, token["content"]):
+                return None
+            out[i] = b""
+        elif token.get("lstrip") or token.get("rstrip"):
+            return None  # it takes the spaces beside it, as many as there are
+        elif out[i] not in (b"", content):
+            return None
+        else:
+            out[i] = content
+    return None if out[separator] else out
+
+
+def _reached(model: dict, content: str) -> bool:
+    """Whether the model itself can make this piece of plain text."""
+    if content not in model["vocab"]:
+        return False
+    pairs = (m if isinstance(m, list) else m.split(" ") for m in model.get("merges", []))
+    made = any("".join(pair) == content for pair in pairs)
+    return bool(model.get("ignore_merges")) or len(content) == 1 or made
