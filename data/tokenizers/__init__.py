@@ -17,8 +17,8 @@ all of them have:
 
 The bytes add up to the text, whatever the text: an unknown piece stands for what it replaced, a
 dummy prefix for nothing, a normalised piece for what it was before, and of several pieces of one
-character the last one for all of it, unless ids decide. What is dropped at a text's end stands with
-no token: whoever appends the separator gives it the rest.
+character the last one for all of it, unless ids decide. What sentencepiece drops at a text's end,
+and a text of no token, stand with none: whoever appends the separator gives it the rest.
 """
 
 from data.config import Data, DataError

@@ -16,7 +16,7 @@ from data.config import DataError
 from data.tokenizers.characters import encoded
 from data.tokenizers.characters import read as characters
 from data.tokenizers.files import missing, read, refused
-from data.tokenizers.levels import alphabet, byte_level, pieces_by_id
+from data.tokenizers.levels import alphabet, byte_level, pieces_by_id, steps
 
 # what may end a document, best first, where tokenizer_config.json names nothing
 ENDS = (
@@ -157,23 +157,36 @@ class Pieces(Opened):
     token_bytes = None
 
     def encode(self, text: bytes) -> np.ndarray:
-        found = _asked(self._library.encode_batch_fast, [characters(text)[0]], self._path)
-        return np.array(found[0].ids, np.int32)
+        return self.counted(text)[0]
 
     def counted(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
         return self.counted_batch([text])[0]
 
     def counted_batch(self, texts: list[bytes]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Each token stands for the text from its first character to the next token's: what is
-        dropped goes to the token before it, and of several tokens of one character the last takes
-        it.
+        """Each token stands for the text from its first character to the next token's, the last one
+        to the end: what is dropped goes to the token before it, and of several tokens of one
+        character the last takes it.
         """
         taken = [characters(text) for text in texts]
         found = _asked(self._library.encode_batch, [text for text, _ in taken], self._path)
-        return [
-            (np.array(e.ids, np.int32), _sizes(e.offsets, begins))
-            for e, (_, begins) in zip(found, taken)
-        ]
+        out = []
+        for text, (_, begins), e in zip(texts, taken, found):
+            ids = np.array(e.ids, np.int32)
+            wrong = np.flatnonzero(ids == self.separator)
+            if wrong.size and (cut := _inside(e.offsets[wrong[0]], begins)):
+                out.append(self._apart(text[:cut], text[cut:]))
+            else:
+                out.append((ids, _sizes(e.offsets, begins)))
+        return out
+
+    def _apart(self, *texts: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Of a text that holds the separator's name, cut within it: Unigram models take such a name
+        for the piece.
+        """
+        ids, sizes = map(np.concatenate, zip(*self.counted_batch(list(texts))))
+        if sizes.size:  # a part of no token
+            sizes[-1] += sum(map(len, texts)) - sizes.sum(dtype=np.int64)
+        return ids, sizes
 
     def decode(self, ids) -> bytes:
         known = [int(i) for i in ids if 0 <= i < self.vocab_size]
@@ -188,9 +201,14 @@ def _sizes(offsets: list[tuple[int, int]], begins: np.ndarray) -> np.ndarray:
         return np.zeros(0, np.uint32)
     flat = itertools.chain.from_iterable(offsets)
     found = np.fromiter(flat, np.int64, 2 * len(offsets)).reshape(-1, 2)
-    ends = np.append(found[1:, 0], found[-1, 1])
-    ends = np.maximum.accumulate(np.clip(ends, 0, len(begins) - 1))
+    ends = np.maximum.accumulate(np.append(found[1:, 0], len(begins) - 1))
     return np.diff(begins[ends], prepend=0).astype(np.uint32)
+
+
+def _inside(offsets: tuple[int, int], begins: np.ndarray) -> int:
+    """The byte after the first character of a token of several; else 0."""
+    begin, end = offsets
+    return int(begins[begin + 1]) if end - begin > 1 else 0
 
 
 def _asked(batch, texts: list[str], path: str) -> list:
@@ -213,6 +231,6 @@ def load(path: str) -> "Pieces | ByteLevel":
     mark = hashlib.sha256(content + f"|{separator}".encode()).hexdigest()[:16]
     named = Named(size, separator, _unknown(spec["model"], library), f"hf:{mark}")
     found = pieces_by_id(spec, separator, size) if byte_level(spec) else None
-    if found and spec.get("normalizer") is None:
+    if found and not steps(spec.get("normalizer")):
         return ByteLevel(library, path, named, found)
     return Pieces(library, path, named)

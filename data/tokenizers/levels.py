@@ -17,27 +17,27 @@ def _keeps(step: dict) -> bool:
     return step["type"] in ("Digits", "UnicodeScripts")
 
 
-def _steps(part: dict | None) -> list[dict]:
+def steps(part: dict | None) -> list[dict]:
     """The members of a sequence of normalizers or pre-tokenizers, sequences within it too."""
     if part is None:
         return []
     if part["type"] != "Sequence":
         return [part]
     inner = part.get("pretokenizers", part.get("normalizers", []))
-    return [step for member in inner for step in _steps(member)]
+    return [step for member in inner for step in steps(member)]
 
 
 def byte_level(spec: dict) -> bool:
     """Whether text reaches a BPE model as the byte alphabet, unchanged but for the normalizer."""
-    steps, model = _steps(spec.get("pre_tokenizer")), spec["model"]
+    cuts, model = steps(spec.get("pre_tokenizer")), spec["model"]
     return (
         model.get("type", "BPE") == "BPE"
         and "merges" in model
         and not any(model.get(k) for k in ("continuing_subword_prefix", "end_of_word_suffix"))
-        and bool(steps)
-        and steps[-1]["type"] == "ByteLevel"
-        and not steps[-1].get("add_prefix_space", True)
-        and all(map(_keeps, steps[:-1]))
+        and bool(cuts)
+        and cuts[-1]["type"] == "ByteLevel"
+        and not cuts[-1].get("add_prefix_space", True)
+        and all(map(_keeps, cuts[:-1]))
         and all(c in model["vocab"] for c in alphabet())
     )
 

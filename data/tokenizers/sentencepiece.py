@@ -20,6 +20,8 @@ class SentencePiece:
 
         content = read(path, "sentencepiece")
         try:
+            if not content:  # of which the library makes a model of no piece
+                raise ValueError("it is empty")
             self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
         except Exception as e:  # the library raises RuntimeError or OSError by the kind of damage
             raise refused(path, "sentencepiece", e, content) from None
