@@ -43,6 +43,8 @@ def refused(path: str, wanted: str, why, content: bytes) -> DataError:
     """What is wrong with a file that is not of the kind that data.tokenizer names."""
     lines = str(why).strip().splitlines()
     reason = f" ({lines[0][:160]})" if lines else ""
+    if content.startswith(b"version https://git-lfs"):
+        return DataError(f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull")
     other = kind(content)
     if other and other != wanted:
         return DataError(

@@ -28,6 +28,8 @@ ENDS = (
     "<｜end▁of▁sentence｜>",
     "<|eos|>",
     "[EOS]",
+    "<EOS_TOKEN>",
+    "<EOT>",
     "[SEP]",
 )
 
@@ -227,7 +229,9 @@ def load(path: str) -> "Pieces | ByteLevel":
     content = read(path, "hf")
     library, spec = _open(path, content)
     separator = _separator(path, library)
-    size = max(library.get_vocab(with_added_tokens=True).values()) + 1
+    vocab, added = spec["model"]["vocab"], spec.get("added_tokens") or []
+    last = max(vocab.values(), default=-1) if isinstance(vocab, dict) else len(vocab) - 1
+    size = max(last, *(token["id"] for token in added), -1) + 1
     mark = hashlib.sha256(content + f"|{separator}".encode()).hexdigest()[:16]
     named = Named(size, separator, _unknown(spec["model"], library), f"hf:{mark}")
     found = pieces_by_id(spec, separator, size) if byte_level(spec) else None

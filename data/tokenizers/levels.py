@@ -1,5 +1,7 @@
 """Whether a tokenizer.json is a byte-level BPE whose ids decide the bytes that they stand for."""
 
+import contextlib
+
 
 def alphabet() -> dict[str, int]:
     """The printable character that stands for each byte in GPT-2's files: printable Latin-1 for
@@ -46,15 +48,18 @@ def pieces_by_id(spec: dict, separator: int, size: int) -> list[bytes] | None:
     """The bytes that each id stands for; nothing for special tokens, which text never becomes. None
     where an id can stand for two things.
     """
-    known, model = alphabet(), spec["model"]
-    out: list[bytes] = [b""] * size
+    model, out = spec["model"], [b""] * size
+    # characters outside the alphabet become some that Latin-1 does not have
+    to_byte = {code: 0xFFFF for code in range(256)} | {ord(c): b for c, b in alphabet().items()}
     for piece, i in model["vocab"].items():
-        if all(c in known for c in piece):
-            out[i] = bytes(known[c] for c in piece)
-    for token in spec.get("added_tokens", []):
+        with contextlib.suppress(UnicodeEncodeError):
+            out[i] = piece.translate(to_byte).encode("latin-1")
+    added = spec.get("added_tokens") or []
+    made = _made(model) if any(t["content"] in model["vocab"] for t in added) else set()
+    for token in added:
         i, content = token["id"], token["content"].encode()
         if token.get("special"):
-            if _reached(model, token["content"]):
+            if token["content"] in made:
                 return None
             out[i] = b""
         elif token.get("lstrip") or token.get("rstrip"):
@@ -66,10 +71,11 @@ def pieces_by_id(spec: dict, separator: int, size: int) -> list[bytes] | None:
     return None if out[separator] else out
 
 
-def _reached(model: dict, content: str) -> bool:
-    """Whether the model itself can make this piece of plain text."""
-    if content not in model["vocab"]:
-        return False
-    pairs = (m if isinstance(m, list) else m.split(" ") for m in model.get("merges", []))
-    made = any("".join(pair) == content for pair in pairs)
-    return bool(model.get("ignore_merges")) or len(content) == 1 or made
+def _made(model: dict) -> set[str]:
+    """The pieces that the model itself can make of plain text."""
+    if model.get("ignore_merges"):
+        return set(model["vocab"])
+    merges = model.get("merges", [])
+    return {"".join(m) if isinstance(m, list) else m.replace(" ", "") for m in merges} | {
+        *alphabet()
+    }

@@ -1,7 +1,7 @@
 """A local file of tiktoken ranks: one line `BASE64 RANK` for each piece.
 
-Such a file does not say by which pattern text is split before pieces are merged. OpenAI's files are
-known by their SHA-256; of any other the file's name says it, as in mine.cl100k_base.tiktoken. The
+Such a file does not say by which pattern text is split before pieces are merged. Published files
+are known by their SHA-256; of any other the name says it, as in mine.cl100k_base.tiktoken. The
 patterns, numbers and sums are those of tiktoken_ext/openai_public.py (github.com/openai/tiktoken)
 and of llama/tokenizer.py (github.com/meta-llama/llama3).
 """
@@ -77,7 +77,13 @@ KNOWN = {
         200019,
         "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     ),
-    "llama3": Known(LLAMA3, 128000, 128001, 128256),
+    "llama3": Known(
+        LLAMA3,
+        128000,
+        128001,
+        128256,
+        "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55",
+    ),
 }
 
 
