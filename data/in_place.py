@@ -76,7 +76,7 @@ def _seen(s: Shard, at: int, tokenizer) -> np.ndarray:
         raise DataError(
             f"{s.path} holds the id {low if low < 0 else high}, but"
             f" data.tokenizer={tokenizer.fingerprint.split(':')[0]} has {tokenizer.vocab_size} ids:"
-            " name the tokenizer that made the file, or its ids alone:"
+            " name the tokenizer that made the file, or its ids:"
             f" data.tokenizer='ids(vocab_size={max(high + 1, 1)},separator=ID)'"
         )
     return np.bincount(ids, minlength=tokenizer.vocab_size)

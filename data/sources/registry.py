@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from data import named
 from data.config import Data, DataError
 from data.sources.arrow import Arrow
 from data.sources.corpus import Corpus
@@ -30,12 +31,15 @@ OTHERS = ("synthetic", "tokens")
 
 def load(d: Data, cache: str = "") -> Corpus:
     """The corpus that `d` names. Raises DataError."""
-    return named(d).open(cache)
+    return source(d).open(cache)
 
 
-def named(d: Data):
+def source(d: Data):
     """The source that `d` names, as a value. Raises DataError."""
-    name, fields = parse(d.source)
+    name, colon, rest = d.source.strip().partition(":")
+    if name == "tfds" and colon:
+        return Tfds(d.path, d.validation_path, rest)
+    name, fields = named.parse(d.source, "data.source")
     if name not in SOURCES:
         known = ", ".join([*SOURCES, *OTHERS]).replace("tfds", "tfds:NAME")
         raise DataError(f"unknown data.source {d.source!r}: choose from {known}")
@@ -46,23 +50,3 @@ def named(d: Data):
             has = f"it has {', '.join(sorted(own))}" if own else "it has none"
             raise DataError(f"data.source={d.source}: {name} has no field {key!r}, {has}")
     return cls(path=d.path, validation_path=d.validation_path, **fields)
-
-
-def parse(text: str) -> tuple[str, dict[str, str]]:
-    """Name and fields of a source: ``jsonl(field=content)``, or ``tfds:NAME``. Raises DataError."""
-    name, colon, rest = text.strip().partition(":")
-    if name == "tfds" and colon:
-        return name, {"name": rest}
-    name, bracket, inside = text.strip().partition("(")
-    if not bracket:
-        return name, {}
-    if not inside.endswith(")"):
-        raise DataError(f"data.source={text}: a closing bracket is missing")
-    fields = {}
-    for part in inside[:-1].split(","):
-        key, equals, value = (t.strip() for t in part.partition("="))
-        if part.strip() and not (key and equals):
-            raise DataError(f"data.source={text}: write a field as name=value")
-        if part.strip():
-            fields[key] = value.strip("'\"")
-    return name, fields

@@ -53,7 +53,8 @@ def evaluate(p, variables, dataset) -> Evaluation:
         float(nll.mean()),
         se(nll),
         se(nll.mean(1)) if len(nll) > 1 else float("nan"),
-        float(nll.sum() / math.log(2) / text_bytes.sum()),
+        # ids whose text nobody knows stand for no bytes
+        float(nll.sum() / math.log(2) / text_bytes.sum()) if text_bytes.sum() else math.nan,
         nll.size,
         None if excess is None else float(excess.mean()),
         None if excess is None else se(excess),
