@@ -19,6 +19,14 @@ class Data:
     validation_path: str = ""
     tokenizer: str = "bytes"  # bytes | sentencepiece | hf | tiktoken | ids
     tokenizer_path: str = ""  # the file of the tokenizer: .model, tokenizer.json, .tiktoken
+    # several sources by name, code=python_source, web=jsonl(path=...), of which mixture takes
+    # shares: code=0.3,web=0.7; they stand in the place of source and path
+    sources: str = ""
+    mixture: str = ""
+    unique_tokens: int = 0  # train on so many tokens alone, again and again; 0: on all
+    # apart: no token sees another document than its own, and positions begin anew; joined: a
+    # window is one text
+    documents: str = "joined"
     # fingerprint of text and tokenizer, in the place of their paths in a run's identity: filled in
     # when a run starts; other content is refused
     content: str = ""

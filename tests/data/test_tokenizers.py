@@ -37,7 +37,9 @@ def kinds(tmp_path_factory):
 
 
 def test_every_entry_is_tried():
-    assert {kind for kind, _ in made.ALL} == set(tokenizers.TOKENIZERS) - {"ids"}  # they have no text
+    assert {kind for kind, _ in made.ALL} == set(tokenizers.TOKENIZERS) - {
+        "ids"
+    }  # they have no text
 
 
 @pytest.mark.parametrize("key", IDS)

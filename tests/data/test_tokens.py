@@ -128,7 +128,7 @@ def test_bits_per_byte_of_one_code_agree_across_tokenizers(folder):
     seen = {}
     for kind in ("bytes", *KINDS):
         ds = pipeline.load(data(folder, kind), 16, str(folder / "cache"))
-        n = ds._windows["validation"]
+        n = ds._parts[0].all["validation"]
         ds._wanted = n
         tokens, sizes = ds.counted_validation()
         np.testing.assert_array_equal(tokens, ds.validation())
@@ -150,7 +150,7 @@ def test_four_numbers(folder):
     """
     ds = pipeline.load(data(folder, "unknown"), 16, str(folder / "cache"))
     files = prepare.prepare(data(folder, "unknown"), str(folder / "cache"))
-    n = ds._windows["train"]
+    n = ds._parts[0].all["train"]
     read = [ds.counted_batch(step, 1) for step in range(2 * n)]
     np.testing.assert_array_equal(read[7][0], ds.batch(7, 1))
     training_tokens, epochs = sum(t.shape[1] - 1 for t, _ in read), ds.epochs(2 * n)
