@@ -23,7 +23,7 @@ and a text of no token, stand with none: whoever appends the separator gives it 
 
 from data import named
 from data.config import Data, DataError
-from data.tokenizers.hf import load as hf
+from data.tokenizers.hf import load as tokenizer_json
 from data.tokenizers.plain import Bytes, Ids
 from data.tokenizers.sentencepiece import SentencePiece
 from data.tokenizers.tiktoken import Tiktoken
@@ -31,7 +31,7 @@ from data.tokenizers.tiktoken import Tiktoken
 TOKENIZERS = {
     "bytes": lambda d: Bytes(),
     "sentencepiece": lambda d: SentencePiece(d.tokenizer_path),
-    "hf": lambda d: hf(d.tokenizer_path),
+    "hf": lambda d: tokenizer_json(d.tokenizer_path),
     "tiktoken": lambda d: Tiktoken(d.tokenizer_path),
     "ids": lambda d: Ids(d.tokenizer),
 }

@@ -16,6 +16,7 @@ from data.config import DataError
 from data.tokenizers.characters import encoded
 from data.tokenizers.characters import read as characters
 from data.tokenizers.files import missing, read, refused
+from data.tokenizers.lengths import Lengths, lengths
 from data.tokenizers.levels import alphabet, byte_level, pieces_by_id, steps
 
 # what may end a document, best first, where tokenizer_config.json names nothing
@@ -116,6 +117,15 @@ class Opened:
         self._library, self._path = library, path
         self.vocab_size, self.separator, self.unknown, self.fingerprint = named
 
+    def _asked(self, method: str, texts: list[str]) -> list:
+        try:
+            return getattr(self._library, method)(texts, add_special_tokens=False)
+        except Exception as e:  # such as a word for which a vocabulary has no unknown token
+            raise DataError(
+                f"{self._path} cannot read this text ({str(e)[:160]}): give another"
+                " data.tokenizer_path"
+            ) from None
+
     def piece(self, token: int) -> str:
         return self._library.id_to_token(token) or ""
 
@@ -134,7 +144,7 @@ class ByteLevel(Opened):
             self._of_byte[byte] = library.model.token_to_id(character)
 
     def _encode(self, texts: list[str]) -> list[np.ndarray]:
-        found = _asked(self._library.encode_batch_fast, texts, self._path)
+        found = self._asked("encode_batch_fast", texts)
         return [np.array(e.ids, np.int32) for e in found]
 
     def encode(self, text: bytes) -> np.ndarray:
@@ -158,6 +168,10 @@ class Pieces(Opened):
 
     token_bytes = None
 
+    def __init__(self, library, path: str, named: Named, known: Lengths | None):
+        super().__init__(library, path, named)
+        self._lengths = known
+
     def encode(self, text: bytes) -> np.ndarray:
         return self.counted(text)[0]
 
@@ -170,16 +184,29 @@ class Pieces(Opened):
         character the last takes it.
         """
         taken = [characters(text) for text in texts]
-        found = _asked(self._library.encode_batch, [text for text, _ in taken], self._path)
-        out = []
-        for text, (_, begins), e in zip(texts, taken, found):
+        out: list = [None] * len(texts)
+        plain = [i for i, text in enumerate(texts) if self._sure(text, taken[i][0])]
+        found = self._asked("encode_batch_fast", [taken[i][0] for i in plain])
+        for i, e in zip(plain, found):
             ids = np.array(e.ids, np.int32)
-            wrong = np.flatnonzero(ids == self.separator)
-            if wrong.size and (cut := _inside(e.offsets[wrong[0]], begins)):
-                out.append(self._apart(text[:cut], text[cut:]))
-            else:
-                out.append((ids, _sizes(e.offsets, begins)))
+            sizes = self._lengths.sizes(texts[i], ids)
+            out[i] = None if sizes is None else (ids, sizes)
+        rest = [i for i, counted in enumerate(out) if counted is None]
+        found = self._asked("encode_batch", [taken[i][0] for i in rest])
+        for i, e in zip(rest, found):
+            out[i] = self._by_offsets(texts[i], taken[i][1], e)
         return out
+
+    def _sure(self, text: bytes, found: str) -> bool:
+        """Whether the ids may well decide the bytes of this text."""
+        return self._lengths is not None and self._lengths.sure(text, found)
+
+    def _by_offsets(self, text: bytes, begins, e) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.array(e.ids, np.int32)
+        wrong = np.flatnonzero(ids == self.separator)
+        if wrong.size and (cut := _inside(e.offsets[wrong[0]], begins)):
+            return self._apart(text[:cut], text[cut:])
+        return ids, _sizes(e.offsets, begins)
 
     def _apart(self, *texts: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Of a text that holds the separator's name, cut within it: Unigram models take such a name
@@ -213,15 +240,6 @@ def _inside(offsets: tuple[int, int], begins: np.ndarray) -> int:
     return int(begins[begin + 1]) if end - begin > 1 else 0
 
 
-def _asked(batch, texts: list[str], path: str) -> list:
-    try:
-        return batch(texts, add_special_tokens=False)
-    except Exception as e:  # such as a word for which a vocabulary has no unknown token
-        raise DataError(
-            f"{path} cannot read this text ({str(e)[:160]}): give another data.tokenizer_path"
-        ) from None
-
-
 def load(path: str) -> "Pieces | ByteLevel":
     """The tokenizer of a tokenizer.json, or of the folder that holds one. Raises DataError."""
     if os.path.isdir(path):
@@ -237,4 +255,4 @@ def load(path: str) -> "Pieces | ByteLevel":
     found = pieces_by_id(spec, separator, size) if byte_level(spec) else None
     if found and not steps(spec.get("normalizer")):
         return ByteLevel(library, path, named, found)
-    return Pieces(library, path, named)
+    return Pieces(library, path, named, lengths(spec, separator, size))

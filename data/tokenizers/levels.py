@@ -29,8 +29,10 @@ def steps(part: dict | None) -> list[dict]:
     return [step for member in inner for step in steps(member)]
 
 
-def byte_level(spec: dict) -> bool:
-    """Whether text reaches a BPE model as the byte alphabet, unchanged but for the normalizer."""
+def byte_level(spec: dict, prefixed: bool = False) -> bool:
+    """Whether text reaches a BPE model as the byte alphabet, unchanged but for the normalizer and,
+    if `prefixed`, a space before it.
+    """
     cuts, model = steps(spec.get("pre_tokenizer")), spec["model"]
     return (
         model.get("type", "BPE") == "BPE"
@@ -38,7 +40,7 @@ def byte_level(spec: dict) -> bool:
         and not any(model.get(k) for k in ("continuing_subword_prefix", "end_of_word_suffix"))
         and bool(cuts)
         and cuts[-1]["type"] == "ByteLevel"
-        and not cuts[-1].get("add_prefix_space", True)
+        and (prefixed or not cuts[-1].get("add_prefix_space", True))
         and all(map(_keeps, cuts[:-1]))
         and all(c in model["vocab"] for c in alphabet())
     )
