@@ -26,7 +26,8 @@ PUBLIC = {
     "experiments.laws.sweep_analysis": ("analyse",),
     "launch.runs.train": ("train",),
     "launch.runs.evaluation": ("evaluate",),
-    "launch.config": ("run_id", "steps", "set_fields"),
+    "launch.config": ("run_id", "steps"),
+    "launch.overrides": ("set_fields",),
     "launch.devices.table": ("device",),
     "model.account": (
         "parameters",

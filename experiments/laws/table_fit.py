@@ -11,7 +11,8 @@ from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import allocation, bootstrap, fit, solve, verdicts
 from experiments.laws.fitting.allocation import Cost
 from experiments.laws.fitting.fit import Fitted, Points
-from experiments.laws.fitting.forms import FORMS, Form
+from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_form import Form
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.procedures import PROCEDURES
 from experiments.laws.published import constants

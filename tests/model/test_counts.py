@@ -12,7 +12,7 @@ import pytest
 
 from model import account, lm, mixers, mlps, norms, positions, records_version1
 from model.config import Execution, check
-from model.mlps import dispatch, expert_loop
+from model.mlps import dispatch, expert_loop, expert_rows
 from model.mlps.hidden import ACTIVATIONS
 from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 from tests.model import shapes, walk
@@ -183,7 +183,7 @@ def test_executed_flops_equal_the_walk(name, how):
         ex.moe == "loop"
     ):  # one of E experts over blocks of each width: each as often as makes all rows
         narrow, p = expert_loop.narrow(ex.moe_rows), c.routed[0]
-        rows = dispatch.blocks(4 * c.seq_len * p.top_k, p.n_experts, narrow) * narrow
+        rows = expert_rows.blocks(4 * c.seq_len * p.top_k, p.n_experts, narrow) * narrow
         turns = Fraction(rows, p.n_experts * sum(expert_loop.widths(ex.moe_rows, rows)))
     assert walk.flops(walk.forward(c, ex, 4), turns=turns) == counted.forward
     assert (

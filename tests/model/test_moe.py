@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from model import optim, step
 from model.config import Execution, check
 from model.lm import LM
-from model.mlps import dispatch, routing
+from model.mlps import dispatch, expert_rows, routing
 from model.mlps.moe import MoE
 from tests.model import shapes
 from tests.model.test_model import ROUTED, forward, make, tokens, variables, weights
@@ -38,10 +38,12 @@ def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed)
     expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
     with jax.disable_jit():
         blocks, source, slot = (
-            np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows)
+            np.asarray(v) for v in expert_rows.layout(jnp.asarray(expert), n_experts, rows)
         )
         block_expert = np.asarray(
-            dispatch.owners(jnp.asarray(blocks), dispatch.blocks(assignments, n_experts, rows))
+            expert_rows.owners(
+                jnp.asarray(blocks), expert_rows.blocks(assignments, n_experts, rows)
+            )
         )
     assert blocks.sum() * rows <= source.size and (source[blocks.sum() * rows :] == -1).all()
     assert sorted(source[source >= 0]) == list(range(assignments))

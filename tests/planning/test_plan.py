@@ -26,7 +26,7 @@ from experiments.planning import (
     step_time,
 )
 from experiments.recipes import scales
-from launch import config, files
+from launch import config, files, overrides
 from launch.devices import choice, table
 from launch.devices.table import Figure
 from launch.engines import local
@@ -133,7 +133,9 @@ def test_a_budget_becomes_runs(capsys):
     sweep = job.sweep
     for k, v in fields.items():
         sweep = (
-            config.override(sweep, k.removeprefix("sweep."), v) if k.startswith("sweep.") else sweep
+            overrides.override(sweep, k.removeprefix("sweep."), v)
+            if k.startswith("sweep.")
+            else sweep
         )
     same = grid.make(
         dataclasses.replace(

@@ -8,7 +8,8 @@ import numpy as np
 
 from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import bootstrap, solve
-from experiments.laws.fitting.forms import FORMS, Form
+from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_form import Form
 from experiments.laws.fitting.solve import Objective
 
 # starts of the solver for every resample. The data's own fit takes four times as many, and the
