@@ -16,7 +16,7 @@ import numpy as np
 from experiments.benchmarks import coverage
 from experiments.laws.fitting import bootstrap, fit, solve
 from experiments.laws.fitting.fit import Points
-from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.published import sources
 from experiments.laws.published.reproductions import besiroglu2024
 from experiments.laws.runs import table as tables

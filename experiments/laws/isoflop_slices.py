@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, isoflop
+from experiments.laws.fitting import isoflop, noise_model
 from experiments.laws.runs import table as tables
 
 
@@ -41,7 +41,7 @@ def replicates(t, x) -> list[np.ndarray]:
     return [rows for rows in groups if len(rows) > 1]
 
 
-def noise(t, x) -> bootstrap.Level:
+def noise(t, x) -> noise_model.Level:
     """Of one run's loss: between seeds, where at least two degrees of freedom are there; else from
     neighbours near each slice's minimum, by what four of them leave of a parabola. A curve through
     the whole of a slice would take its own misfit for noise.
@@ -54,7 +54,7 @@ def noise(t, x) -> bootstrap.Level:
             residuals.append(scale * (loss[rows[k]] - loss[rows[:k]].mean()))
             at.append(loss[rows].mean())
     if len(residuals) >= 2:
-        return bootstrap.level(residuals, at, len(residuals), "between seeds")
+        return noise_model.level(residuals, at, len(residuals), "between seeds")
     residuals, at = [], []
     for rows in slices(t, x["c"]):
         sizes, mean = isoflop.by_size(np.log(x["n"][rows]), loss[rows])
@@ -69,7 +69,7 @@ def noise(t, x) -> bootstrap.Level:
             at.append(float(mean[best]))
     # two windows of one slice share three runs: they count as one and a half
     dof = 0.75 * len(residuals)
-    return bootstrap.level(residuals, at, max(1.0, dof), "between neighbours near the minima")
+    return noise_model.level(residuals, at, max(1.0, dof), "between neighbours near the minima")
 
 
 def slices(t, c) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, isoflop
+from experiments.laws.fitting import bootstrap, isoflop, noise_model
 from experiments.laws.isoflop_slices import columns, noise, slices
 
 # of a run's tokens, at its end: Hoffmann's winners lie there, where the learning rate has come down
@@ -120,7 +120,7 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
             for r, q in kept
             if len(r) > 3
         ]
-        level = bootstrap.Level(*bootstrap.noise(sums), "from residuals of the parabolas")
+        level = noise_model.Level(*noise_model.noise(sums), "from residuals of the parabolas")
     at = np.array([[q.flops, q.n_opt, q.d_opt] for _, q in kept]).T
     rng, draws = np.random.default_rng(seed), []
     for _ in range(resamples):
@@ -150,7 +150,7 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
     )
 
 
-def _details(minima: list[dict], level: bootstrap.Level, have) -> dict:
+def _details(minima: list[dict], level: noise_model.Level, have) -> dict:
     lacking = {"n": "n_opt", "d": "d_opt"}
     gone = [v for k, v in lacking.items() if k not in have]
     return {

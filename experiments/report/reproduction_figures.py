@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.laws.fitting import allocation, bootstrap, solve
-from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.published import constants
 from experiments.laws.published.reproductions.besiroglu2024 import HOFFMANN
 from experiments.report.plotting import STYLE, canvas, svg

@@ -18,9 +18,17 @@ import pytest
 from experiments import cli
 from experiments.laws import table_fit
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, solve, verdicts
+from experiments.laws.fitting import (
+    allocation,
+    bootstrap,
+    fit,
+    isoflop,
+    noise_model,
+    solve,
+    verdicts,
+)
 from experiments.laws.fitting.fit import Points
-from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.published import constants as published_values
 from experiments.laws.published import reproduce, sources
@@ -383,7 +391,7 @@ def test_weights_and_seeds():
         and "inverse variance between seeds" in words
         and pts.weights[0] > 20 * pts.weights[-1]
     )
-    level, weights = bootstrap.seed_noise(
+    level, weights = noise_model.seed_noise(
         np.repeat(np.arange(6), 4), np.log(y), np.repeat(np.geomspace(1, 1e4, 6), 4)
     )
     assert weights[0] > 20 * weights[-1] and weights.mean() == pytest.approx(1) and level.dof == 18

@@ -8,7 +8,7 @@ import pytest
 from experiments import cli
 from experiments.laws import isoflop_slices, procedures, table_fit
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, isoflop
+from experiments.laws.fitting import isoflop, noise_model
 from experiments.laws.runs import selection, sweep_folder
 from experiments.laws.runs import table as tables
 
@@ -369,14 +369,14 @@ def test_noise_of_slices_from_seeds_by_loss_or_given(capsys, tmp_path):
     assert level(5.0) / level(2.5) == pytest.approx(16, rel=0.8)
     a = table_fit.ask(t, "chinchilla2_interpolated", resamples=50, noise="0.01")
     assert a["verdicts"]["noise"] == 0.01 and "given by --noise=0.01" in a["bootstrap"]["method"]
-    by_loss = bootstrap.given_noise("3:.002,7:.05")
+    by_loss = noise_model.given_noise("3:.002,7:.05")
     assert by_loss([2, 3, 5, 7, 9]) == pytest.approx([0.002, 0.002, 0.026, 0.05, 0.05])
     for text in ("x", "-1", "3:.1:2", "3:.1,3:.2", "3:.1,4", "nan", ""):
         with pytest.raises(FitError, match="give one number"):
-            bootstrap.given_noise(text)
+            noise_model.given_noise(text)
     with pytest.raises(FitError, match="not by chinchilla3"):
         table_fit.ask(t, "chinchilla3", noise="0.01")
-    small = bootstrap.given_noise("1e-6")
+    small = noise_model.given_noise("1e-6")
     for name in table_fit.SLICED:
         run_ = procedures.PROCEDURES[name].run
         v = run_(t, resamples=50, level=small).draws["n_exponent"]

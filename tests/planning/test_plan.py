@@ -27,8 +27,8 @@ from experiments.planning import (
 )
 from experiments.recipes import scales
 from launch import config, files, overrides
-from launch.devices import choice, table
-from launch.devices.table import Figure
+from launch.devices import accelerators, choice
+from launch.devices.accelerators import Figure
 from launch.engines import local
 from model import account
 from tests.conftest import ROOT
@@ -278,10 +278,10 @@ def test_bad_input(argv, words, capsys):
 
 
 def test_every_figure_of_the_table_has_a_source():
-    for d in table.DEVICES.values():
+    for d in accelerators.DEVICES.values():
         assert set(d.sources) == {"peak", "memory", "watts"} and all(d.sources.values())
         assert all((d.figure(k) is None) == (getattr(d, k) is None) for k in d.sources)
-    assert set(table.NAMES.values()) - {None} == set(table.DEVICES)
+    assert set(accelerators.NAMES.values()) - {None} == set(accelerators.DEVICES)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_every_figure_of_the_table_has_a_source():
     ],
 )
 def test_devices_are_recognised_by_whole_words(kind, name):
-    d = table.device(kind)
+    d = accelerators.device(kind)
     assert (d.name if d else None) == name
 
 
@@ -347,13 +347,13 @@ def test_devices_are_recognised_by_whole_words(kind, name):
 )
 def test_figures_of_the_table(name, peak, memory, watts):
     """Dense bf16 with float32 sums, never the figure with sparsity."""
-    d = table.device(name)
+    d = accelerators.device(name)
     assert (d.name, d.peak, d.memory, d.watts) == (name, peak, memory, watts)
 
 
 def test_no_bf16_units_no_peak():
     assert (
-        table.device("Tesla V100-SXM2-16GB").peak is None
+        accelerators.device("Tesla V100-SXM2-16GB").peak is None
         and choice.mfu(recipes.load("tiny_dense").run.model, 1e6, "Tesla T4", 1) is None
     )
 
@@ -799,10 +799,10 @@ def test_equal_wall_clock_and_memory_are_read_off_the_curves(monkeypatch):
 
 
 def test_cost_by_hand():
-    r = cost.rates(table.DEVICES["H200"], price=3.0, pue=2.0, grid=500.0)
+    r = cost.rates(accelerators.DEVICES["H200"], price=3.0, pue=2.0, grid=500.0)
     assert cost.cost(10.0, r) == (30.0, 14.0, 7.0)
     assert (
-        cost.rates(table.DEVICES["H100"]).price.value == 2.0
-        and cost.rates(table.DEVICES["H200"]).price is None
+        cost.rates(accelerators.DEVICES["H100"]).price.value == 2.0
+        and cost.rates(accelerators.DEVICES["H200"]).price is None
     )
     assert fairness.BY == ("active_params", "flops")

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.laws.fitting import fit, solve
 from experiments.laws.fitting.fit import Points
-from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.published import constants
 from experiments.laws.published.reproductions.rows import Row, near, overlap

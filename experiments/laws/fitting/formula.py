@@ -1,5 +1,5 @@
 """What a law form is: a formula with its source, inputs, parameters and start values. The forms
-themselves stand in forms.py.
+themselves stand in law_forms.py.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ token, natural logarithms unless the formula says log10; E in MoE laws: experts,
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.laws.fitting.law_form import Form, Parameter
+from experiments.laws.fitting.formula import Form, Parameter
 
 
 def _positive(name, starts=(), unit="", low=1e-12, high=1e30):
