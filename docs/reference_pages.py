@@ -26,8 +26,9 @@ PUBLIC = {
     "experiments.laws.sweep_analysis": ("analyse",),
     "launch.runs.train": ("train",),
     "launch.runs.evaluation": ("evaluate",),
-    "launch.config": ("run_id", "steps", "set_fields"),
-    "launch.devices.table": ("device",),
+    "launch.config": ("run_id", "steps"),
+    "launch.overrides": ("set_fields",),
+    "launch.devices.accelerators": ("device",),
     "model.account": (
         "parameters",
         "flops_per_token",
@@ -155,21 +156,21 @@ def recipes() -> str:
 
 
 def laws() -> str:
-    from experiments.laws.fitting import forms
+    from experiments.laws.fitting import law_forms
 
     rows = []
-    for name, form in forms.FORMS.items():
+    for name, form in law_forms.FORMS.items():
         rows.append([f"`{name}`", cell(form.formula), cell(form.source), ", ".join(form.names)])
     return (
         "# Laws\n\nForms that `isoflop fit --law=NAME` knows, made from"
-        " `experiments/laws/fitting/forms.py`. The procedures `chinchilla1`, `chinchilla2` and"
+        " `experiments/laws/fitting/law_forms.py`. The procedures `chinchilla1`, `chinchilla2` and"
         " `chinchilla2_interpolated` are described in [Laws and error bars](../laws.md).\n\n"
         + table(["name", "formula", "source", "parameters"], rows)
     )
 
 
 def devices() -> str:
-    from launch.devices.table import DEVICES
+    from launch.devices.accelerators import DEVICES
 
     def shown(d, field, unit, scale):
         v = getattr(d, field)
@@ -182,8 +183,8 @@ def devices() -> str:
         rows.append([d.name, *(shown(d, *f) for f in figures), cell(said)])
     return (
         "# Devices\n\nWhat `isoflop plan` and the MFU of a record use, made from"
-        " `launch/devices/table.py`. Peaks are dense bfloat16 with float32 sums, never the figure"
-        " with sparsity. What no source gives is unknown, and `--peak_flops`, `--memory` and"
+        " `launch/devices/accelerators.py`. Peaks are dense bfloat16 with float32 sums, never the"
+        " figure with sparsity. What no source gives is unknown, and `--peak_flops`, `--memory` and"
         " `--watts` of `isoflop plan` say it instead.\n\n"
         + table(["device", "peak", "memory", "board power", "sources"], rows)
     )

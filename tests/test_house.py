@@ -76,7 +76,7 @@ def test_no_import_circle():
     assert not left, {name: sorted(found & set(left)) for name, found in left.items()}
 
 
-LOOSE = {"experiments": {"cli", "start", "sweep"}, "launch": {"config", "files"}}
+LOOSE = {"experiments": {"cli", "start", "sweep"}, "launch": {"config", "files", "overrides"}}
 # what a room of laws/ may not know: points come to a law from outside, and the evidence does not
 # depend on what is fitted to it
 UNKNOWN = {
@@ -181,7 +181,7 @@ def test_base_install_is_lean():
     assert not {"tensorflow", "torch"} & set(names)
 
 
-@pytest.mark.parametrize("limit,what", [(450, "lines in a file"), (90, "lines in a function")])
+@pytest.mark.parametrize("limit,what", [(350, "lines in a file"), (70, "lines in a function")])
 def test_rooms_stay_small(limit, what):
     large = []
     for path in modules():

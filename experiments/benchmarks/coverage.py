@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from experiments.laws.fitting import allocation, bootstrap, fit, solve
-from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_forms import FORMS
 
 TRUTH = {"E": 1.82, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
 

@@ -16,8 +16,9 @@ import numpy as np
 from experiments.benchmarks import coverage
 from experiments.laws.fitting import bootstrap, fit, solve
 from experiments.laws.fitting.fit import Points
-from experiments.laws.fitting.forms import FORMS
-from experiments.laws.published import reproduce, sources
+from experiments.laws.fitting.law_forms import FORMS
+from experiments.laws.published import sources
+from experiments.laws.published.reproductions import besiroglu2024
 from experiments.laws.runs import table as tables
 
 # Besiroglu et al. 2024: log E, log A, log B, alpha, beta
@@ -89,7 +90,7 @@ def measure(scale: str, rounds: int) -> dict:
         loop = []
         for w in counts[:looped]:
             t = time.process_time()
-            loop.append([reproduce.scipy_huber(x, y, s, False, True, w).fun for s in starts])
+            loop.append([besiroglu2024.scipy_huber(x, y, s, False, True, w).fun for s in starts])
             theirs.append(time.process_time() - t)
     value = np.array(
         [
@@ -103,7 +104,7 @@ def measure(scale: str, rounds: int) -> dict:
     reached = int((value[:checked] <= grid * (1 + 1e-4)).sum())
     t = time.process_time()
     full = [
-        min(reproduce.scipy_huber(x, y, s, False, True, w).fun for s in GRID)
+        min(besiroglu2024.scipy_huber(x, y, s, False, True, w).fun for s in GRID)
         for w in counts[:whole]
     ]
     full_s = time.process_time() - t

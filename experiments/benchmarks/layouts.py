@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from launch.devices import child_process, cluster
+from launch.devices import child_process, multi_process
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
 from model import params, parts
@@ -232,7 +232,7 @@ def in_two_processes(names, dtype: str) -> dict[str, tuple[str, Trajectory]]:
 
 
 def _one_of_two(address: str, dtype: str, out: str, names: str, process: str) -> None:
-    cluster.join(cluster.Place(address, 2, int(process), None, "flags"), {})
+    multi_process.join(multi_process.Place(address, 2, int(process), None, "flags"), {})
     kept = {}
     for name in names.split(","):
         model, moe = MODELS[name]

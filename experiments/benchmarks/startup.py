@@ -10,7 +10,7 @@ import tempfile
 
 from data.config import Data
 from experiments.benchmarks import contest
-from launch import config
+from launch import config, overrides
 from launch.config import Horizon, Job, Run, Where
 from launch.devices import allocator
 from model import account, parts
@@ -56,14 +56,14 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
         horizon=Horizon(steps=1000),
         dtype="float32",
     )
-    asked = config.set_fields(
+    asked = overrides.set_fields(
         Job(run, Where(mesh="data=1", keep_final=False, steps_per_dispatch=1)), settings
     )
     config.check(asked.run)
     cold, cached = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as place:
-            where = config.override(asked.where, "cache", os.path.join(place, "cache"))
+            where = overrides.override(asked.where, "cache", os.path.join(place, "cache"))
             cold.append(_once(asked.run, where, place, "cold"))
             cached.append(_once(asked.run, where, place, "cached"))
 

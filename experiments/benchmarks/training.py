@@ -13,7 +13,7 @@ import numpy as np
 from data import pipeline
 from data.config import Data
 from experiments.benchmarks import contest
-from launch import config
+from launch import config, overrides
 from launch.config import Horizon, Job, Run, Where
 from launch.devices import allocator
 from launch.huggingface import config_writing, folder
@@ -81,7 +81,7 @@ def job(name: str, scale: str, settings: list[str]) -> Job:
         dtype="float32",
     )
     where = Where(mesh="data=1", keep_final=False, log_every=10, **CONTENDERS[name].where)
-    out = config.set_fields(Job(run, where), settings)
+    out = overrides.set_fields(Job(run, where), settings)
     config.check(out.run)
     return out
 

@@ -27,7 +27,7 @@ LAWS = (
     "chinchilla1",
     "chinchilla2",
     "chinchilla2_interpolated",
-)  # of forms.FORMS and procedures.PROCEDURES; a test compares them
+)  # of law_forms.FORMS and procedures.PROCEDURES; a test compares them
 
 
 POOL = ("corpus", "tokenizer", "family", "lr", "repeats")  # what selection.py keeps apart

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, isoflop
-from experiments.laws.runs import table as tables
+from experiments.laws.fitting import bootstrap, isoflop, noise_model
+from experiments.laws.isoflop_slices import columns, noise, slices
 
 # of a run's tokens, at its end: Hoffmann's winners lie there, where the learning rate has come down
 DECAYED = 0.15
@@ -80,92 +80,16 @@ def _stack(rows: list[dict]) -> dict[str, np.ndarray]:
     )
 
 
-def _columns(t, n, c):
-    """(n, d, c and loss by name; which of n and d the table has). Where it lacks one, the other
-    stands for it: a slice has a minimum over either.
-    """
-    n, c = n if n and n in t else "n_params", c if c and c in t else "flops"
-    have = [k for k, v in (("n", n), ("d", "tokens")) if v in t]
-    if not have:
-        tables.numbers(t, n)
-    names = {"n": n if "n" in have else "tokens", "d": "tokens" if "d" in have else n}
-    x = {k: tables.numbers(t, v) for k, v in {**names, "loss": "loss"}.items()}
-    if c in t or len(have) < 2:
-        x["c"] = tables.numbers(t, c)
-    else:
-        x["c"] = 6 * x["n"] * x["d"]
-    for k, v in x.items():
-        bad = ~np.isfinite(v) | (v <= 0)
-        if bad.any():
-            name = names.get(k, {"c": c}.get(k, k))
-            raise FitError(
-                f"{name} of {tables.place(t, int(np.argmax(bad)))} is not a positive number: leave"
-                " such rows out with --where"
-            )
-    return x, have
-
-
 def _identified(values: dict, have) -> dict:
     """Parameters or draws of the laws that the table's columns identify."""
     return {k: v for k, v in values.items() if k.removeprefix("log_")[0] in have}
-
-
-def replicates(t, x) -> list[np.ndarray]:
-    """Row numbers of the cells with several seeds: equal but for the seed."""
-    label = tables.cells(None, t, {k: x[k] for k in ("n", "d", "c")})
-    if label is None:
-        return []
-    groups = [np.flatnonzero(label == k) for k in np.unique(label)]
-    return [rows for rows in groups if len(rows) > 1]
-
-
-def noise(t, x) -> bootstrap.Level:
-    """Of one run's loss: between seeds, where at least two degrees of freedom are there; else from
-    neighbours near each slice's minimum, by what four of them leave of a parabola. A curve through
-    the whole of a slice would take its own misfit for noise.
-    """
-    loss, residuals, at = x["loss"], [], []
-    for rows in replicates(t, x):
-        # orthogonal contrasts: one independent residual for each degree of freedom
-        for k in range(1, len(rows)):
-            scale = np.sqrt(k / (k + 1))
-            residuals.append(scale * (loss[rows[k]] - loss[rows[:k]].mean()))
-            at.append(loss[rows].mean())
-    if len(residuals) >= 2:
-        return bootstrap.level(residuals, at, len(residuals), "between seeds")
-    residuals, at = [], []
-    for rows in slices(t, x["c"]):
-        sizes, mean = isoflop.by_size(np.log(x["n"][rows]), loss[rows])
-        count = np.array([np.isclose(np.log(x["n"][rows]), s).sum() for s in sizes])
-        best = int(np.argmin(mean))
-        windows = [k for k in (best - 2, best - 1) if 0 <= k <= len(sizes) - 4]
-        for k in windows:
-            z = sizes[k : k + 4] - sizes[k : k + 4].mean()
-            left = np.linalg.svd(np.vander(z, 3))[0][:, 3]  # what no parabola can say
-            unit = np.sqrt((left**2 / count[k : k + 4]).sum())
-            residuals.append(float(left @ mean[k : k + 4]) / unit)
-            at.append(float(mean[best]))
-    # two windows of one slice share three runs: they count as one and a half
-    dof = 0.75 * len(residuals)
-    return bootstrap.level(residuals, at, max(1.0, dof), "between neighbours near the minima")
-
-
-def slices(t, c) -> list[np.ndarray]:
-    """Row numbers of each budget: the column budget (or isoflop_budget), else runs whose C agree
-    within 10%.
-    """
-    name = next((k for k in ("budget", "isoflop_budget") if k in t and t[k].dtype != object), None)
-    if name:
-        return [np.flatnonzero(t[name] == b) for b in np.unique(t[name][np.isfinite(t[name])])]
-    order = np.argsort(c)
-    return np.split(order, np.flatnonzero(np.diff(np.log(c[order])) > 0.1) + 1)
 
 
 def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
     """Approach 2. Noise is drawn around the parabolas: `level`, or their residuals pooled over the
     slices. A parabola's misfit is an error of this procedure, so it belongs to its intervals.
     """
-    (x, have), kept, dropped = _columns(t, n, c), [], []
+    (x, have), kept, dropped = columns(t, n, c), [], []
     for rows in slices(t, x["c"]):
         try:
             q = isoflop.parabola(
@@ -196,7 +120,7 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
             for r, q in kept
             if len(r) > 3
         ]
-        level = bootstrap.Level(*bootstrap.noise(sums), "from residuals of the parabolas")
+        level = noise_model.Level(*noise_model.noise(sums), "from residuals of the parabolas")
     at = np.array([[q.flops, q.n_opt, q.d_opt] for _, q in kept]).T
     rng, draws = np.random.default_rng(seed), []
     for _ in range(resamples):
@@ -226,7 +150,7 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
     )
 
 
-def _details(minima: list[dict], level: bootstrap.Level, have) -> dict:
+def _details(minima: list[dict], level: noise_model.Level, have) -> dict:
     lacking = {"n": "n_opt", "d": "d_opt"}
     gone = [v for k, v in lacking.items() if k not in have]
     return {
@@ -241,7 +165,7 @@ def interpolation(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
     """Porian's variant of approach 2: Akima interpolation, budgets weighted by the certainty of
     their minimum. The answer is the data's; noise (`level`, or else `noise`) is drawn around it.
     """
-    (x, have), kept, dropped = _columns(t, n, c), [], []
+    (x, have), kept, dropped = columns(t, n, c), [], []
     level, rng = level or noise(t, x), np.random.default_rng(seed)
     number = max(50, resamples)
     factor = np.array([[level.draw(rng)] for _ in range(number)])
@@ -289,7 +213,7 @@ def training_curves(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcom
     """Approach 1. Rows are checkpoints, `run_id` says of which run; of each run the last 15% of its
     tokens count (all of a run's row if it has one). Runs are resampled.
     """
-    x, have = _columns(t, n, c)
+    x, have = columns(t, n, c)
     if "run_id" not in t:
         raise FitError(
             "chinchilla1 reads checkpoints: a column run_id must say which rows are of one run"

@@ -14,7 +14,7 @@ from experiments.laws.comparisons import (
 )
 from experiments.laws.conventions import N_CONVENTIONS
 from experiments.laws.failed_analyses import attempt
-from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, verdicts
+from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, noise_model, verdicts
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.runs.points import cell, tuned, usable
 
@@ -106,7 +106,7 @@ def _family(points, replicates, excluded, resamples, seed):
         out["n_exponent"], out["d_exponent"] = laws[0].exponent, laws[1].exponent
     if not sums:
         return out, []
-    level = bootstrap.noise(sums)
+    level = noise_model.noise(sums)
     out["noise"] = {"sigma": level.sigma, "dof": level.dof}
     rng, draws = np.random.default_rng(seed), []
     for _ in range(resamples):
@@ -156,7 +156,7 @@ def _parametric(points, level, resamples, seed):
         np.array([p["loss"] for p in points]),
     )
     c = np.array([p["c"] for p in points], float)
-    noise = bootstrap.Noise(level["sigma"] / float(loss.mean()), level["dof"]) if level else None
+    noise = noise_model.Noise(level["sigma"] / float(loss.mean()), level["dof"]) if level else None
     # Huber's scale is one run's noise: a finer one would make a least-absolute-deviation fit of so
     # few points
     spec = Objective("huber", max(1e-3, noise.sigma if noise else 0.0))

@@ -8,10 +8,11 @@ import numpy as np
 
 from experiments.laws.conventions import N_CONVENTIONS
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import allocation, bootstrap, fit, solve, verdicts
+from experiments.laws.fitting import allocation, bootstrap, fit, noise_model, solve, verdicts
 from experiments.laws.fitting.allocation import Cost
 from experiments.laws.fitting.fit import Fitted, Points
-from experiments.laws.fitting.forms import FORMS, Form
+from experiments.laws.fitting.formula import Form
+from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.procedures import PROCEDURES
 from experiments.laws.published import constants
@@ -90,7 +91,7 @@ def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[P
     noise, weights, how = None, None, "equal"
     if cells is not None and form.outcome == "loss" and np.all(y > 0):
         compute = x.get("C", x["N"] * x["D"] if "N" in x and "D" in x else None)
-        noise, weights = bootstrap.seed_noise(cells, np.log(y), compute)
+        noise, weights = noise_model.seed_noise(cells, np.log(y), compute)
         if noise is None or np.ptp(weights) == 0:
             weights, how = (
                 None,
@@ -227,7 +228,7 @@ def ask(
     Raises FitError in one line.
     """
     law(name)
-    level = bootstrap.given_noise(noise) if noise else None
+    level = noise_model.given_noise(noise) if noise else None
     if noise and name not in SLICED:
         raise FitError(f"--noise is read by {' and '.join(SLICED)}, not by {name}")
     for q in asked:

@@ -4,7 +4,7 @@ has none stays unknown.
 
 from typing import NamedTuple
 
-from launch.devices.table import Device, Figure
+from launch.devices.accelerators import Device, Figure
 
 # Touvron et al. 2023 (LLaMA, arXiv 2302.13971), section 6: energy = device-hours x board power x
 # PUE; 1.1 and the US average of 385 g/kWh

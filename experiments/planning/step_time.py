@@ -11,8 +11,8 @@ from typing import NamedTuple
 from experiments.planning import calibration
 from launch import config
 from launch.config import Run, Where
-from launch.devices import choice, mesh, table
-from launch.devices.table import Device, Figure
+from launch.devices import accelerators, choice, mesh
+from launch.devices.accelerators import Device, Figure
 from model import account
 from model.config import Model
 
@@ -84,10 +84,10 @@ def named(kind: str, count: int, where: Where, utilisation: dict | None = None) 
     """`count` devices of a kind, as jax or a person calls it; the calibration is used where it is
     this machine's kind.
     """
-    d = table.device(kind)
+    d = accelerators.device(kind)
     platform = "tpu" if "tpu" in kind.lower() or d and d.name.startswith("TPU") else "gpu"
     own = choice.probe()[0] != "cpu" and (
-        choice.kind() == kind or d is not None and table.device(choice.kind()) == d
+        choice.kind() == kind or d is not None and accelerators.device(choice.kind()) == d
     )
     store = calibration.load(where) if own else calibration.NOTHING
     figures = (d.figure("peak"), d.figure("memory")) if d else (None, None)

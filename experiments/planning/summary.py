@@ -12,7 +12,7 @@ from data.config import DataError
 from experiments.planning import cost, fairness, step_time
 from experiments.planning.grid import Plan, Planned, SweepJob
 from launch import config
-from launch.devices.table import Figure
+from launch.devices.accelerators import Figure
 from model import account
 
 UNKNOWN = step_time.UNKNOWN

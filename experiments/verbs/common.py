@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from experiments.cli import UserError
 from experiments.console.lazy import Lazy
 from experiments.laws import conventions
-from launch import config
+from launch import config, overrides
 from launch.config import ConfigError, Job
 from launch.files import RecordError
 from launch.runs import valid
@@ -82,7 +82,7 @@ def _apply(job, text: str):
             job = dataclasses.replace(
                 job, run=dataclasses.replace(job.run, horizon=config.Horizon())
             )
-        return config.set_fields(job, [text])
+        return overrides.set_fields(job, [text])
     if key in ladder.OWNED:
         raise ConfigError(f"{key} is not free in a sweep: set {ladder.OWNED[key]} instead")
     value = text.partition("=")[2].strip()
@@ -96,7 +96,7 @@ def _apply(job, text: str):
     if key.startswith("model.") and not parts.places(job.run.model, key.removeprefix("model.")):
         if new := _in_arms(job.sweep, key.removeprefix("model."), value):
             return dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, arms=new))
-    single = config.set_fields(Job(job.run, job.where), [text])
+    single = overrides.set_fields(Job(job.run, job.where), [text])
     return dataclasses.replace(job, run=single.run, where=single.where)
 
 
@@ -115,7 +115,7 @@ def _sweep(sweep, key: str, value: str):
         raise ConfigError("name the arm: --set sweep.arms.NAME=attention/dense(d_ff=512)")
     if name == "shapes":
         return dataclasses.replace(sweep, shapes=ladder.table(value))
-    return config.override(sweep, name, value, key)
+    return overrides.override(sweep, name, value, key)
 
 
 def _in_arms(sweep, key: str, value: str) -> tuple:

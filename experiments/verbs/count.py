@@ -30,7 +30,7 @@ from experiments import cli
 from experiments.cli import UserError
 from experiments.console.lazy import Lazy
 from experiments.verbs import common
-from launch import config
+from launch import config, overrides
 from launch.config import Job, Run
 from model.config import Execution, Model
 
@@ -116,7 +116,7 @@ def _load(fv) -> tuple[Job | SweepJob, dict]:
 
         family, model, ignored = folder.read_config(fv.hf_dir, counting=True)
         job, said = Job(run=Run(model=model, batch=1)), {"hf_family": family, "ignored": ignored}
-        job = config.set_fields(job, fv.set)
+        job = overrides.set_fields(job, fv.set)
     else:
         job, said = common.load(fv), {}
     if fv.context is None:

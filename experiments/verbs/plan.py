@@ -31,8 +31,8 @@ from experiments.planning import cost
 from experiments.verbs import common
 from launch import config
 from launch.config import Job
-from launch.devices import table
-from launch.devices.table import Figure
+from launch.devices import accelerators
+from launch.devices.accelerators import Figure
 
 if TYPE_CHECKING:
     from experiments.planning.grid import Plan, SweepJob
@@ -239,7 +239,7 @@ def _recipe(fv) -> dict:
 
 def _flops(fv) -> dict:
     """The plan of so many FLOPs on so many devices, without a recipe."""
-    d = table.device(fv.device) if fv.device else None
+    d = accelerators.device(fv.device) if fv.device else None
     name = d.name if d else fv.device or "devices"
     peak = (
         Figure(fv.peak_flops, "given")

@@ -71,9 +71,10 @@ def main(argv=None) -> int:
         rows, drawn = reproduce.run(name, table, fv.bootstrap, fv.seed)
         figure = fv.figure or os.path.join("runs", "reproduce", f"{name}.svg")
         files.writable(os.path.dirname(figure) or ".", "--figure")
-        from experiments.report import reproduction  # matplotlib: imported where figures are drawn
+        # matplotlib: imported where figures are drawn
+        from experiments.report import reproduction_figures
 
-        files.write_text(figure, reproduction.FIGURES[name](drawn))
+        files.write_text(figure, reproduction_figures.FIGURES[name](drawn))
         if fv.format == "json":
             listed = [r._asdict() | {"verdict": r.verdict} for r in rows]
             print(

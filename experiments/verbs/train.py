@@ -100,12 +100,14 @@ def _checked(job: Job) -> tuple[Job, dict]:
 
 
 def _body(fv) -> int:
-    from launch.devices import cluster, mesh
+    from launch.devices import mesh, multi_process
 
     environment_check.check()
-    place = cluster.flags(fv.coordinator, fv.processes, fv.process_id) or cluster.detect(os.environ)
+    place = multi_process.flags(
+        fv.coordinator, fv.processes, fv.process_id
+    ) or multi_process.detect(os.environ)
     if place:
-        job = cluster.together(place, lambda: _prepared(fv), _checked)
+        job = multi_process.together(place, lambda: _prepared(fv), _checked)
     else:
         job, sizes = _prepared(fv)
         mesh.simulate(sizes)

@@ -12,7 +12,7 @@ import jax
 
 from launch.config import ConfigError
 from launch.devices import child_process
-from launch.devices.table import TWO_CORES, device
+from launch.devices.accelerators import TWO_CORES, device
 from launch.files import RecordError
 from model import account, xla_cpu
 from model.config import Execution, Model

@@ -170,12 +170,12 @@ def begin(where, several: bool = False) -> None:
     """Devices and caches, before jax is first used. `several`: joins the processes that a cluster
     has started beside this one.
     """
-    from launch.devices import cluster, mesh
+    from launch.devices import mesh, multi_process
     from launch.runs import program as programs
 
-    sizes, place = mesh.parse(where.mesh), cluster.detect(os.environ) if several else None
+    sizes, place = mesh.parse(where.mesh), multi_process.detect(os.environ) if several else None
     if place:
-        cluster.join(place, sizes)
+        multi_process.join(place, sizes)
     else:
         mesh.simulate(sizes)
     programs.use_cache(where)

@@ -1,12 +1,11 @@
 """Implementations of the same experts, chosen by `Execution.moe`:
 
-    block     assignments are laid out by expert in blocks of `moe_rows` rows; one batched matmul
-              over blocks. Static shapes, nothing is
-              dropped; at most E blocks of padding per group. The backward passes of dispatch and
-              combine are gathers, not scatters.
-    loop      the same rows, one expert after the other, over the blocks that it has (loop.py):
-              little padding is multiplied and no weight
-              copied. For one device's worth of tokens, and blocks wide enough for a matmul each.
+    block     assignments are laid out by expert in blocks of `moe_rows` rows (expert_rows.py); one
+              batched matmul over blocks. Static shapes, nothing is dropped; at most E blocks of
+              padding per group.
+    loop      the same rows, one expert after the other, over the blocks that it has
+              (expert_loop.py): little padding is multiplied and no weight copied. For one device's
+              worth of tokens, and blocks wide enough for a matmul each.
     capacity  an expert has a fixed number of rows per routing group; what does not fit is dropped.
               For models with a capacity_factor.
     ragged    `jax.lax.ragged_dot` over assignments sorted by expert. (On CPU XLA computes it as all
@@ -27,100 +26,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.mlps import expert_loop, routing
+from model.mlps.expert_rows import blocks, collect, dispatch, layout, owners, rows_or_zeros, select
 from model.mlps.hidden import activated
 from model.numerics import einsum, precision
 from model.xla_cpu import product
-
-
-def _rows(table, index):
-    """table[index], zero where the index lies past the end."""
-    return table.at[index].get(mode="fill", fill_value=0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _dispatch(x_nD, source, slot, top_k):
-    """Rows of a layout: row r holds token source[r] // top_k; source < 0 is padding."""
-    return jnp.where(source[:, None] >= 0, x_nD[jnp.maximum(source, 0) // top_k], 0)
-
-
-def _dispatch_fwd(x_nD, source, slot, top_k):
-    return _dispatch(x_nD, source, slot, top_k), slot
-
-
-def _dispatch_bwd(top_k, slot, g):
-    # one gather for each choice, not a sum over an axis of choices: XLA on CPU does it in a pass
-    return sum(_rows(g, slot_n) for slot_n in slot.reshape(-1, top_k).T), None, None
-
-
-_dispatch.defvjp(_dispatch_fwd, _dispatch_bwd)
-
-
-@jax.custom_vjp
-def _collect(rows, source, slot):
-    """One row per assignment, out of a layout; zeros for an assignment that has no slot."""
-    return _rows(rows, slot)
-
-
-def _collect_fwd(rows, source, slot):
-    return _rows(rows, slot), source
-
-
-def _collect_bwd(source, g):
-    return jnp.where(source[:, None] >= 0, g[jnp.maximum(source, 0)], 0), None, None
-
-
-_collect.defvjp(_collect_fwd, _collect_bwd)
-
-
-@jax.custom_vjp
-def _select(w_EDF, expert_N):
-    """The weights of each block's expert; its backward pass sums over blocks by a matmul instead of
-    a scatter.
-    """
-    return w_EDF[expert_N]
-
-
-def _select_fwd(w_EDF, expert_N):
-    return w_EDF[expert_N], (expert_N, w_EDF.shape[0])
-
-
-def _select_bwd(residual, g_NDF):
-    expert_N, n_experts = residual
-    hot_NE = jax.nn.one_hot(expert_N, n_experts, dtype=g_NDF.dtype)
-    return einsum("ne,ndf->edf", hot_NE, g_NDF), None
-
-
-_select.defvjp(_select_fwd, _select_bwd)
-
-
-def blocks(assignments: int, n_experts: int, rows: int) -> int:
-    """Blocks that hold any split of `assignments` over `n_experts` without dropping."""
-    return -(-assignments // rows) + n_experts
-
-
-def layout(expert_A, n_experts: int, rows: int):
-    """Where each assignment goes. Returns (blocks_E of each expert, one expert after the other;
-    source per row or -1; slot per assignment).
-    """
-    n_blocks = blocks(expert_A.size, n_experts, rows)
-    hot_AE = jax.nn.one_hot(expert_A, n_experts, dtype=jnp.int32)
-    rank_A = jnp.take_along_axis(jnp.cumsum(hot_AE, 0), expert_A[:, None], 1)[:, 0] - 1
-    blocks_E = -(-hot_AE.sum(0) // rows)
-    ends_E = jnp.cumsum(blocks_E)
-    slot_A = (ends_E - blocks_E)[expert_A] * rows + rank_A
-    source = (
-        jnp.full((n_blocks * rows,), -1, jnp.int32)
-        .at[slot_A]
-        .set(jnp.arange(expert_A.size, dtype=jnp.int32))
-    )
-    return blocks_E, source, slot_A
-
-
-def owners(blocks_E, n_blocks: int):
-    """The expert of each block; the last one of blocks that nobody has."""
-    return jnp.minimum(
-        (jnp.arange(n_blocks)[:, None] >= jnp.cumsum(blocks_E)).sum(1), blocks_E.size - 1
-    )
 
 
 def _mlp(x, w, act, times, spread):
@@ -176,15 +85,15 @@ def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
 
 def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):
     blocks_E, source, slot_A = layout(expert_nS.reshape(-1), p.n_experts, ex.moe_rows)
-    x_NRD = _dispatch(x_nD, source, slot_A, p.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
+    x_NRD = dispatch(x_nD, source, slot_A, p.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
     expert_N = owners(blocks_E, x_NRD.shape[0])
 
     def times(x, w_EDF):
-        return product("nrd,ndf->nrf", x, _select(w_EDF, expert_N))
+        return product("nrd,ndf->nrf", x, select(w_EDF, expert_N))
 
     y_NRD = _mlp(x_NRD, w, act, times, lambda b_EF: b_EF[expert_N][:, None])
     return _combine(
-        _collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1),
+        collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1),
         gate_nS,
     )
 
@@ -194,12 +103,12 @@ def _loop(x_nD, expert_nS, gate_nS, w, act, p, ex):
     blocks_E, source, slot_A = layout(
         expert_nS.reshape(-1), p.n_experts, expert_loop.narrow(ex.moe_rows)
     )
-    x_rD = _dispatch(x_nD, source, slot_A, p.top_k)
+    x_rD = dispatch(x_nD, source, slot_A, p.top_k)
     w, sums = {k: a for k, a in w.items() if k != "sums"}, w.get("sums", {})
     y_rD = expert_loop.experts(
         act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w, sums
     )
-    return _combine(_collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
+    return _combine(collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
 def _exchange(x_GECD, there: bool):
@@ -221,7 +130,7 @@ def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
     order_A = jnp.arange(slot_GA.shape[1], dtype=jnp.int32)
     empty = jnp.full((p.n_experts * room,), -1, jnp.int32)
     source = jax.vmap(lambda slot_A: empty.at[slot_A].set(order_A, mode="drop"))(slot_GA)
-    x_GrD = jax.vmap(functools.partial(_dispatch, top_k=p.top_k))(x_GnD, source, slot_GA)
+    x_GrD = jax.vmap(functools.partial(dispatch, top_k=p.top_k))(x_GnD, source, slot_GA)
     x_GECD = _exchange(x_GrD.reshape(groups, p.n_experts, room, width), there=True)
     # experts first and the rest one axis: a product over the axes as they are costs XLA on GPU
     # transposed copies of rows and hidden units
@@ -234,7 +143,7 @@ def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
         lambda b_EF: b_EF[:, None],
     )
     y_GECD = _exchange(y_ErD.reshape(p.n_experts, groups, room, width).swapaxes(0, 1), there=False)
-    y_GAD = jax.vmap(_collect)(y_GECD.reshape(groups, -1, width), source, slot_GA)
+    y_GAD = jax.vmap(collect)(y_GECD.reshape(groups, -1, width), source, slot_GA)
     return _combine(y_GAD.reshape(*expert_GnS.shape, width), gate_GnS)
 
 
@@ -299,16 +208,16 @@ def _ragged_local(x_nD, expert_nS, gate_nS, w, act, p):
     order_A = sort_order(expert_A)
     slot_A = jnp.zeros_like(order_A).at[order_A].set(jnp.arange(order_A.size, dtype=jnp.int32))
     sizes_E = jax.nn.one_hot(expert_A, held, dtype=jnp.int32).sum(0)
-    x_AD = _dispatch(x_nD, order_A, slot_A, p.top_k)
+    x_AD = dispatch(x_nD, order_A, slot_A, p.top_k)
 
     def spread(b_EF):
-        return _rows(b_EF, expert_A[order_A])
+        return rows_or_zeros(b_EF, expert_A[order_A])
 
     def times(x, w_EDF):
         return jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=precision(x, w_EDF))
 
     y_AD = _mlp(x_AD, w, act, times, spread)
-    return _combine(_collect(y_AD, order_A, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
+    return _combine(collect(y_AD, order_A, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
 @_by_group

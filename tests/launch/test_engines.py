@@ -24,7 +24,7 @@ from launch.runs import checkpoint, checks, lease, ledger, record, train
 from launch.runs import program as programs
 from tests.conftest import ROOT
 from tests.launch.test_launch import ALONE, BASE
-from tests.laws.test_stranger import result
+from tests.laws.made_up_records import result
 
 GRID = [
     "--set=sweep.sizes=8,16",

@@ -17,8 +17,8 @@ from experiments import cli
 from launch import files
 from launch.runs import checkpoint, preempt, record
 from tests.conftest import ROOT
+from tests.launch.stopped_runs import differences
 from tests.launch.test_launch import lines
-from tests.launch.test_resume import differences
 
 ARGV = [
     "--config=tiny_dense",

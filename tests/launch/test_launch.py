@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data.config import Data
-from launch import config, engines, files
+from launch import config, engines, files, overrides
 from launch.config import ConfigError, Horizon, Job, Run, Where
 from launch.devices import choice, layout, mesh
 from launch.engines import local
@@ -77,7 +77,7 @@ def test_id_hashes_the_run_alone_and_ignores_defaults():
     ],
 )
 def test_set(text, get, value):
-    assert get(config.set_fields(Job(), [text])) == value
+    assert get(overrides.set_fields(Job(), [text])) == value
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_set(text, get, value):
 )
 def test_bad_set(text, words):
     with pytest.raises(ConfigError, match=words):
-        config.set_fields(Job(), [text])
+        overrides.set_fields(Job(), [text])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.laws.fitting import fit, solve, verdicts
-from experiments.laws.fitting.forms import FORMS
+from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.published import constants
 
 N, D = np.geomspace(1e7, 1e10, 5), np.geomspace(1e9, 1e12, 5)

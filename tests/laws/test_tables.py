@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.laws import procedures, table_fit
+from experiments.laws import isoflop_slices, procedures, table_fit
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, isoflop
-from experiments.laws.runs import selection
+from experiments.laws.fitting import isoflop, noise_model
+from experiments.laws.runs import selection, sweep_folder
 from experiments.laws.runs import table as tables
 
 E, A, B, ALPHA, BETA = 1.8172, 482.01, 2085.43, 0.3478, 0.3658
@@ -228,15 +228,15 @@ def folder(path, results):
 
 def test_a_model_is_read_from_the_run_not_from_its_name():
     routed = {"pattern": ["attention/moe"], "n_experts": 64, "top_k": 8}
-    row = tables.run_row(run(0, "moe_64_8", **routed))
+    row = sweep_folder.run_row(run(0, "moe_64_8", **routed))
     assert (row["n_experts"], row["sparsity"], row["granularity"]) == (64, 56 / 64, 8)
-    row = tables.run_row(run(0, "fine", **routed | {"d_expert": 16}))
+    row = sweep_folder.run_row(run(0, "fine", **routed | {"d_expert": 16}))
     assert (row["n_experts"], row["granularity"]) == (64, 4)
     some = {"first_layers": ["attention/moe"], "n_experts": 4, "top_k": 1}
-    assert tables.run_row(run(0, "dense", **some))["n_experts"] == 4
-    row = tables.run_row(run(0, "moe", n_experts=64))
+    assert sweep_folder.run_row(run(0, "dense", **some))["n_experts"] == 4
+    row = sweep_folder.run_row(run(0, "moe", n_experts=64))
     assert (row["n_experts"], row["sparsity"], row["granularity"]) == (1, 0, 1)
-    defaults = tables.run_row(run(0, "x", pattern=["attention/moe"]))
+    defaults = sweep_folder.run_row(run(0, "x", pattern=["attention/moe"]))
     assert (defaults["n_experts"], defaults["granularity"]) == (8, 2)
 
 
@@ -314,11 +314,11 @@ def test_rows_that_differ_in_batch_are_no_seeds():
         assert tables.cells(None, t | {name: np.arange(8.0)}, x) is None, name
     words = np.array(["adam", "adam", "muon", "muon"] * 2, object)
     assert len(set(tables.cells(None, t | {"optimizer": words}, x))) == 4
-    rows = [tables.run_row(run(0, seed=s)) for s in (0, 1)]
+    rows = [sweep_folder.run_row(run(0, seed=s)) for s in (0, 1)]
     assert rows[0]["recipe_hash"] == rows[1]["recipe_hash"]
     other = run(0, seed=1)
     other["run"]["batch"] = 16
-    assert tables.run_row(other)["recipe_hash"] != rows[0]["recipe_hash"]
+    assert sweep_folder.run_row(other)["recipe_hash"] != rows[0]["recipe_hash"]
 
 
 # ---- isoFLOP slices
@@ -360,23 +360,23 @@ def test_misfit_of_a_wide_slice_is_no_noise():
 def test_noise_of_slices_from_seeds_by_loss_or_given(capsys, tmp_path):
     t = slices(0.005, seeds=3)
     x = {"n": t["n_params"], "d": t["tokens"], "c": t["flops"], "loss": t["loss"]}
-    level = procedures.noise(t, x)
+    level = isoflop_slices.noise(t, x)
     assert level.how == "between seeds" and level.dof == 90 and level.growth == 0
     assert level.sigma == pytest.approx(0.005, rel=0.2)
     t = slices(0.005, seeds=3, growth=4)
-    level = procedures.noise(t, x | {"loss": t["loss"]})
+    level = isoflop_slices.noise(t, x | {"loss": t["loss"]})
     assert level.growth == pytest.approx(4, abs=1.5)
     assert level(5.0) / level(2.5) == pytest.approx(16, rel=0.8)
     a = table_fit.ask(t, "chinchilla2_interpolated", resamples=50, noise="0.01")
     assert a["verdicts"]["noise"] == 0.01 and "given by --noise=0.01" in a["bootstrap"]["method"]
-    by_loss = bootstrap.given_noise("3:.002,7:.05")
+    by_loss = noise_model.given_noise("3:.002,7:.05")
     assert by_loss([2, 3, 5, 7, 9]) == pytest.approx([0.002, 0.002, 0.026, 0.05, 0.05])
     for text in ("x", "-1", "3:.1:2", "3:.1,3:.2", "3:.1,4", "nan", ""):
         with pytest.raises(FitError, match="give one number"):
-            bootstrap.given_noise(text)
+            noise_model.given_noise(text)
     with pytest.raises(FitError, match="not by chinchilla3"):
         table_fit.ask(t, "chinchilla3", noise="0.01")
-    small = bootstrap.given_noise("1e-6")
+    small = noise_model.given_noise("1e-6")
     for name in table_fit.SLICED:
         run_ = procedures.PROCEDURES[name].run
         v = run_(t, resamples=50, level=small).draws["n_exponent"]

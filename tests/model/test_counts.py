@@ -5,14 +5,13 @@ walk over the traced program.
 import dataclasses
 import itertools
 import re
-from fractions import Fraction
 
 import jax
 import pytest
 
 from model import account, lm, mixers, mlps, norms, positions, records_version1
 from model.config import Execution, check
-from model.mlps import dispatch, expert_loop
+from model.mlps import dispatch
 from model.mlps.hidden import ACTIVATIONS
 from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 from tests.model import shapes, walk
@@ -31,8 +30,13 @@ make = shapes.maker(
     d_rope=6,
     d_head=6,
 )
+
+
 TINY = make()
+
+
 replace = dataclasses.replace
+
 
 SHAPES = {
     **{f"{m}/{f}": {"pattern": (f"{m}/{f}",)} for m in MIXERS for f in MLPS},
@@ -89,6 +93,8 @@ SHAPES = {
     },
     **{name: {"layers": layers, "n_layers": 2} for name, layers in shapes.BY_LAYER.items()},
 }
+
+
 EXECUTIONS = {
     "plain": Execution(),
     "scan": Execution(scan=True),
@@ -106,6 +112,8 @@ EXECUTIONS = {
     "chunks-settle": Execution(attention_chunk=6, loss_chunk=4, settle=True),
     "chunks-settle-remat": Execution(attention_chunk=6, loss_chunk=4, settle=True, remat=True),
 }
+
+
 QUICK = {
     "post-norm-dense": ["remat", "settle"],
     "post-norm": ["remat", "all-True"],
@@ -119,6 +127,8 @@ QUICK = {
     "parallel": ["remat", "chunks-settle-remat"],
     "shared norm": ["remat"],
 }
+
+
 every_shape = pytest.mark.parametrize("name", SHAPES)
 
 
@@ -151,46 +161,6 @@ def test_model_flops_equal_the_walk(name):
     walked = walk.flops(walk.forward(c, Execution(moe="ragged"), 2), matrices_only=True)
     one_hot = 2 * c.d_model * c.vocab_size * (c.vocab_size <= lm.ONE_HOT_VOCAB)
     assert walked == 2 * c.seq_len * (account.forward_flops(c) + one_hot)
-
-
-def _executions():
-    """Every shape as it stands; every execution of a few, all of them among the slow tests."""
-    for name, change in SHAPES.items():
-        c = make(**change)
-        for how, ex in EXECUTIONS.items():
-            fits = (c.routed or ex.moe == "block" and ex.moe_groups == 1) and (
-                ex.moe != "capacity" or all(p.capacity_factor for p in c.routed)
-            )
-            # the walk takes one number of turns for all loops
-            fits = fits and (ex.moe != "loop" or len(set(c.routed)) == 1)
-            quick = (
-                how in ("plain", *QUICK.get(name, ())) or name == "capacity" and "scan" not in how
-            )
-            if fits:
-                yield pytest.param(
-                    name, how, id=f"{name}-{how}", marks=() if quick else pytest.mark.slow
-                )
-
-
-@pytest.mark.parametrize("name,how", [*_executions()])
-def test_executed_flops_equal_the_walk(name, how):
-    """Forward and training, to the last FLOP: padding, masked pairs, copies of weights,
-    recomputation; of a loop over as many blocks as the routing wants, the most that it can want.
-    """
-    c, ex = model(name), EXECUTIONS[how]
-    counted, turns = account.work(c, ex, 4), None
-    if (
-        ex.moe == "loop"
-    ):  # one of E experts over blocks of each width: each as often as makes all rows
-        narrow, p = expert_loop.narrow(ex.moe_rows), c.routed[0]
-        rows = dispatch.blocks(4 * c.seq_len * p.top_k, p.n_experts, narrow) * narrow
-        turns = Fraction(rows, p.n_experts * sum(expert_loop.widths(ex.moe_rows, rows)))
-    assert walk.flops(walk.forward(c, ex, 4), turns=turns) == counted.forward
-    assert (
-        walk.flops(walk.training(c, ex, 4), turns=turns)
-        == counted.training(ex.remat)
-        == account.executed_flops(c, ex, 4)
-    )
 
 
 def test_a_window_and_a_triangle_count_their_own_pairs():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import account, optim, params, sample, step
+from model import account, params
 from model.config import NORM_PLACES, RESIDUALS, Execution, check
 from model.lm import LM, abstract, buffers
 from model.mlps.hidden import ACTIVATIONS
@@ -28,7 +28,11 @@ make = shapes.maker(
     kv_rank=8,
     d_rope=4,
 )
+
+
 TINY = make()
+
+
 ROUTED = {
     "router": "sigmoid",
     "expert_groups": 2,
@@ -37,6 +41,8 @@ ROUTED = {
     "gate_scale": 2.5,
     "n_shared": 1,
 }
+
+
 CHANGES = (
     [{"pattern": (f"{mixer}/{mlp}",)} for mixer in MIXERS for mlp in MLPS]
     + [{"positions": p} for p in POSITIONS]
@@ -96,7 +102,11 @@ CHANGES = (
     ]
     + [{"layers": layers} for layers in shapes.BY_LAYER.values()]
 )
+
+
 SHAPES = [make(**change) for change in CHANGES]
+
+
 NAMES = [
     *(
         ",".join(f"{k}={'+'.join(v) if isinstance(v, tuple) else v}" for k, v in change.items())
@@ -104,20 +114,32 @@ NAMES = [
     ),
     *shapes.BY_LAYER,
 ]
+
+
 every_shape = pytest.mark.parametrize("c", SHAPES, ids=NAMES)
+
+
 # what is costly to compile: pairs of mixer and MLP, and what changes the tree, in the fast lane;
 # all shapes in the slow one
 _CORE = [
     set(change) == {"pattern"} or bool({"first_layers", "post_norm", "window"} & set(change))
     for change in CHANGES
 ]
+
+
 _SPLIT = [
     pytest.param(c, id=n, marks=() if core else pytest.mark.slow)
     for c, n, core in zip(SHAPES, NAMES, _CORE)
 ]
+
+
 core_shapes = pytest.mark.parametrize("c", _SPLIT)
+
+
 # two programs of a whole update each: those with the most parts
 _RICH = [bool({"first_layers", "post_norm", "window"} & set(change)) for change in CHANGES]
+
+
 rich_shapes = pytest.mark.parametrize(
     "c",
     [
@@ -125,11 +147,15 @@ rich_shapes = pytest.mark.parametrize(
         for c, n, rich in zip(SHAPES, NAMES, _RICH)
     ],
 )
+
+
 # a decoder each: one gated activation and one tied head in the fast lane
 _TWIN = [
     change.get("activation", "swiglu") != "swiglu" or change.get("norm") == "rmsnorm"
     for change in CHANGES
 ]
+
+
 most_shapes = pytest.mark.parametrize(
     "c",
     [
@@ -138,8 +164,11 @@ most_shapes = pytest.mark.parametrize(
     ],
 )
 
+
 # 30 updates: of the positions alone, those with parameters of their own in the fast lane
 _PLAIN = [set(change) == {"positions"} and change["positions"] != "learned" for change in CHANGES]
+
+
 falling_shapes = pytest.mark.parametrize(
     "c",
     [
@@ -238,225 +267,6 @@ def test_rows_of_a_batch_do_not_see_each_other(c):
     )
 
 
-@most_shapes
-def test_cached_equals_full(c):
-    """Prompts of unequal length, padded on the left: prefill, then token by token, equals the
-    forward pass at every position.
-    """
-    ex, held, rng = Execution(), variables(c), np.random.default_rng(0)
-    total, given, slots = c.seq_len, 11, 19
-    rows = [rng.integers(0, c.vocab_size, n).astype(np.int32) for n in (total, 6, 9)]
-    pad = np.array([total - len(r) for r in rows])
-    padded = np.stack([np.concatenate([np.zeros(n, np.int32), r]) for n, r in zip(pad, rows)])
-    lm = LM(c, ex)
-    logits, cache = jax.jit(lambda v, t: sample.prefill(lm, v, t, pad, slots))(
-        held, padded[:, :given]
-    )
-    one = jax.jit(lambda v, t, slot, cache: sample.decode(lm, v, t, pad, slots, slot, cache))
-    out = [logits]
-    for slot in range(given, total):
-        logits, cache = one(held, padded[:, slot : slot + 1], slot, cache)
-        out.append(logits)
-    got = np.concatenate(out, 1)
-    per_token = sum(a.size for a in jax.tree.leaves(cache)) / len(rows) / slots
-    assert per_token == account.state(c).per_token
-    want = forward(
-        c,
-        ex,
-        held,
-        np.stack([np.concatenate([r, np.zeros(n, np.int32)]) for n, r in zip(pad, rows)]),
-    )
-    for row, n, a, b in zip(rows, pad, got, want):
-        np.testing.assert_allclose(a[n:], b[: len(row)], rtol=1e-4, atol=1e-4)
-
-
-@core_shapes
-def test_bfloat16_is_close(c):
-    held, t = variables(c), tokens(c, 3)[:, :-1]
-    want, got = forward(c, Execution(), held, t), forward(c, Execution(dtype="bfloat16"), held, t)
-    # the median: a token whose router flips between two experts is another matter
-    assert np.median(np.abs(got - want)) < 0.03 * want.std()
-    assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
-
-
-@rich_shapes
-def test_scan_and_remat_agree(c):
-    """Loss, gradient norm and statistics of a training step: one compiled body for all layers,
-    recomputed, against unrolled layers.
-    """
-    lm, o, t = LM(c), optim.Optimizer(), tokens(c, 2)
-    hyper = {"lr": 1e-2, "embed_lr": 1e-2, "weight_decay": 0.1}
-    want = None
-    for ex in (Execution(), Execution(scan=True, remat=True)):
-        held = variables(c, ex)
-        lm = LM(c, ex)
-        state = step.create(lm, o, held["params"])._replace(buffers=held["buffers"])
-        after, got = jax.jit(lambda s, t: step.train_step(lm, o, s, t, hyper))(state, t)
-        leaves = params.unrolled({**after.params}), params.unrolled({**after.buffers})
-        want = want or (got, leaves)
-        for name in want[0]:
-            np.testing.assert_allclose(
-                got[name], want[0][name], rtol=2e-4, atol=1e-6, err_msg=f"{name} {ex}"
-            )
-        for (path, a), b in zip(
-            jax.tree_util.tree_leaves_with_path(want[1][1]), jax.tree.leaves(leaves[1])
-        ):
-            np.testing.assert_allclose(b, a, atol=1e-6, err_msg=str(path))
-
-
-def _chunked():
-    """Of every shape in the slow lane, by default of what a chunk must get right: a window, grouped
-    heads, caps.
-    """
-    for c, name in zip(SHAPES, NAMES):
-        for dtype in ("float32", "bfloat16"):
-            quick = dtype == "float32" and (window(c) or c.logit_cap)
-            yield pytest.param(
-                c, dtype, id=f"{name}-{dtype}", marks=() if quick else pytest.mark.slow
-            )
-
-
-@pytest.mark.parametrize("c,dtype", [*_chunked()])
-def test_chunks_agree(c, dtype):
-    """Loss, every leaf of the gradient and per-token losses: the map and the logits in chunks, the
-    last one of queries shorter, against both whole; the map kept, with the batch in halves, or made
-    again.
-    """
-    held, t = variables(c), tokens(c, 2)
-    state = step.create(LM(c), optim.Optimizer(), held["params"])._replace(buffers=held["buffers"])
-
-    def passes(ex, state, t):
-        grads, (metrics, _) = step.gradients(LM(c, ex), state, t)
-        return grads, metrics["loss"], step.eval_step(LM(c, ex), step.variables(state), t)[0]
-
-    chunked = Execution(dtype, attention_chunk=6, loss_chunk=4)
-    whole, kept, again = (
-        jax.jit(functools.partial(passes, ex))(state, t)
-        for ex in (Execution(dtype), dataclasses.replace(chunked, settle=True), chunked)
-    )
-    exact = dtype == "float32"
-    for chunks in (kept, again):
-        np.testing.assert_allclose(chunks[1], whole[1], rtol=2e-5 if exact else 0.02)
-        np.testing.assert_allclose(chunks[2], whole[2], atol=1e-4 if exact else 0.5)
-        if not exact and c.routed:
-            continue  # by rounding alone a token may be given to another expert
-        for (path, a), b in zip(
-            jax.tree_util.tree_leaves_with_path(whole[0]), jax.tree.leaves(chunks[0])
-        ):
-            largest = float(jnp.abs(a).max()) + 1e-6
-            np.testing.assert_allclose(
-                b / largest, a / largest, atol=2e-5 if exact else 0.3, err_msg=str(path)
-            )
-
-
-QUICK = [(True, {})]  # biases and shared experts too; scanned and gated twins are slow
-
-
-def _losses(c, ex, batch=4):
-    lm, o = LM(c, ex), optim.Optimizer()
-    state = step.create(lm, o, weights(c, ex))
-    hyper = {
-        k: np.full(3, v, np.float32)
-        for k, v in dict(lr=1e-2, embed_lr=1e-2, weight_decay=0.1).items()
-    }
-    many = np.stack([tokens(c, batch, s) for s in range(3)])
-    return jax.jit(lambda s, t, h: step.train_steps(lm, o, s, t, h, 3))(state, many, hyper)[1]
-
-
-@pytest.mark.parametrize(
-    "ex",
-    [
-        pytest.param(Execution(moe_rows=8), marks=pytest.mark.slow),
-        Execution(moe_groups=2),
-        Execution(moe="loop", moe_rows=8, settle=True),
-        # a wide block would hold more rows than there are
-        pytest.param(Execution(moe="loop", moe_rows=512), marks=pytest.mark.slow),
-        Execution(settle=True, remat=True, accumulate=2),
-    ],
-    ids=str,
-)
-def test_executions_agree(ex):
-    c = make(n_layers=4, pattern=("attention/moe", "attention/dense"))
-    want, got = _losses(c, Execution()), _losses(c, ex)
-    for name in want:
-        np.testing.assert_allclose(got[name], want[name], rtol=2e-4, err_msg=name)
-
-
-@pytest.mark.parametrize(
-    "ungated,more",
-    [
-        pytest.param(u, m, id=f"{u}-{m}", marks=() if (u, m) in QUICK else pytest.mark.slow)
-        for u in (False, True)
-        for m in ({}, {"scan": True}, {"dtype": "bfloat16"}, {"moe_groups": 2})
-    ],
-)
-def test_micro_batches_add_up_to_the_batch(more, ungated):
-    """Every gradient of three micro-batches is that of the whole batch, also where experts add to
-    the sums of the micro-batches before.
-    """
-    fields = (
-        dict(activation="gelu", mlp_bias=True, n_shared=1) if ungated else dict(activation="swiglu")
-    )
-    c = make(n_layers=4, pattern=("attention/moe", "attention/dense"), **fields)
-    t = tokens(c, 6)
-
-    def passes(ex):
-        lm = LM(c, ex)
-        held = step.create(lm, optim.Optimizer(), weights(c, ex))
-        grads, (metrics, _) = jax.jit(functools.partial(step.accumulated, lm))(held, t)
-        return params.unrolled(grads), metrics["loss"]
-
-    (want, loss), (got, other) = (
-        passes(Execution()),
-        passes(Execution(moe="loop", moe_rows=8, accumulate=3, **more)),
-    )
-    exact = "dtype" not in more
-    np.testing.assert_allclose(other, loss, rtol=2e-5 if exact else 0.02)
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got)):
-        size = float(jnp.linalg.norm(a))
-        assert size > 0, path
-        # by rounding alone a token may be given to another expert
-        assert float(jnp.linalg.norm(a - b)) < (1e-4 if exact else 0.5) * size, path
-
-
-@falling_shapes
-def test_loss_falls(c):
-    lm, o = LM(c), optim.Optimizer(lr=1e-2)
-    state = step.create(lm, o, params.initial(abstract(c), 0))
-    batch = np.tile(np.arange(c.seq_len + 1) * 7 % c.vocab_size, (8, 1)).astype(np.int32)
-    hyper = {
-        "lr": np.full(30, 1e-2, np.float32),
-        "embed_lr": np.full(30, 1e-2, np.float32),
-        "weight_decay": np.zeros(30, np.float32),
-    }
-    loss = np.asarray(
-        jax.jit(lambda s, t, h: step.train_steps(lm, o, s, t, h, 30))(
-            state, np.stack([batch] * 30), hyper
-        )[1]["loss"]
-    )
-    assert abs(loss[0] - math.log(c.vocab_size)) < (1e-3 if not c.tied else 0.05)
-    assert np.isfinite(loss).all()
-    assert loss[-1] < 0.5 * loss[0]
-
-
-def test_only_count_steps_are_taken():
-    c, o = TINY, optim.Optimizer()
-    lm = LM(c)
-    f = jax.jit(lambda s, t, h, n: step.train_steps(lm, o, s, t, h, n))
-    many = np.stack([tokens(c, 2, s) for s in range(4)])
-    hyper = {
-        k: np.full(4, v, np.float32)
-        for k, v in dict(lr=1e-2, embed_lr=2e-2, weight_decay=0.0).items()
-    }
-    whole, _ = f(step.create(lm, o, weights(c)), many, hyper, 4)
-    half, metrics = f(step.create(lm, o, weights(c)), many, hyper, 2)
-    assert (np.asarray(metrics["loss"])[2:] == 0).all() and (
-        np.asarray(metrics["loss"])[:2] > 0
-    ).all()
-    rest, _ = f(half, np.roll(many, -2, 0), hyper, 2)
-    jax.tree.map(np.testing.assert_array_equal, whole, rest)
-
-
 def test_initial_values_do_not_depend_on_scan():
     c = make(n_layers=4, pattern=("attention/dense", "attention/moe"))
     flat, scanned = (
@@ -495,59 +305,6 @@ def test_rope_is_relative():
     scores = turned[0] @ turned[1].T
     np.testing.assert_allclose(np.diag(scores, 3), scores[3 - 3, 3], rtol=1e-4)
     assert abs(scores[0, 3] - scores[0, 5]) > 1e-3
-
-
-def test_schedules():
-    s = optim.Schedule(decay="cosine", warmup=0.1, final=0.1)
-    f = [optim.factor(s, i, 100) for i in range(100)]
-    assert (
-        f[0] == pytest.approx(0.1)
-        and f[9] == 1
-        and max(f) == 1
-        and all(a >= b for a, b in zip(f[9:], f[10:]))
-    )
-    assert min(
-        optim.factor(optim.Schedule(decay="linear", warmup=0), i, 50) for i in range(50)
-    ) == pytest.approx(0.02)
-    assert all(
-        optim.factor(optim.Schedule(warmup=w), 0, n) > 0 for w in (0, 0.1, 0.5) for n in (1, 2, 10)
-    )
-
-
-@pytest.mark.parametrize("decay", optim.DECAYS)
-@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("final", [0.0, 0.1])
-def test_ends_of_schedules(decay, warmup, final):
-    """`final` is the rate that an update after the last one would have."""
-    s, n = optim.Schedule(decay, warmup, final), 20
-    warm = round(warmup * n)
-    assert optim.factor(s, 0, n) == (1 / warm if warm else 1.0)
-    assert optim.factor(s, warm, n) == 1.0
-    assert optim.factor(s, n, n) == pytest.approx(1.0 if decay == "constant" else final)
-    assert optim.factor(s, n - 1, n) > (final if decay != "constant" else 0.0)
-
-
-def test_adamw_equals_optax():
-    import optax
-
-    c, o = TINY, optim.Optimizer(b1=0.8, b2=0.9, clip=0.5)
-    w = weights(c)
-
-    def square(w):
-        return (LM(c).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
-
-    g = jax.jit(jax.grad(square))(w)
-    decayed = jax.tree_util.tree_map_with_path(
-        lambda p, _: not {k.key for k in p} & {"scale", "embed"}, w
-    )
-    reference = optax.chain(
-        optax.clip_by_global_norm(0.5),
-        optax.adamw(0.01, 0.8, 0.9, 1e-8, weight_decay=0.1, mask=decayed),
-    )
-    want = optax.apply_updates(w, reference.update(g, reference.init(w), w)[0])
-    t = optim.transform(o)
-    got = optim.apply(o, w, t.update(g, t.init(w))[0], 0.01, 0.01, 0.1)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), want, got)
 
 
 @pytest.mark.parametrize(

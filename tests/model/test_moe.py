@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from model import optim, step
 from model.config import Execution, check
 from model.lm import LM
-from model.mlps import dispatch, routing
+from model.mlps import expert_rows, routing
 from model.mlps.moe import MoE
 from tests.model import shapes
 from tests.model.test_model import ROUTED, forward, make, tokens, variables, weights
@@ -29,6 +29,8 @@ moe = functools.partial(
     activation="swiglu",
     mlp_bias=True,
 )
+
+
 MOE = moe()
 
 
@@ -38,53 +40,17 @@ def test_layout_places_every_assignment_once(assignments, n_experts, rows, seed)
     expert = np.random.default_rng(seed).integers(0, n_experts, assignments)
     with jax.disable_jit():
         blocks, source, slot = (
-            np.asarray(v) for v in dispatch.layout(jnp.asarray(expert), n_experts, rows)
+            np.asarray(v) for v in expert_rows.layout(jnp.asarray(expert), n_experts, rows)
         )
         block_expert = np.asarray(
-            dispatch.owners(jnp.asarray(blocks), dispatch.blocks(assignments, n_experts, rows))
+            expert_rows.owners(
+                jnp.asarray(blocks), expert_rows.blocks(assignments, n_experts, rows)
+            )
         )
     assert blocks.sum() * rows <= source.size and (source[blocks.sum() * rows :] == -1).all()
     assert sorted(source[source >= 0]) == list(range(assignments))
     assert (source[slot] == np.arange(assignments)).all()
     assert (block_expert[slot // rows] == expert).all()
-
-
-@pytest.mark.parametrize(
-    "skew,factor",
-    [
-        (3.0, 0.0),
-        (0.0, 0.8),
-        *(pytest.param(*p, marks=pytest.mark.slow) for p in [(0.0, 0.0), (3.0, 0.8)]),
-    ],
-)
-@pytest.mark.parametrize("name", [n for n in dispatch.IMPLEMENTATIONS if n != "all"])
-def test_gradients_leaf_by_leaf(name, factor, skew):
-    """Against all experts, masked; router included, also when most tokens choose one expert, and
-    when a part is dropped.
-    """
-    if name == "capacity" and not factor:
-        pytest.skip("a layout of fixed rows is for models that drop")
-    c = moe(capacity_factor=factor)
-    w = weights(c)
-    w["group_0"]["layer_0"]["mlp"]["router"] = w["group_0"]["layer_0"]["mlp"][
-        "router"
-    ] + skew * np.eye(16, 5, dtype=np.float32)
-
-    def gradient(ex):
-        def loss(w):
-            logits, stats = LM(c, ex).apply({"params": w}, tokens(c)[:, :-1])
-            return (logits**2).mean() + stats["auxiliary"], stats
-
-        return jax.jit(jax.grad(loss, has_aux=True))(w)
-
-    rows = 12 if name == "loop" else 4  # blocks of every width: 12, 6, 2 and 1
-    (want, stats), (got, _) = (
-        gradient(Execution(moe="all")),
-        gradient(Execution(moe=name, moe_rows=rows)),
-    )
-    assert (np.asarray(stats["dropped"]).max() > 0) == bool(factor)
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(want), jax.tree.leaves(got)):
-        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a) + 1e-7, path
 
 
 def test_capacity_equals_dropless_exactly_when_nothing_is_dropped():

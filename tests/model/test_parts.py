@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments import cli, recipes
 from experiments.planning import arms, grid, ladder
 from experiments.planning.grid import Sweep, SweepJob
-from launch import config
+from launch import config, overrides
 from launch.config import ConfigError, Job, Run
 from model import account, parts, records_version1, text
 from model.config import Layer, Model, check
@@ -135,7 +135,7 @@ def test_what_a_setting_reaches(key, value, pattern):
 )
 def test_wrong_settings_are_named(setting, words):
     with pytest.raises(ConfigError, match=words):
-        config.set_fields(Job(), [setting])
+        overrides.set_fields(Job(), [setting])
 
 
 def test_a_run_keeps_its_id_through_its_records():

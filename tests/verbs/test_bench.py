@@ -12,7 +12,7 @@ import pytest
 from experiments import cli
 from experiments.benchmarks import gpu, growth, training
 from experiments.benchmarks.parts import PARTS
-from launch import config
+from launch import config, overrides
 from launch.runs import train
 
 FIGURES = {"tokens_per_s", "tokens_per_cpu_s", "first_step_s", "peak_bytes"}
@@ -135,7 +135,7 @@ def _losses(name, folder, steps):
     )
     from launch.huggingface import folder as hf
 
-    run = config.override(run, "init", hf.fingerprint(where.init_from))
+    run = overrides.override(run, "init", hf.fingerprint(where.init_from))
     train.train(run, where, str(folder / "run"))
     lines = [
         json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()

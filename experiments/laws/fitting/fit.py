@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, solve
-from experiments.laws.fitting.forms import FORMS, Form
+from experiments.laws.fitting import bootstrap, noise_model, solve
+from experiments.laws.fitting.formula import Form
+from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
 
 # starts of the solver for every resample. The data's own fit takes four times as many, and the
@@ -28,7 +29,7 @@ class Points(NamedTuple):
     y: np.ndarray
     weights: np.ndarray | None = None
     clusters: np.ndarray | None = None
-    noise: bootstrap.Noise | None = None
+    noise: noise_model.Noise | None = None
 
     @property
     def w(self) -> np.ndarray:
@@ -215,7 +216,7 @@ def _drawn(form, theta, x, y, w, residuals, noise, objective, resamples, rng):
     """
     left = max(1, len(y) - len(form.names))
     sd = float(np.sqrt((w * residuals**2).sum() / left))
-    level = bootstrap.Noise(max(sd, noise.sigma if noise else 0.0), left)
+    level = noise_model.Noise(max(sd, noise.sigma if noise else 0.0), left)
     centre = solve.predict(form, theta, x)[0]
     e = np.stack(
         [

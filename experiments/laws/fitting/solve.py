@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from experiments.laws.fitting.forms import Form
+from experiments.laws.fitting.formula import Form
 
 LAD_STAGES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 

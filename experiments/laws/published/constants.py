@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    law: str  # a key of forms.FORMS
+    law: str  # a key of law_forms.FORMS
     values: dict[str, float]
     where: str
     verified: str = ""

@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 
-from experiments.laws.runs.table import routed
+from experiments.laws.runs.sweep_folder import routed
 from experiments.report.elements import figure_section, table
 from experiments.report.plotting import STYLE, canvas, shades, short, svg
 

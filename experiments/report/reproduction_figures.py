@@ -4,8 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.laws.fitting import allocation, bootstrap, solve
-from experiments.laws.fitting.forms import FORMS
-from experiments.laws.published import constants, reproduce
+from experiments.laws.fitting.law_forms import FORMS
+from experiments.laws.published import constants
+from experiments.laws.published.reproductions.besiroglu2024 import HOFFMANN
 from experiments.report.plotting import STYLE, canvas, svg
 
 SHADES = plt.get_cmap("viridis")
@@ -43,7 +44,7 @@ def besiroglu2024(drawn) -> str:
             budgets, [r[0] for r in rows], color=HUE["fit"], lw=2, label="this fit, 95% band"
         )
         h = constants.PUBLISHED["hoffmann2022"]
-        v = reproduce.HOFFMANN
+        v = HOFFMANN
         g = (v["alpha"] * v["A"] / (v["beta"] * v["B"])) ** (1 / (v["alpha"] + v["beta"]))
         split = v["beta"] / (v["alpha"] + v["beta"])
         right.plot(

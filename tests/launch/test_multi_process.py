@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from launch.config import ConfigError
-from launch.devices import cluster
+from launch.devices import multi_process
 
 SLURM = {
     "SLURM_JOB_ID": "77",
@@ -61,7 +61,7 @@ KUBERNETES = {
     ],
 )
 def test_clusters_are_found(variables, want):
-    assert cluster.detect(variables)[:4] == want
+    assert multi_process.detect(variables)[:4] == want
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_clusters_are_found(variables, want):
     ],
 )
 def test_no_cluster_is_one_process(variables):
-    assert cluster.detect(variables) is None and cluster.flags("", 1, 0) is None
+    assert multi_process.detect(variables) is None and multi_process.flags("", 1, 0) is None
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_no_cluster_is_one_process(variables):
 )
 def test_bad_flags(arguments, words):
     with pytest.raises(ConfigError, match=words):
-        cluster.flags(*arguments)
+        multi_process.flags(*arguments)
     with pytest.raises(ConfigError, match="variables of slurm are damaged"):
-        cluster.detect(SLURM | {"SLURM_PROCID": "x"})
+        multi_process.detect(SLURM | {"SLURM_PROCID": "x"})
 
 
 def pair(tmp_path, *more, before=""):
@@ -110,7 +110,7 @@ def pair(tmp_path, *more, before=""):
     ]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     code = (
-        f"import sys; from launch.devices import cluster; {before or 'pass'};"
+        f"import sys; from launch.devices import multi_process; {before or 'pass'};"
         " from experiments import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
     started = [
@@ -152,7 +152,7 @@ def test_processes_that_disagree_all_end(first, second, words, tmp_path):
 
 
 def test_nobody_waits_for_ever(tmp_path):
-    status, said = pair(tmp_path, ["--mesh=data=2"], None, before="cluster.TIMEOUT_S = 2")
+    status, said = pair(tmp_path, ["--mesh=data=2"], None, before="multi_process.TIMEOUT_S = 2")
     assert status == [2] and "waited 2 s" in said[0] and "for all 2 processes" in said[0]
 
 

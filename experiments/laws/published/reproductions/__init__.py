@@ -1,0 +1,1 @@
+"""Published fits repeated by their authors' recipe, a file for each study."""

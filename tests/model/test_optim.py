@@ -1,0 +1,107 @@
+"""The optimizer and its schedules: against optax, and on a model whose loss falls."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from model import optim, params, step
+from model.lm import LM, abstract
+from tests.model.test_model import (
+    TINY,
+    falling_shapes,
+    tokens,
+    weights,
+)
+
+
+@falling_shapes
+def test_loss_falls(c):
+    lm, o = LM(c), optim.Optimizer(lr=1e-2)
+    state = step.create(lm, o, params.initial(abstract(c), 0))
+    batch = np.tile(np.arange(c.seq_len + 1) * 7 % c.vocab_size, (8, 1)).astype(np.int32)
+    hyper = {
+        "lr": np.full(30, 1e-2, np.float32),
+        "embed_lr": np.full(30, 1e-2, np.float32),
+        "weight_decay": np.zeros(30, np.float32),
+    }
+    loss = np.asarray(
+        jax.jit(lambda s, t, h: step.train_steps(lm, o, s, t, h, 30))(
+            state, np.stack([batch] * 30), hyper
+        )[1]["loss"]
+    )
+    assert abs(loss[0] - math.log(c.vocab_size)) < (1e-3 if not c.tied else 0.05)
+    assert np.isfinite(loss).all()
+    assert loss[-1] < 0.5 * loss[0]
+
+
+def test_only_count_steps_are_taken():
+    c, o = TINY, optim.Optimizer()
+    lm = LM(c)
+    f = jax.jit(lambda s, t, h, n: step.train_steps(lm, o, s, t, h, n))
+    many = np.stack([tokens(c, 2, s) for s in range(4)])
+    hyper = {
+        k: np.full(4, v, np.float32)
+        for k, v in dict(lr=1e-2, embed_lr=2e-2, weight_decay=0.0).items()
+    }
+    whole, _ = f(step.create(lm, o, weights(c)), many, hyper, 4)
+    half, metrics = f(step.create(lm, o, weights(c)), many, hyper, 2)
+    assert (np.asarray(metrics["loss"])[2:] == 0).all() and (
+        np.asarray(metrics["loss"])[:2] > 0
+    ).all()
+    rest, _ = f(half, np.roll(many, -2, 0), hyper, 2)
+    jax.tree.map(np.testing.assert_array_equal, whole, rest)
+
+
+def test_schedules():
+    s = optim.Schedule(decay="cosine", warmup=0.1, final=0.1)
+    f = [optim.factor(s, i, 100) for i in range(100)]
+    assert (
+        f[0] == pytest.approx(0.1)
+        and f[9] == 1
+        and max(f) == 1
+        and all(a >= b for a, b in zip(f[9:], f[10:]))
+    )
+    assert min(
+        optim.factor(optim.Schedule(decay="linear", warmup=0), i, 50) for i in range(50)
+    ) == pytest.approx(0.02)
+    assert all(
+        optim.factor(optim.Schedule(warmup=w), 0, n) > 0 for w in (0, 0.1, 0.5) for n in (1, 2, 10)
+    )
+
+
+@pytest.mark.parametrize("decay", optim.DECAYS)
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_ends_of_schedules(decay, warmup, final):
+    """`final` is the rate that an update after the last one would have."""
+    s, n = optim.Schedule(decay, warmup, final), 20
+    warm = round(warmup * n)
+    assert optim.factor(s, 0, n) == (1 / warm if warm else 1.0)
+    assert optim.factor(s, warm, n) == 1.0
+    assert optim.factor(s, n, n) == pytest.approx(1.0 if decay == "constant" else final)
+    assert optim.factor(s, n - 1, n) > (final if decay != "constant" else 0.0)
+
+
+def test_adamw_equals_optax():
+    import optax
+
+    c, o = TINY, optim.Optimizer(b1=0.8, b2=0.9, clip=0.5)
+    w = weights(c)
+
+    def square(w):
+        return (LM(c).apply({"params": w}, tokens(c)[:, :-1])[0] ** 2).mean()
+
+    g = jax.jit(jax.grad(square))(w)
+    decayed = jax.tree_util.tree_map_with_path(
+        lambda p, _: not {k.key for k in p} & {"scale", "embed"}, w
+    )
+    reference = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adamw(0.01, 0.8, 0.9, 1e-8, weight_decay=0.1, mask=decayed),
+    )
+    want = optax.apply_updates(w, reference.update(g, reference.init(w), w)[0])
+    t = optim.transform(o)
+    got = optim.apply(o, w, t.update(g, t.init(w))[0], 0.01, 0.01, 0.1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), want, got)

@@ -1,0 +1,55 @@
+"""Every sweep among the recipes is fitted, reported and summed up, from made-up records."""
+
+import os
+
+import pytest
+
+from experiments import recipes
+from experiments.laws import sweep_analysis
+from experiments.planning.grid import SweepJob
+from experiments.report import answer_text
+from launch.runs import record
+from tests.verbs.made_up_sweeps import call, results_of, written
+
+SWEEPS = [n for n in recipes.RECIPES if isinstance(recipes.load(n), SweepJob)]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_recipe_is_fitted_and_reported(name, tmp_path, capsys):
+    work = written(tmp_path, recipes.load(name))
+    status, out, err = call(capsys, "fit", f"--workdir={work}", "--bootstrap=30")
+    assert status == 0, err
+    assert "not identified by these runs (0 of 0" not in out
+    status, out, err = call(capsys, "report", f"--workdir={work}", "--bootstrap=30")
+    assert status == 0 and os.path.exists(os.path.join(work, "report.html")), err
+    status, out, err = call(capsys, "status", work)
+    assert status == 0 and "done" in out, err
+
+
+# the words in which a recipe's own question is answered, and what must come first
+ANSWERS = {
+    "quickstart": ("N_opt ~ C^", "MoE - dense", "best of each"),
+    "isoflop": ("N_opt ~ C^", "D_opt ~ C^", "beta: E 1."),
+    "dense_vs_moe": ("lower beyond the noise in 8 of 8 cells", "equal active parameters (x1."),
+    "positions": ("rope: loss -0.0", "from sinusoidal", "active x1.10"),
+    "granularity": ("64 experts, top-8: loss -0.06", "from 8 experts, top-1", "FLOPs x1.0"),
+    "learning_rate": ("best rate x1 in 3 of 3", "ladder's rule"),
+    "known_entropy": ("above the source", "falls as D^-"),
+    "known_truth": ("the source's entropy",),
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_summary_answers_the_question(name):
+    a = record.finite(sweep_analysis.analyse(results_of(recipes.load(name)), resamples=30))
+    lines = answer_text.lines(a)
+    assert 0 < len(lines) <= answer_text.MOST
+    text = "\n".join(lines)
+    assert all(words in text for words in ANSWERS[name]), text
+    if name in ("positions", "granularity"):  # best first
+        best = {"positions": "rope", "granularity": "64 experts"}[name]
+        assert lines[0].startswith(best) and "C^" not in text
+    if name == "dense_vs_moe":
+        assert lines[0].startswith("MoE - dense")
+    if name in ("quickstart", "isoflop"):
+        assert "C^" in lines[0]
