@@ -91,7 +91,8 @@ def visible(window: int, ctx: Context, turned: bool = False):
         seen &= q - k < window
     if ctx.slot is not None:
         seen &= k >= 0
-    if ctx.document_BT is not None and ctx.document_BJ is not None:
+    if ctx.document_BT is not None:
+        assert ctx.document_BJ is not None
         same_BTJ = ctx.document_BT[:, :, None] == ctx.document_BJ[:, None]
         seen &= same_BTJ.swapaxes(1, 2) if turned else same_BTJ
     return seen
