@@ -39,6 +39,8 @@ class Sweep:
     lr_multipliers: tuple[float, ...] = (
         1.0,
     )  # of the ladder's learning rate: a bracket when there are several
+    # which loss is compared and fitted: bits_per_byte, or a source of a mixture; empty: nats/token
+    loss: str = ""
     replicate_size: int = 0  # one more (size, budget) ...
     replicate_budget: float = 0.0
     replicate_seeds: tuple[
@@ -220,7 +222,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: step_time.Target) -
             run = dataclasses.replace(
                 run,
                 seed=cell.seed,
-                data=dataclasses.replace(base.data, seed=cell.seed),
+                data=dataclasses.replace(run.data, seed=cell.seed),
                 horizon=horizon,
             )
             out.append(

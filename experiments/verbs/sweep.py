@@ -179,7 +179,7 @@ def _body(fv) -> int:
     job = dataclasses.replace(job, run=checks.resolve(job.run, platform))
     grid.make(job, platform)  # what cannot be planned is said before text is read
     job = dataclasses.replace(job, run=checks.identified(job.run, job.where))
-    plan = grid.make(job, platform)
+    plan = sweep.identified(job, grid.make(job, platform))
     place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None
     out = terminal.console(stderr=fv.format == "json", width=wide)
@@ -221,7 +221,7 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
             f" isoflop status {os.path.relpath(workdir)}"
         )
         return 1 if failures else 0
-    analysis = fit_verb.analyse(results, fv.bootstrap)
+    analysis = fit_verb.analyse(results, fv.bootstrap, loss=job.sweep.loss)
     analysis["left_out"] = plan.left_out + failures
     analysis["forecast"] = forecast.compare(workdir, results)
     path = report_verb.write(workdir, results, analysis, job.sweep.name)

@@ -46,7 +46,7 @@ def _ticks(cells: list[tuple]) -> list[str]:
     return [f"{size}\n{what(budget, tokens)}" for budget, tokens, size in cells]
 
 
-def draw(rows: list[dict], dial: str) -> str:
+def draw(rows: list[dict], dial: str, unit: str) -> str:
     """Points are means over seeds with 95% Student intervals, side by side in each cell."""
     cells = sorted({_cell(r) for r in rows})
     families = list(dict.fromkeys(r["family"] for r in rows))
@@ -70,8 +70,8 @@ def draw(rows: list[dict], dial: str) -> str:
             ax.set(xlabel=dial, xlim=(-0.6, len(cells) - 0.4))
             ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         base = rows[0]["reference"]
-        axes[0].set(title="loss", ylabel="validation loss (nats/token)")
-        axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel="nats/token")
+        axes[0].set(title="loss", ylabel=f"validation loss ({unit})")
+        axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel=unit)
         axes[0].legend(fontsize=9)
         return plotting.svg(fig)
 
@@ -142,5 +142,9 @@ def section(results, curves, a) -> str:
         f" {esc(_same(rows, a['c_convention']))}. {_verdicts(rows)}."
     )
     return elements.figure_section(
-        "Arms against each other", reading, draw(rows, a["dial"]), table(columns, data), opened=True
+        "Arms against each other",
+        reading,
+        draw(rows, a["dial"], a["loss_unit"]),
+        table(columns, data),
+        opened=True,
     )
