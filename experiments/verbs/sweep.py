@@ -95,6 +95,7 @@ class _Progress:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         self._cost = {p.id: p.flops for p in plan.runs}
+        self._what = {p.id: f"{p.family} {p.dial} {p.size}" for p in plan.runs}
         self._all, self._done = len(plan.runs), len(done)
         self._finished = float(sum(self._cost[i] for i in done))
         self._before, self._part = self._finished, {}
@@ -143,8 +144,7 @@ class _Progress:
                 )
                 self._console.print(
                     f"[{time.monotonic() - self._started:6.1f} s] {self._label()} "
-                    f" {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}:"
-                    f" {what}",
+                    f" {self._what[identity]} {identity}: {what}",
                     soft_wrap=True,
                     highlight=False,
                     markup=False,
