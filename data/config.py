@@ -9,12 +9,24 @@ class Data:
     identity.
     """
 
-    source: str = "python_source"  # python_source | text | tfds:NAME | synthetic | tokens
-    path: str = (
-        ""  # text: files or globs, comma-separated; tfds: its data_dir; tokens: a prepared folder
-    )
-    tokenizer: str = "bytes"  # bytes | sentencepiece
-    tokenizer_path: str = ""  # the .model file of sentencepiece
+    # python_source | text | jsonl | parquet | arrow | tfds:NAME | synthetic | tokens | nanogpt |
+    # llmc | megatron | npy, with fields of its own in brackets: jsonl(field=content)
+    source: str = "python_source"
+    # files, folders and globs, comma-separated, local or a URL; tfds: its data_dir; tokens: a
+    # prepared folder
+    path: str = ""
+    # files that are validated on and not trained on; empty: a twentieth of the text in path
+    validation_path: str = ""
+    tokenizer: str = "bytes"  # bytes | sentencepiece | hf | tiktoken | ids
+    tokenizer_path: str = ""  # the file of the tokenizer: .model, tokenizer.json, .tiktoken
+    # several sources by name, code=python_source, web=jsonl(path=...), of which mixture takes
+    # shares: code=0.3,web=0.7; they stand in the place of source and path
+    sources: str = ""
+    mixture: str = ""
+    unique_tokens: int = 0  # train on so many tokens alone, again and again; 0: on all
+    # apart: no token sees another document than its own, and positions begin anew; joined: a
+    # window is one text
+    documents: str = "joined"
     # fingerprint of text and tokenizer, in the place of their paths in a run's identity: filled in
     # when a run starts; other content is refused
     content: str = ""

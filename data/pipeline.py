@@ -1,128 +1,197 @@
 """Batches addressed by (seed, step): no iterator, no state, nothing to save for a resume.
 
-A dataset is cut into windows of T+1 tokens at multiples of T. Windows are visited in a random order
-that is a new permutation every epoch: the permutation is a Feistel network, so the i-th window is
-computed, not looked up. A batch is one gather.
+A source is cut into windows of T+1 tokens at multiples of T. They are visited in a random order
+that is a new permutation every epoch (data/order.py): the i-th window is computed, not looked up.
+Of several sources, the i-th window's is looked up in a pattern (data/mixture.py). A batch is one
+gather a source.
 """
 
 import numpy as np
 
-from data import pack, tokenizers
+from data import mixture, prepare, tokenizers
 from data.config import Data, DataError
+from data.order import permute
 from data.synthetic import VOCAB, Synthetic
 
-
-def _mix(x: np.ndarray, key: int) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        z = (x + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    return z ^ (z >> np.uint64(29))
+SUBSET = 2**31  # the seed that unique_tokens draws its windows by; no data.seed is as large
 
 
-def _key(seed: int, epoch: np.ndarray, order: int) -> np.ndarray:
-    """One number for each (seed, epoch)."""
-    if order == 1:
-        return _mix(epoch, (seed * 2 + 1) % 2**63)
-    return _mix(epoch, int(_mix(np.array(seed, np.uint64), 0x2545F4914F6CDD1D)))
-
-
-def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray, order: int = 2) -> np.ndarray:
-    """Position of items `i` under a pseudo-random permutation of range(n), one per (seed, epoch).
-    Four Feistel rounds on the next even power of two; items that fall outside are walked on until
-    they fall inside. `order`: see Data; with 1, (seed, epoch) and (seed + 1, epoch - 2) are the
-    same.
+class Windows:
+    """The windows of one prepared source. unique_tokens: how many of its tokens are trained on, at
+    random places that are the same for every seed; 0: all.
     """
-    half = max(1, ((n - 1).bit_length() + 1) // 2)
-    low = np.uint64(2**half - 1)
-    key = _key(seed, np.asarray(epoch, np.uint64), order)
-    x = np.asarray(i, np.uint64).copy()
-    todo = np.ones(x.shape, bool)
-    while todo.any():
-        a, b = x >> np.uint64(half), x & low
-        for r in range(4):
-            a, b = b, a ^ (_mix(b + key, r * 0x632BE59BD9B4E019 % 2**63) & low)
-        x = np.where(todo, (a << np.uint64(half)) | b, x)
-        todo = x >= n
-    return x.astype(np.int64)
+
+    def __init__(self, d: Data, seq_len: int, tokenizer, cache: str, unique_tokens: int = 0):
+        self.files = prepare.prepare(d, cache)
+        self._seq_len, self._seed, self._order = seq_len, d.seed, d.order
+        self._by_id = tokenizer.token_bytes
+        self.all = {s: (row.size - 1) // seq_len for s, row in self.files.rows.items()}
+        for split, n in self.all.items():
+            if n < 1:
+                raise DataError(
+                    f"the {split} split of {self.files.meta['corpus']} has"
+                    f" {self.files.rows[split].size} tokens, fewer than one window of"
+                    f" model.seq_len={seq_len}"
+                )
+        self.count = unique_tokens // seq_len if unique_tokens else self.all["train"]
+        if not 1 <= self.count <= self.all["train"]:
+            raise DataError(
+                f"data.unique_tokens asks for {unique_tokens} tokens of"
+                f" {self.files.meta['corpus']}, which has {self.all['train']} windows of"
+                f" model.seq_len={seq_len} to train on: give {seq_len} to"
+                f" {self.all['train'] * seq_len}"
+            )
+        self.tokens = self.count * seq_len if unique_tokens else self.files.rows["train"].size
+
+    def training(self, i: np.ndarray) -> np.ndarray:
+        """The window that is read as the `i`-th."""
+        window = permute(i % self.count, self.count, self._seed, i // self.count, self._order)
+        n = self.all["train"]
+        return window if self.count == n else permute(window, n, SUBSET, np.zeros_like(window))
+
+    def held_out(self, wanted: int) -> np.ndarray:
+        """`wanted` windows of validation, evenly spaced."""
+        n = self.all["validation"]
+        k = min(n, wanted)
+        return np.arange(k) * n // k
+
+    def gather(self, split: str, window: np.ndarray) -> np.ndarray:
+        """Tokens, int32 (windows, T+1)."""
+        at = window * self._seq_len
+        return self.files.rows[split].gather(at, self._seq_len + 1, np.int32)
+
+    def counted(self, split: str, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens, and the bytes of text that the T targets of each window stand for."""
+        tokens = self.gather(split, window)
+        if self._by_id is not None:
+            return tokens, self._by_id[tokens[:, 1:]].sum(1)
+        at = window * self._seq_len + 1
+        sizes = self.files.sizes[split].gather(at, self._seq_len, np.uint32)
+        return tokens, sizes.sum(1, dtype=np.int64)
 
 
 class Text:
-    """Windows of prepared token files."""
+    """Windows of one source, or of a mixture of several: `names`."""
 
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
-        files = pack.prepare(d, cache)
-        self._tokens, self._seq_len, self._seed = files.tokens, seq_len, d.seed
-        self._order = d.order
         tokenizer = tokenizers.load(d)
-        self.vocab_size, self._by_id, self._by_place = (
-            tokenizer.vocab_size,
-            tokenizer.token_bytes,
-            files.token_bytes,
-        )
-        self.corpus = files.meta["corpus"]
+        self.vocab_size, self.separator = tokenizer.vocab_size, int(tokenizer.separator)
+        self._seq_len, self._wanted = seq_len, d.validation_windows
+        self._mixture = _mixture(d)
+        self.names = self._mixture.names if self._mixture else ()
+        parts = mixture.sources(d) if self._mixture else {"": d}
+        self._parts = []
+        for k, part in enumerate(parts.values()):
+            share = self._mixture.counts[k] / mixture.PERIOD if self._mixture else 1
+            unique = round(d.unique_tokens * share)
+            self._parts.append(Windows(part, seq_len, tokenizer, cache, unique))
+        metas = [p.files.meta for p in self._parts]
+        self.corpus = self._joined(m["corpus"] for m in metas)
         self.fingerprints = {
-            "corpus": files.meta["corpus_fingerprint"],
-            "tokenizer": files.meta["tokenizer_fingerprint"],
+            "corpus": self._joined(m["corpus_fingerprint"] for m in metas),
+            "tokenizer": tokenizer.fingerprint,
         }
-        self.dataset_tokens = int(self._tokens["train"].size)
-        self.unigram_entropy = files.meta["unigram_entropy"]
-        self._windows = {s: (t.size - 1) // seq_len for s, t in self._tokens.items()}
-        for split, n in self._windows.items():
-            if n < 1:
-                raise DataError(
-                    f"the {split} split of {self.corpus} has {self._tokens[split].size} tokens,"
-                    f" fewer than one window of model.seq_len={seq_len}"
-                )
-        self._wanted = d.validation_windows
+        self.dataset_tokens = sum(p.tokens for p in self._parts)
+        # of a mixture, that of one who knows which source a token is of
+        shares = self._mixture.counts / mixture.PERIOD if self._mixture else np.ones(1)
+        self.unigram_entropy = float(shares @ [m["unigram_entropy"] for m in metas])
 
-    def _gather(self, split, window):
-        at = window[:, None] * self._seq_len + np.arange(self._seq_len + 1)
-        return np.asarray(self._tokens[split][at], np.int32)
+    def _joined(self, values) -> str:
+        pairs = zip(self.names, values, strict=True) if self.names else ((None, v) for v in values)
+        return ",".join(f"{name}:{v}" if name else v for name, v in pairs)
 
-    def _counted(self, split, window):
-        tokens = self._gather(split, window)
-        if self._by_id is not None:
-            return tokens, self._by_id[tokens[:, 1:]].sum(1)
-        at = window[:, None] * self._seq_len + np.arange(1, self._seq_len + 1)
-        return tokens, self._by_place[split][at].sum(1, dtype=np.int64)
-
-    def _training(self, step, global_batch):
-        i, n = np.arange(step * global_batch, (step + 1) * global_batch), self._windows["train"]
-        return permute(i % n, n, self._seed, i // n, self._order)
+    def _read(self, step: int, global_batch: int, rows: slice, counted: bool):
+        i = np.arange(step * global_batch, (step + 1) * global_batch)[rows]
+        if not self._mixture:
+            windows = self._parts[0]
+            return (windows.counted if counted else windows.gather)("train", windows.training(i))
+        source, own = self._mixture.place(i)
+        tokens = np.empty((len(i), self._seq_len + 1), np.int32)
+        sizes = np.zeros(len(i), np.int64)
+        for k in np.unique(source):
+            here, windows = source == k, self._parts[k]
+            found = windows.training(own[here])
+            if counted:
+                tokens[here], sizes[here] = windows.counted("train", found)
+            else:
+                tokens[here] = windows.gather("train", found)
+        return (tokens, sizes) if counted else tokens
 
     def batch(self, step: int, global_batch: int, rows: slice = slice(None)) -> np.ndarray:
         """Sequences `rows` of the global batch of `step`, int32 (B, T+1)."""
-        return self._gather("train", self._training(step, global_batch)[rows])
+        return self._read(step, global_batch, rows, False)
 
-    def counted_batch(self, step: int, global_batch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The global batch of `step`, and the bytes of text that the T targets of each sequence
-        stand for, (B,).
-        """
-        return self._counted("train", self._training(step, global_batch))
+    def counted_batch(
+        self, step: int, global_batch: int, rows: slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and the bytes of text that the T targets of each sequence stand for, (B,)."""
+        return self._read(step, global_batch, rows, True)
 
-    def _held(self):
-        n = self._windows["validation"]
-        k = min(n, self._wanted)
-        return np.arange(k) * n // k
+    def by_source(self, step: int, global_batch: int, sizes: np.ndarray) -> np.ndarray:
+        """The bytes of a batch, `sizes` (B,), summed over the sequences of each source."""
+        if not self._mixture:
+            return sizes.sum(keepdims=True)
+        source, _ = self._mixture.place(np.arange(step * global_batch, (step + 1) * global_batch))
+        return np.bincount(source, sizes, len(self.names)).astype(np.int64)
 
     def validation(self) -> np.ndarray:
-        """The validation windows, evenly spaced over the split, int32 (windows, T+1)."""
-        return self._gather("validation", self._held())
+        """The validation windows, int32 (windows, T+1): of each source as many, evenly spaced."""
+        return self.counted_validation()[0]
 
     def counted_validation(self) -> tuple[np.ndarray, np.ndarray]:
         """The validation windows and the bytes of each one's targets."""
-        return self._counted("validation", self._held())
+        found = [p.counted("validation", p.held_out(n)) for p, n in self._held_out()]
+        return np.concatenate([t for t, _ in found]), np.concatenate([b for _, b in found])
+
+    def validation_sources(self) -> np.ndarray:
+        """The source of each validation window, as a place in `names`."""
+        return np.repeat(
+            np.arange(len(self._parts)), [len(p.held_out(n)) for p, n in self._held_out()]
+        )
+
+    def _held_out(self):
+        return [(p, max(1, self._wanted // len(self._parts))) for p in self._parts]
 
     def true_nll(self, tokens):
         return None
 
     def epochs(self, windows: int) -> float:
-        """Passes over the training windows that `windows` windows make."""
-        return windows / self._windows["train"]
+        """Passes over the training windows that `windows` windows make; of a mixture, over that
+        source of which it makes most.
+        """
+        return max(self.source_epochs(windows))
+
+    def source_windows(self, windows: int) -> list[int]:
+        """How many of the first `windows` training windows are of each source."""
+        return self._mixture.taken(windows).tolist() if self._mixture else [windows]
+
+    def source_epochs(self, windows: int) -> list[float]:
+        taken = self.source_windows(windows)
+        return [n / p.count for n, p in zip(taken, self._parts, strict=True)]
+
+    def source_tokens(self) -> list[int]:
+        """The tokens of each source that are trained on."""
+        return [p.tokens for p in self._parts]
+
+
+def _mixture(d: Data):
+    if bool(d.sources) != bool(d.mixture):
+        raise DataError(
+            "data.sources and data.mixture go together: the one names, the other weighs"
+        )
+    if d.mixture and (d.path or d.validation_path):
+        raise DataError(
+            "data.path does not belong to a mixture: give each source of data.sources its own,"
+            " web=jsonl(path=...)"
+        )
+    return mixture.parse(d) if d.mixture else None
 
 
 class Generated:
     """Windows of the synthetic source. A token counts as one byte."""
+
+    names = ()
+    separator = -1
 
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
         self.source = Synthetic(d.zipf, d.order)
@@ -140,11 +209,19 @@ class Generated:
     def validation(self) -> np.ndarray:
         return self.source.window("validation", 0, np.arange(self._wanted), self._seq_len + 1)
 
-    def counted_batch(self, step: int, global_batch: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._counted(self.batch(step, global_batch))
+    def counted_batch(
+        self, step: int, global_batch: int, rows: slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self._counted(self.batch(step, global_batch, rows))
+
+    def by_source(self, step: int, global_batch: int, sizes: np.ndarray) -> np.ndarray:
+        return sizes.sum(keepdims=True)
 
     def counted_validation(self) -> tuple[np.ndarray, np.ndarray]:
         return self._counted(self.validation())
+
+    def validation_sources(self) -> np.ndarray:
+        return np.zeros(self._wanted, np.int64)
 
     def _counted(self, tokens):
         return tokens, np.full(len(tokens), self._seq_len)
@@ -164,10 +241,7 @@ def content(dataset) -> str:
 
 def load(d: Data, seq_len: int, cache: str = ""):
     """The dataset that `d` names, as windows of `seq_len` + 1 tokens. Raises DataError."""
-    if d.validation_windows < 1:
-        raise DataError(f"data.validation_windows={d.validation_windows} must be at least 1")
-    if d.order not in (1, 2):
-        raise DataError(f"data.order={d.order}: choose 2, or 1 for that of older records")
+    check(d)
     dataset = (Generated if d.source == "synthetic" else Text)(d, seq_len, cache)
     if d.content and d.content != content(dataset):
         raise DataError(
@@ -176,3 +250,20 @@ def load(d: Data, seq_len: int, cache: str = ""):
             " back, or give another --workdir"
         )
     return dataset
+
+
+def check(d: Data) -> None:
+    """Raises DataError on what no text can mend."""
+    if d.validation_windows < 1:
+        raise DataError(f"data.validation_windows={d.validation_windows} must be at least 1")
+    if d.order not in (1, 2):
+        raise DataError(f"data.order={d.order}: choose 2, or 1 for that of older records")
+    if d.documents not in ("joined", "apart"):
+        raise DataError(f"data.documents={d.documents!r}: choose joined or apart")
+    if d.unique_tokens < 0:
+        raise DataError(f"data.unique_tokens={d.unique_tokens} cannot be negative")
+    if d.source == "synthetic" and (d.unique_tokens or d.documents == "apart" or d.mixture):
+        raise DataError(
+            "data.source=synthetic has no end and no documents: unique_tokens, documents=apart and"
+            " mixture are for text"
+        )

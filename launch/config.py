@@ -176,7 +176,10 @@ def run_id(run: Run) -> str:
     """
     if run.data.content:
         run = dataclasses.replace(
-            run, data=dataclasses.replace(run.data, path="", tokenizer_path="")
+            run,
+            data=dataclasses.replace(
+                run.data, path="", validation_path="", tokenizer_path="", sources=""
+            ),
         )
     return hashlib.sha256(json.dumps(brief(run), sort_keys=True).encode()).hexdigest()[:12]
 

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from data import pack, pipeline
+from data import pipeline, prepare
 from data.config import Data
 from experiments.benchmarks import contest
 
@@ -27,9 +27,9 @@ SHAPES = {
 
 def _corpus(place: str, copies: int) -> Data:
     """Text files under `place`, one per module and copy."""
-    from data import sources
+    from data.sources import registry
 
-    texts = list(sources.load(Data()).documents("validation"))
+    texts = list(registry.load(Data()).documents("validation"))
     for i in range(copies):
         for k, text in enumerate(texts):
             with open(os.path.join(place, f"{i}-{k}.txt"), "wb") as f:
@@ -109,11 +109,11 @@ def measure(part: str, scale: str, rounds: int, names: list[str], settings: list
             return [one(i, s["batch"]) for i in range(s["batches"])]
 
         pieces = _sentencepiece(d, s["pieces"], place)
-        tokens = pack.prepare(pieces, cache).meta["splits"]
+        tokens = prepare.prepare(pieces, cache).meta["splits"]
         size = sum(split["tokens"] for split in tokens.values())
 
         def fresh(k, workers):
-            return pack.prepare(pieces, os.path.join(place, f"{k}-{workers}"), workers)
+            return prepare.prepare(pieces, os.path.join(place, f"{k}-{workers}"), workers)
 
         timers = {
             "memmap": lambda k: _timed(s["batches"] * per_batch, lambda: read(data.batch)),

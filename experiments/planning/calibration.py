@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from data.pack import cache_root
+from data import cache
 from experiments.planning import ladder
 from launch import config, files
 from launch.config import Run, Where
@@ -53,7 +53,7 @@ NOTHING = Store(())
 
 
 def _path(where: Where) -> str:
-    return os.path.join(cache_root(where.cache), FILE)
+    return os.path.join(cache.root(where.cache), FILE)
 
 
 def this_machine(where: Where) -> dict:
@@ -203,15 +203,15 @@ def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> 
     """
     started, first = time.perf_counter(), []
     platform, count = choice.probe()
-    real = cache_root(job.where.cache)
+    real = cache.root(job.where.cache)
     os.makedirs(os.path.join(real, "tokens"), exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="isoflop-calibration-") as root:
-        cache = os.path.join(
+        own = os.path.join(
             root, "cache"
         )  # without compiled programs: what compiling costs is measured too
-        os.makedirs(cache)
-        os.symlink(os.path.join(real, "tokens"), os.path.join(cache, "tokens"))
-        where = dataclasses.replace(job.where, cache=cache, tensorboard=False, keep_final=False)
+        os.makedirs(own)
+        os.symlink(os.path.join(real, "tokens"), os.path.join(own, "tokens"))
+        where = dataclasses.replace(job.where, cache=own, tensorboard=False, keep_final=False)
         todo = tasks(job, target, root)
 
         def report(kind, worker, task, message):

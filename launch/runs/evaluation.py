@@ -27,6 +27,7 @@ class Evaluation(NamedTuple):
     excess: float | None
     excess_se: float | None
     statistics: dict
+    sources: dict  # of a mixture: name -> loss, se, bits_per_byte, windows
 
 
 def evaluate(p, variables, dataset) -> Evaluation:
@@ -53,12 +54,29 @@ def evaluate(p, variables, dataset) -> Evaluation:
         float(nll.mean()),
         se(nll),
         se(nll.mean(1)) if len(nll) > 1 else float("nan"),
-        float(nll.sum() / math.log(2) / text_bytes.sum()),
+        # ids whose text nobody knows stand for no bytes
+        float(nll.sum() / math.log(2) / text_bytes.sum()) if text_bytes.sum() else math.nan,
         nll.size,
         None if excess is None else float(excess.mean()),
         None if excess is None else se(excess),
         _statistics(p, stats),
+        _by_source(dataset, nll, text_bytes),
     )
+
+
+def _by_source(dataset, nll, text_bytes) -> dict:
+    """The windows of each source of a mixture apart."""
+    out = {}
+    for k, name in enumerate(dataset.names):
+        here = dataset.validation_sources() == k
+        own, size = nll[here], float(text_bytes[here].sum())
+        out[name] = {
+            "loss": float(own.mean()),
+            "se": float(own.mean(1).std(ddof=1) / math.sqrt(len(own))) if len(own) > 1 else None,
+            "bits_per_byte": float(own.sum() / math.log(2) / size) if size else None,
+            "windows": len(own),
+        }
+    return out
 
 
 def _statistics(p, stats: list[dict]) -> dict:

@@ -28,6 +28,7 @@ class Meter:
         self._flops = account.flops_per_token(run.model)["matmul"] * self._per_step
         state = state or {"kept": [], "last_loss": None}
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
+        self.waited = 0.0  # seconds for batches, since the run began
         self._bytes, self._mark, self._since, self._kept = 0, time.perf_counter(), 0, []
         for step_bytes, metrics in state["kept"]:
             self._bytes += step_bytes
@@ -76,7 +77,9 @@ class Meter:
             {
                 "step": n,
                 "loss": self.last_loss,
-                "bits_per_byte": self.last_loss * tokens / math.log(2) / max(1, self._bytes),
+                "bits_per_byte": (
+                    self.last_loss * tokens / math.log(2) / self._bytes if self._bytes else None
+                ),
                 "learning_rate": (
                     optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr
                 ),
@@ -88,6 +91,7 @@ class Meter:
                 "tokens": n * self._per_step,
                 "flops_matmul": float(n * self._flops),
                 "tokens_per_s": self._since * self._per_step / max(1e-9, now - self._mark),
+                "waited_s": self.waited,
                 "skipped": len(self._kept) - len(used),
                 **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},
             }

@@ -36,9 +36,9 @@ class Program(NamedTuple):
 
 def use_cache(where: Where) -> None:
     """Compiled programs are kept on disk: a second start skips XLA."""
-    from data.pack import cache_root
+    from data import cache
 
-    jax.config.update("jax_compilation_cache_dir", os.path.join(cache_root(where.cache), "xla"))
+    jax.config.update("jax_compilation_cache_dir", os.path.join(cache.root(where.cache), "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

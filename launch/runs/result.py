@@ -15,7 +15,7 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
     why = divergence.at_the_end(watch, total, e.loss)
-    v = {k: record.finite(x) for k, x in e._asdict().items() if k != "statistics"}
+    v = {k: record.finite(x) for k, x in e._asdict().items() if k not in ("statistics", "sources")}
     return {
         "version": record.VERSION,
         "id": config.run_id(run),
@@ -41,6 +41,7 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
         "executed_flops": total * account.executed_flops(run.model, p.layout.lm.ex, run.batch),
         "train_loss": record.finite(tally.meter.last_loss),
         "validation": v,
+        "sources": _sources(dataset, total * run.batch, run.model.seq_len, tally, e),
         "moe": e.statistics,
         "seconds": times,
         "tokens_per_s": tokens / times["train"],
@@ -57,3 +58,17 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
         "corpus": dataset.corpus,
         "fingerprints": dataset.fingerprints,
     }
+
+
+def _sources(dataset, windows: int, seq_len: int, tally, e) -> dict:
+    """Of each source of a mixture: what was read of it, and its loss; {} without one."""
+    out = {}
+    for k, name in enumerate(dataset.names):
+        out[name] = {
+            "training_tokens": dataset.source_windows(windows)[k] * seq_len,
+            "dataset_tokens": dataset.source_tokens()[k],
+            "epochs": dataset.source_epochs(windows)[k],
+            "bytes": int(tally.by_source[k]),
+            "validation": {n: record.finite(x) for n, x in e.sources[name].items()},
+        }
+    return out

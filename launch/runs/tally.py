@@ -5,6 +5,7 @@ keeps it, and a resumed run goes on from there.
 import time
 
 import jax
+import numpy as np
 
 from launch.devices import energy
 from launch.runs import divergence, record
@@ -18,7 +19,11 @@ class Tally:
     """
 
     def __init__(self, run, where, folder: str, total: int, most: int, meta: dict, clock: Clock):
-        self.clock, self.bytes = clock, meta.get("bytes", 0)
+        self.clock = clock
+        # of text, by source; a checkpoint of an earlier version has one number
+        self.by_source = np.atleast_1d(np.array(meta.get("bytes", 0), np.int64))
+        self.waited = meta.get("waited", 0.0)  # seconds for batches
+        self._waited_before = self.waited
         self.steps = meta.get("step", 0)
         # a checkpoint of an earlier version has the seconds of training alone
         before = {"train": meta.get("seconds", 0.0)}
@@ -40,11 +45,20 @@ class Tally:
         """The first step begins now."""
         self._started = time.perf_counter()
 
-    def add(self, count: int, text_bytes, metrics) -> None:
-        """Notes a dispatch of `count` steps. Its metrics are read when the next is under way."""
+    @property
+    def bytes(self) -> int:
+        """Of text that was read."""
+        return int(self.by_source.sum())
+
+    def add(self, count: int, text_bytes, metrics, waited: float) -> None:
+        """Notes a dispatch of `count` steps: text_bytes of each, by source. Its metrics are read
+        when the next is under way. waited: seconds for batches so far in this sitting.
+        """
         self._read_pending()
-        self._pending = (self.steps, text_bytes, metrics)
-        self.bytes, self.steps = self.bytes + int(text_bytes.sum()), self.steps + count
+        self._pending = (self.steps, text_bytes.sum(1), metrics)
+        self.by_source, self.steps = self.by_source + text_bytes.sum(0), self.steps + count
+        self.waited = self._waited_before + waited
+        self.meter.waited = self.waited
 
     def _read_pending(self) -> None:
         if self._pending:
@@ -73,7 +87,8 @@ class Tally:
         """What a checkpoint keeps beside the state."""
         return {
             "step": self.steps,
-            "bytes": self.bytes,
+            "bytes": self.by_source.tolist(),
+            "waited": self.waited,
             "seconds": self.seconds,
             "joules": self.gauge.total(),
             "clock": self.clock.state("train"),

@@ -22,6 +22,7 @@ from launch.runs import program as programs
 from launch.runs import result as results
 from launch.runs.meter import Clock
 from launch.runs.program import Program
+from launch.runs.reader import Reader
 from launch.runs.session import Session, open_run
 from launch.runs.tally import Tally
 from model import params, step
@@ -102,29 +103,30 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, t
     computes. Returns the state.
     """
     rows = meshes.batch_sharding(p.layout.mesh, 1)
+    reader = Reader(dataset, run.batch, rows, session.done, total, p.dispatch)
     tally.begin()
-    while session.done < total and not tally.watch.verdict:
-        done = session.done
-        count = min(tally.pace.count(), session.next_stop() - done)
-        read = [dataset.counted_batch(done + i, run.batch) for i in range(count)]
-        tokens = np.stack([tokens for tokens, _ in read])
-        padding = np.zeros((p.dispatch - count, *tokens.shape[1:]), np.int32)
-        state, metrics = p.train(
-            state,
-            meshes.put(np.concatenate([tokens, padding]), rows),
-            programs.hyper(run, done, count, total, p.dispatch),
-            np.int32(count),
-        )
-        tally.add(count, np.array([sizes.sum() for _, sizes in read]), metrics)
-        session.done = tally.steps
-        progress(session.done, total)
-        session.check()
-        stop = session.stop_requested()
-        if stop or session.due():
-            tally.pause()
-            session.save(state, tally.kept(), tally.loss)
-        if stop:
-            session.stop()
+    with contextlib.closing(reader):
+        while session.done < total and not tally.watch.verdict:
+            done = session.done
+            count = min(tally.pace.count(), session.next_stop() - done)
+            read = reader.take(count)
+            padding = np.zeros((p.dispatch - count, *read.tokens.shape[1:]), np.int32)
+            state, metrics = p.train(
+                state,
+                meshes.put(np.concatenate([read.tokens, padding]), rows),
+                programs.hyper(run, done, count, total, p.dispatch),
+                np.int32(count),
+            )
+            tally.add(count, read.sizes, metrics, reader.waited)
+            session.done = tally.steps
+            progress(session.done, total)
+            session.check()
+            stop = session.stop_requested()
+            if stop or session.due():
+                tally.pause()
+                session.save(state, tally.kept(), tally.loss)
+            if stop:
+                session.stop()
     tally.pause()
     jax.block_until_ready(state)
     return state

@@ -54,6 +54,16 @@ def parameters(v) -> bool:
     )
 
 
+def source(v) -> bool:
+    """What a result says of one source of a mixture."""
+    return (
+        isinstance(v, dict)
+        and all(number(v.get(k)) for k in ("training_tokens", "epochs", "bytes"))
+        and isinstance(v.get("validation"), dict)
+        and all(optional(number)(x) for x in v["validation"].values())
+    )
+
+
 RESULT = {  # a field with ? may be missing
     "id": text,
     "family": name,
@@ -90,6 +100,7 @@ RESULT = {  # a field with ? may be missing
         "excess?": optional(number),
         "excess_se?": optional(number),
     },
+    "sources?": each(source),
     "moe?": numbers,
     "seconds?": each(optional(number)),
     "cpu_seconds?": each(number),

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from data import pack
+from data import cache, prepare
 from data.config import Data
 from launch import files
 
@@ -30,7 +30,7 @@ def umask():
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
 def test_the_umask_says_who_may_read(text, tmp_path, umask, mask):
     umask(mask)
-    folder = pack.prepare(text, str(tmp_path / "cache"), 1).folder
+    folder = prepare.prepare(text, str(tmp_path / "cache"), 1).folder
     files.write_json(os.path.join(folder, "record.json"), {})
 
     def mode(path):
@@ -40,29 +40,39 @@ def test_the_umask_says_who_may_read(text, tmp_path, umask, mask):
     assert {mode(os.path.join(folder, n)) for n in os.listdir(folder)} == {0o666 & ~mask}
 
 
-def test_what_a_killed_maker_left_is_swept_away(text, tmp_path):
-    """A process of this host that is no more, and what nobody touched for a day; not what others
-    are making now.
-    """
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
-    name = pack._name().split("-")
-    dead = "-".join([*name[:-2], child.stdout.decode().strip(), name[-1]])
-    folders = {
-        "dead": dead,
-        "living": pack._name(),
-        "elsewhere": ".making-other-host-1-00",
-        "elsewhere, old": ".making-other-host-2-00",
-        "of an earlier version": ".making-abc_def",
-        "of an earlier version, old": ".making-ghi_jkl",
-    }
+def test_what_nobody_touched_for_a_week_is_removed(text, tmp_path):
     root = tmp_path / "cache" / "tokens"
-    for what, folder in folders.items():
-        (root / folder).mkdir(parents=True)
-        (root / folder / "train.bin").write_bytes(b"123")
-        if "old" in what:
-            past = time.time() - 2 * pack.ABANDONED
-            os.utime(root / folder / "train.bin", (past, past))
-            os.utime(root / folder, (past, past))
-    made = pack.prepare(text, str(tmp_path / "cache"), 1).folder
-    left = set(os.listdir(root)) - {os.path.basename(made)}
-    assert left == {folders[k] for k in ("living", "elsewhere", "of an earlier version")}
+    for name in (".making-young", ".making-old"):
+        (root / name).mkdir(parents=True)
+        (root / name / "train-00000-000.bin").write_bytes(b"123")
+    past = time.time() - 2 * cache.ABANDONED
+    for path in (root / ".making-old" / "train-00000-000.bin", root / ".making-old"):
+        os.utime(path, (past, past))
+    made = prepare.prepare(text, str(tmp_path / "cache"), 1).folder
+    assert set(os.listdir(root)) == {".making-young", os.path.basename(made)}
+
+
+ASK = """
+import sys
+from data import prepare
+from data.config import Data
+print(prepare.prepare(Data(source="text", path=sys.argv[1]), sys.argv[2], 1).folder)
+"""
+
+
+def test_a_second_process_waits_for_the_first(text, tmp_path):
+    """Both get the same folder; one of them made it."""
+    root = tmp_path / "cache"
+    name = prepare.prepare(text, str(tmp_path / "other"), 1).folder
+    lock = root / "tokens" / f".lock-{os.path.basename(name)}"
+    lock.parent.mkdir(parents=True)
+    with cache.lock(str(lock), "testing"):
+        argv = [sys.executable, "-c", ASK, text.path, str(root)]
+        child = subprocess.Popen(argv, stdout=-1, stderr=-1, text=True)
+        said = child.stderr.readline()
+        assert "another process is preparing the same text" in said
+        assert child.poll() is None and os.listdir(root / "tokens") == [lock.name]
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0 and err == ""
+    assert os.path.basename(out.strip()) == os.path.basename(name)
+    assert os.listdir(root / "tokens") == [os.path.basename(name)]

@@ -19,7 +19,7 @@ import threading
 import numpy as np
 import pytest
 
-from data import pack
+from data import cache
 from experiments import cli
 from experiments.console import terminal
 from experiments.laws import conventions, table_fit
@@ -230,6 +230,6 @@ def test_caches_of_a_user_without_a_home(monkeypatch):
     for name in ("ISOFLOP_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert pathlib.Path(pack.cache_root()).parent == pathlib.Path(tempfile.gettempdir())
+    assert pathlib.Path(cache.root()).parent == pathlib.Path(tempfile.gettempdir())
     monkeypatch.setenv("ISOFLOP_CACHE", "/given")
-    assert pack.cache_root() == "/given"
+    assert cache.root() == "/given"

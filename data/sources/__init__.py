@@ -1,0 +1,1 @@
+"""Where text comes from: one file a kind; registry.py has their names."""

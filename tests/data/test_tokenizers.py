@@ -1,0 +1,315 @@
+"""What every tokenizer keeps: ids and the bytes of text that they stand for, whatever the text."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from data import pipeline, tokenizers
+from data.config import Data, DataError
+from data.tokenizers import characters
+from data.tokenizers import tiktoken as ranks
+from tests.conftest import ROOT
+from tests.data import made
+
+IDS = ["-".join(filter(None, kind)) for kind in made.ALL]
+# whose ids decide the bytes: no file of counts beside the tokens is needed
+BY_ID = {"bytes", "hf-gpt2", "hf-spaces", *(f"tiktoken-{name}" for name in made.TIKTOKEN)}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Data and tokenizer of every kind, by id."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    out = {}
+    for (kind, name), key in zip(made.ALL, IDS):
+        path = made.MAKERS[kind](folder, name) if name else ""
+        d = Data(tokenizer=kind, tokenizer_path=path)
+        out[key] = d, tokenizers.load(d)
+    return out
+
+
+def test_every_entry_is_tried():
+    assert {kind for kind, _ in made.ALL} == set(tokenizers.TOKENIZERS) - {
+        "ids"
+    }  # they have no text
+
+
+@pytest.mark.parametrize("key", IDS)
+def test_contract(kinds, key):
+    d, t = kinds[key]
+    assert 0 <= t.separator < t.vocab_size and t.fingerprint.startswith(d.tokenizer)
+    assert t.unknown is None or 0 <= t.unknown < t.vocab_size
+    assert (t.token_bytes is not None) == (key in BY_ID)
+    assert t.fingerprint == tokenizers.load(d).fingerprint
+    texts = [line.encode() for line in (*made.LINES[:3], made.ODD, "")] + [b"\xff\xfe caf\xc3"]
+    for text, (ids, sizes) in zip(texts, t.counted_batch(texts)):
+        assert ids.ndim == 1 and ids.max(initial=0) < t.vocab_size
+        one, own = t.counted(text)
+        assert own.dtype == np.uint32 and own.shape == ids.shape
+        np.testing.assert_array_equal(one, ids)
+        np.testing.assert_array_equal(one, t.encode(text))
+        np.testing.assert_array_equal(own, t.token_bytes[ids] if sizes is None else sizes)
+        assert (sizes is None) == (t.token_bytes is not None)
+        assert t.separator not in ids
+    plain = made.LINES[7].encode().strip()
+    assert t.decode(t.encode(plain)).lower().strip() == plain
+    assert all(isinstance(t.piece(int(i)), str) and t.piece(int(i)) for i in t.encode(plain))
+    if t.token_bytes is not None:
+        assert t.token_bytes.dtype == np.int64 and t.token_bytes.shape == (t.vocab_size,)
+        assert t.token_bytes[t.separator] == 0
+
+
+texts = st.binary(max_size=60) | st.text(max_size=40).map(lambda s: s.encode("utf-8", "replace"))
+words = st.lists(st.sampled_from([*made.ODD.split(), " ", "  ", "\n", "fox", "the", "\0"]))
+
+
+@pytest.mark.parametrize("key", [key for key in IDS if key != "bytes"])
+@settings(deadline=None, max_examples=40)
+@given(st.one_of(texts, words.map(lambda w: "".join(w).encode())))
+@example(made.ODD.encode())
+@example(b"A\xcc\x8a")
+@example(b"\x00\t\x01")
+def test_bytes_add_up_to_the_text(kinds, key, text):
+    t = kinds[key][1]
+    ids, sizes = t.counted(text)
+    total = int(sizes.sum(dtype=np.int64))
+    assert sizes.max(initial=0) <= len(text)
+    if t.token_bytes is not None:
+        assert t.decode(ids) == text and total == len(text)
+    elif key.startswith("hf"):
+        assert total == (len(text) if ids.size else 0)
+    else:
+        rest = text[total:].decode("utf-8", "replace")
+        assert total <= len(text)
+        assert not ids.size or not t._model.normalize(rest).strip("\u2581 ")
+
+
+@pytest.mark.parametrize("key", [key for key in IDS if key != "bytes"])
+def test_a_token_stands_for_its_own_text(kinds, key):
+    """Token by token: the spans that the counts cut a line into are the pieces."""
+    t = kinds[key][1]
+    line = "the quick ﬁne  漢字 fox x² of caf\u00e9 A\u030a line 🦊 12".encode()
+    ids, sizes = t.counted(line)
+    cuts = np.cumsum(sizes)
+    assert cuts[-1] == len(line)
+    spans = [line[a:b] for a, b in zip([0, *cuts], cuts)]
+    seen = 0
+    for span, i in zip(spans, ids):
+        if not span.isascii() or not span.strip():
+            continue
+        if t.token_bytes is not None:
+            assert span == t.decode([i])
+        piece = t.piece(int(i)).replace("\u2581", " ").replace("\u0120", " ").removeprefix("##")
+        if i != t.unknown and piece.strip() and not piece.startswith("<0x"):
+            assert span.decode().strip() == piece.strip(), (spans, piece)
+            seen += 1
+    assert seen >= 6
+    if t.token_bytes is None:  # no character is cut: the last of its tokens stands for it
+        for span in spans:
+            span.decode()
+
+
+def test_a_byte_that_is_no_character_is_one_byte():
+    for raw in (b"a\xff\xe6\xbc b\xed\xa0\x80\xf0\x9f\xa6\x8a", "x漢é🦊".encode(), b""):
+        text, begins = characters.read(raw)
+        assert begins[0] == 0 and begins[-1] == len(raw) and len(begins) == len(text) + 1
+        spans = [raw[a:b] for a, b in zip(begins, begins[1:])]
+        assert all(c == "\ufffd" and len(s) == 1 or s.decode() == c for c, s in zip(text, spans))
+
+
+def test_bits_per_byte_of_one_code_agree_across_tokenizers(kinds, tmp_path):
+    """A code that spends 3 bits on every byte has 3 bits per byte over each one's own windows, and
+    the windows of a split hold its bytes.
+    """
+    text = "".join(line + (made.ODD if i % 3 == 0 else "") for i, line in enumerate(made.LINES))
+    (tmp_path / "text.txt").write_text(text)
+    seen = {}
+    for key, (own, t) in kinds.items():
+        d = dataclasses.replace(
+            own, source="text", path=str(tmp_path / "text.txt"), validation_windows=10**6
+        )
+        windows, sizes = pipeline.load(d, 8, str(tmp_path / "cache")).counted_validation()
+        held = t.counted(text.encode()[-len(text.encode()) // 20 :])[1]
+        assert (
+            sizes.sum() <= len(text.encode()) * 0.06
+            and abs(sizes.sum() - held.sum()) < 0.1 * held.sum() + 60
+        )
+        nats = 3 * math.log(2) * float(sizes.sum())
+        seen[key] = nats / math.log(2) / sizes.sum()
+    assert all(v == pytest.approx(3, rel=1e-6) for v in seen.values()), seen
+
+
+def test_special_tokens_are_no_part_of_text(kinds):
+    """Their names are words; a file that could make the separator of text is counted by place."""
+    for key in ("hf-gpt2", "hf-llama", "hf-t5", "tiktoken-gpt2"):
+        t = kinds[key][1]
+        ids, sizes = t.counted(b"a <|endoftext|> </s> b </S></s>")
+        assert t.separator not in ids and sizes.sum() == 31 and ids.size > 8
+
+
+@pytest.mark.parametrize(
+    "change,by_id",
+    [
+        ({}, True),
+        ({"normalizer": {"type": "Sequence", "normalizers": []}}, True),
+        ({"normalizer": {"type": "Lowercase"}}, False),
+        ({"pre_tokenizer.add_prefix_space": True}, False),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, False),
+        ({"model.ignore_merges": True}, False),  # <|endoftext|> in a text would be the separator
+        ({"model.end_of_word_suffix": "</w>"}, False),
+        ({"truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0,
+                         "direction": "Right"}}, True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_whether_ids_decide_is_read_from_the_file(kinds, tmp_path, change, by_id):
+    with open(kinds["hf-gpt2"][0].tokenizer_path) as f:
+        spec = json.load(f)
+    for path, value in change.items():
+        *first, last = path.split(".")
+        (spec[first[0]] if first else spec)[last] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    t = tokenizers.load(Data(tokenizer="hf", tokenizer_path=str(tmp_path)))  # the folder will do
+    assert (t.token_bytes is not None) == by_id
+    assert t.counted(made.ODD.encode())[1].sum() == len(made.ODD.encode())
+
+
+def test_what_ends_a_document(kinds, tmp_path):
+    with open(kinds["hf-llama"][0].tokenizer_path) as f:
+        (tmp_path / "tokenizer.json").write_text(f.read())
+    d = Data(tokenizer="hf", tokenizer_path=str(tmp_path / "tokenizer.json"))
+    plain = tokenizers.load(d)
+    assert plain.piece(plain.separator) == "</s>"
+    beside = tmp_path / "tokenizer_config.json"
+    for eos in ("<s>", {"content": "<s>"}):
+        beside.write_text(json.dumps({"eos_token": eos}))
+        named = tokenizers.load(d)
+        assert named.piece(named.separator) == "<s>" and named.fingerprint != plain.fingerprint
+    beside.write_text(json.dumps({"eos_token": "<|none|>"}))
+    with pytest.raises(DataError, match="which .* does not know"):
+        tokenizers.load(d)
+    beside.write_text("{")
+    with pytest.raises(DataError, match="is damaged"):
+        tokenizers.load(d)
+    beside.write_text("{}")
+    t = made.HF["bert"]().to_str().replace("[SEP]", "[sep]")
+    (tmp_path / "tokenizer.json").write_text(t)
+    with pytest.raises(DataError, match="no token that ends a document"):
+        tokenizers.load(d)
+
+
+def test_published_encodings(monkeypatch):
+    """Patterns, numbers and sums are the library's own, which would download its files."""
+    from tiktoken_ext import openai_public
+
+    for name, known in ranks.KNOWN.items():
+        if name in ("llama3", "gpt2"):
+            continue
+        sums = []
+        monkeypatch.setattr(
+            openai_public,
+            "load_tiktoken_bpe",
+            lambda url, expected_hash: sums.append(expected_hash),
+        )
+        theirs = getattr(openai_public, name)()
+        assert known.pattern == theirs["pat_str"] and sums == [known.sha256]
+        special = theirs["special_tokens"]
+        assert known.separator == special["<|endoftext|>"]
+        assert known.vocab_size == max(*special.values(), known.ranks) + 1
+
+
+def _flat(path):
+    path.write_text(json.dumps({"the": 0, "fox": 1}))
+
+
+FILES = {
+    "vocab.json": _flat,
+    "merges.txt": lambda path: path.write_text("#version: 0.2\nt h\n"),
+    "broken.json": lambda path: path.write_text('{"model": {"type": "BPE", '),
+    "pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+    "empty": lambda path: path.write_text(""),
+    "odd.tiktoken": lambda path: path.write_text("IQ== 0\nIg== zero\n"),
+    "twice.gpt2.tiktoken": lambda path: path.write_text("IQ== 0\nIg== 0\n"),
+    "few.gpt2.tiktoken": lambda path: path.write_text("IQ== 0\nIg== 1\n"),
+}
+BAD = [
+    ("hf", "/none/tokenizer.json", "is not a file: give a tokenizer.json"),
+    ("tiktoken", "/none.tiktoken", "is not a file: give a file of tiktoken ranks"),
+    ("sentencepiece", "", "is not a file: give a sentencepiece model"),
+    ("hf", "sentencepiece-bpe", "looks like a sentencepiece model.*data.tokenizer=sentencepiece"),
+    ("hf", "tiktoken-gpt2", "looks like a file of tiktoken ranks.*data.tokenizer=tiktoken"),
+    ("sentencepiece", "hf-gpt2", "looks like a tokenizer.json, for which set data.tokenizer=hf"),
+    ("sentencepiece", "tiktoken-gpt2", "set data.tokenizer=tiktoken"),
+    ("tiktoken", "hf-gpt2", "set data.tokenizer=hf"),
+    ("tiktoken", "sentencepiece-unknown", "set data.tokenizer=sentencepiece"),
+    ("hf", "vocab.json", "only a part of a tokenizer: give its tokenizer.json"),
+    ("hf", "merges.txt", "only a part of a tokenizer"),
+    ("hf", "broken.json", "broken.json is not a tokenizer.json"),
+    ("hf", "pointer", "pointer of Git LFS"),
+    ("hf", "empty", "is not a tokenizer.json"),
+    ("sentencepiece", "empty", "is not a sentencepiece model"),
+    ("sentencepiece", "merges.txt", "is not a sentencepiece model"),
+    ("tiktoken", "empty", "is not a file of tiktoken ranks"),
+    ("tiktoken", "odd.tiktoken", "is not a file of tiktoken ranks"),
+    ("tiktoken", "twice.gpt2.tiktoken", "stand twice"),
+    ("tiktoken", "few.gpt2.tiktoken", "no rank for byte 0"),
+]
+
+
+@pytest.mark.parametrize("kind,name,words", BAD, ids=[f"{k} {n}" for k, n, _ in BAD])
+def test_bad_files_say_what_to_do(kinds, tmp_path, kind, name, words):
+    path = name
+    if name in FILES:
+        path = str(tmp_path / name)
+        FILES[name](tmp_path / name)
+    elif name in kinds:
+        path = kinds[name][0].tokenizer_path
+    with pytest.raises(DataError, match=words) as e:
+        tokenizers.load(Data(tokenizer=kind, tokenizer_path=path))
+    assert "\n" not in str(e.value) and (not path or path in str(e.value))
+
+
+def test_a_pattern_is_never_guessed(kinds, tmp_path):
+    with open(kinds["tiktoken-gpt2"][0].tokenizer_path, "rb") as f:
+        content = f.read()
+    for name in ("mine.tiktoken", "gpt2.llama3.tiktoken", "gpt2_like.tiktoken"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match="name the file NAME.PATTERN.tiktoken"):
+            tokenizers.load(Data(tokenizer="tiktoken", tokenizer_path=str(tmp_path / name)))
+    assert len({kinds[f"tiktoken-{name}"][1].fingerprint for name in made.TIKTOKEN}) == 4
+
+
+def test_a_million_spaces(kinds):
+    """On which the library gives up by one of the patterns."""
+    text = b" " * 2**20
+    for name in made.TIKTOKEN:
+        ids, sizes = kinds[f"tiktoken-{name}"][1].counted(text)
+        assert sizes.sum() == len(text)
+
+
+def test_libraries_are_loaded_on_use():
+    code = (
+        "import sys, data.tokenizers; held = {'tokenizers', 'tiktoken', 'sentencepiece', 'jax'};"
+        " sys.exit(' '.join(held & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("key", ["hf-gpt2", "tiktoken-gpt2"])
+def test_a_missing_library_is_named(kinds, monkeypatch, key):
+    kind = key.partition("-")[0]
+    monkeypatch.setitem(sys.modules, {"hf": "tokenizers"}.get(kind, kind), None)
+    with pytest.raises(DataError, match=r"not installed: pip install 'isoflop\[corpora\]'"):
+        tokenizers.load(kinds[key][0])
+
+
+def test_no_threads_within_processes(kinds):
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
