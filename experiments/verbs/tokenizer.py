@@ -21,7 +21,7 @@ from data.tokenizers.training import KINDS
 from experiments import cli
 from experiments.cli import UserError
 from experiments.console.terminal import printable
-from launch import config
+from launch import overrides
 
 HELD = 2**20  # bytes of held-out text that a new tokenizer is tried on
 
@@ -34,7 +34,7 @@ def _data(settings: list[str]) -> Data:
         key = key.strip()
         if not equals or not key.startswith("data."):
             raise UserError(f"--set {text}: a tokenizer has only the fields data.FIELD=value")
-        d = config.override(d, key.removeprefix("data."), value.strip(), key)
+        d = overrides.override(d, key.removeprefix("data."), value.strip(), key)
     return d
 
 
