@@ -115,6 +115,42 @@ def test_a_token_stands_for_its_own_text(kinds, key):
             span.decode()
 
 
+@pytest.mark.parametrize("key", [k for k in IDS if not k.startswith(("bytes", "tiktoken"))])
+@settings(deadline=None, max_examples=60)
+@given(st.one_of(st.text(max_size=40), words.map("".join)))
+@example("a  b\x01\n.c ")
+@example("é \u2460 ｶﾞ Å ² \u2026")
+def test_lengths_say_what_offsets_say(kinds, key, text):
+    """Where bytes of tokens follow from their lengths, the library's offsets agree."""
+    t, raw = kinds[key][1], text.encode("utf-8", "replace")
+    if t.token_bytes is not None:
+        return
+    if key.startswith("sentencepiece"):
+        places, ids = t._alignment.places(raw), t.encode(raw)
+        sizes = None if places is None else t._alignment.sizes(places, ids)
+        slow = t._by_offsets(raw)
+    else:
+        found, begins = characters.read(raw)
+        e = t._library.encode(found, add_special_tokens=False)
+        ids = np.array(e.ids, np.int32)
+        sizes = t._lengths.sizes(raw, ids) if t._sure(raw, found) else None
+        slow = t._by_offsets(raw, begins, e)
+    if sizes is not None:
+        np.testing.assert_array_equal(ids, slow[0])
+        np.testing.assert_array_equal(sizes, slow[1])
+
+
+def test_lengths_are_used(kinds):
+    """On plain text by every kind that can: else the test above would be empty."""
+    line = made.LINES[5].strip().encode()
+    for key in ("unknown", "fallback", "bpe", "nfkc_folded", "identity", "suffix"):
+        t = kinds[f"sentencepiece-{key}"][1]
+        assert t._alignment.sizes(t._alignment.places(line), t.encode(line)) is not None
+    for key in ("composed", "prefixed", "t5", "llama", "llama_unknown"):
+        t = kinds[f"hf-{key}"][1]
+        assert t._sure(line, line.decode()) and t._lengths.sizes(line, t.encode(line)) is not None
+
+
 def test_a_byte_that_is_no_character_is_one_byte():
     for raw in (b"a\xff\xe6\xbc b\xed\xa0\x80\xf0\x9f\xa6\x8a", "x漢é🦊".encode(), b""):
         text, begins = characters.read(raw)
