@@ -24,7 +24,7 @@ from experiments.benchmarks.reading import _entry, _timed
 KINDS = ("sentencepiece", "hf", "hf_composed", "hf_pieces", "tiktoken")
 CONTENDERS = (*KINDS, *(f"{kind}_library" for kind in KINDS))
 SHAPES = {
-    "full": dict(vocab_size=8192, learn=2_000_000, read=8_000_000),
+    "full": dict(vocab_size=8192, learn=2_000_000, read=4_000_000),
     "toy": dict(vocab_size=400, learn=60_000, read=30_000),
 }
 
