@@ -14,6 +14,7 @@ from experiments.benchmarks import (
     layouts,
     reading,
     startup,
+    tokenising,
     training,
     writing,
 )
@@ -38,6 +39,7 @@ PARTS = {
     "train": _contest("train", training, training.CONTENDERS, 5),
     "moe": _contest("moe", training, training.CONTENDERS, 5),
     "data": _contest("data", reading, reading.CONTENDERS, 5),
+    "tokenizers": _contest("tokenizers", tokenising, tokenising.CONTENDERS, 7),
     "decode": _contest("decode", writing, writing.CONTENDERS, 5),
     "startup": _contest("startup", startup, startup.CONTENDERS, 2),
     "checkpoint": Part(checkpoint.measure, checkpoint.text),

@@ -19,7 +19,7 @@ from absl import flags
 from data.tokenizers.training import KINDS
 from experiments import cli
 from experiments.cli import UserError
-from experiments.console.terminal import printable
+from experiments.console.terminal import plain
 from experiments.verbs import common
 
 HELD = 2**20  # bytes of held-out text that a new tokenizer is tried on
@@ -118,7 +118,8 @@ def _inspect(fv) -> int:
     print(f"{t.fingerprint}: {t.vocab_size:,} ids, documents end with {t.separator}")
     print(f"{'id':>8}  {'bytes':>5}  {'piece':<24} text")
     for r in rows:
-        print(f"{r['id']:>8}  {r['bytes']:>5}  {printable(r['piece']):<24} {r['text']!r}")
+        shown = plain(r["text"].replace("\n", "\\n").replace("\t", "\\t"))
+        print(f"{r['id']:>8}  {r['bytes']:>5}  {plain(r['piece']):<24} '{shown}'")
     ends = f", {len(text) - at} left to the separator" if at < len(text) else ""
     print(f"{len(rows)} tokens, {len(text)} bytes{ends}")
     return 0
@@ -141,7 +142,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("out", "", "file to write; never over another", flag_values=fv)
     flags.DEFINE_integer(
         "sample_bytes",
-        20_000_000,
+        10_000_000,
         "how much text to learn from: the first training documents until they hold so many bytes",
         lower_bound=1,
         flag_values=fv,

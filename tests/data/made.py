@@ -183,4 +183,5 @@ ALL = [
     *(("hf", name) for name in HF),
     *(("tiktoken", name) for name in TIKTOKEN),
 ]
+IDS = ["-".join(filter(None, kind)) for kind in ALL]
 MAKERS = {"sentencepiece": sentencepiece, "hf": hf, "tiktoken": tiktoken}
