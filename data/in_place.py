@@ -30,6 +30,7 @@ def opened(corpus: Corpus, tokenizer, folder: str) -> Tokens:
         except OSError as e:
             raise cache.refused(folder, e) from None
     rows = {s: Row(here) for s, here in shards.items()}
+    meta = {**meta, "separator_first": corpus.source.separator_first}
     return Tokens(folder, rows, dict.fromkeys(rows), meta)
 
 

@@ -76,6 +76,11 @@ class Text:
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
         tokenizer = tokenizers.load(d, cache)
         self.vocab_size, self.separator = tokenizer.vocab_size, int(tokenizer.separator)
+        if d.documents == "apart" and self.separator < 0:
+            raise DataError(
+                f"data.documents=apart: data.tokenizer={d.tokenizer} names no id between documents:"
+                " set data.tokenizer='ids(vocab_size=N,separator=ID)'"
+            )
         self._seq_len, self._wanted = seq_len, d.validation_windows
         self._mixture = mixture_of(d)
         self.names = self._mixture.names if self._mixture else ()
@@ -86,6 +91,7 @@ class Text:
             unique = round(d.unique_tokens * share)
             self._parts.append(Windows(part, seq_len, tokenizer, cache, unique))
         metas = [p.files.meta for p in self._parts]
+        self.separator_first = _separator_first(d, self.separator, metas)
         self.corpus = self._joined(m["corpus"] for m in metas)
         self.fingerprints = {
             "corpus": self._joined(m["corpus_fingerprint"] for m in metas),
@@ -188,11 +194,32 @@ def mixture_of(d: Data) -> mixture.Mixture | None:
     return mixture.parse(d) if d.mixture else None
 
 
+def _separator_first(d: Data, separator: int, metas: list[dict]) -> bool:
+    """Whether documents begin with the separator, not end. Raises DataError where they are kept
+    apart and nobody can.
+    """
+    first = {bool(m.get("separator_first")) for m in metas}
+    if d.documents == "apart":
+        if len(first) > 1:
+            raise DataError(
+                "data.documents=apart: documents of llmc files begin with their separator, those of"
+                " the other sources end with it: mix the one or the other"
+            )
+        for m in metas:
+            if not any(split.get("documents", 1) for split in m["splits"].values()):
+                raise DataError(
+                    f"data.documents=apart: the separator {separator} stands nowhere in"
+                    f" {m['corpus']}: name the id that ends its documents, or set"
+                    " data.documents=joined"
+                )
+    return first == {True}
+
+
 class Generated:
     """Windows of the synthetic source. A token counts as one byte."""
 
     names = ()
-    separator = -1
+    separator, separator_first = -1, False
 
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
         self.source = Synthetic(d.zipf, d.order)

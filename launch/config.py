@@ -259,6 +259,10 @@ def check(run: Run) -> None:
     """Raises ConfigError, in words that say what to change, if `run` cannot be trained."""
     try:
         config.check(run.model)
+        if run.data.documents == "apart":
+            from model import parts
+
+            parts.check_apart(run.model)
         optim.check(run.optimizer, run.schedule)
     except ValueError as e:
         raise ConfigError(str(e)) from None

@@ -4,7 +4,12 @@ Training passes no context: tokens stand at 0 .. T-1 and see what is before them
 are the same module call with a context: every row has its own positions (rows of unequal length are
 padded on the left, at negative positions), and keys and values are kept in the Flax collection
 "cache", in `slots` shared by all rows.
+
+Where documents are kept apart, training has a context too, which is read off the tokens: positions
+begin anew with every document, and each token and key has the number of its document.
 """
+
+from typing import NamedTuple
 
 import flax
 import jax
@@ -17,12 +22,22 @@ from flax import linen as nn
 class Context:
     """at: positions of the tokens of this call, (B, T) or (T,). keys: positions of what may be
     attended to, (B, J) or (J,); negative is nothing. slot: where in the cache this call's keys are
-    written; None without a cache.
+    written; None without a cache. document_BT, document_BJ: the document that each token and each
+    key belongs to, counted from the window's first; None where documents are joined.
     """
 
     at: jax.Array | np.ndarray
     keys: jax.Array | np.ndarray
     slot: jax.Array | None = None
+    document_BT: jax.Array | None = None
+    document_BJ: jax.Array | None = None
+
+
+class Separator(NamedTuple):
+    """What tells documents apart: a token that is the last of each, or the first."""
+
+    id: int
+    first: bool = False
 
 
 def plain(length: int) -> Context:
@@ -31,6 +46,32 @@ def plain(length: int) -> Context:
     """
     at = np.arange(length)
     return Context(at, at)
+
+
+def apart(tokens_BT, separator: Separator) -> Context:
+    """The documents of every window, each at 0, 1, .. by itself. A separator belongs to the
+    document before it, or where it is the first of each to the one after it.
+    """
+    start_BT = tokens_BT == separator.id
+    if not separator.first:
+        start_BT = jnp.roll(start_BT, 1, 1)
+    place_T = jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)
+    start_BT &= place_T > 0  # the window's first document is number 0
+    at_BT = place_T - jax.lax.cummax(jnp.where(start_BT, place_T, 0), 1)
+    document_BT = jnp.cumsum(start_BT, 1, dtype=jnp.int32)
+    return Context(at_BT, at_BT, None, document_BT, document_BT)
+
+
+def part(ctx: Context, rows: slice, queries: slice, keys: slice) -> Context:
+    """Some rows, tokens and keys of a context that `apart` made."""
+    assert ctx.document_BT is not None and ctx.document_BJ is not None
+    return Context(
+        ctx.at[rows, queries],
+        ctx.keys[rows, keys],
+        None,
+        ctx.document_BT[rows, queries],
+        ctx.document_BJ[rows, keys],
+    )
 
 
 def on_device(at):
@@ -50,6 +91,9 @@ def visible(window: int, ctx: Context, turned: bool = False):
         seen &= q - k < window
     if ctx.slot is not None:
         seen &= k >= 0
+    if ctx.document_BT is not None and ctx.document_BJ is not None:
+        same_BTJ = ctx.document_BT[:, :, None] == ctx.document_BJ[:, None]
+        seen &= same_BTJ.swapaxes(1, 2) if turned else same_BTJ
     return seen
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model import context, loss
+from model import context, loss, parts
 from model.block import Group, block, stack
 from model.config import Execution, Model
 from model.mlps import routing
@@ -39,6 +39,9 @@ _rows.defvjp(lambda table_VD, tokens_BT: (table_VD[tokens_BT], (table_VD, tokens
 class LM(nn.Module):
     """``LM(m, ex).apply(variables, tokens_BT) -> (logits_BTV float32, statistics)``.
 
+    separator: where given, documents are kept apart: no token sees one before its document, and
+    positions begin anew with it.
+
     read: (x_BTD, w_VD) -> anything, called with the last states and the head's matrix, whose result
     stands in the place of the logits.
 
@@ -50,10 +53,14 @@ class LM(nn.Module):
 
     m: Model
     ex: Execution = Execution()
+    separator: context.Separator | None = None
 
     @nn.compact
     def __call__(self, tokens_BT, ctx=None, read=None):
         m, ex = self.m, self.ex
+        if ctx is None and self.separator is not None:
+            parts.check_apart(m)
+            ctx = context.apart(tokens_BT, self.separator)
         table_VD = declare(
             self, "embed", (m.vocab_size, m.d_model), ("vocab", "embed"), 0.02 if m.tied else 1.0
         )

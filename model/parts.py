@@ -78,6 +78,19 @@ def _typed(cls, node: text.Node, name: str) -> dict:
     return {key: typed(cls, key, value, f"{name}.{key}") for key, value in node.fields.items()}
 
 
+def check_apart(m: Model) -> None:
+    """Raises ValueError unless every part of `m` keeps documents apart."""
+    for name in ("mixer", "mlp"):
+        for held in (getattr(layer, name) for layer in m.layers):
+            if not getattr(held, "apart", False):
+                able = [n for n, cls in REGISTRIES[name].items() if getattr(cls, "apart", False)]
+                raise ValueError(
+                    f"data.documents=apart: {name} {NAMES.get(type(held), type(held).__name__)}"
+                    f" does not stop at a document's end: choose from {', '.join(able)}, or set"
+                    " data.documents=joined"
+                )
+
+
 def kinds(cls) -> dict[str, Any]:
     """{field: type} of a part; a field that holds a part has the name of its registry."""
     hints = typing.get_type_hints(cls)

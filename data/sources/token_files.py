@@ -20,7 +20,11 @@ from data.sources.corpus import Source
 
 @dataclasses.dataclass(frozen=True)
 class TokenFiles(Source):
-    """A new format says `endings` and `shard`."""
+    """A new format says `endings` and `shard`, and where a document's separator is its first token,
+    `separator_first`.
+    """
+
+    separator_first: ClassVar[bool] = False
 
     def shard(self, path: str, size: int) -> Shard:
         """Where the tokens stand in a file of `size` bytes. Raises DataError."""
@@ -106,7 +110,11 @@ LLMC = {20240520: (1, "uint16"), 20240801: (7, "uint32")}
 class Llmc(TokenFiles):
     """Ids behind a header of 256 int32: magic number, version, count (github.com/karpathy/llm.c,
     dev/data/data_common.py; modded-nanogpt has the same). GPT-2's ids are uint16, Llama 3's uint32.
+    Documents begin with <|endoftext|>, or Llama 3's <|begin_of_text|> (dev/data/fineweb.py and its
+    neighbours; modded-nanogpt's data/fineweb.py).
     """
+
+    separator_first: ClassVar[bool] = True
 
     kind: ClassVar[str] = "llmc"
     endings: ClassVar[tuple[str, ...]] = (".bin",)

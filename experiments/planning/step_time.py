@@ -167,14 +167,18 @@ def bytes_held(run: Run, where: Where, platform: str) -> int:
     by fsdp, expert and tensor, rows by data, fsdp and expert; activations also by tensor.
     """
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
-    return _bytes_of_shape(run.model, run.batch, dtype, where, platform)
+    apart = run.data.documents == "apart"
+    return _bytes_of_shape(run.model, run.batch, dtype, where, platform, apart)
 
 
 @functools.lru_cache(maxsize=4096)  # seeds and learning rates of a shape hold the same
-def _bytes_of_shape(model: Model, batch: int, dtype: str, where: Where, platform: str) -> int:
+def _bytes_of_shape(
+    model: Model, batch: int, dtype: str, where: Where, platform: str, apart: bool
+) -> int:
     sizes = mesh.resolve(mesh.parse(where.mesh), 1)
     rows = mesh.rows(sizes)
-    ex = choice.execution(model, where, dtype, platform, 1, batch // rows * model.seq_len)
+    tokens = batch // rows * model.seq_len
+    ex = choice.execution(model, where, dtype, platform, 1, tokens, apart)
     m = account.memory(model, ex, batch // rows)
     local = choice.evaluated(model, ex, platform, rows, batch) // rows
     evaluation = account.evaluation(model, choice.evaluation(model, ex, platform, local), local)
@@ -251,7 +255,8 @@ def recomputed(run: Run, where: Where, fit: Fit, platform: str) -> float:
     if fit.remat == where.remat:
         return 1.0
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
-    ex = choice.execution(run.model, where, dtype, platform, 1, run.batch * run.model.seq_len)
+    tokens, apart = run.batch * run.model.seq_len, run.data.documents == "apart"
+    ex = choice.execution(run.model, where, dtype, platform, 1, tokens, apart)
 
     def step_bytes(remat):
         return account.work(run.model, ex, run.batch).training(remat)

@@ -52,9 +52,8 @@ def execution(run: Run, where, platform: str = "") -> Execution:
     platform = platform or choice.probe()[0]
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
     groups = mesh.rows(mesh.resolve(mesh.parse(where.mesh), 1))
-    return choice.execution(
-        run.model, where, dtype, platform, groups, run.batch * run.model.seq_len
-    )
+    tokens, apart = run.batch * run.model.seq_len, run.data.documents == "apart"
+    return choice.execution(run.model, where, dtype, platform, groups, tokens, apart)
 
 
 def describe(c: Model, ex: Execution, batch: int) -> dict:

@@ -111,12 +111,12 @@ def has_cudnn() -> bool:
 
 
 def execution(
-    model: Model, where, dtype: str, platform: str, groups: int, tokens: int
+    model: Model, where, dtype: str, platform: str, groups: int, tokens: int, apart: bool = False
 ) -> Execution:
     """The Execution that a Where asks for, with `auto` resolved. `groups` divides the micro-batch;
-    `tokens` are those of a batch.
+    `tokens` are those of a batch; `apart`: documents are, which no kernel does.
     """
-    asked = _execution(model, where, dtype, platform, groups, tokens)
+    asked = _execution(model, where, dtype, platform, groups, tokens, apart)
     (most, least), sequences = choice(platform).micro, tokens // model.seq_len
     whole = groups * model.unit  # sequences that no micro-batch may cut
     while (
@@ -125,12 +125,12 @@ def execution(
         where = dataclasses.replace(where, accumulate=2 * asked.accumulate)
         if sequences % (where.accumulate * whole) or tokens // where.accumulate // groups < least:
             break
-        asked = _execution(model, where, dtype, platform, groups, tokens)
+        asked = _execution(model, where, dtype, platform, groups, tokens, apart)
     return asked
 
 
 def _execution(
-    model: Model, where, dtype: str, platform: str, groups: int, tokens: int
+    model: Model, where, dtype: str, platform: str, groups: int, tokens: int, apart: bool
 ) -> Execution:
     here = choice(platform)
     local = max(1, tokens // where.accumulate // groups)
@@ -153,7 +153,7 @@ def _execution(
         name,
         rows,
         groups,
-        attention=here.kernel,
+        attention="xla" if apart else here.kernel,
         attention_chunk=_attention_chunk(here, model.seq_len),
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,

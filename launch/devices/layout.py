@@ -18,6 +18,7 @@ from flax import linen as nn
 from launch.devices import mesh as meshes
 from model import optim, params, step
 from model.config import Execution, Model
+from model.context import Separator
 from model.lm import LM, abstract
 
 
@@ -50,8 +51,15 @@ def ambient(mesh):
             gc.enable()
 
 
-def lay(model: Model, optimizer: optim.Optimizer, ex: Execution, mesh) -> Layout:
-    lm, boxed = LM(model, ex), abstract(model, ex)
+def lay(
+    model: Model,
+    optimizer: optim.Optimizer,
+    ex: Execution,
+    mesh,
+    separator: Separator | None = None,
+) -> Layout:
+    """separator: of documents that are kept apart; None: they are joined."""
+    lm, boxed = LM(model, ex, separator), abstract(model, ex)
 
     with ambient(mesh):
         state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
@@ -139,7 +147,7 @@ def lower_evaluate(l: Layout, batch: int, ex: Execution | None = None):
     """`step.eval_step` on `batch` sequences, lowered; executed by `ex`, that of training if
     None.
     """
-    lm = LM(l.lm.m, ex or l.lm.ex)
+    lm = LM(l.lm.m, ex or l.lm.ex, l.lm.separator)
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
     with ambient(l.mesh):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from data import pipeline
 from launch.config import Run, Where
 from launch.devices import choice
 from launch.devices import layout as layouts
@@ -20,6 +21,7 @@ from launch.devices.layout import Layout
 from launch.runs import checks
 from model import optim
 from model.config import Execution
+from model.context import Separator
 
 
 class Program(NamedTuple):
@@ -62,9 +64,17 @@ PROGRAMS = 16  # that a process keeps: a worker may meet many shapes
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
-def _program(model, optimizer, ex: Execution, mesh_text: str, batch: int, dispatch: int) -> Program:
+def _program(
+    model,
+    optimizer,
+    ex: Execution,
+    mesh_text: str,
+    batch: int,
+    dispatch: int,
+    separator: Separator | None,
+) -> Program:
     started = time.perf_counter()
-    layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)))
+    layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)), separator)
     platform, groups = jax.default_backend(), meshes.rows(layout.mesh.shape)
     compiled = functools.partial(choice.compiled, platform=platform)
     train = compiled(layouts.lower_train(layout, batch, dispatch))
@@ -90,12 +100,21 @@ def execution(run: Run, where: Where) -> Execution:
     groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), jax.device_count()))
     tokens, platform = run.batch * run.model.seq_len, jax.default_backend()
     run = checks.resolve(run, platform)
-    return choice.execution(run.model, where, run.dtype, platform, groups, tokens)
+    apart = run.data.documents == "apart"
+    return choice.execution(run.model, where, run.dtype, platform, groups, tokens, apart)
 
 
-def program(run: Run, where: Where) -> Program:
+def separator(run: Run, where: Where, dataset=None) -> Separator | None:
+    """What tells the documents of a run apart; None where they are joined."""
+    if run.data.documents == "joined":
+        return None
+    dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)
+    return Separator(dataset.separator, dataset.separator_first)
+
+
+def program(run: Run, where: Where, dataset=None) -> Program:
     """The compiled Program of a run; from this process's memory if one of equal shape ran
-    before.
+    before. The dataset says what separates documents.
     """
     platform = jax.default_backend()
     ex = execution(run, where)
@@ -109,7 +128,8 @@ def program(run: Run, where: Where) -> Program:
     dispatch = where.steps_per_dispatch or (
         choice.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1
     )
-    return _program(run.model, static, ex, where.mesh, run.batch, dispatch)
+    apart = separator(run, where, dataset)
+    return _program(run.model, static, ex, where.mesh, run.batch, dispatch, apart)
 
 
 def forget() -> None:

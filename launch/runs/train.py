@@ -68,7 +68,7 @@ def train(
             return record.result(folder, identity)
         session = stack.enter_context(Session(run, where, folder, total, lease, say))
         session.phase("compile")
-        p = programs.program(run, where)
+        p = programs.program(run, where, dataset)
         clock.lap("setup")
         stack.enter_context(jax.set_mesh(p.layout.mesh))
         session.phase("restore")

@@ -12,5 +12,7 @@ state(m) -> State                         numbers kept when decoding (model/stat
 axes(m) -> [(axis, name, size)]           what a mesh may split: logical axis of RULES
                                           (launch/devices/mesh.py), what it is called, its
                                           size
+apart                                     True where no token sees another document, by
+                                          ctx.document_BT; without it documents=apart is refused
 check(m)                                  raises ValueError, in words that say what to change
 """

@@ -41,6 +41,8 @@ class Attention:
     cap: float = 0.0  # scores become cap x tanh(scores / cap); 0: off
     positions: NoPositions | None = None  # of this layer; None: the model's
 
+    apart = True
+
     def m_heads(self) -> int:
         return self.n_kv_heads or self.n_heads
 

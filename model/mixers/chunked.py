@@ -40,11 +40,11 @@ def _shaped(rule, ctx, raw, turned: bool = False):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def attend(rule, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, v_BTHK):
+def attend(rule, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, v_BTHK, apart):
     """`softmax.attend` of tokens at 0 .. T-1; parts: `softmax.spans`, the first of them a chunk
-    of the first queries.
+    of the first queries. apart: their context where documents are kept apart, else None.
     """
-    return _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK)[0]
+    return _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart)[0]
 
 
 def _joined(chunks_by_half):
@@ -58,8 +58,10 @@ def _joined(chunks_by_half):
     )
 
 
-def _scores(rule, part, scale, q_BTHK, k_BJHK):
-    """(raw scores, what the softmax takes) of a chunk."""
+def _scores(rule, part, scale, q_BTHK, k_BJHK, apart):
+    """(raw scores, what the softmax takes) of a chunk. apart: the context of the rows at hand where
+    documents are kept apart.
+    """
     begin, first, last = part
     # queries are fewer numbers than scores, but 16 bits would round them once more
     exact = q_BTHK.dtype == precise(q_BTHK).dtype
@@ -68,6 +70,11 @@ def _scores(rule, part, scale, q_BTHK, k_BJHK):
     raw_BHJT = scores("bhjk,bhkt->bhjt", k_BJHK.swapaxes(1, 2), q_BTHK.transpose(0, 2, 3, 1))
     if not exact:
         raw_BHJT *= scale
+    if apart is not None:
+        ctx = context.part(apart, slice(None), slice(first, last), slice(begin, last))
+        seen_BJT = context.visible(rule.window, ctx, turned=True)
+        scores_BHJT = _shaped(rule, ctx, raw_BHJT, turned=True)
+        return raw_BHJT, jnp.where(seen_BJT[:, None], scores_BHJT, MASKED)
     ctx = context.Context(np.arange(first, last), np.arange(begin, last))
     scores_BHJT = _shaped(rule, ctx, raw_BHJT, turned=True)
     # keys before the chunk are seen by all of it, unless a window leaves some behind
@@ -78,15 +85,20 @@ def _scores(rule, part, scale, q_BTHK, k_BJHK):
     )
 
 
-def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
+def _rows(apart, half: slice):
+    return None if apart is None else context.part(apart, half, slice(None), slice(None))
+
+
+def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart):
     out, rows = [], []
     for half in halves(ex, q_BTHK.shape[0]):
+        here = _rows(apart, half)
         q, k, v_BHKJ = q_BTHK[half], k_BTHK[half], turned(ex, v_BTHK[half])
         out.append([])
         rows.append([])
         for begin, first, last in parts:
             _, scores_BHJT = _scores(
-                rule, (begin, first, last), scale, q[:, first:last], k[:, begin:last]
+                rule, (begin, first, last), scale, q[:, first:last], k[:, begin:last], here
             )
             most_BH1T = scores_BHJT.max(2, keepdims=True)
             weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)  # but for the division by their sum
@@ -102,17 +114,18 @@ def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK):
             out[-1].append(out_BHKT.astype(ex.dtype))
             rows[-1].append((most_BH1T, share_BH1T, weights_BHJT if ex.settle else None))
     out_BTHK = _joined(out)
-    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, rows)
+    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, rows, apart)
 
 
 def _backward(rule, ex, parts, scale, kept, g_BTHK):
-    q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_half = kept
+    q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_half, apart = kept
     # what softmax takes off a row of its gradient: weights times their gradients, summed, which is
     # the output times its own
     along_BH1T = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)[:, :, None]
     dq, dk, dv = [], [], []
     for half, rows in zip(halves(ex, g_BTHK.shape[0]), by_half):
         q, k, v, g = (a[half] for a in (q_BTHK, k_BTHK, v_BTHK, g_BTHK))
+        here = _rows(apart, half)
         k_BHKJ = turned(ex, k)
         dk_BHJK, dv_BHJK = jnp.zeros_like(k.swapaxes(1, 2)), jnp.zeros_like(v.swapaxes(1, 2))
         dq.append([])
@@ -120,7 +133,7 @@ def _backward(rule, ex, parts, scale, kept, g_BTHK):
             at, keys = slice(first, last), slice(begin, last)
             if weights_BHJT is None or rule.cap:
                 raw_BHJT, scores_BHJT = _scores(
-                    rule, (begin, first, last), scale, q[:, at], k[:, keys]
+                    rule, (begin, first, last), scale, q[:, at], k[:, keys], here
                 )
                 weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)
             dweights_BHJT = scores(
@@ -144,7 +157,7 @@ def _backward(rule, ex, parts, scale, kept, g_BTHK):
             )
         dk.append(dk_BHJK.swapaxes(1, 2))
         dv.append(dv_BHJK.swapaxes(1, 2))
-    return _joined(dq), jnp.concatenate(dk, 0), jnp.concatenate(dv, 0)
+    return _joined(dq), jnp.concatenate(dk, 0), jnp.concatenate(dv, 0), None
 
 
 attend.defvjp(_forward, _backward)

@@ -44,6 +44,8 @@ class Latent:
     cap: float = 0.0  # scores become cap x tanh(scores / cap); 0: off
     positions: NoPositions | None = None  # of this layer; None: the model's
 
+    apart = True
+
     def rule(self, m: Model) -> Rule:
         return Rule(self.n_heads, self.window, self.cap, self.positions or m.positions)
 

@@ -59,13 +59,16 @@ def attend(rule: Rule, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJ
 
     Without a cache `ex.attention_chunk` queries at a time see the keys between the first and the
     last that any of them may see, and keep two numbers a row for the backward pass, which makes
-    their part of the map again (chunked.py).
+    their part of the map again (chunked.py). cuDNN's kernel knows nothing of documents: where they
+    are kept apart, what would stand without it does.
     """
     copies = rule.n_heads // k_BJMK.shape[2]
     if copies > 1:  # small beside the scores, and every product keeps one layout
         k_BJMK, v_BJMK = (jnp.repeat(a, copies, 2) for a in (k_BJMK, v_BJMK))
     length = q_BTHK.shape[1]
-    if ctx.slot is None and fused(rule, ex, length, q_BTHK.shape[-1], v_BJMK.shape[-1]):
+    apart = None if ctx.document_BT is None else ctx
+    kernel = fused(rule, ex, length, q_BTHK.shape[-1], v_BJMK.shape[-1])
+    if ctx.slot is None and apart is None and kernel:
         return jax.nn.dot_product_attention(
             q_BTHK,
             k_BJMK,
@@ -77,7 +80,7 @@ def attend(rule: Rule, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJ
         )
     parts = spans(length, rule.window, ex.attention_chunk)
     if ctx.slot is None and len(parts) > 1:
-        return chunked.attend(rule, ex, parts, scale, q_BTHK, k_BJMK, v_BJMK)
+        return chunked.attend(rule, ex, parts, scale, q_BTHK, k_BJMK, v_BJMK, apart)
     raw_BHTJ = scores("bthk,bjhk->bhtj", q_BTHK, k_BJMK) * scale
     weights_BHTJ = jax.nn.softmax(chunked.masked(rule, ctx, raw_BHTJ), -1).astype(ex.dtype)
     return einsum("bhtj,bjhk->bthk", weights_BHTJ, v_BJMK)

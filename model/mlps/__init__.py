@@ -13,6 +13,7 @@ work(m, ex, batch) -> Work                             FLOPs that the chosen imp
                                                        on `batch` sequences (model/work.py)
 n_experts, unit                                        experts that a token chooses among, 0: none;
                                                        sequences that it looks at together
+apart                                                  as of a mixer
 axes(m) -> [(axis, name, size)]                        what a mesh may split, as of a mixer
 check(m)                                               raises ValueError, in words that say what to
                                                        change

@@ -23,6 +23,7 @@ class Dense:
     bias: bool = False  # of both linear maps
 
     n_experts, unit = 0, 1  # no choice among experts; sequences are on their own
+    apart = True
 
     def width(self, m: Model) -> int:
         return self.d_ff or 4 * m.d_model

@@ -57,6 +57,8 @@ class MoE:
     balance_scope: str = "layer"
     z_weight: float = 0.001  # of the z loss
 
+    apart = True  # but that tokens of a routing group share its experts' capacity
+
     @property
     def unit(self) -> int:
         return self.routing_group

@@ -1,5 +1,6 @@
 """Token files of others, written by hand from their published layouts, are read in place."""
 
+import dataclasses
 import os
 import pathlib
 import struct
@@ -11,6 +12,7 @@ from data import pipeline, prepare
 from data.config import Data, DataError
 
 IDS = np.random.default_rng(0).integers(0, 50257, 4000)
+IDS[100::400] = 50256
 GPT2 = "ids(vocab_size=50257,separator=50256)"
 
 
@@ -92,6 +94,28 @@ def test_shards_and_files_that_are_validated_on(tmp_path):
     assert (found.rows["train"].size, found.rows["validation"].size) == (12000, 4000)
     across = found.rows["train"].gather(np.array([3990]), 20, np.int32)[0]
     np.testing.assert_array_equal(across, np.concatenate([IDS[-10:], IDS[:10]]))
+
+
+def test_documents_begin_or_end_with_the_separator_by_format(tmp_path):
+    """llm.c writes it first, the others last; a mixture of both is refused where it matters."""
+    here = {}
+    for name, (source, file, make) in FORMATS.items():
+        folder = tmp_path / str(len(here))
+        folder.mkdir()
+        make(folder / file)
+        inside = source.removesuffix(")").split("(")
+        here[name] = f"{inside[0]}({','.join([*inside[1:], f'path={folder}'])})"
+        d = Data(source=source, path=str(folder), tokenizer=GPT2, documents="apart")
+        for _ in range(2):  # counted now, and found counted
+            ds = pipeline.load(d, 32, str(tmp_path / "cache"))
+            assert (ds.separator, ds.separator_first) == (50256, source == "llmc"), name
+    both = f"a={here['llm.c, GPT-2']},b={here['nanogpt']}"
+    d = Data(sources=both, mixture="a=0.5,b=0.5", tokenizer=GPT2, documents="apart")
+    with pytest.raises(DataError, match="llmc files begin with their separator"):
+        pipeline.load(d, 32, str(tmp_path / "cache"))
+    pipeline.load(dataclasses.replace(d, documents="joined"), 32, str(tmp_path / "cache"))
+    both = f"a={here['nanogpt, uint32']},b={here['nanogpt']}"
+    pipeline.load(dataclasses.replace(d, sources=both), 32, str(tmp_path / "cache"))
 
 
 def write(path, f):
