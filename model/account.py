@@ -26,6 +26,7 @@ GROUPS = (
     "token_embedding",
     "positions",
     "attention",
+    "mixer",
     "mlp",
     "router",
     "experts",
@@ -177,7 +178,8 @@ def evaluation(m: Model, ex: Execution, batch: int) -> int:
 
 def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
     """Bytes of training on one device, all exact but `activations`; buffers are selection biases.
-    `kv_cache_per_token` and `state_per_sequence` are of decoding.
+    `kv_cache_per_token` and `state_per_sequence` are of decoding; a state is kept in float32 at
+    least.
     """
     n = parameters(m)["total"]
     return {
@@ -188,7 +190,7 @@ def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
         "batch": 4 * batch * (m.seq_len + 1),
         "activations": activations(m, ex, batch // ex.accumulate),
         "kv_cache_per_token": size(ex) * state(m).per_token,
-        "state_per_sequence": size(ex) * state(m).per_sequence,
+        "state_per_sequence": max(4, size(ex)) * state(m).per_sequence,
     }
 
 

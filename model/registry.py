@@ -3,7 +3,15 @@ here.
 """
 
 from model.mixers.attention import Attention
+from model.mixers.gla import GLA
+from model.mixers.gru import GRU
 from model.mixers.latent import Latent
+from model.mixers.linear_attention import LinearAttention
+from model.mixers.lstm import LSTM
+from model.mixers.mamba import Mamba
+from model.mixers.mamba2 import Mamba2
+from model.mixers.retnet import RetNet
+from model.mixers.rnn import RNN
 from model.mlps.dense import Dense
 from model.mlps.moe import MoE
 from model.norms import LayerNorm, RMSNorm
@@ -12,6 +20,14 @@ from model.positions import Alibi, Learned, NoPositions, Rope, Sinusoidal
 MIXERS = {
     "attention": Attention,
     "latent": Latent,
+    "rnn": RNN,
+    "lstm": LSTM,
+    "gru": GRU,
+    "linear_attention": LinearAttention,
+    "retnet": RetNet,
+    "gla": GLA,
+    "mamba": Mamba,
+    "mamba2": Mamba2,
 }
 MLPS = {
     "dense": Dense,

@@ -29,6 +29,7 @@ make = shapes.maker(
     d_rope=4,
 )
 TINY = make()
+QUADRATIC = ("attention", "latent")
 ROUTED = {
     "router": "sigmoid",
     "expert_groups": 2,
@@ -37,8 +38,14 @@ ROUTED = {
     "gate_scale": 2.5,
     "n_shared": 1,
 }
+# with every MLP in the slow lane; with the dense one, and attention with all, in the fast one
+PAIRS = [
+    {"pattern": (f"{mixer}/{mlp}",), **({} if mixer in QUADRATIC else {"n_layers": 1})}
+    for mixer in MIXERS
+    for mlp in MLPS
+]
 CHANGES = (
-    [{"pattern": (f"{mixer}/{mlp}",)} for mixer in MIXERS for mlp in MLPS]
+    PAIRS
     + [{"positions": p} for p in POSITIONS]
     + [{"norm": n, "tied": True, "pattern": ("attention/dense", "attention/moe")} for n in NORMS]
     + [
@@ -104,12 +111,22 @@ NAMES = [
     ),
     *shapes.BY_LAYER,
 ]
-every_shape = pytest.mark.parametrize("c", SHAPES, ids=NAMES)
+_EXTRA = [
+    "n_layers" in change and not change["pattern"][0].endswith("/dense")
+    for change in (PAIRS + [{}] * (len(CHANGES) - len(PAIRS)))
+]
+every_shape = pytest.mark.parametrize(
+    "c",
+    [
+        pytest.param(c, id=n, marks=pytest.mark.slow if extra else ())
+        for c, n, extra in zip(SHAPES, NAMES, _EXTRA)
+    ],
+)
 # what is costly to compile: pairs of mixer and MLP, and what changes the tree, in the fast lane;
 # all shapes in the slow one
 _CORE = [
-    set(change) == {"pattern"} or bool({"first_layers", "post_norm", "window"} & set(change))
-    for change in CHANGES
+    not extra and (change in PAIRS or bool({"first_layers", "post_norm", "window"} & set(change)))
+    for change, extra in zip(CHANGES, _EXTRA)
 ]
 _SPLIT = [
     pytest.param(c, id=n, marks=() if core else pytest.mark.slow)
@@ -133,8 +150,8 @@ _TWIN = [
 most_shapes = pytest.mark.parametrize(
     "c",
     [
-        pytest.param(c, id=n, marks=pytest.mark.slow if twin and not core else ())
-        for c, n, twin, core in zip(SHAPES, NAMES, _TWIN, _CORE)
+        pytest.param(c, id=n, marks=pytest.mark.slow if extra or twin and not core else ())
+        for c, n, twin, core, extra in zip(SHAPES, NAMES, _TWIN, _CORE, _EXTRA)
     ],
 )
 
@@ -143,8 +160,8 @@ _PLAIN = [set(change) == {"positions"} and change["positions"] != "learned" for 
 falling_shapes = pytest.mark.parametrize(
     "c",
     [
-        pytest.param(c, id=n, marks=pytest.mark.slow if plain or twin and not core else ())
-        for c, n, plain, twin, core in zip(SHAPES, NAMES, _PLAIN, _TWIN, _CORE)
+        pytest.param(c, id=n, marks=pytest.mark.slow if extra or plain or twin and not core else ())
+        for c, n, plain, twin, core, extra in zip(SHAPES, NAMES, _PLAIN, _TWIN, _CORE, _EXTRA)
     ],
 )
 
@@ -165,7 +182,7 @@ def test_every_registered_part_is_under_contract():
 
 def window(c) -> int:
     """Positions that the last one can see through all layers, less one; 0: all."""
-    steps = [layer.mixer.window for layer in c.layers]
+    steps = [getattr(layer.mixer, "window", 0) for layer in c.layers]
     return 1 + sum(w - 1 for w in steps) if all(steps) else 0
 
 
@@ -258,8 +275,9 @@ def test_cached_equals_full(c):
         logits, cache = one(held, padded[:, slot : slot + 1], slot, cache)
         out.append(logits)
     got = np.concatenate(out, 1)
-    per_token = sum(a.size for a in jax.tree.leaves(cache)) / len(rows) / slots
-    assert per_token == account.state(c).per_token
+    counted = account.state(c)
+    kept = sum(a.size for a in jax.tree.leaves(cache)) / len(rows)
+    assert kept == slots * counted.per_token + counted.per_sequence
     want = forward(
         c,
         ex,
@@ -329,7 +347,7 @@ def test_chunks_agree(c, dtype):
         grads, (metrics, _) = step.gradients(LM(c, ex), state, t)
         return grads, metrics["loss"], step.eval_step(LM(c, ex), step.variables(state), t)[0]
 
-    chunked = Execution(dtype, attention_chunk=6, loss_chunk=4)
+    chunked = Execution(dtype, attention_chunk=6, loss_chunk=4, chunk=6)
     whole, kept, again = (
         jax.jit(functools.partial(passes, ex))(state, t)
         for ex in (Execution(dtype), dataclasses.replace(chunked, settle=True), chunked)
