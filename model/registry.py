@@ -3,6 +3,7 @@ here.
 """
 
 from model.mixers.attention import Attention
+from model.mixers.gated_delta import GatedDelta
 from model.mixers.gla import GLA
 from model.mixers.gru import GRU
 from model.mixers.latent import Latent
@@ -26,6 +27,7 @@ MIXERS = {
     "linear_attention": LinearAttention,
     "retnet": RetNet,
     "gla": GLA,
+    "gated_delta": GatedDelta,
     "mamba": Mamba,
     "mamba2": Mamba2,
 }
