@@ -1,0 +1,210 @@
+"""Every recurrence once more, from its paper's equation, a token at a time: f(part, model, w, x_TD)
+-> y_TD, w the mixer's parameters. Written to be read beside the paper, not to be fast.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REFERENCES = {}
+
+
+def reference(name):
+    def kept(f):
+        REFERENCES[name] = f
+        return f
+
+    return kept
+
+
+sigmoid, softplus, silu = jax.nn.sigmoid, jax.nn.softplus, jax.nn.silu
+
+
+def rms(x, scale=1.0):
+    return x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * scale
+
+
+def heads(w, name, x_TD):
+    y = jnp.tensordot(x_TD, w[name]["kernel"], 1)
+    return y + w[name]["bias"] if "bias" in w[name] else y
+
+
+def out(w, y):
+    """A sum over all heads and their widths, or over channels."""
+    kernel = w["out"]["kernel"]
+    y = jnp.tensordot(y, kernel, kernel.ndim - 1)
+    return y + w["out"]["bias"] if "bias" in w["out"] else y
+
+
+def loop(step, state, *rows):
+    """[y_t], of `step(state, *rows of t) -> state, y_t`."""
+    return jax.lax.scan(lambda s, now: step(s, *now), state, rows)[1]
+
+
+def convolved(w, x):
+    """y_t = sum_i w_i x_(t - width + 1 + i)."""
+    width = w["kernel"].shape[0]
+    before = jnp.concatenate([jnp.zeros((width - 1, *x.shape[1:])), x])
+    seen = [before[i : i + len(x)] for i in range(width)]
+    return sum(w["kernel"][i] * seen[i] for i in range(width)) + w.get("bias", 0.0)
+
+
+# cells
+
+
+@reference("rnn")
+def rnn(p, m, w, x):
+    """Elman 1990."""
+
+    def step(h, x):
+        h = jnp.tanh(x @ w["in"]["kernel"][:, 0] + h @ w["recurrent"][:, 0] + w["bias"])
+        return h, h
+
+    return out(w, loop(step, jnp.zeros(p.units(m)), x))
+
+
+@reference("lstm")
+def lstm(p, m, w, x):
+    """Gers et al. 2000, eq 2 to 9, without peepholes."""
+
+    def step(state, x):
+        h, c = state
+        i, f, g, o = (
+            x @ w["in"]["kernel"][:, n] + h @ w["recurrent"][:, n] + w["bias"][n] for n in range(4)
+        )
+        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        h = sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    return out(w, loop(step, (jnp.zeros(p.units(m)),) * 2, x))
+
+
+@reference("gru")
+def gru(p, m, w, x):
+    """Cho et al. 2014, eq 5 to 8, the reset gate after the matrix."""
+
+    def step(h, x):
+        from_x = [x @ w["in"]["kernel"][:, n] + w["bias"][n] for n in range(3)]
+        from_h = [h @ w["recurrent"][:, n] for n in range(3)]
+        r, z = sigmoid(from_x[0] + from_h[0]), sigmoid(from_x[1] + from_h[1])
+        h = (1 - z) * jnp.tanh(from_x[2] + r * (from_h[2] + w["new_bias"])) + z * h
+        return h, h
+
+    return out(w, loop(step, jnp.zeros(p.units(m)), x))
+
+
+# linear recurrences: a head at a time, over THK
+
+
+def by_head(f, *a_TH):
+    """Rows of every head, (T, H, ...), of `f` of one head's."""
+    return jax.vmap(f, 1, 1)(*a_TH)
+
+
+@reference("linear_attention")
+def linear_attention(p, m, w, x):
+    """Katharopoulos et al. 2020, eq 16 to 20."""
+
+    def one(q, k, v):
+        def step(state, fq, fk, v):
+            s, z = state[0] + jnp.outer(fk, v), state[1] + fk
+            return (s, z), fq @ s / (fq @ z)
+
+        empty = jnp.zeros((k.shape[1], v.shape[1])), jnp.zeros(k.shape[1])
+        return loop(step, empty, jax.nn.elu(q) + 1, jax.nn.elu(k) + 1, v)
+
+    return out(w, by_head(one, *(heads(w, n, x) for n in "qkv")))
+
+
+@reference("retnet")
+def retnet(p, m, w, x):
+    """Sun et al. 2023, eq 5 to 8, with queries and keys as complex numbers."""
+    width = p.widths(m)[0]
+    half, at = width // 2, np.arange(len(x))
+    turn = np.exp(1j * at[:, None] * p.theta ** (-np.arange(half) / half))
+    decays = 1 - 2.0 ** (-5 - np.arange(p.n_heads)) + np.zeros((len(x), 1))
+
+    def one(decay, q, k, v):
+        def step(s, decay, q, k, v):
+            s = decay * s + jnp.outer(k.conj(), v)
+            return s, (q @ s).real
+
+        q, k = ((a[:, :half] + 1j * a[:, half:]) * turn for a in (q, k))
+        return loop(step, jnp.zeros((half, v.shape[1]), complex), decay, q, k / width**0.5, v)
+
+    y = by_head(one, jnp.asarray(decays), *(heads(w, n, x) for n in "qkv"))
+    return out(w, rms(y) * silu(heads(w, "gate", x)))
+
+
+@reference("gla")
+def gla(p, m, w, x):
+    """Yang et al. 2023, eq 3 and section 4.4."""
+    a = sigmoid(heads(w, "decay", x @ w["decay_down"]["kernel"])) ** (1 / 16)
+
+    def one(q, k, v, a):
+        def step(s, q, k, v, a):
+            s = a[:, None] * s + jnp.outer(k, v)
+            return s, q @ s / len(k) ** 0.5
+
+        return loop(step, jnp.zeros((k.shape[1], v.shape[1])), q, k, v, a)
+
+    y = by_head(one, *(heads(w, n, x) for n in "qkv"), a)
+    return out(w, rms(y, w["norm_head"]["scale"]) * silu(heads(w, "gate", x)))
+
+
+@reference("mamba2")
+def mamba2(p, m, w, x):
+    """Dao & Gu 2024, section 6, and section 7 for the block."""
+    u, b, c = (silu(convolved(w[f"conv_{n}"], heads(w, n, x))) for n in "xbc")
+    b, c = (jnp.repeat(a, p.heads(m) // p.n_groups, 1) for a in (b, c))
+    dt = softplus(heads(w, "steps", x)[..., 0] + w["steps_bias"])
+
+    def one(u, b, c, dt, a):
+        def step(s, u, b, c, dt, a):
+            s = jnp.exp(dt * a) * s + dt * jnp.outer(b, u)
+            return s, c @ s
+
+        return loop(step, jnp.zeros((b.shape[1], u.shape[1])), u, b, c, dt, a)
+
+    y = by_head(one, u, b, c, dt, -jnp.exp(w["rates"]) + jnp.zeros_like(dt))
+    y = (y + w["skip"][:, None] * u) * silu(heads(w, "z", x))
+    flat = rms(y.reshape(len(x), -1), w["norm_gated"]["scale"])
+    return out(w, flat.reshape(y.shape))
+
+
+@reference("mamba")
+def mamba(p, m, w, x):
+    """Gu & Dao 2023, algorithm 2 and figure 3."""
+    u, z = (x @ w[n]["kernel"] for n in "xz")
+    u = silu(convolved(w["conv"], u))
+    dt = softplus(u @ w["steps_down"]["kernel"] @ w["steps"]["kernel"] + w["steps_bias"])
+    a = -jnp.exp(w["rates"])
+
+    def step(h, u, dt, b, c):
+        h = jnp.exp(dt[:, None] * a) * h + dt[:, None] * b * u[:, None]
+        return h, h @ c + w["skip"] * u
+
+    y = loop(step, jnp.zeros_like(a), u, dt, u @ w["b"]["kernel"], u @ w["c"]["kernel"])
+    return out(w, y * silu(z))
+
+
+@reference("gated_delta")
+def gated_delta(p, m, w, x):
+    """Yang et al. 2024, arXiv 2412.06464, eq 10; without decay arXiv 2406.06484."""
+    q, k, v = (silu(convolved(w[f"conv_{n}"], heads(w, n, x))) for n in "qkv")
+    q, k = (a / jnp.sqrt((a * a).sum(-1, keepdims=True) + 1e-6) for a in (q, k))
+    q, k = (jnp.repeat(a, p.heads() // p.n_heads, 1) for a in (q, k))
+    b, decay = sigmoid(heads(w, "beta", x)[..., 0]), jnp.ones(v.shape[:2])
+    if p.decay:
+        dt = softplus(heads(w, "steps", x)[..., 0] + w["steps_bias"])
+        decay = jnp.exp(-jnp.exp(w["rates"]) * dt)
+
+    def one(q, k, v, b, decay):
+        def step(s, q, k, v, b, decay):
+            s = decay * s @ (jnp.eye(len(k)) - b * jnp.outer(k, k)) + b * jnp.outer(v, k)
+            return s, s @ q / len(q) ** 0.5
+
+        return loop(step, jnp.zeros((v.shape[1], k.shape[1])), q, k, v, b, decay)
+
+    y = rms(by_head(one, q, k, v, b, decay), w["norm_head"]["scale"])
+    return out(w, y * silu(heads(w, "gate", x)) if p.gate else y)

@@ -1,0 +1,72 @@
+"""Mixers with a state against their papers' equations, and against other people's code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import parts
+from model.config import Execution
+from model.registry import MIXERS
+from tests.model.recurrences import REFERENCES
+
+# what the equation has to be right for, besides the default
+MORE = [
+    "mamba2(n_heads=4,n_groups=2,d_state=3)",
+    "gated_delta(n_heads=2,n_value_heads=4,d_value=3)",
+    "gated_delta(n_heads=2,decay=false,gate=false)",
+    "lstm(n_units=5)",
+]
+CHANNELS = ("gla",)  # in blocks and chunks of a chunk's quarter
+TURNED = ("retnet",)  # angles are kept in float32
+CASES = [*(f"{name}" for name in REFERENCES), *MORE]
+
+
+def prepared(written: str, length: int = 19, batch: int = 2):
+    """(part, model, parameters at random, x_BTD), in float64."""
+    m = parts.model(f"{written}/dense", d_model=8, n_layers=1, seq_len=length, vocab_size=7)
+    part, rng = m.pattern[0].mixer, np.random.default_rng(3)
+    module = part.module(m, Execution("float64"), "mixer")
+    x_BTD = jnp.asarray(rng.standard_normal((batch, length, m.d_model)))
+    boxed = jax.eval_shape(module.init, jax.random.key(0), x_BTD)["params"]
+    w = jax.tree.map(
+        lambda box: jnp.asarray(box.drawn(rng, box.value.shape) + 0.3 * rng.standard_normal(
+            box.value.shape)), boxed, is_leaf=lambda b: hasattr(b, "drawn"),
+    )  # fmt: skip
+    return part, m, w, x_BTD
+
+
+def test_every_state_has_a_witness():
+    for name, cls in MIXERS.items():
+        m = parts.model(f"{name}(kv_rank=2)/dense" if name == "latent" else f"{name}/dense")
+        assert name in REFERENCES or not cls.state(m.pattern[0].mixer, m).per_sequence
+
+
+@pytest.mark.parametrize("written", CASES)
+def test_equals_the_paper_in_float64(written):
+    """Forward and every gradient, in chunks that the length is no multiple of."""
+    with jax.enable_x64(True):
+        part, m, w, x_BTD = prepared(written)
+        name = written.split("(")[0]
+        of, ex = REFERENCES[name], Execution("float64", chunk=64 if name in CHANNELS else 12)
+        g_BTD = jnp.asarray(np.random.default_rng(0).standard_normal(x_BTD.shape))
+
+        def ours(w, x_BTD):
+            return part.module(m, ex, "mixer").apply({"params": w}, x_BTD)
+
+        def papers(w, x_BTD):
+            return jax.vmap(lambda x_TD: of(part, m, w, x_TD))(x_BTD)
+
+        def passes(f):
+            y, back = jax.vjp(f, w, x_BTD)
+            return y, back(g_BTD)
+
+        (y, grads), (want, wanted) = jax.jit(lambda: (passes(ours), passes(papers)))()
+        exact = 1e5 if name in TURNED else 1.0
+        np.testing.assert_allclose(y, want, rtol=0, atol=1e-12 * exact * float(jnp.abs(want).max()))
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(grads)
+        ):
+            size = float(jnp.abs(a).max())
+            assert size > 0, path
+            np.testing.assert_allclose(b, a, rtol=0, atol=1e-11 * exact * size, err_msg=str(path))
