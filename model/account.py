@@ -81,7 +81,8 @@ def forward_flops(m: Model, causal: bool = False) -> int:
 
 def state(m: Model) -> State:
     """Numbers that all layers keep while decoding: per token, and per sequence."""
-    return State(*map(sum, zip(*(layer.mixer.state(m) for layer in m.layers))))
+    parts = [part for layer in m.layers for part in (layer.mixer, layer.mlp)]
+    return State(*map(sum, zip(*(part.state(m) for part in parts))))
 
 
 def flops_per_token(m: Model) -> dict[str, int]:

@@ -44,7 +44,7 @@ RESIDUALS = {
 
 # names of parameters that are numbers of a head or channel and no matrices, such as the rates of
 # decays: they stay in float32 and are not decayed
-SCALARS = ("rates", "steps_bias", "skip", "shift")
+SCALARS = ("rates", "turns", "steps_bias", "skip", "shift", "bonus")
 
 
 @dataclasses.dataclass(frozen=True)

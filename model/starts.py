@@ -19,12 +19,17 @@ class Uniform(NamedTuple):
 
 
 class LogUniform(NamedTuple):
-    """The logarithm of a number that is uniform between `low` and `high`: Mamba-2's rates."""
+    """The logarithm of a number that is uniform between `low` and `high`, as Mamba-2's rates, or
+    whose logarithm is.
+    """
 
     low: float
     high: float
+    logarithmic: bool = False
 
     def __call__(self, rng, shape):
+        if self.logarithmic:
+            return rng.uniform(np.log(self.low), np.log(self.high), shape)
         return np.log(rng.uniform(self.low, self.high, shape))
 
 
@@ -39,6 +44,55 @@ class Steps(NamedTuple):
     def __call__(self, rng, shape):
         steps = np.exp(rng.uniform(np.log(self.low), np.log(self.high), shape))
         return steps + np.log(-np.expm1(-steps))
+
+
+class Powers(NamedTuple):
+    """What softplus takes to -log(a), with a^power uniform between `low` and `high`: RG-LRU."""
+
+    low: float
+    high: float
+    power: float
+
+    def __call__(self, rng, shape):
+        return np.log(np.expm1(-np.log(rng.uniform(self.low, self.high, shape)) / self.power))
+
+
+class Linear(NamedTuple):
+    """0, pi, 2 pi, ... along the last axis: S4D-Lin."""
+
+    def __call__(self, rng, shape):
+        return np.broadcast_to(np.pi * np.arange(shape[-1]), shape)
+
+
+class Hippo(NamedTuple):
+    """Positive imaginary parts of the spectrum of HiPPO-N: of twice as many states as are kept
+    (Smith et al. 2022, arXiv 2208.04933, section 3.2).
+    """
+
+    def __call__(self, rng, shape):
+        root = np.sqrt(np.arange(2 * shape[-1]) + 0.5)
+        lower = np.tril(np.outer(root, root), -1)
+        return np.sort(np.linalg.eigvalsh(1j * (lower.T - lower)))[shape[-1] :]
+
+
+class Ramps(NamedTuple):
+    """Along the last axis low + (high - low) x^power, x from 0 to 1, a triple for each row before
+    it: RWKV's decays and shares of the token before.
+    """
+
+    rows: tuple[tuple[float, float, float], ...]  # low, high, power
+
+    def __call__(self, rng, shape):
+        x = np.linspace(0, 1, shape[-1])
+        made = [low + (high - low) * x**power for low, high, power in self.rows]
+        return np.reshape(made, shape)
+
+
+class Zigzag(NamedTuple):
+    """log(0.3) and a half more or less in turn along the last axis: RWKV-4's bonus."""
+
+    def __call__(self, rng, shape):
+        return np.log(0.3) + 0.5 * ((np.arange(shape[-1]) + 1) % 3 - 1)
 
 
 class Counted(NamedTuple):

@@ -104,6 +104,18 @@ class ShortConv(nn.Module):
         return y_BTU
 
 
+def token_before(module: nn.Module, x_BTD, ctx: context.Context):
+    """x of the token before, zeros before the first; a decoder keeps the last one."""
+    x_BTD = context.real(x_BTD, ctx)
+
+    def made(before_B1D):
+        both = jnp.concatenate([before_B1D.astype(x_BTD.dtype), x_BTD], 1)
+        return both[:, :-1], precise(both[:, -1:])
+
+    shape = (x_BTD.shape[0], 1, x_BTD.shape[2])
+    return context.carry(module, "before", shape, x_BTD.dtype, ctx, made)
+
+
 def conv_flops(width: int, channels: int) -> int:
     """A token's, of a short convolution."""
     return 2 * width * channels

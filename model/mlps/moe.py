@@ -21,6 +21,7 @@ from model.mlps.hidden import ACTIVATIONS, biases, inputs, kept, matrices
 from model.numerics import precise
 from model.on_cpu import product
 from model.params import declare
+from model.state import State
 from model.work import Work, matmuls, size, total
 
 
@@ -134,6 +135,9 @@ class MoE:
         if self.n_shared:
             parts.append(self.shared(m).work(m, ex, batch))
         return total(parts)
+
+    def state(self, m: Model) -> State:
+        return State()
 
     def axes(self, m: Model) -> list[tuple[str, str, int]]:
         return [

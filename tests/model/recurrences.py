@@ -41,6 +41,12 @@ def loop(step, state, *rows):
     return jax.lax.scan(lambda s, now: step(s, *now), state, rows)[1]
 
 
+def mixed(shares, x):
+    """share x_t + (1 - share) x_(t-1), for each of `shares`."""
+    before = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
+    return [share * x + (1 - share) * before for share in shares]
+
+
 def convolved(w, x):
     """y_t = sum_i w_i x_(t - width + 1 + i)."""
     width = w["kernel"].shape[0]
@@ -208,3 +214,81 @@ def gated_delta(p, m, w, x):
 
     y = rms(by_head(one, q, k, v, b, decay), w["norm_head"]["scale"])
     return out(w, y * silu(heads(w, "gate", x)) if p.gate else y)
+
+
+@reference("rg_lru")
+def rg_lru(p, m, w, x):
+    """De et al. 2024, eq 1 to 4."""
+    y = jax.nn.gelu(x @ w["y"]["kernel"] + w["y"]["bias"])
+    u = convolved(w["conv"], x @ w["x"]["kernel"] + w["x"]["bias"])
+
+    def gate(name, u):
+        blocks = jnp.split(u, p.n_heads)
+        each = zip(blocks, w[name]["kernel"], w[name]["bias"])
+        return sigmoid(jnp.concatenate([b @ k + bias for b, k, bias in each]))
+
+    def step(h, t, u):
+        r, i = gate("forget", u), gate("input", u)
+        a = jnp.exp(-8 * softplus(w["rates"]) * r)
+        h = a * h + jnp.where(t == 0, 1, jnp.sqrt(1 - a**2)) * (i * u)
+        return h, h
+
+    return out(w, y * loop(step, jnp.zeros_like(u[0]), jnp.arange(len(x)), u))
+
+
+@reference("s4d")
+def s4d(p, m, w, x):
+    """Gu et al. 2022, eq 2 and 4."""
+    a, c = -jnp.exp(w["rates"]) + 1j * w["turns"], w["c_real"] + 1j * w["c_imag"]
+    turn = jnp.exp(jnp.exp(w["steps_bias"])[:, None] * a)
+
+    def step(h, x):
+        h = turn * h + (turn - 1) / a * x[:, None]
+        return h, 2 * (c * h).sum(-1).real + w["skip"] * x
+
+    y = jnp.tensordot(jax.nn.gelu(loop(step, jnp.zeros_like(a), x)), w["out"]["kernel"], 1)
+    return y[:, 0] * sigmoid(y[:, 1])
+
+
+@reference("s5")
+def s5(p, m, w, x):
+    """Smith et al. 2022, eq 2 and 4, and the conjugates of every number."""
+    a = -jnp.exp(w["rates"]) + 1j * w["turns"]
+    b = (w["b"]["kernel"][:, 0] + 1j * w["b"]["kernel"][:, 1]).T
+    c = (w["c"]["kernel"][0] - 1j * w["c"]["kernel"][1]).T
+    turn = jnp.exp(jnp.exp(w["steps_bias"]) * a)
+
+    def step(h, x):
+        h = turn * h + (turn - 1) / a * (b @ x)
+        return h, (c @ h).real + w["skip"] * x
+
+    y = jax.nn.gelu(loop(step, jnp.zeros_like(a), x))
+    return y * sigmoid(y @ w["gate"]["kernel"])
+
+
+@reference("gated_conv")
+def gated_conv(p, m, w, x):
+    """Dauphin et al. 2017, eq 1."""
+    before = jnp.concatenate([jnp.zeros((p.conv - 1, m.d_model)), x])
+    seen = jnp.concatenate([before[i : i + len(x)] for i in range(p.conv)], 1)
+    a, b = (seen @ w["kernel"][:, :, i].reshape(-1, m.d_model) + w["bias"][i] for i in range(2))
+    return a * sigmoid(b)
+
+
+@reference("rwkv4")
+def rwkv4(p, m, w, x):
+    """Peng et al. 2023, eq 11 to 18, as sums over all tokens before."""
+    xr, xk, xv = mixed(w["shift"], x)
+    r, k, v = (a @ w[n]["kernel"] for a, n in ((xr, "r"), (xk, "k"), (xv, "v")))
+    t, i = np.arange(len(x))[:, None, None], np.arange(len(x))[None, :, None]
+    power = jnp.where(t == i, w["bonus"], -(t - 1 - i) * jnp.exp(w["rates"])) + k[None]
+    weights = jnp.where(i <= t, jnp.exp(power), 0)
+    return out(w, sigmoid(r) * ((weights * v[None]).sum(1) / weights.sum(1)))
+
+
+def channel_mix(w, x):
+    """Peng et al. 2023, eq 13 and 14 of the channel mix: section 3.1.1 and figure 2."""
+    xr, xk = mixed(w["shift"], x)
+    return sigmoid(xr @ w["r"]["kernel"]) * (
+        jax.nn.relu(xk @ w["k"]["kernel"]) ** 2 @ w["out"]["kernel"]
+    )

@@ -158,7 +158,7 @@ def test_model_flops_equal_the_walk(name):
     """
     c = model(name)
     one_hot = 2 * c.d_model * c.vocab_size * (c.vocab_size <= lm.ONE_HOT_VOCAB)
-    if account.state(c).per_sequence:
+    if not account.state(c).per_token:
         if not c.routed:  # a decoder computes all experts
             assert walk.flops(walk.decoding(c, 2)) == 2 * (account.forward_flops(c) + one_hot)
         return

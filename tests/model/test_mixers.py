@@ -8,7 +8,7 @@ import pytest
 from model import parts
 from model.config import Execution
 from model.registry import MIXERS
-from tests.model.recurrences import REFERENCES
+from tests.model.recurrences import REFERENCES, channel_mix
 
 # what the equation has to be right for, besides the default
 MORE = [
@@ -16,6 +16,7 @@ MORE = [
     "gated_delta(n_heads=2,n_value_heads=4,d_value=3)",
     "gated_delta(n_heads=2,decay=false,gate=false)",
     "lstm(n_units=5)",
+    "s4d(d_state=6)",
 ]
 CHANNELS = ("gla",)  # in blocks and chunks of a chunk's quarter
 TURNED = ("retnet",)  # angles are kept in float32
@@ -70,3 +71,15 @@ def test_equals_the_paper_in_float64(written):
             size = float(jnp.abs(a).max())
             assert size > 0, path
             np.testing.assert_allclose(b, a, rtol=0, atol=1e-11 * exact * size, err_msg=str(path))
+
+
+def test_channel_mix_equals_the_paper():
+    with jax.enable_x64(True):
+        m, rng = parts.model("rwkv4/channel_mix(d_ff=12)", d_model=8), np.random.default_rng(0)
+        module = m.pattern[0].mlp.module(m, Execution("float64"), "mlp")
+        x_BTD = jnp.asarray(rng.standard_normal((1, 9, 8)))
+        boxed = jax.eval_shape(module.init, jax.random.key(0), x_BTD)["params"]
+        w = jax.tree.map(lambda b: jnp.asarray(rng.standard_normal(b.value.shape)), boxed,
+                         is_leaf=lambda b: hasattr(b, "drawn"))  # fmt: skip
+        got, _ = module.apply({"params": w}, x_BTD)
+        np.testing.assert_allclose(got[0], channel_mix(w, x_BTD[0]), rtol=1e-12)
