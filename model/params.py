@@ -58,12 +58,14 @@ def declare(
 
 def at_use(tree: dict, dtype: str) -> dict:
     """The parameters as the model multiplies by them, for whoever calls it many times: in `dtype`,
-    but norms, the router and SCALARS, which stay as they are. The model's results do not change.
+    but norms, the router, SCALARS and what a mixer declares itself, which stay as they are. The
+    model's results do not change.
     """
 
     def one(path, a):
         names = [str(p.key) for p in path]
         kept = any(n in ("router", *SCALARS) or n.startswith("norm") for n in names)
+        kept = kept or names[-2:-1] == ["mixer"]
         return a if kept else jnp.asarray(a, dtype)
 
     return jax.tree_util.tree_map_with_path(one, tree)

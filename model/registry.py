@@ -16,8 +16,10 @@ from model.mixers.retnet import RetNet
 from model.mixers.rg_lru import RGLRU
 from model.mixers.rnn import RNN
 from model.mixers.rwkv4 import RWKV4
+from model.mixers.rwkv7 import RWKV7
 from model.mixers.s4d import S4D
 from model.mixers.s5 import S5
+from model.mixers.sparse import Sparse
 from model.mlps.channel_mix import ChannelMix
 from model.mlps.dense import Dense
 from model.mlps.moe import MoE
@@ -40,7 +42,9 @@ MIXERS = {
     "mamba": Mamba,
     "mamba2": Mamba2,
     "rwkv4": RWKV4,
+    "rwkv7": RWKV7,
     "gated_conv": GatedConv,
+    "sparse": Sparse,
 }
 MLPS = {
     "dense": Dense,

@@ -44,6 +44,7 @@ STATES = {
     "retnet": ("retnet",),
     "gla": ("gla",),
     "diagonal": ("s4d", "s5", "rg_lru"),
+    "others": ("rwkv4", "rwkv7", "gated_conv"),
 }
 
 

@@ -292,3 +292,32 @@ def channel_mix(w, x):
     return sigmoid(xr @ w["r"]["kernel"]) * (
         jax.nn.relu(xk @ w["k"]["kernel"]) ** 2 @ w["out"]["kernel"]
     )
+
+
+@reference("rwkv7")
+def rwkv7(p, m, w, x):
+    """Peng et al. 2025, section 4, in rows as the paper has them."""
+    before = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
+    xr, xw, xk, xv, xa, xg = (x + share * (before - x) for share in w["shift"])
+    r, k, v = (a @ w[n]["kernel"] for a, n in ((xr, "r"), (xk, "k"), (xv, "v")))
+    low = jnp.tanh(xw @ w["w_down"]["kernel"]) @ w["w"]["kernel"]
+    decay = jnp.exp(-jnp.exp(-0.5) * sigmoid(w["rates"] + low))
+    a = sigmoid(w["a_bias"] + xa @ w["a_down"]["kernel"] @ w["a"]["kernel"])
+    g = sigmoid(xg @ w["gate_down"]["kernel"]) @ w["gate"]["kernel"]
+    along, k = k * w["along_bias"], k * (1 + (a - 1) * w["replace_bias"])
+    r, k, v, along, a, decay, g = (
+        y.reshape(len(x), p.n_heads, -1) for y in (r, k, v, along, a, decay, g)
+    )
+    along = along / jnp.sqrt((along * along).sum(-1, keepdims=True) + 1e-12)
+
+    def one(r, k, v, along, a, decay):
+        def step(s, r, k, v, along, a, decay):
+            s = s @ (jnp.diag(decay) - jnp.outer(along, a * along)) + jnp.outer(v, k)
+            return s, s @ r
+
+        return loop(step, jnp.zeros((v.shape[1], k.shape[1])), r, k, v, along, a, decay)
+
+    y = by_head(one, r, k, v, along, a, decay)
+    y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 64e-5)
+    y = y * w["norm_head"]["scale"] + w["norm_head"]["bias"]
+    return out(w, (y + (r * k * w["bonus"]).sum(-1, keepdims=True) * v) * g)

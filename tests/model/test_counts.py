@@ -92,6 +92,7 @@ SHAPES = {
         "n_layers": 4,
         "pattern": ("attention/moe", "attention/dense"),
     },
+    "blocks": {"layers": "sparse(n_heads=2,block=4,local=4,n_global=2,n_random=1)/dense"},
     **{name: {"layers": layers, "n_layers": 2} for name, layers in shapes.BY_LAYER.items()},
 }
 EXECUTIONS = {
@@ -121,6 +122,7 @@ QUICK = {
     "grouped": ["chunks", "chunks-remat", "chunks-settle"],  # with a window
     "tied": ["scan", "scan-remat", "chunks-remat"],
     "windows": ["chunks-remat"],
+    "blocks": ["chunks-remat", "chunks"],
     "two widths": ["remat", "ragged-True"],
     "sandwich": ["remat"],
     "output norm": ["remat", "settle"],

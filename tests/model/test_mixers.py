@@ -18,7 +18,7 @@ MORE = [
     "lstm(n_units=5)",
     "s4d(d_state=6)",
 ]
-CHANNELS = ("gla",)  # in blocks and chunks of a chunk's quarter
+CHANNELS = ("gla", "rwkv7")  # in blocks and chunks of a chunk's quarter
 TURNED = ("retnet",)  # angles are kept in float32
 CASES = [*(f"{name}" for name in REFERENCES), *MORE]
 
@@ -83,3 +83,27 @@ def test_channel_mix_equals_the_paper():
                          is_leaf=lambda b: hasattr(b, "drawn"))  # fmt: skip
         got, _ = module.apply({"params": w}, x_BTD)
         np.testing.assert_allclose(got[0], channel_mix(w, x_BTD[0]), rtol=1e-12)
+
+
+def test_sparse_attention_equals_dense_attention_under_its_mask():
+    """Longformer's and BigBird's masks, said once more in words; the map whole, and in blocks."""
+    with jax.enable_x64(True):
+        for written, window, first, drawn in (
+            ("sparse(n_heads=2,block=4,local=6,n_global=2,n_random=0)", 6, 2, 0),
+            ("sparse(n_heads=2,block=4,local=4,n_global=4,n_random=1)", 4, 4, 1),
+        ):
+            part, m, w, x_BTD = prepared(written, 30, 1)
+            i, j = np.arange(30)[:, None], np.arange(30)[None]
+            seen = (j <= i) & ((i - j < window) | (j < first))
+            more = part.visible(i[:, 0], j[0]) & ~seen
+            assert (part.visible(i[:, 0], j[0]) >= seen).all() and not (more & (j > i)).any()
+            blocks = {(a // 4, b // 4) for a, b in zip(*np.nonzero(more))}
+            assert max([0, *(sum(a == row for a, _ in blocks) for row in range(8))]) == drawn
+            q, k, v = (jnp.einsum("td,dhk->htk", x_BTD[0], w[n]["kernel"]) for n in "qkv")
+            q, k = (m.positions.rotate(a.swapaxes(0, 1), i[:, 0]).swapaxes(0, 1) for a in (q, k))
+            raw = jnp.where(seen | more, q @ k.swapaxes(1, 2) * q.shape[-1] ** -0.5, -jnp.inf)
+            want = jnp.einsum("htk,hkd->td", jax.nn.softmax(raw, -1) @ v, w["out"]["kernel"])
+            for chunk in (0, 4):
+                ex = Execution("float64", attention_chunk=chunk)
+                got = part.module(m, ex, "mixer").apply({"params": w}, x_BTD)[0]
+                np.testing.assert_allclose(got, want, atol=1e-12)
