@@ -7,11 +7,13 @@ from model.mixers.gated_conv import GatedConv
 from model.mixers.gated_delta import GatedDelta
 from model.mixers.gla import GLA
 from model.mixers.gru import GRU
+from model.mixers.hyena import Hyena
 from model.mixers.latent import Latent
 from model.mixers.linear_attention import LinearAttention
 from model.mixers.lstm import LSTM
 from model.mixers.mamba import Mamba
 from model.mixers.mamba2 import Mamba2
+from model.mixers.reformer import Reformer
 from model.mixers.retnet import RetNet
 from model.mixers.rg_lru import RGLRU
 from model.mixers.rnn import RNN
@@ -44,7 +46,9 @@ MIXERS = {
     "rwkv4": RWKV4,
     "rwkv7": RWKV7,
     "gated_conv": GatedConv,
+    "hyena": Hyena,
     "sparse": Sparse,
+    "reformer": Reformer,
 }
 MLPS = {
     "dense": Dense,

@@ -44,7 +44,8 @@ STATES = {
     "retnet": ("retnet",),
     "gla": ("gla",),
     "diagonal": ("s4d", "s5", "rg_lru"),
-    "others": ("rwkv4", "rwkv7", "gated_conv"),
+    "others": ("rwkv4", "rwkv7", "gated_conv", "hyena"),
+    "chosen": ("sparse(block=4,local=4,n_global=2,n_random=1)", "reformer(span=4)"),
 }
 
 

@@ -321,3 +321,19 @@ def rwkv7(p, m, w, x):
     y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 64e-5)
     y = y * w["norm_head"]["scale"] + w["norm_head"]["bias"]
     return out(w, (y + (r * k * w["bonus"]).sum(-1, keepdims=True) * v) * g)
+
+
+@reference("hyena")
+def hyena(p, m, w, x):
+    """Poli et al. 2023, definition 3.1, its convolution as a sum."""
+    q, k, v = (convolved(w[f"conv_{n}"], x @ w[n]["kernel"]) for n in "qkv")
+    t = np.arange(len(x))[:, None] / (m.seq_len - 1)
+    angle = 2 * np.pi * t * np.linspace(1e-4, p.features - 1, p.features)
+    h = jnp.asarray(np.concatenate([t, np.cos(angle), np.sin(angle)], 1))
+    for i in range(3):
+        h = jnp.sin(w["turns"] * (h @ w[f"filter_{i}"]["kernel"] + w[f"filter_{i}"]["bias"]))
+    slow, fast = np.log(100) / 1.5, np.log(100) / 0.3
+    h = h @ w["filter"]["kernel"] * np.exp(-t * np.linspace(slow, fast, m.d_model))
+    z = k * v
+    rows = [sum(h[n - j] * z[j] for j in range(n + 1)) + w["skip"] * z[n] for n in range(len(x))]
+    return out(w, q * jnp.stack(rows))

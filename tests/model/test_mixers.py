@@ -107,3 +107,25 @@ def test_sparse_attention_equals_dense_attention_under_its_mask():
                 ex = Execution("float64", attention_chunk=chunk)
                 got = part.module(m, ex, "mixer").apply({"params": w}, x_BTD)[0]
                 np.testing.assert_allclose(got, want, atol=1e-12)
+
+
+def test_hashed_attention_equals_dense_attention_under_its_mask():
+    """The last tokens of a bucket, in any round; the map whole, and sorted."""
+    with jax.enable_x64(True):
+        part, m, w, x_BTD = prepared("reformer(n_heads=2,n_buckets=4,n_rounds=2,span=3)", 23, 1)
+        q, v = (jnp.einsum("td,dhk->thk", x_BTD[0], w[n]["kernel"]) for n in ("qk", "v"))
+        found = np.asarray(part.buckets(q[None]))[0]
+        seen = np.zeros((2, 23, 23), bool)
+        for h, i, r in np.ndindex(2, 23, 2):
+            alike = [j for j in range(i + 1) if found[h, j, r] == found[h, i, r]]
+            seen[h, i, alike[-3:]] = True
+        assert 3 < seen.sum(-1).max() <= 5 and (seen.sum(-1) == 1).any()
+        q, k = (m.positions.rotate(a, np.arange(23)) for a in (q, q / jnp.sqrt((q * q).sum(
+            -1, keepdims=True) + 1e-12)))  # fmt: skip
+        raw = jnp.einsum("thk,jhk->htj", q, k) * q.shape[-1] ** -0.5 - 1e5 * np.eye(23)
+        weights = jax.nn.softmax(jnp.where(seen, raw, -jnp.inf), -1)
+        want = jnp.einsum("htj,jhk,hkd->td", weights, v, w["out"]["kernel"])
+        for chunk in (0, 4):
+            ex = Execution("float64", attention_chunk=chunk)
+            got = part.module(m, ex, "mixer").apply({"params": w}, x_BTD)[0]
+            np.testing.assert_allclose(got, want, atol=1e-10)

@@ -244,8 +244,12 @@ def test_causality_by_gradient(c):
 
     g = np.abs(jax.jit(jax.grad(probe))(jnp.zeros((c.seq_len, c.d_model)))).sum(1)
     first = max(0, t - window(c) + 1) if window(c) else 0
-    assert (g[t + 1 :] == 0).all() and (g[:first] == 0).all()
-    assert (g[first : t + 1] > 0).all()
+    # a Fourier transform rounds
+    least = 1e-6 * g.max() * any(type(layer.mixer) is MIXERS["hyena"] for layer in c.layers)
+    assert (g[t + 1 :] <= least).all() and (g[:first] == 0).all()
+    # which tokens hash alike is another matter
+    hashed = any(type(layer.mixer) is MIXERS["reformer"] for layer in c.layers)
+    assert (g[t if hashed else first : t + 1] > 0).all()
 
 
 @every_shape
