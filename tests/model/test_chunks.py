@@ -49,7 +49,7 @@ def test_chunks_agree(c, dtype):
         grads, (metrics, _) = step.gradients(LM(c, ex), state, t)
         return grads, metrics["loss"], step.eval_step(LM(c, ex), step.variables(state), t)[0]
 
-    chunked = Execution(dtype, attention_chunk=6, loss_chunk=4)
+    chunked = Execution(dtype, attention_chunk=6, loss_chunk=4, chunk=6)
     whole, kept, again = (
         jax.jit(functools.partial(passes, ex))(state, t)
         for ex in (Execution(dtype), dataclasses.replace(chunked, settle=True), chunked)
