@@ -9,7 +9,7 @@ import os
 from data import cache, named
 from data.config import Data, DataError
 from data.sources import registry
-from data.tokenizers import training
+from data.tokenizers.training import KINDS, sample, write
 
 SAMPLE = 20_000_000  # bytes that it learns from: the first documents of the training text
 
@@ -17,7 +17,7 @@ SAMPLE = 20_000_000  # bytes that it learns from: the first documents of the tra
 def find(d: Data, root: str = "") -> Data:
     """`d` with the file of its tokenizer in the place of how to train it. Raises DataError."""
     kind, fields = named.parse(d.tokenizer, "data.tokenizer")
-    make, name, least = training.KINDS[kind]
+    make, name, least = KINDS[kind]
     if extra := set(fields) - {"vocab_size"}:
         raise DataError(
             f"data.tokenizer={d.tokenizer}: {kind} has no field {sorted(extra)[0]!r}, it has"
@@ -48,8 +48,8 @@ def find(d: Data, root: str = "") -> Data:
             os.makedirs(folder, exist_ok=True)
             with cache.lock(f"{path}.lock", "training the same tokenizer"):
                 if not os.path.exists(path):
-                    taken, _ = training.sample(corpus.documents("train"), SAMPLE)
-                    training.write(path, make(taken, vocab_size))
+                    taken, _ = sample(corpus.documents("train"), SAMPLE)
+                    write(path, make(taken, vocab_size))
                 os.remove(f"{path}.lock")
         except OSError as e:
             raise cache.refused(folder, e) from None
