@@ -147,7 +147,8 @@ def made(d: Data) -> dict:
         )
     if d.tokenizer == "hf":
         path = d.tokenizer_path
-        with open(os.path.join(path, "tokenizer.json") if os.path.isdir(path) else path) as f:
+        path = os.path.join(path, "tokenizer.json") if os.path.isdir(path) else path
+        with open(path, encoding="utf-8") as f:
             return json.load(f)
     own = _bytes() if d.tokenizer == "bytes" else _sentencepiece(d.tokenizer_path)
     return {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own}

@@ -108,6 +108,8 @@ def test_a_token_stands_for_its_own_text(kinds, key):
 @settings(deadline=None, max_examples=60)
 @given(st.one_of(st.text(max_size=40), words.map("".join)))
 @example("a  b\x01\n.c ")
+@example("\u00bd\ufb01\ufb01\ufb01 fox")  # as long as before, and not in the same places
+@example("fox q\u0301\u0323 \u1100\u1161 the")
 @example("é \u2460 ｶﾞ Å ² \u2026")
 def test_lengths_say_what_offsets_say(kinds, key, text):
     """Where bytes of tokens follow from their lengths, the library's offsets agree."""
@@ -131,11 +133,11 @@ def test_lengths_say_what_offsets_say(kinds, key, text):
 
 def test_lengths_are_used(kinds):
     """On plain text by every kind that can: else the test above would be empty."""
-    line = made.LINES[5].strip().encode()
     for key in ("unknown", "fallback", "bpe", "nfkc_folded", "identity", "suffix"):
-        t = kinds[f"sentencepiece-{key}"][1]
+        t, line = kinds[f"sentencepiece-{key}"][1], made.LINES[5].replace("\n", "  ").encode()
         assert t._alignment.sizes(t._alignment.places(line), t.encode(line)) is not None
-    for key in ("composed", "prefixed", "t5", "llama", "llama_unknown"):
+    line = made.LINES[5].strip().encode()
+    for key in ("composed", "compatible", "prefixed", "t5", "llama", "llama_unknown"):
         t = kinds[f"hf-{key}"][1]
         assert t._sure(line, line.decode()) and t._lengths.sizes(line, t.encode(line)) is not None
 
