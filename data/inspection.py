@@ -1,17 +1,20 @@
 """What stands in a corpus: counts of documents, bytes and tokens, duplicates, a sample."""
 
+import array
+import hashlib
 import os
-import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
 
 from data import cache, mixture, pipeline, prepare, tokenizers
 from data.config import Data, DataError
-from data.shards import SPLITS, Tokens
+from data.shards import SPLITS, Row, Tokens
 
 SAMPLE = 64  # tokens of a decoded sample
 PART = 2**23  # hashes that are sorted at a time
+BLOCK = 2**22  # tokens that are read at a time
 
 
 def describe(d: Data, root: str = "", workers: int = 0, deep: bool = True) -> dict[str, Any]:
@@ -79,27 +82,42 @@ def _sum(splits: list[dict]) -> dict[str, Any]:
 
 
 def _duplicates(tokens: Tokens) -> dict[str, int] | None:
-    """Documents whose whole text stands earlier too, by 64-bit hashes; a part at a time, so that
-    memory is constant. None where documents are not hashed.
+    """Documents whose tokens stand earlier too, by 64-bit hashes; a part at a time, so that memory
+    is constant. None where nothing separates documents.
     """
-    path = os.path.join(tokens.folder, "marks")
-    if not os.path.exists(path) or not os.path.getsize(path):
+    separator = tokens.meta["separator"]
+    if separator < 0:
         return None
-    marks = np.memmap(path, np.uint64, "r")
-    parts, again = 1 + marks.size // PART, 0
-    for part in range(parts):
-        own = []
-        for at in range(0, marks.size, PART):
-            block = np.asarray(marks[at : at + PART])
-            own.append(block[block % np.uint64(parts) == part])
-        here = np.concatenate(own)
-        again += here.size - np.unique(here).size
-    return {"documents": int(marks.size), "repeated": int(again)}
+    with tempfile.TemporaryFile() as kept:
+        for row in tokens.rows.values():
+            _hash_documents(row, separator).tofile(kept)
+        kept.seek(0)
+        size = os.fstat(kept.fileno()).st_size // 8
+        parts, again = 1 + size // PART, 0
+        for part in range(parts):
+            kept.seek(0)
+            own = []
+            while (block := np.fromfile(kept, np.uint64, PART)).size:
+                own.append(block[block % np.uint64(parts) == part])
+            here = np.concatenate(own) if own else np.empty(0, np.uint64)
+            again += here.size - np.unique(here).size
+    return {"documents": int(size), "repeated": int(again)}
 
 
-def free(root: str) -> int:
-    """Bytes that the disk of the cache has left."""
-    path = cache.root(root)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return shutil.disk_usage(path).free
+def _hash_documents(row: Row, separator: int) -> np.ndarray:
+    """A hash of the tokens of every document that is not empty."""
+    out = array.array("Q")
+    h, some = hashlib.sha1(usedforsecurity=False), False
+    for at in range(0, row.size, BLOCK):
+        ids = row.gather(np.array([at]), min(BLOCK, row.size - at), np.uint32)[0]
+        start = 0
+        for end in [*np.flatnonzero(ids == separator).tolist(), ids.size]:
+            h.update(ids[start:end].tobytes())
+            some = some or end > start
+            if end < ids.size and some:
+                out.append(int.from_bytes(h.digest()[:8], "little"))
+            if end < ids.size:
+                h, some, start = hashlib.sha1(usedforsecurity=False), False, end + 1
+    if some:
+        out.append(int.from_bytes(h.digest()[:8], "little"))
+    return np.frombuffer(out, np.uint64) if out else np.empty(0, np.uint64)

@@ -145,11 +145,8 @@ def _finish(work: str, corpus, tokenizer, found: list[dict]) -> None:
             f" {splits['validation']['bytes']}): check data.path, or give data.validation_path"
         )
     seen = np.zeros(tokenizer.vocab_size, np.int64)
-    with open(os.path.join(work, "marks"), "wb") as marks:
-        for number in range(len(found)):
-            name = os.path.join(work, f"{number:05d}")
-            seen += np.load(f"{name}-seen.npy")
-            np.load(f"{name}-marks.npy").tofile(marks)
+    for number in range(len(found)):
+        seen += np.load(os.path.join(work, f"{number:05d}-seen.npy"))
     p = seen[seen > 0] / seen.sum()
     meta = {
         "format": FORMAT,
@@ -165,7 +162,7 @@ def _finish(work: str, corpus, tokenizer, found: list[dict]) -> None:
     cache.write_json(os.path.join(work, INDEX), meta)
     kept = {name for s in splits.values() for name, _ in s["shards"]}
     for name in os.listdir(work):
-        if name not in (INDEX, "marks") and name.split(".")[0] not in kept:
+        if name != INDEX and name.split(".")[0] not in kept:
             os.remove(os.path.join(work, name))
 
 

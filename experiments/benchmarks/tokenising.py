@@ -14,8 +14,9 @@ import time
 
 import numpy as np
 
-from data import sources, tokenizers
+from data import tokenizers
 from data.config import Data
+from data.sources import registry
 from data.tokenizers import training
 from data.tokenizers.levels import alphabet
 from experiments.benchmarks import contest
@@ -74,7 +75,7 @@ def _library(kind: str, made, texts: list[bytes]):
 def measure(part: str, scale: str, rounds: int, names: list[str], settings: list[str]) -> dict:
     """Medians over `rounds`; `ratios` are tokens per CPU-second of ours over the library's."""
     s, names = SHAPES[scale], names or list(CONTENDERS)
-    corpus = sources.load(Data())
+    corpus = registry.load(Data())
     learn, _ = training.sample(corpus.documents("train"), s["learn"])
     texts, size = training.sample(corpus.documents("train"), s["read"])
     texts = [text.decode("utf-8", "replace").encode() for text in texts]
