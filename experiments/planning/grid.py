@@ -108,6 +108,7 @@ class Planned(NamedTuple):
     speed: step_time.Speed  # predicted, on one device
     asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
     dial: str = "d_model"  # what the size is
+    reference: str = ""  # the arm that own arms are compared with: the first one
 
     @property
     def id(self) -> str:
@@ -137,6 +138,8 @@ class Planned(NamedTuple):
         named["tokens"] = self.asked
         if self.dial != "d_model":
             named["dial"] = self.dial
+        if self.reference:
+            named["reference"] = self.reference
         return {**named, "role": self.role, "lr_multiplier": self.lr_multiplier}
 
 
@@ -236,6 +239,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: step_time.Target) -
                     step_time.speed(run, target),
                     None if cell.budget else round(cell.tokens),
                     s.dial,
+                    s.families[0] if s.arms else "",
                 )
             )
     return out

@@ -23,6 +23,6 @@ def recipe() -> SweepJob:
         budgets=(),
         tokens=(TOKENS // 4, TOKENS),
         arms=tuple(arms.items()),
-        seeds=(0, 1),
+        seeds=(0, 1, 2),
     )
     return dataclasses.replace(quickstart.recipe(), sweep=sweep)

@@ -64,7 +64,7 @@ def draw(rows: list[dict], dial: str, unit: str) -> str:
             axes[0].plot([], [], marker=mark, color=colour, ls="none", label=LABEL.get(f, f))
         axes[1].axhline(0, color="#8a919c", lw=1)
         for ax in axes:
-            many = len(cells) > 6
+            many = len(cells) > (6 if len({c[:2] for c in cells}) == 1 else 3)
             ax.set_xticks(range(len(cells)), _ticks(cells), fontsize=7 if many else None)
             ax.tick_params(axis="x", rotation=90 if many else 0)
             ax.set(xlabel=dial, xlim=(-0.6, len(cells) - 0.4))
