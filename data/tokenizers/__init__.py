@@ -39,13 +39,20 @@ TOKENIZERS = {
 }
 
 
+def resolved(d: Data, root: str = "") -> Data:
+    """`d` with the file of a tokenizer that is to be trained on the corpus, which is done where it
+    has not been. Raises DataError.
+    """
+    name, fields = named.parse(d.tokenizer, "data.tokenizer")
+    return trained.find(d, root) if name in KINDS and fields else d
+
+
 def load(d: Data, root: str = ""):
     """The tokenizer that `d` names; one that is still to be trained is kept in the cache `root`.
     Raises DataError.
     """
+    d = resolved(d, root)
     name, fields = named.parse(d.tokenizer, "data.tokenizer")
-    if name in KINDS and fields:
-        return load(trained.find(d, root))
     if name not in TOKENIZERS or (fields and name != "ids"):
         raise DataError(
             f"unknown data.tokenizer {d.tokenizer!r}: choose from {', '.join(TOKENIZERS)}, or"

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 
+from data import tokenizers
 from data.config import Data
 from data.tokenizers.levels import alphabet
 from launch import files
@@ -140,10 +141,11 @@ def _sentencepiece(path: str) -> dict:
 
 def made(d: Data) -> dict:
     """What tokenizer.json holds for the tokenizer that `d` names. Raises ConfigError."""
-    if d.tokenizer == "tiktoken":
+    d = tokenizers.resolved(d)
+    if d.tokenizer == "tiktoken" or d.tokenizer.startswith("ids"):
+        what = "of tiktoken ranks" if d.tokenizer == "tiktoken" else "whose ids have no text"
         raise ConfigError(
-            "a tokenizer of tiktoken ranks is not written as tokenizer.json: give --run of another"
-            " tokenizer"
+            f"a tokenizer {what} is not written as tokenizer.json: give --run of another tokenizer"
         )
     if d.tokenizer == "hf":
         path = d.tokenizer_path
