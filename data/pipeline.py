@@ -74,7 +74,7 @@ class Text:
     """Windows of one source, or of a mixture of several: `names`."""
 
     def __init__(self, d: Data, seq_len: int, cache: str = ""):
-        tokenizer = tokenizers.load(d)
+        tokenizer = tokenizers.load(d, cache)
         self.vocab_size, self.separator = tokenizer.vocab_size, int(tokenizer.separator)
         if d.documents == "apart" and self.separator < 0:
             raise DataError(
@@ -82,7 +82,7 @@ class Text:
                 " set data.tokenizer='ids(vocab_size=N,separator=ID)'"
             )
         self._seq_len, self._wanted = seq_len, d.validation_windows
-        self._mixture = _mixture(d)
+        self._mixture = mixture_of(d)
         self.names = self._mixture.names if self._mixture else ()
         parts = mixture.sources(d) if self._mixture else {"": d}
         self._parts = []
@@ -180,7 +180,8 @@ class Text:
         return [p.tokens for p in self._parts]
 
 
-def _mixture(d: Data):
+def mixture_of(d: Data) -> mixture.Mixture | None:
+    """The mixture that `d` names; None where it names one source. Raises DataError."""
     if bool(d.sources) != bool(d.mixture):
         raise DataError(
             "data.sources and data.mixture go together: the one names, the other weighs"

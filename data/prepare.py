@@ -32,7 +32,7 @@ def prepare(d: Data, root: str = "", workers: int = 0) -> Tokens:
     """The token files of `d`: from the cache in `root`, or made now by `workers` processes (0: one
     for every core that this process may use). Raises DataError.
     """
-    tokenizer = tokenizers.load(d)
+    tokenizer = tokenizers.load(d, root)
     if d.source == "tokens":
         return shards.open_folder(os.path.expanduser(d.path), tokenizer)
     corpus = registry.load(d, root)
@@ -46,7 +46,7 @@ def prepare(d: Data, root: str = "", workers: int = 0) -> Tokens:
             waiting = os.path.join(os.path.dirname(folder), f".lock-{os.path.basename(folder)}")
             with cache.lock(waiting, "preparing the same text"):
                 if not os.path.isdir(folder):
-                    _make(folder, corpus, d, tokenizer, workers or cache.cores())
+                    _make(folder, corpus, d, tokenizer, root, workers or cache.cores())
                 with contextlib.suppress(OSError):
                     os.remove(waiting)
     return shards.open_folder(folder, tokenizer)
@@ -79,7 +79,7 @@ def tasks(corpus) -> list[Task]:
     return out
 
 
-def _make(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
+def _make(folder: str, corpus, d: Data, tokenizer, root: str, workers: int) -> None:
     work = os.path.join(os.path.dirname(folder), f"{cache.MAKING}{os.path.basename(folder)}")
     os.makedirs(work, exist_ok=True)
     todo = tasks(corpus)
@@ -89,7 +89,7 @@ def _make(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
     with progress.bar(f"tokenising {corpus.name}", total) as advance:
         advance(total - sum(t.weight for t in left))
         try:
-            for number, about in _run(work, left, corpus, d, tokenizer, workers, advance):
+            for number, about in _run(work, left, corpus, d, tokenizer, root, workers, advance):
                 found[number] = about
             corpus.unchanged()
         except DataError:
@@ -99,7 +99,7 @@ def _make(folder: str, corpus, d: Data, tokenizer, workers: int) -> None:
     os.rename(work, folder)
 
 
-def _run(work, left, corpus, d, tokenizer, workers, advance) -> Iterator[tuple[int, dict]]:
+def _run(work, left, corpus, d, tokenizer, root, workers, advance) -> Iterator[tuple[int, dict]]:
     """(number, counts) of every task as it ends; in other processes where there is enough to do."""
     heavy = sum(t.weight for t in left) >= ENOUGH
     workers = min(workers, len(left))
@@ -109,7 +109,9 @@ def _run(work, left, corpus, d, tokenizer, workers, advance) -> Iterator[tuple[i
         return
     # fresh processes, not forks: the caller may hold threads and an accelerator
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _open, (work, corpus, d)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, context, _open, (work, corpus, d, root)
+    ) as pool:
         waiting = {pool.submit(_one, t): t for t in left}
         try:
             for future in concurrent.futures.as_completed(waiting):
@@ -123,9 +125,9 @@ def _run(work, left, corpus, d, tokenizer, workers, advance) -> Iterator[tuple[i
 _held: Any = None  # of a process that tokenises: (folder, corpus, tokenizer)
 
 
-def _open(work: str, corpus, d: Data) -> None:
+def _open(work: str, corpus, d: Data, root: str) -> None:
     global _held
-    _held = work, corpus, tokenizers.load(d)
+    _held = work, corpus, tokenizers.load(d, root)
 
 
 def _one(task: Task) -> dict:
@@ -143,11 +145,8 @@ def _finish(work: str, corpus, tokenizer, found: list[dict]) -> None:
             f" {splits['validation']['bytes']}): check data.path, or give data.validation_path"
         )
     seen = np.zeros(tokenizer.vocab_size, np.int64)
-    with open(os.path.join(work, "marks"), "wb") as marks:
-        for number in range(len(found)):
-            name = os.path.join(work, f"{number:05d}")
-            seen += np.load(f"{name}-seen.npy")
-            np.load(f"{name}-marks.npy").tofile(marks)
+    for number in range(len(found)):
+        seen += np.load(os.path.join(work, f"{number:05d}-seen.npy"))
     p = seen[seen > 0] / seen.sum()
     meta = {
         "format": FORMAT,
@@ -163,7 +162,7 @@ def _finish(work: str, corpus, tokenizer, found: list[dict]) -> None:
     cache.write_json(os.path.join(work, INDEX), meta)
     kept = {name for s in splits.values() for name, _ in s["shards"]}
     for name in os.listdir(work):
-        if name not in (INDEX, "marks") and name.split(".")[0] not in kept:
+        if name != INDEX and name.split(".")[0] not in kept:
             os.remove(os.path.join(work, name))
 
 

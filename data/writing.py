@@ -44,19 +44,15 @@ def run(folder: str, task: Task, corpus: Any, tokenizer: Any, advance: Callable)
     """
     with contextlib.ExitStack() as stack:
         writers = {s: _Writer(folder, s, task.number, tokenizer, stack) for s in SPLITS}
-        marks: list[int] = []
         for unit in task.units:
             for batch in _batches(corpus.read(unit)):
                 counted = tokenizer.counted_batch([p.text for p in batch])
                 for piece, (ids, sizes) in zip(batch, counted, strict=True):
                     writers[piece.split].add(piece, ids, sizes)
-                    if piece.mark:
-                        marks.append(piece.mark)
             advance(unit.weight)
         for w in writers.values():
             w.close()
         about = {s: w.about for s, w in writers.items()}
-    np.save(os.path.join(folder, f"{task.number:05d}-marks.npy"), np.array(marks, np.uint64))
     np.save(os.path.join(folder, f"{task.number:05d}-seen.npy"), writers["train"].seen)
     cache.write_json(os.path.join(folder, f"{task.number:05d}.json"), about)
     return about

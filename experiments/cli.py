@@ -30,6 +30,7 @@ VERBS = {
     "report": "write the HTML report of a sweep",
     "count": "parameters, FLOPs and bytes of a model by every convention, without training",
     "sample": "text from a trained run",
+    "data": "prepare a corpus, and see what is in it",
     "tokenizer": "train a tokenizer on a corpus, or show what one makes of a text",
     "logits": "logits of a model in Hugging Face's format",
     "export": "write a trained run in Hugging Face's format",

@@ -5,6 +5,7 @@ WORKDIR/runs/ID/          one folder per run (launch/runs/record.py)
 WORKDIR/analysis.json     fits;  WORKDIR/report.html  the report
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -43,10 +44,29 @@ def check(job: SweepJob, plan: Plan) -> engines.Place:
     will train. Raises ConfigError or DataError.
     """
     place = engines.get(job.where).place(job.where, len(plan.runs))
-    dataset = pipeline.load(job.run.data, job.run.model.seq_len, job.where.cache)
-    for shape in {p.shape: p for p in plan.runs}.values():
-        checks.check(shape.run, job.where, dataset, place.devices)
+    seen: dict = {}
+    for p in plan.runs:
+        d = dataclasses.replace(p.run.data, seed=0)
+        if (p.shape, d) not in seen:
+            seen.setdefault(d, pipeline.load(d, p.run.model.seq_len, job.where.cache))
+            seen[p.shape, d] = None
+            checks.check(p.run, job.where, seen[d], place.devices)
     return place
+
+
+def identified(job: SweepJob, plan: Plan) -> Plan:
+    """The plan with the content of every run's text named: arms may have texts of their own. Raises
+    DataError.
+    """
+    known: dict = {}
+    runs = []
+    for p in plan.runs:
+        d = dataclasses.replace(p.run.data, seed=0)
+        if d not in known:
+            known[d] = p.run.data.content or checks.identified(p.run, job.where).data.content
+        data = dataclasses.replace(p.run.data, content=known[d])
+        runs.append(p._replace(run=dataclasses.replace(p.run, data=data)))
+    return plan._replace(runs=runs)
 
 
 def claim(workdir: str, job: SweepJob, plan: Plan) -> None:

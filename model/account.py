@@ -26,6 +26,7 @@ GROUPS = (
     "token_embedding",
     "positions",
     "attention",
+    "mixer",
     "mlp",
     "router",
     "experts",
@@ -80,7 +81,8 @@ def forward_flops(m: Model, causal: bool = False) -> int:
 
 def state(m: Model) -> State:
     """Numbers that all layers keep while decoding: per token, and per sequence."""
-    return State(*map(sum, zip(*(layer.mixer.state(m) for layer in m.layers))))
+    parts = [part for layer in m.layers for part in (layer.mixer, layer.mlp)]
+    return State(*map(sum, zip(*(part.state(m) for part in parts))))
 
 
 def flops_per_token(m: Model) -> dict[str, int]:
@@ -177,7 +179,8 @@ def evaluation(m: Model, ex: Execution, batch: int) -> int:
 
 def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
     """Bytes of training on one device, all exact but `activations`; buffers are selection biases.
-    `kv_cache_per_token` and `state_per_sequence` are of decoding.
+    `kv_cache_per_token` and `state_per_sequence` are of decoding; a state is kept in float32 at
+    least.
     """
     n = parameters(m)["total"]
     return {
@@ -188,7 +191,7 @@ def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
         "batch": 4 * batch * (m.seq_len + 1),
         "activations": activations(m, ex, batch // ex.accumulate),
         "kv_cache_per_token": size(ex) * state(m).per_token,
-        "state_per_sequence": size(ex) * state(m).per_sequence,
+        "state_per_sequence": max(4, size(ex)) * state(m).per_sequence,
     }
 
 

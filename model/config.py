@@ -17,6 +17,9 @@ codebase:
                                         capacity)
     M  key and value heads           J  keys: T, or slots of a cache  Q  query heads per key head
     P  rank of a latent              A  assignments: tokens x top_k
+    U  channels of a recurrence      Z  numbers of state of a channel
+    W  width of a head's values, where it is not that of its keys
+    c  chunks of a sequence          i  positions in a chunk (of keys: j)
 """
 
 import dataclasses
@@ -38,6 +41,10 @@ RESIDUALS = {
     "parallel": "x + mixer(x) + mlp(x), each behind a norm of its own, as GPT-NeoX (2204.06745)",
     "shared": "the same behind one norm, as GPT-J and PaLM (arXiv 2204.02311)",
 }
+
+# names of parameters that are numbers of a head or channel and no matrices, such as the rates of
+# decays: they stay in float32 and are not decayed
+SCALARS = ("rates", "turns", "steps_bias", "skip", "shift", "bonus")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +137,9 @@ class Execution:
     # queries that attend at a time, to the keys that any of them sees, recomputed in the backward
     # pass; 0: all
     attention_chunk: int = 0
+    # tokens that a linear recurrence takes at a time, between states; a delta rule takes half of
+    # them, decays of every channel a quarter (model/mixers/linear.py, delta.py)
+    chunk: int = 64
     loss_chunk: int = 0  # positions whose logits stand at a time in the loss; 0: all
     # groups of sequences that no device boundary cuts: each sums its own part of the head's
     # gradient over chunks

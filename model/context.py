@@ -9,6 +9,7 @@ Where documents are kept apart, training has a context too, which is read off th
 begin anew with every document, and each token and key has the number of its document.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax
@@ -108,3 +109,29 @@ def remember(module: nn.Module, name: str, new_BT, ctx: Context):
     kept = module.variable("cache", f"kept_{name}", jnp.zeros, shape, new_BT.dtype)
     kept.value = jax.lax.dynamic_update_slice_in_dim(kept.value, new_BT, ctx.slot, 1)
     return kept.value
+
+
+def real(a_BT, ctx: Context):
+    """`a_BT` (B, T, ...) with zeros where a row is padded: what a recurrence takes in there leaves
+    its state at zero.
+    """
+    if ctx.slot is None:
+        return a_BT
+    return jnp.where((ctx.at >= 0).reshape(*ctx.at.shape, *[1] * (a_BT.ndim - 2)), a_BT, 0)
+
+
+def carry(module: nn.Module, name: str, shape, dtype, ctx: Context, make: Callable):
+    """The result of `make(state) -> (result, next state)`, for a state of a sequence that starts
+    at zero. With a cache the state is kept, in float32 at least.
+    """
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    if ctx.slot is None:
+        return make(jnp.zeros(shape, dtype))[0]
+    kept = module.variable("cache", f"state_{name}", jnp.zeros, shape, dtype)
+    result, kept.value = make(kept.value)
+    return result
+
+
+def steps(x_BT, ctx: Context) -> bool:
+    """Whether this call is one token more, after a state."""
+    return ctx.slot is not None and x_BT.shape[1] == 1

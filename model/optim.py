@@ -12,7 +12,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from model.config import choose
+from model.config import SCALARS, choose
 
 if TYPE_CHECKING:
     import optax
@@ -117,7 +117,7 @@ def apply(o: Optimizer, params, updates, lr, embed_lr, weight_decay):
         names = {k.key for k in path}
         rate = embed_lr if names & {"embed", "positions"} else lr
         spared = o.decay == "matrices" and any(
-            n in ("scale", "embed", "positions") or n.endswith("bias") for n in names
+            n in ("scale", "embed", "positions", *SCALARS) or n.endswith("bias") for n in names
         )
         decay = 0.0 if spared else weight_decay
         return p - rate * (u + decay * p)

@@ -7,6 +7,7 @@ scanned or unrolled, on any mesh, in any process.
 """
 
 import zlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,37 +15,57 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
+from model.config import SCALARS
 from model.xla_cpu import product
 
 
 @struct.dataclass
 class Parameter(nn.LogicallyPartitioned):
-    """A parameter with its logical axes (`names`) and the normal distribution it starts from."""
+    """A parameter with its logical axes (`names`) and the normal distribution it starts from, or
+    another start (model/starts.py).
+    """
 
     mean: float = struct.field(default=0.0, pytree_node=False)
     std: float = struct.field(default=0.0, pytree_node=False)
+    start: Any = struct.field(default=None, pytree_node=False)
+
+    def drawn(self, rng: np.random.Generator, shape):
+        """Initial values, float32 of numpy."""
+        if self.start:
+            return np.asarray(self.start(rng, shape), np.float32)
+        if self.std:
+            return self.mean + np.float32(self.std) * rng.standard_normal(shape, np.float32)
+        return np.full(shape, self.mean, np.float32)
 
 
-def declare(module: nn.Module, name: str, shape, axes, std: float, mean: float = 0.0):
-    """Declares parameter `name` of `shape` with logical `axes`, drawn from N(mean, std^2). Returns
-    the float32 array.
+def declare(
+    module: nn.Module, name: str, shape, axes, std: float = 0.0, mean: float = 0.0, start=None
+):
+    """Declares parameter `name` of `shape` with logical `axes`, drawn from N(mean, std^2), or by
+    `start`. Returns the float32 array.
     """
 
     def init(key, shape):
-        return Parameter(
-            mean + std * jax.random.normal(key, shape, jnp.float32), tuple(axes), mean=mean, std=std
+        value = (
+            jnp.asarray(start(np.random.default_rng(0), shape), jnp.float32)
+            if start
+            else mean + std * jax.random.normal(key, shape, jnp.float32)
         )
+        return Parameter(value, tuple(axes), mean=mean, std=std, start=start)
 
     return module.param(name, init, tuple(shape))
 
 
 def at_use(tree: dict, dtype: str) -> dict:
     """The parameters as the model multiplies by them, for whoever calls it many times: in `dtype`,
-    but norms and the router, which stay as they are. The model's results do not change.
+    but norms, the router, SCALARS and what a mixer declares itself, which stay as they are. The
+    model's results do not change.
     """
 
     def one(path, a):
-        kept = any(str(p.key) == "router" or str(p.key).startswith("norm") for p in path)
+        names = [str(p.key) for p in path]
+        kept = any(n in ("router", *SCALARS) or n.startswith("norm") for n in names)
+        kept = kept or names[-2:-1] == ["mixer"]
         return a if kept else jnp.asarray(a, dtype)
 
     return jax.tree_util.tree_map_with_path(one, tree)
@@ -106,16 +127,8 @@ def draws(path, box, seed: int):
         ).encode()
     )
     for i in range(shape[0] if scanned else 1):
-        if box.std:
-            rng = np.random.Generator(
-                np.random.Philox(np.random.SeedSequence([seed, name, first + i]))
-            )
-            drawn = box.mean + np.float32(box.std) * rng.standard_normal(
-                shape[1:] if scanned else shape, np.float32
-            )
-        else:
-            drawn = np.full(shape[1:] if scanned else shape, box.mean, np.float32)
-        yield (i if scanned else None), drawn
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, name, first + i])))
+        yield (i if scanned else None), box.drawn(rng, shape[1:] if scanned else shape)
 
 
 def initial(boxed, seed: int):

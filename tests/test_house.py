@@ -6,6 +6,7 @@ import ast
 import configparser
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -130,6 +131,23 @@ def test_every_door_says_what_is_behind_it():
     for package, allowed in LOOSE.items():
         loose = {p.stem for p in pathlib.Path(ROOT, package).glob("*.py")} - {"__init__"}
         assert loose == allowed, package
+
+
+MADE_UP = {"model/mixers/mean.py"}  # the example of docs/add_an_architecture.md
+
+
+def test_pages_name_files_that_exist():
+    """Where a new thing goes, and what to run after a change, is true after a move."""
+    root, wrong = pathlib.Path(ROOT), []
+    for page in (root / "CONTRIBUTING.md", root / "README.md", *root.glob("docs/**/*.md")):
+        text = re.sub(  # test_{a,b}.py, as a shell reads it
+            r"([\w/]+)\{([\w,]+)\}\.py",
+            lambda m: " ".join(f"{m[1]}{name}.py" for name in m[2].split(",")),
+            page.read_text(),
+        )
+        named = re.findall(r"\b(?:model|data|launch|experiments|tests)/[\w/]*(?:\.py)?", text)
+        wrong += [f"{page.name}: {n}" for n in {*named} - MADE_UP if not (root / n).exists()]
+    assert not wrong, wrong
 
 
 # a part that is built from another: latent attention has a norm of its own, whatever the model's;

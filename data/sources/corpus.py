@@ -6,7 +6,7 @@ where it is long: so memory is constant, whatever a document's size.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from data.config import DataError
@@ -15,6 +15,7 @@ from data.sources.files import File
 
 VALIDATION_SHARE = 20  # one document or byte in so many is validation
 PIECE = 2**20  # bytes; longer documents come in pieces of about so much
+ENDS = 512  # bytes of a document's beginning and end that its hash takes
 UNIT = 2**25  # bytes of a file that are a unit, where a file can be read from its middle
 _SPACE = b" \t\r\n"
 
@@ -33,14 +34,11 @@ class Unit(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A document's bytes, or a part of them; `ends` if no more follow. `mark` is the document's
-    hash, of 64 bits, with its last piece; 0 where it is not known.
-    """
+    """A document's bytes, or a part of them; `ends` if no more follow."""
 
     split: str
     text: bytes
     ends: bool
-    mark: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,43 +139,38 @@ class Corpus:
         manifest.unchanged([f for here in self.order.values() for f in here if f.stamp])
 
 
-def mark(text: bytes) -> int:
-    """64 bits of a document's hash, not zero."""
-    return int.from_bytes(hashlib.sha1(text, usedforsecurity=False).digest()[:8], "little") or 1
+def split_of(text: bytes) -> str:
+    """The split of a document, by a hash of its length, its beginning and its end; of a long one,
+    of its first PIECE bytes.
+    """
+    text = text[:PIECE]
+    ends = b"%d %s%s" % (len(text), text[:ENDS], text[-ENDS:])
+    number = int.from_bytes(hashlib.sha1(ends, usedforsecurity=False).digest()[:8], "little")
+    return "validation" if number % VALIDATION_SHARE == 0 else "train"
 
 
-def document(text: bytes, split: str = "") -> Iterator[Piece]:
+def document(text: bytes, split: str = "") -> Iterable[Piece]:
     """The pieces of a whole document; with no split, its hash decides."""
     if len(text) > PIECE:
-        yield from pieces(iter([text]), split)
-        return
-    number = mark(text)
-    yield Piece(split or by_hash(number), text, True, number)
-
-
-def by_hash(number: int) -> str:
-    """The split of a document whose first PIECE bytes have this mark."""
-    return "validation" if number % VALIDATION_SHARE == 0 else "train"
+        return pieces(iter([text]), split)
+    return (Piece(split or split_of(text), text, True),)
 
 
 def pieces(blocks: Iterator[bytes], split: str = "", ends: bool = True) -> Iterator[Piece]:
     """The pieces of a document that comes in blocks, however long it is. ends: whether the document
     does so with the last block.
     """
-    h, held = hashlib.sha1(usedforsecurity=False), b""
+    held = b""
     for block in blocks:
         held += block
         at = 0
         while len(held) - at > PIECE:
             end = at + cut(held[at : at + PIECE + 1])
-            split = split or by_hash(mark(held[:PIECE]))
-            h.update(held[at:end])
-            yield Piece(split, held[at:end], False, 0)
+            split = split or split_of(held)
+            yield Piece(split, held[at:end], False)
             at = end
         held = held[at:]
-    h.update(held)
-    split = split or by_hash(mark(held))
-    yield Piece(split, held, ends, int.from_bytes(h.digest()[:8], "little") or 1)
+    yield Piece(split or split_of(held), held, ends)
 
 
 def cut(text: bytes) -> int:

@@ -71,7 +71,10 @@ class Jsonl(Source):
                 f"{where} has {_type(text)} in {self.field!r}, not text: set"
                 " data.source='jsonl(field=NAME)'"
             )
-        return text.encode("utf-8", "surrogatepass")
+        try:
+            return text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return text.encode("utf-8", "surrogatepass")
 
 
 def _type(value) -> str:

@@ -47,9 +47,18 @@ def column_of(schema, name: str, path: str, source: str) -> None:
 
 def documents(column, split: str) -> Iterator[Piece]:
     """The documents of a column of text; rows without text are left out."""
-    for text in column.to_pylist():
+    for text in _bytes(column).to_pylist():
         if text is not None:
-            yield from corpus.document(text.encode("utf-8", "surrogatepass"), split)
+            yield from corpus.document(text, split)
+
+
+def _bytes(column):
+    """A column of text as bytes: its strings are UTF-8 already."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.large_binary())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,10 +23,12 @@ and a text of no token, stand with none: whoever appends the separator gives it 
 
 from data import named
 from data.config import Data, DataError
+from data.tokenizers import trained
 from data.tokenizers.hf import load as tokenizer_json
 from data.tokenizers.plain import Bytes, Ids
 from data.tokenizers.sentencepiece import SentencePiece
 from data.tokenizers.tiktoken import Tiktoken
+from data.tokenizers.training import KINDS
 
 TOKENIZERS = {
     "bytes": lambda d: Bytes(),
@@ -37,11 +39,23 @@ TOKENIZERS = {
 }
 
 
-def load(d: Data):
-    """The tokenizer that `d` names. Raises DataError."""
-    name = named.parse(d.tokenizer, "data.tokenizer")[0]
-    if name not in TOKENIZERS or (name != d.tokenizer and name != "ids"):
+def resolved(d: Data, root: str = "") -> Data:
+    """`d` with the file of a tokenizer that is to be trained on the corpus, which is done where it
+    has not been. Raises DataError.
+    """
+    name, fields = named.parse(d.tokenizer, "data.tokenizer")
+    return trained.find(d, root) if name in KINDS and fields else d
+
+
+def load(d: Data, root: str = ""):
+    """The tokenizer that `d` names; one that is still to be trained is kept in the cache `root`.
+    Raises DataError.
+    """
+    d = resolved(d, root)
+    name, fields = named.parse(d.tokenizer, "data.tokenizer")
+    if name not in TOKENIZERS or (fields and name != "ids"):
         raise DataError(
-            f"unknown data.tokenizer {d.tokenizer!r}: choose from {', '.join(TOKENIZERS)}"
+            f"unknown data.tokenizer {d.tokenizer!r}: choose from {', '.join(TOKENIZERS)}, or"
+            " sentencepiece(vocab_size=N) or bpe(vocab_size=N) to train one on the corpus"
         )
     return TOKENIZERS[name](d)

@@ -17,6 +17,7 @@ from data.config import DataError
 from data.tokenizers.characters import encoded
 from data.tokenizers.files import missing, read, refused
 
+SHORT = 100_000  # characters on which no pattern gives up, whatever they are
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 CL100K = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
@@ -151,7 +152,9 @@ class Tiktoken:
         return [self._one(text) for text in texts]
 
     def _one(self, text: str) -> np.ndarray:
-        try:
+        if len(text) < SHORT:
+            return np.array(self._library.encode_ordinary(text), np.int32)
+        try:  # slower, but says so where the other ends the process
             found = self._library.encode_to_numpy(text, disallowed_special=())
             return found.astype(np.int32)
         except ValueError:  # a pattern gives up on a million spaces: half of them, then

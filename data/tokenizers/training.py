@@ -59,7 +59,7 @@ def sentencepiece(documents: list[bytes], vocab_size: int) -> bytes:
             minloglevel=2,
         )
     except Exception as e:  # RuntimeError, with the place in the library's code before the words
-        said = str(e).strip().splitlines()[-1].rpartition("] ")[2]
+        said = str(e).strip().splitlines()[-1].rpartition("] ")[2].rstrip(".")
         raise DataError(
             f"no sentencepiece model of {vocab_size} pieces from this text ({said[:160]}): give"
             " another --vocab_size, or more text (--sample_bytes, data.path)"

@@ -10,10 +10,12 @@ from typing import NamedTuple
 from experiments.benchmarks import (
     checkpoint,
     contest,
+    corpora,
     laws,
     layouts,
     reading,
     startup,
+    tokenising,
     training,
     writing,
 )
@@ -38,6 +40,8 @@ PARTS = {
     "train": _contest("train", training, training.CONTENDERS, 5),
     "moe": _contest("moe", training, training.CONTENDERS, 5),
     "data": _contest("data", reading, reading.CONTENDERS, 5),
+    "corpora": _contest("corpora", corpora, corpora.CONTENDERS, 3),
+    "tokenizers": _contest("tokenizers", tokenising, tokenising.CONTENDERS, 7),
     "decode": _contest("decode", writing, writing.CONTENDERS, 5),
     "startup": _contest("startup", startup, startup.CONTENDERS, 2),
     "checkpoint": Part(checkpoint.measure, checkpoint.text),

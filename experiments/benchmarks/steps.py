@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from launch.config import Where
@@ -95,7 +96,10 @@ def fresh(lm: LM, members: int = 0):
     lead = (members,) if members else ()
 
     def draw(i, box):
-        return box.mean + box.std * jax.random.normal(jax.random.key(i), (*lead, *box.value.shape))
+        shape = (*lead, *box.value.shape)
+        if box.start:
+            return jnp.asarray(box.start(np.random.default_rng(i), shape), jnp.float32)
+        return box.mean + box.std * jax.random.normal(jax.random.key(i), shape)
 
     made = functools.partial(step.create, lm, OPTIMIZER)
     return (jax.vmap(made) if members else made)(

@@ -16,6 +16,7 @@ from experiments.laws.conventions import N_CONVENTIONS
 from experiments.laws.failed_analyses import attempt
 from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, noise_model, verdicts
 from experiments.laws.fitting.solve import Objective
+from experiments.laws.runs import losses
 from experiments.laws.runs.points import cell, tuned, usable
 
 
@@ -266,10 +267,12 @@ def analyse(
     resamples: int = 1000,
     seed: int = 0,
     pool: tuple[str, ...] = (),
+    loss: str = "",
 ) -> dict:
     """Everything that the records of an isoFLOP sweep say. Deterministic by `seed`. `pool`: what
     selection.py keeps apart and is fitted together. Raises FitError if no run can be used.
     """
+    results = losses.measured(results, loss)
     points, excluded, flagged = usable(results, n, c, pool)
     if not points:
         raise fit.FitError(
@@ -290,7 +293,7 @@ def analyse(
         "n_convention": n,
         "n_means": N_CONVENTIONS[n],
         "c_convention": c,
-        "loss_unit": "nats/token",
+        "loss_unit": losses.unit(loss),
         "dial": next((r["tags"]["dial"] for r in results if r["tags"].get("dial")), "d_model"),
         "level": 0.95,
         "resamples": resamples,

@@ -5,6 +5,9 @@ norm takes the place of those of the base model; layers take the place of its pa
 of an arm does not name it takes from the base, field by field of equal name: an arm `moe` on a base
 of `dense(activation=swiglu)` has gated experts. The text of a value names what differs from its
 defaults; to hold a field at its default, name it in text.
+
+Behind a semicolon stand settings of the run: ``dense; data.mixture=code=0.5,web=0.5``, or without a
+part, ``; data.unique_tokens=100000``.
 """
 
 import dataclasses
@@ -38,6 +41,22 @@ def text(value) -> str:
     return parts.written((value,) if isinstance(value, Layer) else value)
 
 
+SETTINGS = ("data", "model", "optimizer", "schedule")  # what an arm may set besides its part
+
+
+def parted(arm: str) -> tuple[str, tuple[str, ...]]:
+    """The part of an arm, and its settings, each FIELD=VALUE. Raises ConfigError."""
+    part, *given = (t.strip() for t in arm.split(";"))
+    for setting in given:
+        key, equals, _ = setting.partition("=")
+        if key.partition(".")[0] not in SETTINGS or not equals:
+            raise ConfigError(
+                f"arm {arm!r}: write {setting!r} as FIELD=VALUE, with a field of"
+                f" {', '.join(SETTINGS)}, as data.unique_tokens=100000"
+            )
+    return part, tuple(given)
+
+
 def _read(arm: str) -> tuple[str, Any, tuple]:
     """(what it takes the place of, the value, its text as nodes). Raises ConfigError."""
     try:
@@ -64,7 +83,22 @@ def _over(base, part, node: text_form.Node | None):
 
 
 def apply(base: Model, arm: str) -> Model:
-    """`base` with the arm in it. Raises ConfigError."""
+    """`base` with the arm in it, and those of its settings that are of a model. Raises
+    ConfigError.
+    """
+    part, settings = parted(arm)
+    try:
+        for setting in settings:
+            if setting.startswith("model."):
+                key, _, value = setting.removeprefix("model.").partition("=")
+                base = parts.set_field(base, key, value)
+    except ValueError as e:
+        raise ConfigError(f"arm {arm!r}: {e}") from None
+    return _placed(base, part) if part else base
+
+
+def _placed(base: Model, arm: str) -> Model:
+    """`base` with a part in it."""
     kind, value, nodes = _read(arm)
     if kind in parts.PARTS:
         return dataclasses.replace(base, **{kind: _over(getattr(base, kind), value, nodes[0][0])})
@@ -91,7 +125,10 @@ def set_field(arm: str, key: str, value: str) -> str:
     """The text of an arm with a part's field set, as by ``--set model.KEY=VALUE``; "" where the arm
     has no such part. Raises ConfigError.
     """
-    kind, _, nodes = _read(arm)
+    part, settings = parted(arm)
+    if not part:
+        return ""
+    kind, _, nodes = _read(part)
     name, _, field = key.rpartition(".")
     placed = [(kind, nodes[0][0])]
     if kind == "pattern":
@@ -103,4 +140,4 @@ def set_field(arm: str, key: str, value: str) -> str:
         return ""
     new = ", ".join("/".join(map(text_form.write, layer)) for layer in nodes)
     _read(new)  # says what is wrong with it
-    return new
+    return "; ".join((new, *settings))

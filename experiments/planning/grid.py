@@ -39,6 +39,8 @@ class Sweep:
     lr_multipliers: tuple[float, ...] = (
         1.0,
     )  # of the ladder's learning rate: a bracket when there are several
+    # which loss is compared and fitted: bits_per_byte, or a source of a mixture; empty: nats/token
+    loss: str = ""
     replicate_size: int = 0  # one more (size, budget) ...
     replicate_budget: float = 0.0
     replicate_seeds: tuple[
@@ -106,6 +108,7 @@ class Planned(NamedTuple):
     speed: step_time.Speed  # predicted, on one device
     asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
     dial: str = "d_model"  # what the size is
+    reference: str = ""  # the arm that own arms are compared with: the first one
 
     @property
     def id(self) -> str:
@@ -135,6 +138,8 @@ class Planned(NamedTuple):
         named["tokens"] = self.asked
         if self.dial != "d_model":
             named["dial"] = self.dial
+        if self.reference:
+            named["reference"] = self.reference
         return {**named, "role": self.role, "lr_multiplier": self.lr_multiplier}
 
 
@@ -220,7 +225,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: step_time.Target) -
             run = dataclasses.replace(
                 run,
                 seed=cell.seed,
-                data=dataclasses.replace(base.data, seed=cell.seed),
+                data=dataclasses.replace(run.data, seed=cell.seed),
                 horizon=horizon,
             )
             out.append(
@@ -234,6 +239,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: step_time.Target) -
                     step_time.speed(run, target),
                     None if cell.budget else round(cell.tokens),
                     s.dial,
+                    s.families[0] if s.arms else "",
                 )
             )
     return out

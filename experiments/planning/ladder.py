@@ -14,6 +14,7 @@ import math
 from typing import NamedTuple
 
 from experiments.planning import arms
+from launch import overrides
 from launch.config import ConfigError, Run, family
 from model import account, parts
 from model.config import Model
@@ -254,7 +255,26 @@ def at(base: Run, size: int, arm: str, lr_multiplier: float = 1.0, ladder=BOTH) 
     model = shape(base.model, size, arm, ladder)
     lr = learning_rate(model.d_model, family(model)) * lr_multiplier
     optimizer: Optimizer = dataclasses.replace(base.optimizer, lr=lr, embed_lr=LR_EMBED)
-    return dataclasses.replace(base, model=model, optimizer=optimizer)
+    run = dataclasses.replace(base, model=model, optimizer=optimizer)
+    return _with_settings(run, arms.ARMS.get(arm, arm))
+
+
+def _with_settings(run: Run, arm: str) -> Run:
+    """`run` with what an arm sets besides its model. Other text has other content."""
+    for setting in arms.parted(arm)[1]:
+        key, _, value = setting.partition("=")
+        if key in OWNED:
+            raise ConfigError(f"arm {arm!r}: {key} is not free in a sweep: set {OWNED[key]}")
+        if key.startswith("model."):
+            continue
+        run = overrides.override(run, key, value)
+        if key.removeprefix("data.") in TEXT:
+            run = dataclasses.replace(run, data=dataclasses.replace(run.data, content=""))
+    return run
+
+
+# fields that say which text is read, and as which tokens
+TEXT = ("source", "path", "validation_path", "sources", "tokenizer", "tokenizer_path", "zipf")
 
 
 # What `--set` cannot change in a sweep, because the ladder or the plan does: field -> what to set

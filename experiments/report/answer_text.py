@@ -220,7 +220,7 @@ def _pairs(a) -> Block:
         [f"MoE - dense {what_is_equal(rows, a['c_convention'])}: loss {signs}"],
         [
             f"  {a['dial']} {g['size']}, {labels.number(g['tokens'])} tokens, {_seeds(g)}:"
-            f" {labels.spread(g['gap'], g['interval'])} nats/token"
+            f" {labels.spread(g['gap'], g['interval'])} {a['loss_unit']}"
             for g in sorted(rows, key=lambda g: g["gap"])
         ],
     )
@@ -230,7 +230,7 @@ def _best(a) -> Block:
     rows = sorted(a["equal_flops"], key=lambda e: -e["flops"])
     text = [
         f"MoE - dense, best of each at {e['flops']:.3g} {a['c_convention']} FLOPs spent by both:"
-        f" {labels.spread(e['difference'], e['interval'])} nats/token"
+        f" {labels.spread(e['difference'], e['interval'])} {a['loss_unit']}"
         + (
             ""
             if e["ratio"] is None or not e["read_between"]

@@ -25,6 +25,7 @@ from experiments.report.sections import (
     parametric_law,
     predicted_against_actual,
     runs_and_exclusions,
+    sources_of_text,
 )
 from launch import files
 from launch.runs import record
@@ -33,6 +34,7 @@ from launch.runs import record
 # analysis) -> HTML, and an entry here
 SECTIONS = (
     arm_comparison.section,
+    sources_of_text.section,
     known_entropy.section,
     isoflop_curves.section,
     compute_optimal.section,
@@ -136,7 +138,8 @@ def _intro(name, results, a) -> str:
     )
     corpora = sorted({f"{r['corpus']} {r['fingerprints']['corpus']}" for r in results})
     sigma = "; ".join(
-        f"{family} {f['noise']['sigma']:.3f} nats/token ({f['noise']['dof']} degrees of freedom)"
+        f"{family} {f['noise']['sigma']:.3f} {a['loss_unit']} ({f['noise']['dof']} degrees of"
+        " freedom)"
         for family, f in a["families"].items()
         if f["noise"]
     )

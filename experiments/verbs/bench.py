@@ -9,6 +9,10 @@ isoflop bench moe
     experts against our dense model of equal active parameters and Hugging Face's Mixtral,
     compiled
 isoflop bench data    batches, a seek to any step, tokenising
+isoflop bench tokenizers
+    ids and bytes of each token against the libraries' own batch calls (about five minutes)
+isoflop bench corpora
+    JSON lines, parquet and text against bare loops and plain copies
 isoflop bench decode    prefill and decode; --contender=hf_llama for theirs
 isoflop bench startup
     from the start of a process to the first step, cold, cached, and of a second run

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from data.config import Data
 from experiments.cli import UserError
 from experiments.console.lazy import Lazy
 from experiments.laws import conventions
@@ -127,6 +128,20 @@ def _in_arms(sweep, key: str, value: str) -> tuple:
     return tuple({**dict(sweep.arms), **new}.items()) if new else ()
 
 
+def data(settings: list[str]) -> Data:
+    """What --set data.FIELD=value names, for verbs that know no model. Raises UserError or
+    ConfigError.
+    """
+    d = Data()
+    for text in settings:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key.startswith("data."):
+            raise UserError(f"--set {text}: this verb has only the fields data.FIELD=value")
+        d = overrides.override(d, key.removeprefix("data."), value.strip(), key)
+    return d
+
+
 @contextlib.contextmanager
 def stdout_to_stderr(active: bool):
     """Keeps stdout clean for one JSON object."""
@@ -178,4 +193,4 @@ def _places(value, key, path: tuple = ()):
         yield from _places(v, key, (*path, k.rstrip("?")))
 
 
-__all__ = ["complete", "load", "stdout_to_stderr"]
+__all__ = ["complete", "data", "load", "stdout_to_stderr"]

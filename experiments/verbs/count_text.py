@@ -7,6 +7,7 @@ GROUPS = {
     "token_embedding": "token embedding",
     "positions": "positions",
     "attention": "attention",
+    "mixer": "other mixers",
     "mlp": "MLP",
     "router": "router",
     "experts": "experts",

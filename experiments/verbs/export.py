@@ -27,6 +27,8 @@ def _body(fv) -> int:
 
     saved = generate.load(fv.run, lambda text: print(f"isoflop: {text}", file=sys.stderr))
     written = None if saved.run.data.source == "synthetic" else generate.tokenizer(saved.run)
+    if written:
+        tokenizer.made(saved.run.data)  # what cannot be written is said before anything is
     ends = {
         "bos_token_id": None,
         "eos_token_id": int(written.separator) if written else None,

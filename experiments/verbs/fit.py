@@ -21,6 +21,7 @@ from experiments.console.lazy import Lazy
 from experiments.laws import conventions
 from experiments.report import labels
 from experiments.verbs import common, law_text
+from launch import files
 from launch.runs import record
 from model import work
 
@@ -33,10 +34,15 @@ tables = Lazy("experiments.laws.runs.table")
 
 
 def analyse(
-    results, resamples: int, n: str = "multiplied", c: str = "matmul", pool: tuple[str, ...] = ()
+    results,
+    resamples: int,
+    n: str = "multiplied",
+    c: str = "matmul",
+    pool: tuple[str, ...] = (),
+    loss: str = "",
 ) -> dict:
     """experiments.laws.sweep_analysis.analyse of results, ready for JSON."""
-    return record.finite(sweep_analysis.analyse(results, n, c, resamples, pool=pool))
+    return record.finite(sweep_analysis.analyse(results, n, c, resamples, pool=pool, loss=loss))
 
 
 def text(a: dict) -> str:
@@ -105,6 +111,14 @@ def load(fv) -> list[dict]:
     return results
 
 
+def asked_loss(workdir: str) -> str:
+    """The loss that the recipe of a sweep is about; "" where it names none."""
+    path = os.path.join(workdir, sweep.SWEEP)
+    about = files.read_json(path, "sweep").get("sweep") if os.path.exists(path) else None
+    found = about.get("loss", "") if isinstance(about, dict) else ""
+    return found if isinstance(found, str) else ""
+
+
 def _check_choice(flag: str, value: str, choices: list[str]) -> None:
     if value and value not in choices:
         raise UserError(f"--{flag}={value}: the records of a sweep count {' | '.join(choices)}")
@@ -129,6 +143,13 @@ def define_conventions(fv) -> None:
         "pool",
         "",
         f"fit together what is kept apart: {','.join(conventions.POOL)} (comma-separated)",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "loss",
+        "",
+        "which loss is L: bits_per_byte, or a source of a mixture [that of the sweep's recipe, else"
+        " nats per token of all validation windows]",
         flag_values=fv,
     )
     flags.DEFINE_alias("params", "n", flag_values=fv)
@@ -167,6 +188,8 @@ def _law(fv) -> dict:
             _check_choice(
                 "n", fv.n, [*conventions.N_CONVENTIONS, "n_total_params", "n_active_params"]
             )
+    if fv.loss:
+        columns.setdefault("loss", fv.loss)
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
@@ -197,7 +220,14 @@ def _body(fv) -> int:
         return 0
     results, pool = load(fv), selection.pools(fv.pool)
     with common.complete(results):
-        a = analyse(results, fv.bootstrap, fv.n or "multiplied", fv.c or "matmul", pool)
+        a = analyse(
+            results,
+            fv.bootstrap,
+            fv.n or "multiplied",
+            fv.c or "matmul",
+            pool,
+            fv.loss or asked_loss(fv.workdir),
+        )
     print(json.dumps(a) if fv.format == "json" else terminal.plain(text(a)))
     return 0
 

@@ -50,6 +50,7 @@ def _body(fv) -> int:
             fv.n or "multiplied",
             fv.c or "matmul",
             selection.pools(fv.pool),
+            fv.loss or fit.asked_loss(fv.workdir),
         )
         analysis["forecast"] = forecast.compare(fv.workdir, results)
     path = os.path.join(fv.workdir, sweep.SWEEP)

@@ -95,6 +95,7 @@ class _Progress:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         self._cost = {p.id: p.flops for p in plan.runs}
+        self._what = {p.id: f"{p.family} {p.dial} {p.size}" for p in plan.runs}
         self._all, self._done = len(plan.runs), len(done)
         self._finished = float(sum(self._cost[i] for i in done))
         self._before, self._part = self._finished, {}
@@ -143,8 +144,7 @@ class _Progress:
                 )
                 self._console.print(
                     f"[{time.monotonic() - self._started:6.1f} s] {self._label()} "
-                    f" {config.family(task.run.model)} d_model {task.run.model.d_model} {identity}:"
-                    f" {what}",
+                    f" {self._what[identity]} {identity}: {what}",
                     soft_wrap=True,
                     highlight=False,
                     markup=False,
@@ -179,7 +179,7 @@ def _body(fv) -> int:
     job = dataclasses.replace(job, run=checks.resolve(job.run, platform))
     grid.make(job, platform)  # what cannot be planned is said before text is read
     job = dataclasses.replace(job, run=checks.identified(job.run, job.where))
-    plan = grid.make(job, platform)
+    plan = sweep.identified(job, grid.make(job, platform))
     place = sweep.check(job, plan)
     wide = 130 if not sys.stdout.isatty() else None
     out = terminal.console(stderr=fv.format == "json", width=wide)
@@ -221,7 +221,7 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
             f" isoflop status {os.path.relpath(workdir)}"
         )
         return 1 if failures else 0
-    analysis = fit_verb.analyse(results, fv.bootstrap)
+    analysis = fit_verb.analyse(results, fv.bootstrap, loss=job.sweep.loss)
     analysis["left_out"] = plan.left_out + failures
     analysis["forecast"] = forecast.compare(workdir, results)
     path = report_verb.write(workdir, results, analysis, job.sweep.name)

@@ -16,26 +16,13 @@ import time
 
 from absl import flags
 
-from data.config import Data
 from data.tokenizers.training import KINDS
 from experiments import cli
 from experiments.cli import UserError
-from experiments.console.terminal import printable
-from launch import config
+from experiments.console.terminal import plain
+from experiments.verbs import common
 
 HELD = 2**20  # bytes of held-out text that a new tokenizer is tried on
-
-
-def _data(settings: list[str]) -> Data:
-    """The fields of data that --set gives."""
-    d = Data()
-    for text in settings:
-        key, equals, value = text.partition("=")
-        key = key.strip()
-        if not equals or not key.startswith("data."):
-            raise UserError(f"--set {text}: a tokenizer has only the fields data.FIELD=value")
-        d = config.override(d, key.removeprefix("data."), value.strip(), key)
-    return d
 
 
 def _tried(tokenizer, documents) -> dict:
@@ -48,7 +35,8 @@ def _tried(tokenizer, documents) -> dict:
 
 
 def _train(fv) -> int:
-    from data import sources, tokenizers
+    from data import tokenizers
+    from data.sources import registry
     from data.tokenizers import training
 
     make, name, least = KINDS[fv.kind]
@@ -59,11 +47,11 @@ def _train(fv) -> int:
             f"--vocab_size={fv.vocab_size} is too small: a {fv.kind} tokenizer needs {least} ids,"
             " for every byte has one"
         )
-    d = _data(getattr(fv, "set"))
+    d = common.data(getattr(fv, "set"))
     if d.source in ("synthetic", "tokens"):
         raise UserError(f"data.source={d.source} is no text: name a source of text to learn from")
     training.writable(fv.out)
-    corpus, started = sources.load(d), time.perf_counter()
+    corpus, started = registry.load(d), time.perf_counter()
     taken, size = training.sample(corpus.documents("train"), fv.sample_bytes)
     if not size:
         raise UserError(f"corpus {corpus.name} is empty: check data.path")
@@ -104,7 +92,10 @@ def _inspect(fv) -> int:
 
     if fv.text is None:
         raise UserError('the text is missing: isoflop tokenizer --inspect "some text"')
-    t, text = tokenizers.load(_data(getattr(fv, "set"))), fv.text.encode("utf-8", "surrogateescape")
+    t, text = (
+        tokenizers.load(common.data(getattr(fv, "set"))),
+        fv.text.encode("utf-8", "surrogateescape"),
+    )
     ids, sizes = t.counted(text)
     rows, at = [], 0
     for i, n in zip(ids.tolist(), sizes.tolist()):
@@ -127,7 +118,8 @@ def _inspect(fv) -> int:
     print(f"{t.fingerprint}: {t.vocab_size:,} ids, documents end with {t.separator}")
     print(f"{'id':>8}  {'bytes':>5}  {'piece':<24} text")
     for r in rows:
-        print(f"{r['id']:>8}  {r['bytes']:>5}  {printable(r['piece']):<24} {r['text']!r}")
+        shown = plain(r["text"].replace("\n", "\\n").replace("\t", "\\t"))
+        print(f"{r['id']:>8}  {r['bytes']:>5}  {plain(r['piece']):<24} '{shown}'")
     ends = f", {len(text) - at} left to the separator" if at < len(text) else ""
     print(f"{len(rows)} tokens, {len(text)} bytes{ends}")
     return 0
@@ -150,7 +142,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_string("out", "", "file to write; never over another", flag_values=fv)
     flags.DEFINE_integer(
         "sample_bytes",
-        20_000_000,
+        10_000_000,
         "how much text to learn from: the first training documents until they hold so many bytes",
         lower_bound=1,
         flag_values=fv,

@@ -44,6 +44,7 @@ class Choice(NamedTuple):
     # holds all; 0: never
     loop: int = 0
     options: tuple[tuple[str, bool | int], ...] = ()  # of XLA
+    chunk: int = 64  # Execution.chunk; measured on a CPU alone
 
 
 # cpu, gpu (one H200): measured (docs/benchmarks.md); XLA on GPU computes ragged_dot as all experts,
@@ -155,6 +156,7 @@ def _execution(
         groups,
         attention="xla" if apart else here.kernel,
         attention_chunk=_attention_chunk(here, model.seq_len),
+        chunk=here.chunk,
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,
         settle=bool(here.settle)

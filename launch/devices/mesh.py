@@ -28,6 +28,7 @@ RULES = (
     ("expert_batch", ("data", "fsdp")),  # the batch, where `expert` shards the experts
     ("vocab", "tensor"),
     ("heads", "tensor"),
+    ("channels", "tensor"),  # of a recurrence or a convolution
     ("head_dim", None),
     ("mlp", "tensor"),
     ("experts", "expert"),

@@ -1,24 +1,18 @@
 """A tokenizer of ours as Hugging Face's tokenizer.json: bytes as a byte-level BPE without merges, a
-sentencepiece model piece by piece.
+sentencepiece model piece by piece, a tokenizer.json as it is.
 """
 
 import base64
 import json
 import os
 
+from data import tokenizers
 from data.config import Data
+from data.tokenizers.levels import alphabet
 from launch import files
+from launch.config import ConfigError
 
 END = "<|endoftext|>"
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The printable character that stands for each byte in GPT-2's files: printable Latin-1 for
-    itself, the others from U+0100 on.
-    """
-    shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    hidden = [b for b in range(256) if b not in shown]
-    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
 
 
 def _added(ids: dict[int, str]) -> list[dict]:
@@ -34,7 +28,7 @@ def _added(ids: dict[int, str]) -> list[dict]:
 
 def _bytes() -> dict:
     """The id of a byte is its value; id 0 ends a document."""
-    vocab = {c: b for c, b in _byte_alphabet().items() if b} | {END: 0}
+    vocab = {c: b for c, b in alphabet().items() if b} | {END: 0}
     level = {
         "type": "ByteLevel",
         "add_prefix_space": False,
@@ -145,16 +139,29 @@ def _sentencepiece(path: str) -> dict:
     }
 
 
+def made(d: Data) -> dict:
+    """What tokenizer.json holds for the tokenizer that `d` names. Raises ConfigError."""
+    d = tokenizers.resolved(d)
+    if d.tokenizer == "tiktoken" or d.tokenizer.startswith("ids"):
+        what = "of tiktoken ranks" if d.tokenizer == "tiktoken" else "whose ids have no text"
+        raise ConfigError(
+            f"a tokenizer {what} is not written as tokenizer.json: give --run of another tokenizer"
+        )
+    if d.tokenizer == "hf":
+        path = d.tokenizer_path
+        path = os.path.join(path, "tokenizer.json") if os.path.isdir(path) else path
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    own = _bytes() if d.tokenizer == "bytes" else _sentencepiece(d.tokenizer_path)
+    return {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own}
+
+
 def save(hf_dir: str, d: Data, separator: int) -> None:
     """Writes tokenizer.json and tokenizer_config.json of the tokenizer that `d` names; `separator`
     is the id that ends a document.
     """
-    own = _bytes() if d.tokenizer == "bytes" else _sentencepiece(d.tokenizer_path)
-    text = json.dumps(
-        {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own},
-        ensure_ascii=False,
-    )
-    files.write_text(os.path.join(hf_dir, "tokenizer.json"), text)
+    own = made(d)
+    files.write_text(os.path.join(hf_dir, "tokenizer.json"), json.dumps(own, ensure_ascii=False))
     ends = {"eos_token": t["content"] for t in own["added_tokens"] if t["id"] == separator}  # noqa: B035
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -11,6 +11,8 @@ multiplied(m) -> int                                   weights of the matmuls am
 router_flops(m) -> int                                 of these, forward FLOPs of a router
 work(m, ex, batch) -> Work                             FLOPs that the chosen implementation executes
                                                        on `batch` sequences (model/work.py)
+state(m) -> State                                      numbers kept when decoding
+                                                       (model/state.py)
 n_experts, unit                                        experts that a token chooses among, 0: none;
                                                        sequences that it looks at together
 apart                                                  as of a mixer

@@ -11,6 +11,7 @@ from model import config
 from model.config import Execution, Model, choose
 from model.mlps.hidden import ACTIVATIONS, activated, biases, inputs, kept, matrices
 from model.params import Einsum
+from model.state import State
 from model.work import Work, matmuls, size
 
 
@@ -49,6 +50,9 @@ class Dense:
         tokens, width, count = batch * m.seq_len, self.width(m), matrices(self.activation)
         one, hidden = 2 * tokens * m.d_model * width, tokens * width * size(ex)
         return matmuls(count * one, one, kept(self.activation) * hidden, hidden)
+
+    def state(self, m: Model) -> State:
+        return State()
 
     def axes(self, m: Model) -> list[tuple[str, str, int]]:
         return [("mlp", "model.dense.d_ff", self.width(m))]

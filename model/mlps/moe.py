@@ -20,6 +20,7 @@ from model.mlps.dense import Dense
 from model.mlps.hidden import ACTIVATIONS, biases, inputs, kept, matrices
 from model.numerics import precise
 from model.params import declare
+from model.state import State
 from model.work import Work, matmuls, size, total
 from model.xla_cpu import product
 
@@ -136,6 +137,9 @@ class MoE:
         if self.n_shared:
             parts.append(self.shared(m).work(m, ex, batch))
         return total(parts)
+
+    def state(self, m: Model) -> State:
+        return State()
 
     def axes(self, m: Model) -> list[tuple[str, str, int]]:
         return [

@@ -89,6 +89,12 @@ def _composed():
     return _byte_level(normalizer=normalizers.NFC())
 
 
+def _compatible():
+    from tokenizers import normalizers
+
+    return _byte_level(normalizer=normalizers.NFKC())
+
+
 def _prefixed():
     return _byte_level(prefix=True)
 
@@ -148,6 +154,7 @@ HF = {
     "spaces": _spaces,
     "swallowing": _swallowing,
     "composed": _composed,
+    "compatible": _compatible,
     "prefixed": _prefixed,
     "t5": _t5,
     "bert": _bert,
@@ -183,4 +190,5 @@ ALL = [
     *(("hf", name) for name in HF),
     *(("tiktoken", name) for name in TIKTOKEN),
 ]
+IDS = ["-".join(filter(None, kind)) for kind in ALL]
 MAKERS = {"sentencepiece": sentencepiece, "hf": hf, "tiktoken": tiktoken}

@@ -7,7 +7,6 @@ import os
 import pathlib
 import threading
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import prepare
+from data import inspection, prepare
 from data.config import Data, DataError
 from data.sources import corpus, files, jsonl, long_line, registry
 
@@ -74,7 +73,7 @@ def test_documents_are_those_that_were_written(written, tmp_path, source, name, 
     got = read(d, str(tmp_path / "cache"))
     assert sorted(got["train"] + got["validation"]) == sorted(t.encode() for t in TEXTS)
     assert 3 <= len(got["validation"]) <= 40
-    want = {t.encode() for t in TEXTS if corpus.by_hash(corpus.mark(t.encode())) == "validation"}
+    want = {t.encode() for t in TEXTS if corpus.split_of(t.encode()) == "validation"}
     assert set(got["validation"]) == want
     monkeypatch.setattr(corpus, "UNIT", 1000)
     assert read(d, str(tmp_path / "cache")) == got
@@ -323,9 +322,18 @@ def test_remote_files_over_http(written, tmp_path, monkeypatch):
     assert sorted(sum(got.values(), [])) == sorted(t.encode() for t in TEXTS)
 
 
-def test_duplicates_and_marks(tmp_path):
+def test_duplicates_are_counted(tmp_path, monkeypatch):
+    """Also where hashes are sorted in parts, and documents go on from one block to the next."""
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": t}) + "\n" for t in [*TEXTS, *TEXTS[:7]]))
-    found = prepare.prepare(Data(source="jsonl", path=str(path)), str(tmp_path / "c"), 1)
-    marks = np.fromfile(os.path.join(found.folder, "marks"), np.uint64)
-    assert marks.size == 307 and np.unique(marks).size == 300
+    d = Data(source="jsonl", path=str(path))
+    want = {"documents": 307, "repeated": 7}
+    for part, block in ((inspection.PART, inspection.BLOCK), (40, 1000)):
+        monkeypatch.setattr(inspection, "PART", part)
+        monkeypatch.setattr(inspection, "BLOCK", block)
+        about = inspection.describe(d, str(tmp_path / "c"), 1)
+        assert about["sources"]["jsonl"]["duplicates"] == want
+        assert (
+            about["splits"]["train"]["documents"] + about["splits"]["validation"]["documents"]
+            == 307
+        )

@@ -15,25 +15,12 @@ from hypothesis import strategies as st
 from data import pipeline, tokenizers
 from data.config import Data, DataError
 from data.tokenizers import characters
-from data.tokenizers import tiktoken as ranks
 from tests.conftest import ROOT
 from tests.data import made
 
-IDS = ["-".join(filter(None, kind)) for kind in made.ALL]
+IDS = made.IDS
 # whose ids decide the bytes: no file of counts beside the tokens is needed
 BY_ID = {"bytes", "hf-gpt2", "hf-spaces", *(f"tiktoken-{name}" for name in made.TIKTOKEN)}
-
-
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory):
-    """Data and tokenizer of every kind, by id."""
-    folder = tmp_path_factory.mktemp("tokenizers")
-    out = {}
-    for (kind, name), key in zip(made.ALL, IDS):
-        path = made.MAKERS[kind](folder, name) if name else ""
-        d = Data(tokenizer=kind, tokenizer_path=path)
-        out[key] = d, tokenizers.load(d)
-    return out
 
 
 def test_every_entry_is_tried():
@@ -117,6 +104,44 @@ def test_a_token_stands_for_its_own_text(kinds, key):
             span.decode()
 
 
+@pytest.mark.parametrize("key", [k for k in IDS if not k.startswith(("bytes", "tiktoken"))])
+@settings(deadline=None, max_examples=60)
+@given(st.one_of(st.text(max_size=40), words.map("".join)))
+@example("a  b\x01\n.c ")
+@example("\u00bd\ufb01\ufb01\ufb01 fox")  # as long as before, and not in the same places
+@example("fox q\u0301\u0323 \u1100\u1161 the")
+@example("é \u2460 ｶﾞ Å ² \u2026")
+def test_lengths_say_what_offsets_say(kinds, key, text):
+    """Where bytes of tokens follow from their lengths, the library's offsets agree."""
+    t, raw = kinds[key][1], text.encode("utf-8", "replace")
+    if t.token_bytes is not None:
+        return
+    if key.startswith("sentencepiece"):
+        places, ids = t._alignment.places(raw), t.encode(raw)
+        sizes = None if places is None else t._alignment.sizes(places, ids)
+        slow = t._by_offsets(raw)
+    else:
+        found, begins = characters.read(raw)
+        e = t._library.encode(found, add_special_tokens=False)
+        ids = np.array(e.ids, np.int32)
+        sizes = t._lengths.sizes(raw, ids) if t._sure(raw, found) else None
+        slow = t._by_offsets(raw, begins, e)
+    if sizes is not None:
+        np.testing.assert_array_equal(ids, slow[0])
+        np.testing.assert_array_equal(sizes, slow[1])
+
+
+def test_lengths_are_used(kinds):
+    """On plain text by every kind that can: else the test above would be empty."""
+    for key in ("unknown", "fallback", "bpe", "nfkc_folded", "identity", "suffix"):
+        t, line = kinds[f"sentencepiece-{key}"][1], made.LINES[5].replace("\n", "  ").encode()
+        assert t._alignment.sizes(t._alignment.places(line), t.encode(line)) is not None
+    line = made.LINES[5].strip().encode()
+    for key in ("composed", "compatible", "prefixed", "t5", "llama", "llama_unknown"):
+        t = kinds[f"hf-{key}"][1]
+        assert t._sure(line, line.decode()) and t._lengths.sizes(line, t.encode(line)) is not None
+
+
 def test_a_byte_that_is_no_character_is_one_byte():
     for raw in (b"a\xff\xe6\xbc b\xed\xa0\x80\xf0\x9f\xa6\x8a", "x漢é🦊".encode(), b""):
         text, begins = characters.read(raw)
@@ -155,6 +180,21 @@ def test_special_tokens_are_no_part_of_text(kinds):
         assert t.separator not in ids and sizes.sum() == 31 and ids.size > 8
 
 
+def after(first):
+    """A byte-level pre-tokenizer after another."""
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    return {"type": "Sequence", "pretokenizers": [first, level]}
+
+
+def split(behavior):
+    return {"type": "Split", "pattern": {"String": "x"}, "behavior": behavior, "invert": False}
+
+
 @pytest.mark.parametrize(
     "change,by_id",
     [
@@ -163,6 +203,9 @@ def test_special_tokens_are_no_part_of_text(kinds):
         ({"normalizer": {"type": "Lowercase"}}, False),
         ({"pre_tokenizer.add_prefix_space": True}, False),
         ({"pre_tokenizer": {"type": "Whitespace"}}, False),
+        ({"pre_tokenizer": after({"type": "WhitespaceSplit"})}, False),
+        ({"pre_tokenizer": after(split("Removed"))}, False),
+        ({"pre_tokenizer": after(split("Isolated"))}, True),
         ({"model.ignore_merges": True}, False),  # <|endoftext|> in a text would be the separator
         ({"model.end_of_word_suffix": "</w>"}, False),
         ({"truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0,
@@ -204,95 +247,6 @@ def test_what_ends_a_document(kinds, tmp_path):
     (tmp_path / "tokenizer.json").write_text(t)
     with pytest.raises(DataError, match="no token that ends a document"):
         tokenizers.load(d)
-
-
-def test_published_encodings(monkeypatch):
-    """Patterns, numbers and sums are the library's own, which would download its files."""
-    from tiktoken_ext import openai_public
-
-    for name, known in ranks.KNOWN.items():
-        if name in ("llama3", "gpt2"):
-            continue
-        sums = []
-        monkeypatch.setattr(
-            openai_public,
-            "load_tiktoken_bpe",
-            lambda url, expected_hash: sums.append(expected_hash),
-        )
-        theirs = getattr(openai_public, name)()
-        assert known.pattern == theirs["pat_str"] and sums == [known.sha256]
-        special = theirs["special_tokens"]
-        assert known.separator == special["<|endoftext|>"]
-        assert known.vocab_size == max(*special.values(), known.ranks) + 1
-
-
-def _flat(path):
-    path.write_text(json.dumps({"the": 0, "fox": 1}))
-
-
-FILES = {
-    "vocab.json": _flat,
-    "merges.txt": lambda path: path.write_text("#version: 0.2\nt h\n"),
-    "broken.json": lambda path: path.write_text('{"model": {"type": "BPE", '),
-    "pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
-    "empty": lambda path: path.write_text(""),
-    "odd.tiktoken": lambda path: path.write_text("IQ== 0\nIg== zero\n"),
-    "twice.gpt2.tiktoken": lambda path: path.write_text("IQ== 0\nIg== 0\n"),
-    "few.gpt2.tiktoken": lambda path: path.write_text("IQ== 0\nIg== 1\n"),
-}
-BAD = [
-    ("hf", "/none/tokenizer.json", "is not a file: give a tokenizer.json"),
-    ("tiktoken", "/none.tiktoken", "is not a file: give a file of tiktoken ranks"),
-    ("sentencepiece", "", "is not a file: give a sentencepiece model"),
-    ("hf", "sentencepiece-bpe", "looks like a sentencepiece model.*data.tokenizer=sentencepiece"),
-    ("hf", "tiktoken-gpt2", "looks like a file of tiktoken ranks.*data.tokenizer=tiktoken"),
-    ("sentencepiece", "hf-gpt2", "looks like a tokenizer.json, for which set data.tokenizer=hf"),
-    ("sentencepiece", "tiktoken-gpt2", "set data.tokenizer=tiktoken"),
-    ("tiktoken", "hf-gpt2", "set data.tokenizer=hf"),
-    ("tiktoken", "sentencepiece-unknown", "set data.tokenizer=sentencepiece"),
-    ("hf", "vocab.json", "only a part of a tokenizer: give its tokenizer.json"),
-    ("hf", "merges.txt", "only a part of a tokenizer"),
-    ("hf", "broken.json", "broken.json is not a tokenizer.json"),
-    ("hf", "pointer", "pointer of Git LFS"),
-    ("hf", "empty", "is not a tokenizer.json"),
-    ("sentencepiece", "empty", "is not a sentencepiece model"),
-    ("sentencepiece", "merges.txt", "is not a sentencepiece model"),
-    ("tiktoken", "empty", "is not a file of tiktoken ranks"),
-    ("tiktoken", "odd.tiktoken", "is not a file of tiktoken ranks"),
-    ("tiktoken", "twice.gpt2.tiktoken", "stand twice"),
-    ("tiktoken", "few.gpt2.tiktoken", "no rank for byte 0"),
-]
-
-
-@pytest.mark.parametrize("kind,name,words", BAD, ids=[f"{k} {n}" for k, n, _ in BAD])
-def test_bad_files_say_what_to_do(kinds, tmp_path, kind, name, words):
-    path = name
-    if name in FILES:
-        path = str(tmp_path / name)
-        FILES[name](tmp_path / name)
-    elif name in kinds:
-        path = kinds[name][0].tokenizer_path
-    with pytest.raises(DataError, match=words) as e:
-        tokenizers.load(Data(tokenizer=kind, tokenizer_path=path))
-    assert "\n" not in str(e.value) and (not path or path in str(e.value))
-
-
-def test_a_pattern_is_never_guessed(kinds, tmp_path):
-    with open(kinds["tiktoken-gpt2"][0].tokenizer_path, "rb") as f:
-        content = f.read()
-    for name in ("mine.tiktoken", "gpt2.llama3.tiktoken", "gpt2_like.tiktoken"):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match="name the file NAME.PATTERN.tiktoken"):
-            tokenizers.load(Data(tokenizer="tiktoken", tokenizer_path=str(tmp_path / name)))
-    assert len({kinds[f"tiktoken-{name}"][1].fingerprint for name in made.TIKTOKEN}) == 4
-
-
-def test_a_million_spaces(kinds):
-    """On which the library gives up by one of the patterns."""
-    text = b" " * 2**20
-    for name in made.TIKTOKEN:
-        ids, sizes = kinds[f"tiktoken-{name}"][1].counted(text)
-        assert sizes.sum() == len(text)
 
 
 def test_libraries_are_loaded_on_use():

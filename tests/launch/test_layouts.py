@@ -20,6 +20,7 @@ from model import account, params, step
 from model.config import Execution
 from model.mlps import dispatch
 from model.optim import Optimizer
+from model.registry import MIXERS
 from tests.model import shapes
 
 QUICK = [
@@ -29,6 +30,7 @@ QUICK = [
     ("moe capacity", "tensor=2,expert=4"),
     ("windows", "data=2,fsdp=2,tensor=2"),
     ("two widths", "fsdp=2,tensor=2,expert=2"),
+    *((name, "data=2,fsdp=2,tensor=2") for name in bench.STATES),
 ]
 
 
@@ -48,6 +50,8 @@ def differs(name, mesh, dtype="float64", **how):
 
 def test_every_axis_is_tried():
     assert {name for name, _ in QUICK} == set(bench.MODELS) and len(bench.LAYOUTS) >= 10
+    mixers = {type(layer.mixer) for model, _ in bench.MODELS.values() for layer in model.layers}
+    assert mixers == set(MIXERS.values()) - {MIXERS["latent"]}
     for axis in ("fsdp", "tensor", "expert"):
         assert sum(meshes.parse(mesh)[axis] > 1 for mesh in bench.LAYOUTS) >= 2
 
@@ -78,9 +82,9 @@ def test_every_model_on_every_layout():
     """The table of docs/meshes.md, two processes included. About ten minutes."""
     answer = bench.measure("full", 1)
     print(bench.text(answer))
-    assert len(answer["layouts"]) == 2 * (6 * 12 - 2 * 5 + 6) and all(
-        r["within"] for r in answer["layouts"]
-    )
+    routed = sum(bool(model.routed) for model, _ in bench.MODELS.values())
+    fit = 12 * routed + 7 * (len(bench.MODELS) - routed) + len(bench.MODELS)
+    assert len(answer["layouts"]) == 2 * fit and all(r["within"] for r in answer["layouts"])
 
 
 def planted(sort):

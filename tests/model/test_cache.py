@@ -33,8 +33,9 @@ def test_cached_equals_full(c):
         logits, cache = one(held, padded[:, slot : slot + 1], slot, cache)
         out.append(logits)
     got = np.concatenate(out, 1)
-    per_token = sum(a.size for a in jax.tree.leaves(cache)) / len(rows) / slots
-    assert per_token == account.state(c).per_token
+    counted = account.state(c)
+    kept = sum(a.size for a in jax.tree.leaves(cache)) / len(rows)
+    assert kept == slots * counted.per_token + counted.per_sequence
     want = forward(
         c,
         ex,

@@ -16,6 +16,7 @@ from model.mlps.hidden import ACTIVATIONS
 from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 from tests.model import shapes, walk
 
+QUADRATIC = ("attention", "latent")  # with every MLP, as cheap as they are to trace
 # a vocabulary above the one-hot embedding's: what is left are mixers, MLPs and the head
 make = shapes.maker(
     vocab_size=1056,
@@ -39,7 +40,11 @@ replace = dataclasses.replace
 
 
 SHAPES = {
-    **{f"{m}/{f}": {"pattern": (f"{m}/{f}",)} for m in MIXERS for f in MLPS},
+    **{
+        f"{m}/{f}": {"pattern": (f"{m}/{f}",)}
+        for m in MIXERS
+        for f in (MLPS if m in QUADRATIC else ("dense",))
+    },
     **{p: {"positions": p, "pattern": ("latent/dense",)} for p in POSITIONS},
     **{n: {"norm": n} for n in NORMS},
     **{
@@ -91,6 +96,8 @@ SHAPES = {
         "n_layers": 4,
         "pattern": ("attention/moe", "attention/dense"),
     },
+    "buckets": {"layers": "reformer(n_heads=2,n_buckets=4,span=6)/dense"},
+    "blocks": {"layers": "sparse(n_heads=2,block=4,local=4,n_global=2,n_random=1)/dense"},
     **{name: {"layers": layers, "n_layers": 2} for name, layers in shapes.BY_LAYER.items()},
 }
 
@@ -107,20 +114,25 @@ EXECUTIONS = {
     },
     "grouped": Execution(moe="block", moe_rows=4, moe_groups=2),
     "settle": Execution(settle=True),
-    "chunks": Execution(attention_chunk=6, loss_chunk=4),
-    "chunks-remat": Execution(attention_chunk=6, loss_chunk=4, scan=True, remat=True),
-    "chunks-settle": Execution(attention_chunk=6, loss_chunk=4, settle=True),
-    "chunks-settle-remat": Execution(attention_chunk=6, loss_chunk=4, settle=True, remat=True),
+    "chunks": Execution(attention_chunk=6, loss_chunk=4, chunk=5),
+    "chunks-remat": Execution(attention_chunk=6, loss_chunk=4, chunk=5, scan=True, remat=True),
+    "chunks-settle": Execution(attention_chunk=6, loss_chunk=4, chunk=5, settle=True),
+    "chunks-settle-remat": Execution(
+        attention_chunk=6, loss_chunk=4, chunk=5, settle=True, remat=True
+    ),
 }
 
 
 QUICK = {
+    **{f"{m}/dense": ["remat", "chunks"] for m in MIXERS},
     "post-norm-dense": ["remat", "settle"],
     "post-norm": ["remat", "all-True"],
     "latent-queries": ["remat", "chunks"],
     "grouped": ["chunks", "chunks-remat", "chunks-settle"],  # with a window
     "tied": ["scan", "scan-remat", "chunks-remat"],
     "windows": ["chunks-remat"],
+    "blocks": ["chunks-remat", "chunks"],
+    "buckets": ["chunks-remat", "chunks"],
     "two widths": ["remat", "ragged-True"],
     "sandwich": ["remat"],
     "output norm": ["remat", "settle"],
@@ -155,12 +167,19 @@ def test_parameters_equal_the_tree(name):
 @every_shape
 def test_model_flops_equal_the_walk(name):
     """Forward, of the reference: the MoE by assignments (`ragged_dot`: 2 x assignments x d x f),
-    the sum of experts' outputs by their gates left out (a weighted sum, no matmul).
+    the sum of experts' outputs by their gates left out (a weighted sum, no matmul). What has a
+    state is walked over by its definition, as a decoder computes it: one token after the other.
     """
     c = model(name)
-    walked = walk.flops(walk.forward(c, Execution(moe="ragged"), 2), matrices_only=True)
     one_hot = 2 * c.d_model * c.vocab_size * (c.vocab_size <= lm.ONE_HOT_VOCAB)
-    assert walked == 2 * c.seq_len * (account.forward_flops(c) + one_hot)
+    if not account.state(c).per_token:
+        if not c.routed:  # a decoder computes all experts
+            assert walk.flops(walk.decoding(c, 2)) == 2 * (account.forward_flops(c) + one_hot)
+        return
+    two, three = (
+        walk.flops(walk.forward(c, Execution(moe="ragged"), n), matrices_only=True) for n in (2, 3)
+    )  # what is made once for all sequences, a filter, is none of theirs
+    assert three - two == c.seq_len * (account.forward_flops(c) + one_hot)
 
 
 def test_a_window_and_a_triangle_count_their_own_pairs():

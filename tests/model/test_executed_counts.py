@@ -1,5 +1,5 @@
-"""Executed FLOPs, as each implementation states them of itself, against a walk over the traced
-program.
+"""Executed FLOPs against a walk over the traced program: every shape as it stands. Other executions
+of these shapes: test_counts_of_executions.py.
 """
 
 from fractions import Fraction
@@ -12,8 +12,10 @@ from tests.model import walk
 from tests.model.test_counts import EXECUTIONS, QUICK, SHAPES, make, model
 
 
-def _executions():
-    """Every shape as it stands; every execution of a few, all of them among the slow tests."""
+def executions(plain: bool):
+    """Every shape as it stands, or every other execution: a few of these, the rest among the slow
+    tests.
+    """
     for name, change in SHAPES.items():
         c = make(**change)
         for how, ex in EXECUTIONS.items():
@@ -22,17 +24,14 @@ def _executions():
             )
             # the walk takes one number of turns for all loops
             fits = fits and (ex.moe != "loop" or len(set(c.routed)) == 1)
-            quick = (
-                how in ("plain", *QUICK.get(name, ())) or name == "capacity" and "scan" not in how
-            )
-            if fits:
+            quick = plain or how in QUICK.get(name, ()) or name == "capacity" and "scan" not in how
+            if fits and (how == "plain") == plain:
                 yield pytest.param(
                     name, how, id=f"{name}-{how}", marks=() if quick else pytest.mark.slow
                 )
 
 
-@pytest.mark.parametrize("name,how", [*_executions()])
-def test_executed_flops_equal_the_walk(name, how):
+def walked(name: str, how: str) -> None:
     """Forward and training, to the last FLOP: padding, masked pairs, copies of weights,
     recomputation; of a loop over as many blocks as the routing wants, the most that it can want.
     """
@@ -50,3 +49,8 @@ def test_executed_flops_equal_the_walk(name, how):
         == counted.training(ex.remat)
         == account.executed_flops(c, ex, 4)
     )
+
+
+@pytest.mark.parametrize("name,how", [*executions(plain=True)])
+def test_executed_flops_equal_the_walk(name, how):
+    walked(name, how)

@@ -31,8 +31,7 @@ make = shapes.maker(
 
 
 TINY = make()
-
-
+QUADRATIC = ("attention", "latent")
 ROUTED = {
     "router": "sigmoid",
     "expert_groups": 2,
@@ -41,10 +40,14 @@ ROUTED = {
     "gate_scale": 2.5,
     "n_shared": 1,
 }
-
-
+# with every MLP in the slow lane; with the dense one, and attention with all, in the fast one
+PAIRS = [
+    {"pattern": (f"{mixer}/{mlp}",), **({} if mixer in QUADRATIC else {"n_layers": 1})}
+    for mixer in MIXERS
+    for mlp in MLPS
+]
 CHANGES = (
-    [{"pattern": (f"{mixer}/{mlp}",)} for mixer in MIXERS for mlp in MLPS]
+    PAIRS
     + [{"positions": p} for p in POSITIONS]
     + [{"norm": n, "tied": True, "pattern": ("attention/dense", "attention/moe")} for n in NORMS]
     + [
@@ -114,16 +117,22 @@ NAMES = [
     ),
     *shapes.BY_LAYER,
 ]
-
-
-every_shape = pytest.mark.parametrize("c", SHAPES, ids=NAMES)
-
-
+_EXTRA = [
+    "n_layers" in change and not change["pattern"][0].endswith("/dense")
+    for change in (PAIRS + [{}] * (len(CHANGES) - len(PAIRS)))
+]
+every_shape = pytest.mark.parametrize(
+    "c",
+    [
+        pytest.param(c, id=n, marks=pytest.mark.slow if extra else ())
+        for c, n, extra in zip(SHAPES, NAMES, _EXTRA)
+    ],
+)
 # what is costly to compile: pairs of mixer and MLP, and what changes the tree, in the fast lane;
 # all shapes in the slow one
 _CORE = [
-    set(change) == {"pattern"} or bool({"first_layers", "post_norm", "window"} & set(change))
-    for change in CHANGES
+    not extra and (change in PAIRS or bool({"first_layers", "post_norm", "window"} & set(change)))
+    for change, extra in zip(CHANGES, _EXTRA)
 ]
 
 
@@ -159,8 +168,8 @@ _TWIN = [
 most_shapes = pytest.mark.parametrize(
     "c",
     [
-        pytest.param(c, id=n, marks=pytest.mark.slow if twin and not core else ())
-        for c, n, twin, core in zip(SHAPES, NAMES, _TWIN, _CORE)
+        pytest.param(c, id=n, marks=pytest.mark.slow if extra or twin and not core else ())
+        for c, n, twin, core, extra in zip(SHAPES, NAMES, _TWIN, _CORE, _EXTRA)
     ],
 )
 
@@ -172,8 +181,8 @@ _PLAIN = [set(change) == {"positions"} and change["positions"] != "learned" for 
 falling_shapes = pytest.mark.parametrize(
     "c",
     [
-        pytest.param(c, id=n, marks=pytest.mark.slow if plain or twin and not core else ())
-        for c, n, plain, twin, core in zip(SHAPES, NAMES, _PLAIN, _TWIN, _CORE)
+        pytest.param(c, id=n, marks=pytest.mark.slow if extra or plain or twin and not core else ())
+        for c, n, plain, twin, core, extra in zip(SHAPES, NAMES, _PLAIN, _TWIN, _CORE, _EXTRA)
     ],
 )
 
@@ -187,14 +196,15 @@ def test_every_registered_part_is_under_contract():
         (NORMS, (c.norm for c in SHAPES)),
     ):
         assert {type(part) for part in used} == set(table.values())
-    assert {layer.mlp.activation for layer in layers} == set(ACTIVATIONS)
+    used = {layer.mlp.activation for layer in layers if hasattr(layer.mlp, "activation")}
+    assert used == set(ACTIVATIONS)
     assert {layer.norm for layer in layers} == set(NORM_PLACES)
     assert {layer.residual for layer in layers} == set(RESIDUALS)
 
 
 def window(c) -> int:
     """Positions that the last one can see through all layers, less one; 0: all."""
-    steps = [layer.mixer.window for layer in c.layers]
+    steps = [getattr(layer.mixer, "window", 0) for layer in c.layers]
     return 1 + sum(w - 1 for w in steps) if all(steps) else 0
 
 
@@ -255,8 +265,12 @@ def test_causality_by_gradient(c):
 
     g = np.abs(jax.jit(jax.grad(probe))(jnp.zeros((c.seq_len, c.d_model)))).sum(1)
     first = max(0, t - window(c) + 1) if window(c) else 0
-    assert (g[t + 1 :] == 0).all() and (g[:first] == 0).all()
-    assert (g[first : t + 1] > 0).all()
+    # a Fourier transform rounds
+    least = 1e-6 * g.max() * any(type(layer.mixer) is MIXERS["hyena"] for layer in c.layers)
+    assert (g[t + 1 :] <= least).all() and (g[:first] == 0).all()
+    # which tokens hash alike is another matter
+    hashed = any(type(layer.mixer) is MIXERS["reformer"] for layer in c.layers)
+    assert (g[t if hashed else first : t + 1] > 0).all()
 
 
 @every_shape

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from model import optim, step
+from model import optim, sample, step
+from model.config import Execution
 from model.lm import LM, abstract
 
 
@@ -43,18 +44,47 @@ def products(jaxpr, turns=None, times=1):
         known = turns is not None or e.primitive.name != "while"
         assert known and e.primitive.name != "conv_general_dilated", "the walk has no rule for it"
         inside = times * {"scan": e.params.get("length"), "while": turns}.get(e.primitive.name, 1)
-        for v in e.params.values():
-            for s in v if isinstance(v, (tuple, list)) else (v,):
-                inner = getattr(s, "jaxpr", s)
-                if hasattr(inner, "eqns"):
-                    yield from products(inner, turns, inside)
+        for inner in _inner(e):
+            yield from products(inner, turns, inside)
+
+
+def _inner(e):
+    for v in e.params.values():
+        for s in v if isinstance(v, (tuple, list)) else (v,):
+            inner = getattr(s, "jaxpr", s)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def counted(jaxpr, times=1):
+    """(equation, how often it runs) of every product of numbers in a recurrence: those in the scope
+    that model/mixers/recurrent.py names.
+    """
+    for e in jaxpr.eqns:
+        if e.primitive.name == "mul" and "recurrence" in str(e.source_info.name_stack):
+            yield e, times
+        for inner in _inner(e):
+            yield from counted(inner, times * (e.params.get("length") or 1))
+
+
+def transforms(jaxpr, times=1):
+    """FLOPs of every Fourier transform of real numbers, 2.5 n log2(n) of n."""
+    for e in jaxpr.eqns:
+        if e.primitive.name == "fft":
+            (n,), shape = e.params["fft_lengths"], e.invars[0].aval.shape
+            assert "R" in e.params["fft_type"].name, "the walk has no rule for it"
+            yield times * math.prod(shape[:-1]) * round(2.5 * n * math.log2(n))
+        for inner in _inner(e):
+            yield from transforms(inner, times * (e.params.get("length") or 1))
 
 
 def flops(jaxpr, matrices_only: bool = False, turns=None) -> int:
-    """2 x multiply-adds of all `products`. matrices_only: leaves out weighted sums of vectors, in
-    which one side has no axis of its own.
+    """2 x multiply-adds of all `products` and `counted` ones. matrices_only: leaves out weighted
+    sums of vectors, in which one side has no axis of its own.
     """
-    n = 0
+    n = sum(transforms(jaxpr))
+    for e, times in counted(jaxpr):
+        n += 2 * times * math.prod(e.outvars[0].aval.shape)
     for e, times in products(jaxpr, turns):
         own, matrices = _dot(e) if e.primitive.name == "dot_general" else (_ragged(e), True)
         n += times * own if matrices or not matrices_only else 0
@@ -78,6 +108,21 @@ def forward(c, ex, n):
     return jax.make_jaxpr(lambda s, t: LM(c, ex).apply(step.variables(s), t)[0])(
         state(c, ex), batch(c, n)
     ).jaxpr
+
+
+def decoding(c, n):
+    """The traced step of a decoder, one token more for each of `n` sequences."""
+    ex, pad = Execution(), np.zeros(n, np.int32)
+    lm, tokens = LM(c, ex), jax.ShapeDtypeStruct((n, 1), np.int32)
+
+    def first(s, t):
+        return sample.prefill(lm, step.variables(s), t, pad, 2)[1]
+
+    def one(s, t, cache):
+        return sample.decode(lm, step.variables(s), t, pad, 2, 1, cache)[0]
+
+    cache = jax.eval_shape(first, state(c, ex), tokens)
+    return jax.make_jaxpr(one)(state(c, ex), tokens, cache).jaxpr
 
 
 def training(c, ex, n):

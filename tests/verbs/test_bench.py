@@ -41,6 +41,11 @@ def test_data(capsys):
     assert set(found) == set(PARTS["data"].contenders) and found["memmap"]["tokens_per_s"] > 1e4
 
 
+def test_tokenizers(capsys):
+    found = bench(capsys, "tokenizers")
+    assert set(found) == set(PARTS["tokenizers"].contenders)
+
+
 @pytest.mark.slow
 def test_growth(capsys, tmp_path):
     assert growth.main(["--rounds=1", "--scale=toy", f"--plot={tmp_path / 'g.png'}"]) == 0

@@ -16,7 +16,7 @@ from experiments.planning.grid import SweepJob
 from tests.conftest import ROOT
 
 SMALL = ["--set=data.validation_windows=8", "--set=where.tensorboard=false"]
-SIZES = {3: "16,24,32", 4: "16,24,32,48", 5: "8,16,24,32,48"}
+SIZES = {2: "16,24", 3: "16,24,32", 4: "16,24,32,48", 5: "8,16,24,32,48"}
 
 
 def run(*argv, cwd):

@@ -23,7 +23,8 @@ def compare(points: list[dict], totals: dict[str, int]) -> list[dict]:
     families = sorted({p["family"] for p in points})
     if len(families) < 2:
         return []
-    base, cells = reference(families), defaultdict(dict)
+    named = next((p["reference"] for p in points if p.get("reference") in families), None)
+    base, cells = named or reference(families), defaultdict(dict)
     for p in points:
         cells[cell(p)].setdefault(p["family"], {})[p["seed"]] = p
     rows = []

@@ -21,6 +21,7 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "c": r["flops"][c],
         "active": r["parameters"].get("active", r["parameters"][n]),
         "router": _group(r, "router"),
+        "reference": r["tags"].get("reference"),
         "unlearned": bool(r.get("unlearned")),
         "loss": r["validation"]["loss"],
         "steps": r["steps"],

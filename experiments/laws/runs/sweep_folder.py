@@ -48,6 +48,8 @@ def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "epochs": r.get("epochs", math.nan),
         "flops": r["flops"][c],
         "loss": math.nan if r["validation"]["loss"] is None else r["validation"]["loss"],
+        "bits_per_byte": r["validation"].get("bits_per_byte") or math.nan,
+        **{k: v["validation"]["loss"] for k, v in (r.get("sources") or {}).items()},
         "seed": r["run"]["seed"],
         "size": r["tags"].get("size") or 0,
         "budget": r["tags"].get("budget") or math.nan,
@@ -68,9 +70,10 @@ def read_workdir(path: str, n: str = "multiplied", c: str = "matmul") -> dict[st
     if not results:
         raise FitError(f"{path} holds no finished runs: run isoflop sweep --workdir={path} first")
     rows = [run_row(r, n, c) for r in results]
+    shared = [k for k in rows[0] if all(k in r for r in rows)]
     return {
         k: np.array([r[k] for r in rows], object if isinstance(rows[0][k], str) else float)
-        for k in rows[0]
+        for k in shared
     }
 
 

@@ -46,7 +46,7 @@ def _ticks(cells: list[tuple]) -> list[str]:
     return [f"{size}\n{what(budget, tokens)}" for budget, tokens, size in cells]
 
 
-def draw(rows: list[dict], dial: str) -> str:
+def draw(rows: list[dict], dial: str, unit: str) -> str:
     """Points are means over seeds with 95% Student intervals, side by side in each cell."""
     cells = sorted({_cell(r) for r in rows})
     families = list(dict.fromkeys(r["family"] for r in rows))
@@ -64,14 +64,14 @@ def draw(rows: list[dict], dial: str) -> str:
             axes[0].plot([], [], marker=mark, color=colour, ls="none", label=LABEL.get(f, f))
         axes[1].axhline(0, color="#8a919c", lw=1)
         for ax in axes:
-            many = len(cells) > 6
+            many = len(cells) > (6 if len({c[:2] for c in cells}) == 1 else 3)
             ax.set_xticks(range(len(cells)), _ticks(cells), fontsize=7 if many else None)
             ax.tick_params(axis="x", rotation=90 if many else 0)
             ax.set(xlabel=dial, xlim=(-0.6, len(cells) - 0.4))
             ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         base = rows[0]["reference"]
-        axes[0].set(title="loss", ylabel="validation loss (nats/token)")
-        axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel="nats/token")
+        axes[0].set(title="loss", ylabel=f"validation loss ({unit})")
+        axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel=unit)
         axes[0].legend(fontsize=9)
         return plotting.svg(fig)
 
@@ -142,5 +142,9 @@ def section(results, curves, a) -> str:
         f" {esc(_same(rows, a['c_convention']))}. {_verdicts(rows)}."
     )
     return elements.figure_section(
-        "Arms against each other", reading, draw(rows, a["dial"]), table(columns, data), opened=True
+        "Arms against each other",
+        reading,
+        draw(rows, a["dial"], a["loss_unit"]),
+        table(columns, data),
+        opened=True,
     )

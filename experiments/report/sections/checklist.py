@@ -71,7 +71,7 @@ def _seeds(results) -> str:
 
 def _noise(a) -> str:
     parts = [
-        f"{k} {f['noise']['sigma']:.4f} nats/token ({f['noise']['dof']} degrees of freedom)"
+        f"{k} {f['noise']['sigma']:.4f} {a['loss_unit']} ({f['noise']['dof']} degrees of freedom)"
         for k, f in a["families"].items()
         if f["noise"]
     ]

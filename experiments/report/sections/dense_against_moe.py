@@ -66,7 +66,7 @@ def draw(analysis) -> str:
         ax.set(
             title=_same(analysis["gaps"]) + _ratios(analysis["gaps"]),
             xlabel=analysis["dial"],
-            ylabel="MoE - dense (nats/token)",
+            ylabel=f"MoE - dense ({analysis['loss_unit']})",
             xscale="log",
         )
         sizes = sorted({g["size"] for g in analysis["gaps"]})

@@ -74,7 +74,7 @@ def draw(analysis, results) -> str:
             log_ticks(ax.xaxis, min(every), max(every))
             if rows:
                 ax.legend(loc="best", fontsize=9)
-        axes[0][0].set_ylabel("validation loss (nats/token)")
+        axes[0][0].set_ylabel(f"validation loss ({analysis['loss_unit']})")
         return svg(fig)
 
 

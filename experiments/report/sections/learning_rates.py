@@ -21,7 +21,7 @@ def _spent(budget, tokens) -> str:
     return f"{budget:.3g} FLOPs" if budget else f"{tokens:,} tokens"
 
 
-def _draw(rows: list[dict], dial: str) -> str:
+def _draw(rows: list[dict], dial: str, unit: str) -> str:
     """One panel for each family: mean loss over seeds against the multiple of the ladder's rate, a
     line for each size.
     """
@@ -69,11 +69,11 @@ def _draw(rows: list[dict], dial: str) -> str:
             few = len(cells) <= 6
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3)}
             ax.legend(fontsize=9 if few else 7, **({} if few else below))
-        axes[0][0].set_ylabel("validation loss (nats/token)")
+        axes[0][0].set_ylabel(f"validation loss ({unit})")
         return plotting.svg(fig)
 
 
-def _brackets(rows: list[dict], dial: str) -> str:
+def _brackets(rows: list[dict], dial: str, unit: str) -> str:
     """Means over seeds, and by how much another rate beats the rule."""
     better = [r for r in rows if r["gap_interval"] and r["gap_interval"][1] < 0]
     cells = {_cell(r) for r in rows}
@@ -100,7 +100,7 @@ def _brackets(rows: list[dict], dial: str) -> str:
     ]
     columns = ["family", dial, "budget", "rate", "seeds", "loss", "95%", "minus x1", "95%"]
     return (
-        f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows, dial)}<details>'
+        f'<p class=read style="margin-top:14px">{esc(text)}</p>{_draw(rows, dial, unit)}<details>'
         f"<summary>the data of this figure</summary>{table(columns, data)}</details>"
     )
 
@@ -128,7 +128,9 @@ def _seeds(a) -> str:
 
 
 def section(results, curves, a) -> str:
-    brackets = _brackets(a["brackets"], a["dial"]) + _seeds(a) if a.get("brackets") else ""
+    brackets = (
+        _brackets(a["brackets"], a["dial"], a["loss_unit"]) + _seeds(a) if a.get("brackets") else ""
+    )
     return (
         "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate"
         " was bracketed in this sweep (an optimum at the edge of its bracket is flagged: the true "

@@ -108,6 +108,8 @@ def _curves_table(results, curves, a) -> str:
 
 
 def section(results, curves, a) -> str:
+    if a["loss_unit"] != "nats/token":  # which training curves are in
+        return ""
     reading = (
         "Thin: training loss of each run, a moving mean of five logged points. Thick: their lower"
         " envelope (Chinchilla approach 1). The learning rate decays to zero only at a run's end,"

@@ -51,7 +51,7 @@ def draw(a: dict) -> str:
         panels[0].set(
             xscale="log",
             xlabel=f"C: training FLOPs ({a['c_convention']})",
-            ylabel="validation loss (nats/token)",
+            ylabel=f"validation loss ({a['loss_unit']})",
         )
         panels[0].legend(fontsize=8)
         for ax, k, name in (
@@ -136,7 +136,7 @@ def section(results, curves, a) -> str:
             )
         ],
     )
-    values = table([f"N {a['n_convention']}, L nats/token", *shown, *theirs], rows)
+    values = table([f"N {a['n_convention']}, L {a['loss_unit']}", *shown, *theirs], rows)
     return figure_section("Parametric law", reading, verdicts + draw(a), data).replace(
         "<details>", values + "<details>", 1
     )

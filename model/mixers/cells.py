@@ -1,0 +1,123 @@
+"""Recurrent cells, a file for what `rnn`, `lstm` and `gru` share: units that see the whole state of
+the token before through one matrix.
+
+What a token gives is multiplied ahead of the loop, for all tokens at once, and so is the gradient
+of the recurrent matrix after it: the loop over time makes one product forward, and one backward.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from model import context
+from model.config import Execution, Model
+from model.mixers.recurrent import Recurrent
+from model.numerics import einsum, precise
+from model.work import Work, matmuls, size
+
+UNROLL = 4
+
+
+class Cell(Recurrent):
+    """Counts of a cell of `units` with `gates` matrices each way. A part has the fields n_units,
+    gates, and `states`, the vectors that it keeps.
+    """
+
+    n_units: int
+    gates: int
+    states: int
+
+    def units(self, m: Model) -> int:
+        return self.n_units or m.d_model
+
+    def multiplied(self, m: Model) -> int:
+        """Of the input and the output; the recurrent matrix is `recurrence`."""
+        return (self.gates + 1) * m.d_model * self.units(m)
+
+    def recurrence(self, m: Model) -> int:
+        """Matrices of units x units."""
+        return 2 * self.gates * self.units(m) ** 2
+
+    def work(self, m: Model, ex: Execution, batch: int) -> Work:
+        tokens, u = batch * m.seq_len, self.units(m)
+        one = 2 * tokens * self.multiplied(m) + tokens * self.recurrence(m)
+        kept = tokens * u * (2 * self.gates + 2 * self.states + 2) * size(ex)
+        return matmuls(one, 2 * tokens * u * m.d_model, kept)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def over_time(cell: Callable, w_UgU, bias, x_TBgU, state):
+    """(h_TBU, the state after the last token). `cell(bias, x_BgU, r_BgU, state) -> state`, with
+    r = h W of the token before, is elementwise; a state is a tuple of BU, h its first.
+    """
+    return _forward(cell, w_UgU, bias, x_TBgU, state)[0]
+
+
+def _forward(cell, w_UgU, bias, x_TBgU, state):
+    def one(state, x_BgU):
+        r_BgU = _product(w_UgU, state[0])
+        after = cell(bias, x_BgU, r_BgU, state)
+        return after, (r_BgU, state, after[0])
+
+    last, (r_TBgU, before, h_TBU) = jax.lax.scan(one, state, x_TBgU, unroll=UNROLL)
+    return (h_TBU, last), (w_UgU, bias, x_TBgU, r_TBgU, before)
+
+
+def _product(w_UgU, h_BU):
+    return precise(einsum("bu,ugv->bgv", h_BU.astype(w_UgU.dtype), w_UgU))
+
+
+def _backward(cell, held, gradients):
+    w_UgU, bias, x_TBgU, r_TBgU, before = held
+    g_TBU, g_last = gradients
+    w_gUU = w_UgU.transpose(1, 2, 0)
+
+    def one(carry, now):
+        g_state, g_bias = carry
+        g_BU, x_BgU, r_BgU, state = now
+        g_state = (g_state[0] + g_BU, *g_state[1:])
+        d_bias, d_x, d_r, d_state = jax.vjp(cell, bias, x_BgU, r_BgU, state)[1](g_state)
+        d_h = precise(einsum("bgv,gvu->bu", d_r.astype(w_UgU.dtype), w_gUU))
+        carry = (d_state[0] + d_h, *d_state[1:]), jax.tree.map(jnp.add, g_bias, d_bias)
+        return carry, (d_x, d_r)
+
+    zero = jax.tree.map(jnp.zeros_like, bias)
+    (g_state, g_bias), (d_x, d_r) = jax.lax.scan(
+        one, (g_last, zero), (g_TBU, x_TBgU, r_TBgU, before), reverse=True, unroll=UNROLL
+    )
+    h, d = before[0].astype(w_UgU.dtype), d_r.astype(w_UgU.dtype)
+    return einsum("tbu,tbgv->ugv", h, d), g_bias, d_x, g_state
+
+
+over_time.defvjp(_forward, _backward)
+
+
+def mix(module, ctx: context.Context, cell, ex: Execution, w_UgU, bias, x_BTgU, states: int):
+    """h_BTU, after a state of `states` vectors that a decoder keeps. A padded place leaves the
+    state as it is.
+    """
+    (batch, _, _, units), w_UgU = x_BTgU.shape, w_UgU.astype(ex.dtype)
+
+    def made(kept_BsU):
+        state = tuple(kept_BsU[:, i] for i in range(states))
+        x_TBgU = precise(x_BTgU).swapaxes(0, 1)
+        if ctx.slot is None:
+            h_TBU, last = over_time(cell, w_UgU, bias, x_TBgU, state)
+        else:
+            h_TBU, last = _padded(cell, w_UgU, bias, x_TBgU, (ctx.at >= 0).T, state)
+        return h_TBU.swapaxes(0, 1).astype(ex.dtype), jnp.stack(last, 1)
+
+    return context.carry(module, "cell", (batch, states, units), x_BTgU.dtype, ctx, made)
+
+
+def _padded(cell, w_UgU, bias, x_TBgU, real_TB, state):
+    def one(state, now):
+        x_BgU, real_B = now
+        after = cell(bias, x_BgU, _product(w_UgU, state[0]), state)
+        after = tuple(jnp.where(real_B[:, None], a, b) for a, b in zip(after, state))
+        return after, after[0]
+
+    last, h_TBU = jax.lax.scan(one, state, (x_TBgU, real_TB))
+    return h_TBU, last

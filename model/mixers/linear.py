@@ -1,0 +1,177 @@
+"""Linear recurrences over a matrix of K x W a head, S_t = a_t S_(t-1) + k_t v_t^T, y_t = S_t^T q_t,
+with decays a_t of a head or of each of its K channels. What linear attention, RetNet, GLA and
+Mamba-2 share.
+
+A chunk of tokens is taken at a time, as matmuls: the tokens of a chunk see each other through a
+map, and what was before through the state between chunks (Dao & Gu 2024, arXiv 2405.21060, section
+6; Yang et al. 2023, arXiv 2312.06635, section 4). Decays are kept as logarithms, summed up in
+float32, and masked before the exponential: no exponent is above 0. A state is kept for every chunk,
+never for every token. The last chunk is filled up with tokens that change nothing.
+
+Decays of channels do not factor out of a map without exponents above 0. So a chunk is a quarter as
+long, and inside it blocks of BLOCK tokens see each other one by one, and blocks before through the
+decays to the last token before them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from model import context
+from model.config import Execution
+from model.numerics import einsum, precise, scores
+from model.work import Work, matmuls, size
+
+BLOCK = 8  # tokens that see each other one by one, where decays are of channels
+
+
+def mix(module, ctx: context.Context, ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH=None):
+    """y_BTHW, of tokens after a state that a decoder keeps. `log_BTH`: logarithms of the decays of
+    heads, or BTHK of channels; None: no decay. G divides H: heads may share queries and keys.
+    """
+    shape = (v_BTHW.shape[0], v_BTHW.shape[2], q_BTGK.shape[3], v_BTHW.shape[3])
+    k_BTGK, v_BTHW = context.real(k_BTGK, ctx), context.real(v_BTHW, ctx)
+
+    def made(state_BHKW):
+        if context.steps(v_BTHW, ctx):
+            first = (a[:, 0] for a in (q_BTGK, k_BTGK, v_BTHW))
+            log = None if log_BTH is None else log_BTH[:, 0]
+            y_BHW, state = step(*first, log, state_BHKW)
+            return y_BHW[:, None].astype(v_BTHW.dtype), state
+        return chunked(ex, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW)
+
+    return context.carry(module, "state", shape, v_BTHW.dtype, ctx, made)
+
+
+def step(q_BGK, k_BGK, v_BHW, log_BH, state_BHKW):
+    """The recurrence itself, of one token: (y_BHW, state after it)."""
+    (batch, heads, values), groups = v_BHW.shape, q_BGK.shape[1]
+    q_BGK, k_BGK, v_BHW = (precise(a) for a in (q_BGK, k_BGK, v_BHW))
+    v_BGrW = v_BHW.reshape(batch, groups, heads // groups, values)
+    if log_BH is not None:
+        decay = jnp.exp(log_BH)
+        state_BHKW = state_BHKW * decay.reshape(*decay.shape, *[1] * (4 - decay.ndim))
+    added = einsum("bgk,bgrw->bgrkw", k_BGK, v_BGrW).reshape(state_BHKW.shape)
+    state_BHKW = state_BHKW + added
+    by_group = state_BHKW.reshape(batch, groups, -1, *state_BHKW.shape[2:])
+    y_BGrW = einsum("bgk,bgrkw->bgrw", q_BGK, by_group)
+    return y_BGrW.reshape(v_BHW.shape), state_BHKW
+
+
+def in_chunks(a_BT, chunk: int):
+    """(B, chunks, positions, ...), zeros after the end."""
+    length = a_BT.shape[1]
+    count = -(-length // chunk)
+    filled = jnp.pad(a_BT, [(0, 0), (0, count * chunk - length)] + [(0, 0)] * (a_BT.ndim - 2))
+    return filled.reshape(a_BT.shape[0], count, chunk, *a_BT.shape[2:])
+
+
+def between(state, update_Bc, decay_Bc):
+    """The state before each chunk (B, c, ...) and the one after all, where a chunk multiplies it by
+    `decay` and adds `update`.
+    """
+
+    def one(state, chunk):
+        update, decay = chunk
+        return decay * state + update, state
+
+    last, before = jax.lax.scan(one, state, (update_Bc.swapaxes(0, 1), decay_Bc.swapaxes(0, 1)))
+    return before.swapaxes(0, 1), last
+
+
+def chunk_of(ex: Execution, length: int, channels: bool) -> int:
+    """Tokens of a chunk."""
+    return min(length, max(1, ex.chunk // 4) if channels else ex.chunk)
+
+
+def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW):
+    """(y_BTHW, the state after the last token)."""
+    (batch, length, groups, _), dtype = q_BTGK.shape, v_BTHW.dtype
+    heads = v_BTHW.shape[2]
+    channels = log_BTH is not None and log_BTH.ndim == 4
+    chunk = chunk_of(ex, length, channels)
+    each = heads // groups
+
+    def by_group(a_BT, n):
+        """B c G r i ..., for the `n` heads of a group."""
+        a = in_chunks(a_BT, chunk)
+        a = a.reshape(*a.shape[:3], groups, n, *a.shape[4:])
+        return a.transpose(0, 1, 3, 4, 2, *range(5, a.ndim))
+
+    q, k = by_group(q_BTGK, 1)[:, :, :, 0], by_group(k_BTGK, 1)[:, :, :, 0]  # B c G i K
+    v = by_group(v_BTHW, each)  # B c G r i W
+    log = jnp.zeros((batch, length, heads), state_BHKW.dtype) if log_BTH is None else log_BTH
+    sums = jnp.cumsum(by_group(precise(log), each), 4)  # up to a token and with it
+    last = sums[:, :, :, :, -1:]
+    if channels:
+        q, k = q[:, :, :, None], k[:, :, :, None]
+        map_ij = _map_of_channels(q[:, :, :, 0], k[:, :, :, 0], sums[:, :, :, 0])[:, :, :, None]
+        to_end, from_start = jnp.exp(last - sums), jnp.exp(sums)
+        k_end = (precise(k) * to_end).astype(dtype)[:, :, :, 0]
+        q_start = (precise(q) * from_start).astype(dtype)[:, :, :, 0]
+        update = scores("bcgik,bcgriw->bcgrkw", k_end, v)
+        decay = jnp.exp(last).swapaxes(-1, -2)
+    else:
+        lower = jnp.tril(jnp.ones((chunk, chunk), bool))
+        apart = jnp.where(lower, sums[..., :, None] - sums[..., None, :], -jnp.inf)
+        map_ij = scores("bcgik,bcgjk->bcgij", q, k)[:, :, :, None] * jnp.exp(apart)
+        v_end = (precise(v) * jnp.exp(last - sums)[..., None]).astype(dtype)
+        update = scores("bcgik,bcgriw->bcgrkw", k, v_end)
+        q_start = q
+        decay = jnp.exp(last)[..., None]
+    before, after = between(
+        state_BHKW.reshape(batch, groups, each, *state_BHKW.shape[2:]), update, decay
+    )
+    inside = einsum("bcgrij,bcgrjw->bcgriw", map_ij.astype(dtype), v)
+    earlier = einsum("bcgik,bcgrkw->bcgriw", q_start, before.astype(dtype))
+    if not channels:
+        earlier = (precise(earlier) * jnp.exp(sums)[..., None]).astype(dtype)
+    y = (inside + earlier).transpose(0, 1, 4, 2, 3, 5)
+    y_BTHW = y.reshape(batch, -1, heads, y.shape[-1])[:, :length]
+    return y_BTHW, after.reshape(state_BHKW.shape)
+
+
+def _map_of_channels(q, k, sums):
+    """sum_K q_i k_j exp(sums_i - sums_j) for j <= i, of B c G i K."""
+    chunk, rows = q.shape[-2], []
+    q, k = precise(q), precise(k)
+    for first in range(0, chunk, BLOCK):
+        end = min(first + BLOCK, chunk)
+        here = slice(first, end)
+        lower = jnp.tril(jnp.ones((end - first, end - first), bool))[..., None]
+        apart = jnp.where(lower, sums[..., here, None, :] - sums[..., None, here, :], -jnp.inf)
+        own = (q[..., here, None, :] * k[..., None, here, :] * jnp.exp(apart)).sum(-1)
+        parts = [own, jnp.zeros((*own.shape[:-1], chunk - end), own.dtype)]
+        if first:
+            at = sums[..., first - 1 : first, :]
+            q_from = q[..., here, :] * jnp.exp(sums[..., here, :] - at)
+            k_to = k[..., :first, :] * jnp.exp(at - sums[..., :first, :])
+            parts = [einsum("bcgik,bcgjk->bcgij", q_from, k_to), *parts]
+        rows.append(jnp.concatenate(parts, -1))
+    return jnp.concatenate(rows, -2)
+
+
+def flops(heads: int, keys: int, values: int) -> int:
+    """A token's, by the recurrence: the update and the read of a state, 2 each for every number of
+    it.
+    """
+    return 4 * heads * keys * values
+
+
+def work(
+    ex: Execution, batch: int, length: int, groups: int, heads: int, keys: int, values: int,
+    channels: bool = False,
+) -> Work:  # fmt: skip
+    """Executed: a map of every chunk for each group of heads, its product with the values, update
+    and read of the state. Kept: the maps, and the states between chunks.
+    """
+    chunk = chunk_of(ex, length, channels)
+    count = batch * -(-length // chunk)
+    pairs = chunk * chunk
+    if channels:  # blocks see each other through matmuls, tokens of a block one by one
+        pairs = sum(
+            (min(first + BLOCK, chunk) - first) * first for first in range(BLOCK, chunk, BLOCK)
+        )
+    one = groups * pairs * keys + heads * (chunk**2 * values + 2 * chunk * keys * values)
+    numbers = (heads + groups) * chunk**2 + heads * (2 * keys * values + chunk * 3 * values)
+    more = 2 * heads * chunk * BLOCK * keys * channels
+    return matmuls(2 * count * one, kept=count * (numbers + more) * max(4, size(ex)))

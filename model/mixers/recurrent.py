@@ -1,0 +1,148 @@
+"""What mixers with a state share: counts by the recurrence, projections to heads, a short
+convolution over time, norms of heads.
+
+A recurrence is counted by its definition, 2 FLOPs for each multiply-add that it makes of a state or
+of inputs, whatever form executes it; many papers leave it out. Decays, gates and nonlinearities are
+elementwise and not counted, as everywhere here. Products that are no matmuls and count stand inside
+`counted`, a name that the tests' walk over a program knows.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from model import context
+from model.config import Execution, Model
+from model.numerics import precise
+from model.params import Einsum, declare
+from model.starts import Uniform
+
+counted = functools.partial(jax.named_scope, "recurrence")
+
+
+class Recurrent:
+    """Counts of a mixer without a map: what its recurrence takes does not grow with the context."""
+
+    def recurrence(self, m: Model) -> int:
+        """Forward FLOPs of a token outside of the matrices."""
+        raise NotImplementedError
+
+    def map_flops(self, m: Model, causal: bool) -> int:
+        return self.recurrence(m)
+
+
+def divided(value: int, by: int, what: str, name: str) -> None:
+    """Raises ValueError unless `by`, the field called `name`, divides `value`."""
+    if value % by:
+        fits = [n for n in range(1, value + 1) if value % n == 0]
+        near = min(fits, key=lambda n: abs(n - by))
+        raise ValueError(f"{name}={by} does not divide {what}={value}: try {near}")
+
+
+def to_heads(
+    m: Model, ex: Execution, name: str, heads: int, width: int, split: bool = True, bias=False
+):
+    """The projection of D to heads; `split`: over the devices that heads are split over."""
+    axes = ("embed", "heads" if split else None, "head_dim")
+    return Einsum("btd,dhk->bthk", (m.d_model, heads, width), axes, m.d_model, dtype=ex.dtype,
+                  bias=bias, name=name)  # fmt: skip
+
+
+def to_channels(m: Model, ex: Execution, name: str, width: int, split: bool = True, bias=False):
+    """The projection of D to channels."""
+    axes = ("embed", "channels" if split else None)
+    return Einsum("btd,du->btu", (m.d_model, width), axes, m.d_model, dtype=ex.dtype, bias=bias,
+                  name=name)  # fmt: skip
+
+
+def from_heads(m: Model, ex: Execution, heads: int, width: int) -> Einsum:
+    """The projection of heads back to D, which starts 1/sqrt(2 L) smaller, as attention's."""
+    shape, gain = (heads, width, m.d_model), (2 * m.n_layers) ** -0.5
+    axes = ("heads", "head_dim", "embed")
+    return Einsum("bthk,hkd->btd", shape, axes, heads * width, gain=gain, dtype=ex.dtype,
+                  name="out")  # fmt: skip
+
+
+def from_channels(m: Model, ex: Execution, width: int, bias: bool = False) -> Einsum:
+    """The projection of channels back to D, which starts 1/sqrt(2 L) smaller."""
+    shape, axes, gain = (width, m.d_model), ("channels", "embed"), (2 * m.n_layers) ** -0.5
+    return Einsum("btu,ud->btd", shape, axes, width, gain=gain, dtype=ex.dtype, bias=bias,
+                  name="out")  # fmt: skip
+
+
+class ShortConv(nn.Module):
+    """A causal convolution over `width` tokens, of every channel by itself: shifts and adds. A
+    decoder keeps its last width - 1 inputs. Starts as torch's, uniform in +-1/sqrt(width).
+    """
+
+    width: int
+    axes: tuple[Any, ...]  # of the channels
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x_BTU, ctx: context.Context):
+        width, shape = self.width, x_BTU.shape[2:]
+        start = Uniform(-(width**-0.5), width**-0.5)
+        kernel_wU = declare(self, "kernel", (width, *shape), (None, *self.axes), start=start)
+        x_BTU, dtype = context.real(x_BTU, ctx), x_BTU.dtype
+
+        def made(before_BwU):
+            both = jnp.concatenate([before_BwU.astype(dtype), x_BTU], 1)
+            with counted():
+                y = sum(
+                    kernel_wU[i].astype(dtype) * both[:, i : i + x_BTU.shape[1]]
+                    for i in range(width)
+                )
+            return y, precise(both[:, both.shape[1] - width + 1 :])
+
+        y_BTU = context.carry(self, "inputs", (x_BTU.shape[0], width - 1, *shape), dtype, ctx, made)
+        if self.bias:
+            y_BTU += declare(self, "bias", shape, self.axes, start=start).astype(dtype)
+        return y_BTU
+
+
+def token_before(module: nn.Module, x_BTD, ctx: context.Context):
+    """x of the token before, zeros before the first; a decoder keeps the last one."""
+    x_BTD = context.real(x_BTD, ctx)
+
+    def made(before_B1D):
+        both = jnp.concatenate([before_B1D.astype(x_BTD.dtype), x_BTD], 1)
+        return both[:, :-1], precise(both[:, -1:])
+
+    shape = (x_BTD.shape[0], 1, x_BTD.shape[2])
+    return context.carry(module, "before", shape, x_BTD.dtype, ctx, made)
+
+
+def conv_flops(width: int, channels: int) -> int:
+    """A token's, of a short convolution."""
+    return 2 * width * channels
+
+
+def conv_state(width: int, channels: int) -> int:
+    """Numbers that a decoder keeps of a short convolution."""
+    return max(0, width - 1) * channels
+
+
+class HeadNorm(nn.Module):
+    """x / rms(x) over the last axis, times a scale where asked for (Zhang & Sennrich 2019, arXiv
+    1910.07467).
+    """
+
+    eps: float = 1e-5
+    scaled: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        wide = precise(x)
+        wide *= jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.eps)
+        if self.scaled:
+            wide *= declare(self, "scale", x.shape[-1:], ("act_embed",), mean=1.0)
+        return wide.astype(x.dtype)
+
+
+def silu(x):
+    """In float32 at least."""
+    return jax.nn.silu(precise(x)).astype(x.dtype)

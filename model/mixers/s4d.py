@@ -1,0 +1,158 @@
+"""S4D (Gu et al. 2022, arXiv 2206.11893, eq 2, 4 and 9): every channel has a diagonal state space
+of Z complex numbers, h_t = exp(dt A) h_(t-1) + B x_t, y_t = 2 Re(C h_t) + D x_t, with the
+zero-order hold B = (exp(dt A) - 1) / A; then gelu, and a matrix to twice d_model whose halves gate
+each other (as the authors' code, state-spaces/s4).
+
+Since A does not depend on the token, a chunk is one product with the kernel as a Toeplitz matrix,
+and what was before comes through the state: no Fourier transform, and no array as large as
+sequences x tokens x channels x states.
+
+Starts: A = -1/2 + i pi n (S4D-Lin, eq 9), C normal, dt log-uniform in [0.001, 0.1].
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from model import config, context
+from model.config import Execution, Model
+from model.mixers.linear import in_chunks
+from model.mixers.recurrent import Recurrent, counted
+from model.numerics import einsum, precise
+from model.params import Einsum, declare
+from model.starts import Linear, LogUniform
+from model.state import State
+from model.work import Work, matmuls, size, total
+
+
+@dataclasses.dataclass(frozen=True)
+class S4D(Recurrent):
+    """A diagonal state space of every channel."""
+
+    d_state: int = 64  # numbers of state a channel, two a complex one
+
+    def states(self) -> int:
+        """Complex numbers of a channel, Z."""
+        return self.d_state // 2
+
+    def check(self, m: Model) -> None:
+        config.positive(self, ("d_state",), "model.s4d")
+        if self.d_state % 2:
+            raise ValueError(
+                f"model.s4d.d_state={self.d_state} must be even: a complex number is two"
+            )
+
+    def parameters(self, m: Model) -> dict[str, int]:
+        return {"mixer": self.multiplied(m) + m.d_model * (4 * self.states() + 2)}
+
+    def multiplied(self, m: Model) -> int:
+        return 2 * m.d_model**2
+
+    def recurrence(self, m: Model) -> int:
+        """A complex multiply-add and half of one to read it, for every complex number."""
+        return 12 * m.d_model * self.states()
+
+    def work(self, m: Model, ex: Execution, batch: int) -> Work:
+        """Executed: the Toeplitz product, update and read of every chunk, and the kernel."""
+        d, z, chunk = m.d_model, self.states(), min(ex.chunk, m.seq_len)
+        tokens, filled = batch * m.seq_len, batch * chunk * -(-m.seq_len // chunk)
+        inner = 2 * filled * d * (chunk + 4 * z) + 4 * d * z * chunk
+        kept = 4 * (filled * d * 3 + filled // chunk * 4 * d * z + d * chunk * (chunk + 8 * z))
+        outer = matmuls(2 * tokens * self.multiplied(m), kept=6 * tokens * d * size(ex))
+        return total((outer, matmuls(inner, kept=kept)))
+
+    def state(self, m: Model) -> State:
+        return State(per_sequence=2 * m.d_model * self.states())
+
+    def axes(self, m: Model) -> list[tuple[str, str, int]]:
+        return [("channels", "model.d_model", m.d_model)]
+
+    def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
+        return _S4D(self, m, ex, name=name)
+
+
+def toeplitz(k_Ui):
+    """M[i, j] = k[i - j], 0 above the diagonal: (U, i, j), by slices alone."""
+    channels, count = k_Ui.shape
+    turned = jnp.concatenate([k_Ui[:, :1], jnp.zeros_like(k_Ui), k_Ui[:, :0:-1]], 1)
+    many = jnp.tile(turned, (1, count))[:, : count * (2 * count - 1)]
+    return many.reshape(channels, count, 2 * count - 1)[:, :, :count]
+
+
+class _S4D(nn.Module):
+    p: S4D
+    m: Model
+    ex: Execution
+
+    @nn.compact
+    def __call__(self, x_BTD, ctx=None):
+        m, ex, d, z = self.m, self.ex, self.m.d_model, self.p.states()
+        ctx = ctx or context.plain(x_BTD.shape[1])
+
+        def vectors(name, **start):
+            return declare(self, name, (d, z), ("channels", None), **start)
+
+        steps_U1 = jnp.exp(
+            declare(self, "steps_bias", (d,), ("channels",), start=LogUniform(1e-3, 0.1, True))
+        )[:, None]
+        rate = jax.lax.complex(
+            -jnp.exp(vectors("rates", start=LogUniform(0.5, 0.5))), vectors("turns", start=Linear())
+        )
+        log_UZ = steps_U1 * rate
+        c = jax.lax.complex(vectors("c_real", std=0.5**0.5), vectors("c_imag", std=0.5**0.5))
+        read_UZ = 2 * c * (jnp.exp(log_UZ) - 1) / rate
+        x_BTU = precise(context.real(x_BTD, ctx))
+
+        def made(kept_BpUZ):
+            if context.steps(x_BTU, ctx):
+                return _step(log_UZ, read_UZ, x_BTU, kept_BpUZ)
+            return _chunked(min(ex.chunk, x_BTU.shape[1]), log_UZ, read_UZ, x_BTU, kept_BpUZ)
+
+        y_BTU = context.carry(self, "state", (x_BTD.shape[0], 2, d, z), x_BTU.dtype, ctx, made)
+        skip_D = declare(self, "skip", (d,), ("channels",), 1.0)
+        y_BTU = jax.nn.gelu(y_BTU + x_BTU * skip_D).astype(ex.dtype)
+        y_BTpD = Einsum("btu,upd->btpd", (d, 2, d), ("channels", None, "embed"), d,
+                        (2 * m.n_layers) ** -0.5, ex.dtype, name="out")(y_BTU)  # fmt: skip
+        return y_BTpD[:, :, 0] * jax.nn.sigmoid(precise(y_BTpD[:, :, 1])).astype(ex.dtype)
+
+
+def _step(log_UZ, read_UZ, x_B1U, kept_BpUZ):
+    """The recurrence itself; the state is that of inputs not yet multiplied by B."""
+    a, (real, imag) = jnp.exp(log_UZ), (kept_BpUZ[:, 0], kept_BpUZ[:, 1])
+    with counted():
+        now = a.real * real - a.imag * imag, a.real * imag + a.imag * real
+    real, imag = now[0] + x_B1U[:, 0, :, None], now[1]
+    with counted():
+        y_BU = (read_UZ.real * real - read_UZ.imag * imag).sum(-1)
+    return y_BU[:, None], jnp.stack([real, imag], 1)
+
+
+def _pair(a, axis: int):
+    """Real and imaginary parts, stacked."""
+    return jnp.stack([a.real, a.imag], axis)
+
+
+def _chunked(chunk, log_UZ, read_UZ, x_BTU, kept_BpUZ):
+    batch, length, channels = x_BTU.shape
+    powers_UZi = jnp.exp(log_UZ[..., None] * jnp.arange(chunk + 1))
+    x_BciU = in_chunks(x_BTU, chunk)
+    # Re(a b) is a sum over pairs (real, -imaginary) and (real, imaginary)
+    reads_UpZ = _pair(read_UZ.conj(), 1)
+    k_Ui = einsum("upz,upzi->ui", reads_UpZ, _pair(powers_UZi[..., :-1], 1))
+    inside = einsum("uij,bcju->bciu", toeplitz(k_Ui), x_BciU)
+    to_end = _pair(powers_UZi[..., chunk - 1 :: -1][..., :chunk], 1)
+    update = einsum("upzj,bcju->bcpuz", to_end, x_BciU)
+    last = powers_UZi[..., -1]
+
+    def one(state, now):
+        real, imag = state[:, 0], state[:, 1]
+        turned = [last.real * real - last.imag * imag, last.real * imag + last.imag * real]
+        return jnp.stack(turned, 1) + now, state
+
+    after, before = jax.lax.scan(one, kept_BpUZ, update.swapaxes(0, 1))
+    reads = _pair((read_UZ[..., None] * powers_UZi[..., 1:]).conj(), 1)
+    earlier = einsum("upzi,cbpuz->bciu", reads, before)
+    y_BTU = (inside + earlier).reshape(batch, -1, channels)[:, :length]
+    return y_BTU, after
