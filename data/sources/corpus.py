@@ -5,6 +5,7 @@ where it is long: so memory is constant, whatever a document's size.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
@@ -18,6 +19,7 @@ PIECE = 2**20  # bytes; longer documents come in pieces of about so much
 ENDS = 512  # bytes of a document's beginning and end that its hash takes
 UNIT = 2**25  # bytes of a file that are a unit, where a file can be read from its middle
 _SPACE = b" \t\r\n"
+_sha1 = functools.partial(hashlib.sha1, usedforsecurity=False)
 
 
 class Unit(NamedTuple):
@@ -143,9 +145,10 @@ def split_of(text: bytes) -> str:
     """The split of a document, by a hash of its length, its beginning and its end; of a long one,
     of its first PIECE bytes.
     """
-    text = text[:PIECE]
-    ends = b"%d %s%s" % (len(text), text[:ENDS], text[-ENDS:])
-    number = int.from_bytes(hashlib.sha1(ends, usedforsecurity=False).digest()[:8], "little")
+    if len(text) > PIECE:
+        text = text[:PIECE]
+    ends = b"%d %b%b" % (len(text), text[:ENDS], text[-ENDS:])
+    number = int.from_bytes(_sha1(ends).digest()[:8], "little")
     return "validation" if number % VALIDATION_SHARE == 0 else "train"
 
 

@@ -133,7 +133,9 @@ class _Zstandard(io.RawIOBase):
                 if self._frame:
                     raise EOFError("the last frame is not complete")
                 return 0
-            self._frame = self._frame or self._library.ZstdDecompressor().decompressobj()
+            self._frame = self._frame or self._library.ZstdDecompressor().decompressobj(
+                write_size=2**20
+            )
             try:
                 self._held, self._at = self._frame.decompress(block), 0
             except self._library.ZstdError as e:

@@ -40,22 +40,31 @@ class Jsonl(Source):
         ]
 
     def read(self, unit: Unit) -> Iterator[Piece]:
-        where = "" if unit.start == 0 else f" of those from byte {unit.start} on"
         for number, line in enumerate(_lines(unit), 1):
-            place = f"{unit.path}: line {number}{where}"
             if not isinstance(line, bytes):
-                yield from corpus.pieces(long_line.read(line, self.field, place), unit.split)
-            elif line and not line.isspace():
-                text = self._text(line, place)
-                if text is not None:
-                    yield from corpus.document(text, unit.split)
+                text = long_line.read(line, self.field, _place(unit, number))
+                yield from corpus.pieces(text, unit.split)
+            elif len(line) > 2 or not line.isspace():
+                found = self._text(line, unit, number)
+                if found is not None:
+                    yield from corpus.document(found, unit.split)
 
-    def _text(self, line: bytes, where: str) -> bytes | None:
-        """The document of a line; None where it has null for one."""
+    def _text(self, line: bytes, unit: Unit, number: int) -> bytes | None:
+        """The document of a line; None where it has null for one, or is empty."""
         try:
-            row = json.loads(line.decode("utf-8", "surrogatepass"))
+            row = _row(line.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as e:
+            if line.isspace():
+                return None
+            where = _place(unit, number)
             raise DataError(f"{where} is not JSON ({e}): mend or remove it") from None
+        text = row.get(self.field) if isinstance(row, dict) else None
+        if isinstance(text, str):
+            try:
+                return text.encode()
+            except UnicodeEncodeError:  # half of a surrogate pair
+                return text.encode("utf-8", "surrogatepass")
+        where = _place(unit, number)
         if not isinstance(row, dict):
             raise DataError(f"{where} is no JSON object, but {_type(row)}")
         if self.field not in row:
@@ -63,18 +72,29 @@ class Jsonl(Source):
                 f"{where} has no field {self.field!r}, only {', '.join(row)}: set"
                 " data.source='jsonl(field=NAME)'"
             )
-        text = row[self.field]
-        if text is None:
-            return None
-        if not isinstance(text, str):
+        if text is not None:
             raise DataError(
                 f"{where} has {_type(text)} in {self.field!r}, not text: set"
                 " data.source='jsonl(field=NAME)'"
             )
-        try:
-            return text.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair
-            return text.encode("utf-8", "surrogatepass")
+        return None
+
+
+def _place(unit: Unit, number: int) -> str:
+    """A line in words; of a unit from the middle of a file, counted from there."""
+    where = "" if unit.start == 0 else f" of those from byte {unit.start} on"
+    return f"{unit.path}: line {number}{where}"
+
+
+_raw = json.JSONDecoder().raw_decode
+
+
+def _row(line: str):
+    """json.loads, with less to ask on the way."""
+    if not line.startswith("{"):
+        return json.loads(line)
+    row, end = _raw(line)
+    return row if line[end:].isspace() or end == len(line) else json.loads(line)
 
 
 def _type(value) -> str:

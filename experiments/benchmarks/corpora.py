@@ -25,7 +25,7 @@ CONTENDERS = (
     "prepare",
     "copies_and_hash",
 )
-SHAPES = {"full": dict(copies=64, text=1.0e9), "toy": dict(copies=1, text=2e6)}
+SHAPES = {"full": dict(copies=400, text=1.0e9), "toy": dict(copies=1, text=2e6)}
 
 
 def _documents(copies: int) -> list[str]:
