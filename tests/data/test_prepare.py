@@ -1,5 +1,7 @@
 """Preparing is whole or not at all, and the same to the byte whoever does it."""
 
+import concurrent.futures.process
+import contextlib
 import errno
 import os
 import pathlib
@@ -131,6 +133,43 @@ def test_killed_at_ten_moments(tmp_path):
         child.communicate()
         assert all(name.startswith(".") for name in os.listdir(root))
     assert held(start(tmp_path / "cache", 2).communicate()[0].strip()) == want
+
+
+FIRST = """
+import concurrent.futures, os, time
+from data import prepare
+from data.config import Data
+context = prepare.multiprocessing.get_context("spawn")
+pool = concurrent.futures.ProcessPoolExecutor(2, context, prepare._open, ("", None, Data(), ""))
+print(pool.submit(os.getpid).result(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_no_process_outlives_the_first_one():
+    """They have its stdout: it is closed when all of them have ended."""
+    p = subprocess.Popen(
+        [sys.executable, "-c", FIRST], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert p.stdout.readline()
+        p.kill()
+        p.communicate(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_one_line(text, tmp_path, small, monkeypatch):
+    """What it had done is kept."""
+
+    def killed(*a):
+        raise concurrent.futures.process.BrokenProcessPool
+
+    monkeypatch.setattr(prepare, "_run", killed)
+    with pytest.raises(DataError, match=r"was killed, .* is kept; go on with fewer: .*--workers=1"):
+        prepare.prepare(text, str(tmp_path / "cache"), 2)
+    assert any(n.startswith(".making") for n in os.listdir(tmp_path / "cache" / "tokens"))
 
 
 def test_a_later_start_reads_the_manifest_alone(text, tmp_path, monkeypatch):
