@@ -1,7 +1,6 @@
 """What stands in a corpus: counts of documents, bytes and tokens, duplicates, a sample."""
 
 import os
-import shutil
 from typing import Any
 
 import numpy as np
@@ -95,11 +94,3 @@ def _duplicates(tokens: Tokens) -> dict[str, int] | None:
         here = np.concatenate(own)
         again += here.size - np.unique(here).size
     return {"documents": int(marks.size), "repeated": int(again)}
-
-
-def free(root: str) -> int:
-    """Bytes that the disk of the cache has left."""
-    path = cache.root(root)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return shutil.disk_usage(path).free

@@ -52,7 +52,7 @@ def prepare(d: Data, root: str = "", workers: int = 0) -> Tokens:
                     _make(folder, corpus, d, tokenizer, root, workers or cache.cores())
                 with contextlib.suppress(OSError):
                     os.remove(waiting)
-    return shards.open_folder(folder, tokenizer)
+    return shards.open_folder(folder, tokenizer, "remove it, and start again")
 
 
 def _name(corpus, tokenizer) -> str:

@@ -26,8 +26,8 @@ def hashes(found: list[File], root: str = "") -> dict[str, str]:
     out, fresh = {}, []
     for f in found:
         kept = known.get(f.path)
-        if f.stamp and isinstance(kept, list) and kept[:2] == [f.size, f.stamp]:
-            out[f.path] = kept[2]
+        if f.stamp and isinstance(kept, list) and kept[:-1] == [f.size, f.stamp]:
+            out[f.path] = kept[-1]
         else:
             fresh.append(f)
     if fresh:

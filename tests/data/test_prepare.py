@@ -3,6 +3,7 @@
 import concurrent.futures.process
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import signal
@@ -206,14 +207,18 @@ def test_text_that_changes_meanwhile(text, tmp_path, monkeypatch):
     assert not [n for n in os.listdir(tmp_path / "cache" / "tokens") if n[0] != "."]
 
 
-def test_a_full_disk_keeps_what_is_done(text, tmp_path, small, monkeypatch):
+FULL = [OSError(errno.ENOSPC, "No space left on device"), OSError("99 requested and 7 written")]
+
+
+@pytest.mark.parametrize("error", FULL)  # the system's, and NumPy's
+def test_a_full_disk_keeps_what_is_done(text, tmp_path, small, monkeypatch, error):
     want = held(prepare.prepare(text, str(tmp_path / "whole"), 1).folder)
     write, left = writing._Writer._write, [7]
 
     def full(self, *a):
         left[0] -= 1
         if left[0] < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         return write(self, *a)
 
     monkeypatch.setattr(writing._Writer, "_write", full)
@@ -221,6 +226,34 @@ def test_a_full_disk_keeps_what_is_done(text, tmp_path, small, monkeypatch):
         prepare.prepare(text, str(tmp_path / "cache"), 1)
     left[0] = 10**9
     assert held(prepare.prepare(text, str(tmp_path / "cache"), 1).folder) == want
+
+
+@pytest.mark.parametrize("damage", ["shard", "cut", "index", "key"])
+def test_a_cache_that_is_damaged_says_to_remove_it(text, tmp_path, damage):
+    found = pathlib.Path(prepare.prepare(text, str(tmp_path / "c"), 1).folder)
+    index, shard = found / shards.INDEX, next(found.glob("train*.bin"))
+    if damage == "shard":
+        shard.unlink()
+    elif damage == "cut":
+        os.truncate(shard, 9)
+    elif damage == "index":
+        index.write_text("{")
+    else:
+        index.write_text(index.read_text().replace("unigram_entropy", "entropy"))
+    with pytest.raises(DataError, match=r"not a folder of token files .*: remove it, and start"):
+        prepare.prepare(text, str(tmp_path / "c"), 1)
+
+
+def test_a_manifest_that_is_damaged_is_made_again(text, tmp_path):
+    want = registry.load(text, str(tmp_path)).fingerprint
+    for f in pathlib.Path(text.path).iterdir():
+        os.utime(f, (1e9, 1e9))
+    registry.load(text, str(tmp_path))
+    path = next((tmp_path / "manifests").iterdir())
+    known = json.loads(path.read_text())
+    for keep in (0, 1, 2):
+        path.write_text(json.dumps({p: kept[:keep] for p, kept in known.items()}))
+        assert registry.load(text, str(tmp_path)).fingerprint == want
 
 
 def test_a_cache_that_is_read_only(text, tmp_path, monkeypatch):
