@@ -39,8 +39,8 @@ def cores() -> int:
 
 
 def refused(path: str, e: OSError) -> DataError:
-    """What to say when the cache cannot be written."""
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+    """What to say when the cache cannot be written. Of a full disk NumPy knows no number."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):
         return DataError(
             f"no space left for the token cache {path}: free some and start again, what is done is"
             " kept; or set ISOFLOP_CACHE to a folder on another disk"

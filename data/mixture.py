@@ -75,7 +75,7 @@ def sources(d: Data) -> dict[str, Data]:
 def parse(d: Data) -> Mixture:
     """The shares that `d` names. Raises DataError."""
     names = tuple(sources(d))
-    counts = dict.fromkeys(names, 0)
+    counts, seen = dict.fromkeys(names, 0), set()
     for part in named.split(d.mixture):
         name, _, share = (t.strip() for t in part.partition("="))
         if name not in counts:
@@ -92,8 +92,9 @@ def parse(d: Data) -> Mixture:
             raise DataError(
                 f"data.mixture: {part} must lie in 0 .. 1, in thousandths (three decimals)"
             )
-        if counts[name]:
+        if name in seen:
             raise DataError(f"data.mixture has {name} twice")
+        seen.add(name)
         counts[name] = round(thousandths)
     if sum(counts.values()) != PERIOD:
         raise DataError(

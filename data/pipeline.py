@@ -295,3 +295,8 @@ def check(d: Data) -> None:
             "data.source=synthetic has no end and no documents: unique_tokens, documents=apart and"
             " mixture are for text"
         )
+    if d.source == "synthetic" and (d.path or d.validation_path):
+        raise DataError(
+            "data.path is not read by data.source=synthetic: set data.source to text, jsonl,"
+            " parquet or another that reads files"
+        )

@@ -5,12 +5,13 @@ The folder has a hidden name until it is complete, and a lock while somebody wor
 processes may ask for it at the same time.
 """
 
-import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import hashlib
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,8 @@ def prepare(d: Data, root: str = "", workers: int = 0) -> Tokens:
     """
     tokenizer = tokenizers.load(d, root)
     if d.source == "tokens":
+        if not d.path:
+            raise DataError("data.source=tokens needs data.path: a folder of the token cache")
         return shards.open_folder(os.path.expanduser(d.path), tokenizer)
     corpus = registry.load(d, root)
     folder = os.path.join(cache.root(root), "tokens", _name(corpus, tokenizer))
@@ -49,7 +52,7 @@ def prepare(d: Data, root: str = "", workers: int = 0) -> Tokens:
                     _make(folder, corpus, d, tokenizer, root, workers or cache.cores())
                 with contextlib.suppress(OSError):
                     os.remove(waiting)
-    return shards.open_folder(folder, tokenizer)
+    return shards.open_folder(folder, tokenizer, "remove it, and start again")
 
 
 def _name(corpus, tokenizer) -> str:
@@ -60,9 +63,14 @@ def _name(corpus, tokenizer) -> str:
 
 @contextlib.contextmanager
 def _refused(folder: str) -> Iterator[None]:
-    """An error of the filesystem as one that says what to do."""
+    """An error of the filesystem, or of processes, as one that says what to do."""
     try:
         yield
+    except concurrent.futures.process.BrokenProcessPool:
+        raise DataError(
+            "a process that tokenised was killed, as where memory runs out: what is done is kept;"
+            " go on with fewer: isoflop data --prepare --workers=1"
+        ) from None
     except OSError as e:
         raise cache.refused(folder, e) from None
 
@@ -127,7 +135,16 @@ _held: Any = None  # of a process that tokenises: (folder, corpus, tokenizer)
 
 def _open(work: str, corpus, d: Data, root: str) -> None:
     global _held
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     _held = work, corpus, tokenizers.load(d, root)
+
+
+def _end_with_the_first() -> None:
+    """A process that tokenises does not outlive a first one that is killed: it would wait for work
+    for ever, and write what the next one writes.
+    """
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _one(task: Task) -> dict:

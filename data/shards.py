@@ -102,9 +102,11 @@ class Tokens(NamedTuple):
     meta: dict[str, Any]
 
 
-def open_folder(folder: str, tokenizer) -> Tokens:
-    """A prepared folder, checked against the tokenizer. Raises DataError."""
-    damaged = f"{folder} is not a folder of token files ({{}}): it holds {INDEX} and its shards"
+def open_folder(folder: str, tokenizer, mend: str = f"it holds {INDEX} and its shards") -> Tokens:
+    """A prepared folder, checked against the tokenizer. mend: what to say of one that is damaged.
+    Raises DataError.
+    """
+    damaged = f"{folder} is not a folder of token files ({{}}): {mend}"
     try:
         if not os.path.exists(os.path.join(folder, INDEX)) and os.path.exists(
             os.path.join(folder, "meta.json")
@@ -144,6 +146,9 @@ def _opened(folder: str, meta: dict, by_place: bool) -> Tokens:
             found.append(Shard(path, tokens, dtype))
         return Row(found)
 
+    missing = {"corpus", "corpus_fingerprint", "unigram_entropy"} - set(meta)
+    if missing:
+        raise ValueError(f"{INDEX} has no {min(missing)}")
     return Tokens(
         folder,
         {s: row(s, "bin", meta["dtype"]) for s in SPLITS},

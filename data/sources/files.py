@@ -5,6 +5,7 @@ import glob
 import gzip
 import io
 import os
+import stat as stats
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -215,18 +216,27 @@ def _local(name: str, endings: tuple[str, ...]) -> list[File]:
     elif os.path.lexists(path):
         paths = [path]
     else:
-        paths = [p for p in glob.glob(path, recursive=True) if not os.path.isdir(p)]
+        paths = [p for p in _matching(path) if not os.path.isdir(p)]
     return [stat(p) for p in paths]
+
+
+def _matching(pattern: str) -> list[str]:
+    """What a glob names. ** goes behind no link: a circle of them would have no end."""
+    head, deep, tail = f"{pattern}{os.sep}".partition(f"{os.sep}**{os.sep}")
+    if not deep:
+        return glob.glob(pattern)
+    out = []
+    for top in glob.glob(head or os.sep):
+        for place, folders, _ in os.walk(top, onerror=_stop):
+            folders[:] = [f for f in folders if not f.startswith(".")]
+            out += _matching(os.path.join(glob.escape(place), tail.rstrip(os.sep) or "*"))
+    return out
 
 
 def _under(folder: str, endings: tuple[str, ...]) -> list[str]:
     """Files below a folder; hidden ones, and folders behind links, are left out."""
     out = []
-
-    def stop(e):
-        raise DataError(f"cannot read {e.filename}: {e.strerror}")
-
-    for place, folders, names in os.walk(folder, onerror=stop):
+    for place, folders, names in os.walk(folder, onerror=_stop):
         folders[:] = [f for f in folders if not f.startswith(".")]
         out += [
             os.path.join(place, n)
@@ -236,12 +246,21 @@ def _under(folder: str, endings: tuple[str, ...]) -> list[str]:
     return out
 
 
+def _stop(e: OSError) -> None:
+    raise DataError(f"cannot read {e.filename}: {e.strerror}")
+
+
 def stat(path: str) -> File:
     """A local file as it is now. Raises DataError."""
     try:
         s = os.stat(path)
     except OSError as e:
         raise unreadable(path, e) from None
+    if not stats.S_ISREG(s.st_mode):
+        raise DataError(
+            f"{path} is a pipe, a device or a folder, not a file that can be read twice: write its"
+            " text to a file"
+        )
     return File(path, s.st_size, str(s.st_mtime_ns))
 
 

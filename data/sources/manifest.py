@@ -20,14 +20,14 @@ SURE = 2.0  # seconds; a file may change twice in one tick of a coarse clock
 def hashes(found: list[File], root: str = "") -> dict[str, str]:
     """SHA-256 of every file, in hex, by path: remembered, or read now. Raises DataError."""
     folder = os.path.join(cache.root(root), "manifests")
-    name = hashlib.sha256("\0".join(f.path for f in found).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode("\0".join(f.path for f in found))).hexdigest()[:16]
     path = os.path.join(folder, f"{name}.json")
     known = cache.read_json(path)
     out, fresh = {}, []
     for f in found:
         kept = known.get(f.path)
-        if f.stamp and isinstance(kept, list) and kept[:2] == [f.size, f.stamp]:
-            out[f.path] = kept[2]
+        if f.stamp and isinstance(kept, list) and kept[:-1] == [f.size, f.stamp]:
+            out[f.path] = kept[-1]
         else:
             fresh.append(f)
     if fresh:

@@ -31,6 +31,8 @@ def column_of(schema, name: str, path: str, source: str) -> None:
     """Raises DataError unless the schema has a column of that name that holds text."""
     import pyarrow.types as t
 
+    if schema.names.count(name) > 1:
+        raise DataError(f"{path} has several columns {name!r}: rename all but one of them")
     if name not in schema.names:
         raise DataError(
             f"{path} has no column {name!r}, only {', '.join(schema.names)}: set"
@@ -46,19 +48,16 @@ def column_of(schema, name: str, path: str, source: str) -> None:
 
 
 def documents(column, split: str) -> Iterator[Piece]:
-    """The documents of a column of text; rows without text are left out."""
-    for text in _bytes(column).to_pylist():
-        if text is not None:
-            yield from corpus.document(text, split)
-
-
-def _bytes(column):
-    """A column of text as bytes: its strings are UTF-8 already."""
+    """The documents of a column of text, whose bytes need not be UTF-8; rows without text are left
+    out.
+    """
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return column.cast(pa.large_binary())
+    for text in column.cast(pa.large_binary()).to_pylist():
+        if text is not None:
+            yield from corpus.document(text, split)
 
 
 @dataclasses.dataclass(frozen=True)

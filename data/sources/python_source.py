@@ -53,7 +53,13 @@ class PythonSource(Source):
         return {"": sorted(found, key=lambda f: _name(f.path))}
 
     def open(self, cache: str) -> Corpus:
-        """Reads the files: they are few."""
+        """Reads the files: they are few. Raises DataError."""
+        if self.path or self.validation_path:
+            raise DataError(
+                f"data.path={self.path or self.validation_path} is not read by"
+                " data.source=python_source, the standard library: set data.source too, to text,"
+                " jsonl, parquet or another that reads files"
+            )
         order, h = self.find(), hashlib.sha256()
         for f in order[""]:
             with files.opened(f.path) as opened:

@@ -30,6 +30,12 @@ class TokenFiles(Source):
         """Where the tokens stand in a file of `size` bytes. Raises DataError."""
         raise NotImplementedError
 
+    def units(self, f: files.File, split: str) -> list[corpus.Unit]:
+        raise DataError(
+            f"{f.path} holds ids, which are no text to learn a tokenizer from: name a source of"
+            " text"
+        )
+
     def shards(self, order: dict[str, list[files.File]]) -> dict[str, list[Shard]]:
         """The shards of both splits. Raises DataError."""
         found = {}
@@ -166,8 +172,10 @@ class Megatron(TokenFiles):
                     f"{index} has version {version} and dtype code {code}: version 1 with ids"
                     f" ({', '.join(f'{k} {v}' for k, v in _MEGATRON.items())}) is read"
                 )
-            lengths = np.frombuffer(f.read(4 * sequences), "<i4")
-        if lengths.size != sequences:
+            held = f.seek(0, os.SEEK_END) - f.seek(len(_MAGIC) + 25)
+            whole = held >= 4 * sequences  # of a damaged one the count may be any
+            lengths = np.frombuffer(f.read(4 * sequences) if whole else b"", "<i4")
+        if not whole:
             raise DataError(f"{index} is cut off: copy it again")
         return _whole(path, size, int(lengths.sum(dtype=np.int64)), _MEGATRON[code], 0)
 
@@ -181,6 +189,8 @@ class Npy(TokenFiles):
 
     def shard(self, path: str, size: int) -> Shard:
         found: Any
+        if files.kind(path) == "a zip archive":  # np.load would take it for arrays by name
+            raise DataError(f"{path} is no NumPy array: save one array, by np.save")
         try:
             with files.opened(path) as f:
                 found = np.load(path, mmap_mode="r", allow_pickle=False) if f.read(1) else None

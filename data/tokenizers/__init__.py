@@ -21,6 +21,9 @@ character the last one for all of it, unless ids decide. What sentencepiece drop
 and a text of no token, stand with none: whoever appends the separator gives it the rest.
 """
 
+import dataclasses
+import os
+
 from data import named
 from data.config import Data, DataError
 from data.tokenizers import trained
@@ -58,4 +61,10 @@ def load(d: Data, root: str = ""):
             f"unknown data.tokenizer {d.tokenizer!r}: choose from {', '.join(TOKENIZERS)}, or"
             " sentencepiece(vocab_size=N) or bpe(vocab_size=N) to train one on the corpus"
         )
-    return TOKENIZERS[name](d)
+    if d.tokenizer_path and name in ("bytes", "ids"):
+        raise DataError(
+            f"data.tokenizer_path={d.tokenizer_path} is not read by data.tokenizer={name}: set"
+            " data.tokenizer too, to sentencepiece, hf or tiktoken"
+        )
+    path = os.path.expanduser(d.tokenizer_path)
+    return TOKENIZERS[name](dataclasses.replace(d, tokenizer_path=path))

@@ -50,6 +50,8 @@ def _train(fv) -> int:
     d = common.data(getattr(fv, "set"))
     if d.source in ("synthetic", "tokens"):
         raise UserError(f"data.source={d.source} is no text: name a source of text to learn from")
+    if d.sources or d.mixture:
+        raise UserError("a tokenizer learns from one source: name it by data.source and data.path")
     training.writable(fv.out)
     corpus, started = registry.load(d), time.perf_counter()
     taken, size = training.sample(corpus.documents("train"), fv.sample_bytes)

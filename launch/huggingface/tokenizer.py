@@ -147,12 +147,12 @@ def made(d: Data) -> dict:
         raise ConfigError(
             f"a tokenizer {what} is not written as tokenizer.json: give --run of another tokenizer"
         )
+    path = os.path.expanduser(d.tokenizer_path)
     if d.tokenizer == "hf":
-        path = d.tokenizer_path
         path = os.path.join(path, "tokenizer.json") if os.path.isdir(path) else path
         with open(path, encoding="utf-8") as f:
             return json.load(f)
-    own = _bytes() if d.tokenizer == "bytes" else _sentencepiece(d.tokenizer_path)
+    own = _bytes() if d.tokenizer == "bytes" else _sentencepiece(path)
     return {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own}
 
 

@@ -204,6 +204,10 @@ def test_tfds_without_tensorflow(tmp_path):
         (Data(source="synthetic", zipf=0.0), "must be positive"),
         (Data(validation_windows=0), "at least 1"),
         (Data(source="tfds:"), "needs the name"),
+        (Data(source="tokens"), "needs data.path"),
+        (Data(path="notes/*.md"), "not read by data.source=python_source.* set data.source too"),
+        (Data(source="synthetic", path="a.txt"), "not read by data.source=synthetic"),
+        (Data(tokenizer_path="a.json"), "not read by data.tokenizer=bytes: set data.tokenizer too"),
     ],
 )
 def test_bad_data_says_what_to_do(d, words, tmp_path):

@@ -123,6 +123,7 @@ BAD = {
     "code=half,books=0.5": "write 'code=half' as NAME=SHARE",
     "code=1.5,books=-0.5": "must lie in 0 .. 1",
     "code=0.5,code=0.5": "has code twice",
+    "code=0,code=0.5,books=0.5": "has code twice",
 }
 
 

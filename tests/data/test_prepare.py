@@ -1,6 +1,9 @@
 """Preparing is whole or not at all, and the same to the byte whoever does it."""
 
+import concurrent.futures.process
+import contextlib
 import errno
+import json
 import os
 import pathlib
 import signal
@@ -133,6 +136,43 @@ def test_killed_at_ten_moments(tmp_path):
     assert held(start(tmp_path / "cache", 2).communicate()[0].strip()) == want
 
 
+FIRST = """
+import concurrent.futures, os, time
+from data import prepare
+from data.config import Data
+context = prepare.multiprocessing.get_context("spawn")
+pool = concurrent.futures.ProcessPoolExecutor(2, context, prepare._open, ("", None, Data(), ""))
+print(pool.submit(os.getpid).result(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_no_process_outlives_the_first_one():
+    """They have its stdout: it is closed when all of them have ended."""
+    p = subprocess.Popen(
+        [sys.executable, "-c", FIRST], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert p.stdout.readline()
+        p.kill()
+        p.communicate(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_one_line(text, tmp_path, small, monkeypatch):
+    """What it had done is kept."""
+
+    def killed(*a):
+        raise concurrent.futures.process.BrokenProcessPool
+
+    monkeypatch.setattr(prepare, "_run", killed)
+    with pytest.raises(DataError, match=r"was killed, .* is kept; go on with fewer: .*--workers=1"):
+        prepare.prepare(text, str(tmp_path / "cache"), 2)
+    assert any(n.startswith(".making") for n in os.listdir(tmp_path / "cache" / "tokens"))
+
+
 def test_a_later_start_reads_the_manifest_alone(text, tmp_path, monkeypatch):
     root = str(tmp_path / "cache")
     past = time.time() - 100
@@ -167,14 +207,18 @@ def test_text_that_changes_meanwhile(text, tmp_path, monkeypatch):
     assert not [n for n in os.listdir(tmp_path / "cache" / "tokens") if n[0] != "."]
 
 
-def test_a_full_disk_keeps_what_is_done(text, tmp_path, small, monkeypatch):
+FULL = [OSError(errno.ENOSPC, "No space left on device"), OSError("99 requested and 7 written")]
+
+
+@pytest.mark.parametrize("error", FULL)  # the system's, and NumPy's
+def test_a_full_disk_keeps_what_is_done(text, tmp_path, small, monkeypatch, error):
     want = held(prepare.prepare(text, str(tmp_path / "whole"), 1).folder)
     write, left = writing._Writer._write, [7]
 
     def full(self, *a):
         left[0] -= 1
         if left[0] < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         return write(self, *a)
 
     monkeypatch.setattr(writing._Writer, "_write", full)
@@ -182,6 +226,34 @@ def test_a_full_disk_keeps_what_is_done(text, tmp_path, small, monkeypatch):
         prepare.prepare(text, str(tmp_path / "cache"), 1)
     left[0] = 10**9
     assert held(prepare.prepare(text, str(tmp_path / "cache"), 1).folder) == want
+
+
+@pytest.mark.parametrize("damage", ["shard", "cut", "index", "key"])
+def test_a_cache_that_is_damaged_says_to_remove_it(text, tmp_path, damage):
+    found = pathlib.Path(prepare.prepare(text, str(tmp_path / "c"), 1).folder)
+    index, shard = found / shards.INDEX, next(found.glob("train*.bin"))
+    if damage == "shard":
+        shard.unlink()
+    elif damage == "cut":
+        os.truncate(shard, 9)
+    elif damage == "index":
+        index.write_text("{")
+    else:
+        index.write_text(index.read_text().replace("unigram_entropy", "entropy"))
+    with pytest.raises(DataError, match=r"not a folder of token files .*: remove it, and start"):
+        prepare.prepare(text, str(tmp_path / "c"), 1)
+
+
+def test_a_manifest_that_is_damaged_is_made_again(text, tmp_path):
+    want = registry.load(text, str(tmp_path)).fingerprint
+    for f in pathlib.Path(text.path).iterdir():
+        os.utime(f, (1e9, 1e9))
+    registry.load(text, str(tmp_path))
+    path = next((tmp_path / "manifests").iterdir())
+    known = json.loads(path.read_text())
+    for keep in (0, 1, 2):
+        path.write_text(json.dumps({p: kept[:keep] for p, kept in known.items()}))
+        assert registry.load(text, str(tmp_path)).fingerprint == want
 
 
 def test_a_cache_that_is_read_only(text, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Each kind of file is read back as it was written, and told apart by what it begins with."""
 
+import glob
 import gzip
 import http.server
 import json
@@ -231,6 +232,20 @@ def test_bad_columns(tmp_path):
             prepare.prepare(Data(source=source, path=path), str(tmp_path / "c"), 1)
     got = read(Data(source="parquet(column=body)", path=path), str(tmp_path / "c"))
     assert sum(got.values(), []) == [b"a"]  # a row without text is no document
+    pq.write_table(pa.table([pa.array(["a"])] * 2, names=["text", "text"]), path)
+    with pytest.raises(DataError, match="several columns 'text'"):
+        prepare.prepare(Data(source="parquet", path=path), str(tmp_path / "c"), 1)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_that_is_not_utf8_is_read_as_its_bytes(tmp_path, packed):
+    """As other writers leave it in a column of text."""
+    path, raw = str(tmp_path / "a.parquet"), pa.array([b"\xff\xfe x", None, b"y"], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
+    column = column.dictionary_encode() if packed else column
+    pq.write_table(pa.table({"text": column}), path)
+    got = read(Data(source="parquet", path=path), str(tmp_path / "c"))
+    assert sorted(sum(got.values(), [])) == [b"y", b"\xff\xfe x"]
 
 
 def test_windows_line_ends_on_demand(tmp_path):
@@ -248,8 +263,35 @@ def test_links_in_a_circle(tmp_path):
     (tmp_path / "folder").mkdir()
     os.symlink(tmp_path / "folder", tmp_path / "folder" / "again")
     (tmp_path / "folder" / "t.txt").write_bytes(PLAIN)
-    found = registry.load(Data(source="text", path=str(tmp_path / "folder")), str(tmp_path / "c"))
-    assert len(found.order[""]) == 1
+    os.symlink(tmp_path / "folder", tmp_path / "folder" / "and again")  # 2^40 ways to the file
+    for path in ("folder", "folder/**/*.txt", "folder/**", "**/t.txt", "fold*/**/**/t.txt"):
+        data = Data(source="text", path=str(tmp_path / path))
+        assert len(registry.load(data, str(tmp_path / "c")).order[""]) == 1, path
+
+
+def test_two_stars_are_folders_and_hidden_ones_are_left_out(tmp_path):
+    for folder in ("", "a", "a/b", ".git", "a/.b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "t.txt").write_bytes(PLAIN)
+    for pattern in ("**/t.txt", "a/**/*.txt", "**/b/*", "**", "a**/t.txt"):
+        found = files.find(str(tmp_path / pattern), ())
+        wanted = glob.glob(str(tmp_path / pattern), recursive=True)
+        assert [f.path for f in found] == sorted(p for p in wanted if os.path.isfile(p))
+
+
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("pipe", "", "p*"):
+        with pytest.raises(DataError, match=r"pipe is a pipe, a device or a folder, not a file"):
+            files.find(str(tmp_path / path), ())
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    folder = tmp_path / "names"
+    folder.mkdir()
+    with open(os.path.join(os.fsencode(folder), b"\xff\xfe.txt"), "wb") as f:
+        f.write(PLAIN)
+    assert read(Data(source="text", path=str(folder)), str(tmp_path / "c"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -28,13 +28,13 @@ def llmc(path, magic=20240520, version=1, dtype=np.uint16, count=None):
     path.write_bytes(header.tobytes() + IDS.astype(dtype).tobytes())
 
 
-def megatron(path, code=8, dtype=np.uint16, magic=b"MMIDIDX\0\0", cut=0):
+def megatron(path, code=8, dtype=np.uint16, magic=b"MMIDIDX\0\0", cut=0, sequences=4):
     """Megatron-LM, megatron/core/datasets/indexed_dataset.py, _IndexWriter: four documents."""
     lengths = np.array([1000, 500, 2000, 500], np.int32)
     pointers = np.concatenate(
         [[0], np.cumsum(lengths[:-1], dtype=np.int64) * np.dtype(dtype).itemsize]
     )
-    index = magic + struct.pack("<QBQQ", 1, code, 4, 5)
+    index = magic + struct.pack("<QBQQ", 1, code, sequences, 5)
     index += lengths.tobytes() + pointers.astype(np.int64).tobytes() + np.arange(5).tobytes()
     path.with_suffix(".idx").write_bytes(index[: len(index) - cut])
     IDS.astype(dtype).tofile(path)
@@ -134,6 +134,7 @@ BAD = {
     "no idx": ("megatron", GPT2, lambda p: megatron(p, magic=b"MMIDXXX\0\0"), "MMIDIDX"),
     "code": ("megatron", GPT2, lambda p: megatron(p, code=7), "dtype code 7"),
     "cut idx": ("megatron", GPT2, lambda p: megatron(p, cut=80), "idx is cut off"),
+    "long idx": ("megatron", GPT2, lambda p: megatron(p, sequences=2**62), "idx is cut off"),
     "above": ("nanogpt", "ids(vocab_size=50000)", nanogpt, "holds the id 502"),
     "bytes": ("nanogpt", "bytes", nanogpt, "holds the id .*data.tokenizer=bytes has 256 ids"),
     "empty": ("nanogpt", GPT2, lambda p: p.write_bytes(b""), "holds no tokens"),
@@ -167,7 +168,8 @@ def test_bad_arrays_are_one_line(tmp_path, array, words):
     with pytest.raises(DataError, match=words):
         d = Data(source="npy", path=str(tmp_path / "a.npy"), tokenizer=GPT2)
         prepare.prepare(d, str(tmp_path / "cache"))
-    pathlib.Path(tmp_path / "b.npy").write_bytes(b"\x93NUMPY and more")
-    with pytest.raises(DataError, match="no NumPy array"):
-        d = Data(source="npy", path=str(tmp_path / "b.npy"), tokenizer=GPT2)
-        prepare.prepare(d, str(tmp_path / "cache"))
+    for content in (b"\x93NUMPY and more", b"PK\x03\x04 and more"):
+        pathlib.Path(tmp_path / "b.npy").write_bytes(content)
+        with pytest.raises(DataError, match="no NumPy array"):
+            d = Data(source="npy", path=str(tmp_path / "b.npy"), tokenizer=GPT2)
+            prepare.prepare(d, str(tmp_path / "cache"))

@@ -12,6 +12,14 @@ from data.tokenizers import tiktoken as ranks
 from tests.data import made
 
 
+def test_a_home_is_found_as_for_the_text(tmp_path, monkeypatch):
+    path = made.hf(tmp_path, "gpt2")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = (path, path.replace(str(tmp_path), "~"))
+    found = [tokenizers.load(Data(tokenizer="hf", tokenizer_path=p)) for p in paths]
+    assert found[0].fingerprint == found[1].fingerprint
+
+
 def test_published_encodings(monkeypatch):
     """Patterns, numbers and sums are the library's own, which would download its files."""
     from tiktoken_ext import openai_public

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from data import tokenizers
@@ -77,6 +78,11 @@ BAD = [
     (["--train", "--out={full}"], "is there already"),
     (["--train", "--out={new}", "--set=data.source=synthetic"], "is no text"),
     (["--train", "--out={new}", "--set=data.source=text"], "needs data.path"),
+    (
+        ["--train", "--out={new}", "--set=data.sources=a=python_source", "--set=data.mixture=a=1"],
+        "learns from one source",
+    ),
+    (["--train", "--out={new}", "--set=data.source=npy", "--set=data.path={ids}"], "holds ids"),
     (["--train", "--out={new}", "--set=model.d_model=8"], "has only the fields data.FIELD"),
     (["--train", "--out={new}", "--set=data.sorce=text"], "did you mean"),
     (
@@ -93,8 +99,10 @@ BAD = [
 @pytest.mark.parametrize("argv,words", BAD, ids=[" ".join(a) for a, _ in BAD])
 def test_bad_input(argv, words, capsys, tmp_path):
     (tmp_path / "full").write_text("mine")
-    names = {"new": tmp_path / "new", "full": tmp_path / "full"}
+    np.save(tmp_path / "ids.npy", np.arange(99))
+    names = {"new": tmp_path / "new", "full": tmp_path / "full", "ids": tmp_path / "ids.npy"}
     status, out, err = call(capsys, *[a.format(**names) for a in argv])
     assert status == 2 and out == ""
     assert err.count("\n") == 1 and err.startswith("isoflop tokenizer: ") and words in err, err
-    assert os.listdir(tmp_path) == ["full"] and (tmp_path / "full").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["full", "ids.npy"]
+    assert (tmp_path / "full").read_text() == "mine"
