@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from model import context
 from model.config import Execution
-from model.mixers.linear import in_chunks, only, same
+from model.mixers.linear import in_chunks, only, running, same
 from model.numerics import einsum, precise, scores
 from model.work import Work, matmuls, size
 
@@ -80,7 +80,7 @@ def chunked(ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW, d
         return in_chunks(a_BT, chunk).swapaxes(2, 3)
 
     q, k, v, b = (turned(a) for a in (q_BTHK, k_BTHK, v_BTHW, precise(b_BTH)))
-    sums = jnp.cumsum(turned(precise(log_BTH)), 3)
+    sums = running(turned(precise(log_BTH)), 3, one_of)
     last = sums[..., -1:]
     lower = jnp.tril(jnp.ones((chunk, chunk), bool))
     apart = jnp.exp(jnp.where(lower, sums[..., :, None] - sums[..., None, :], -jnp.inf))

@@ -103,6 +103,24 @@ def only(a_Bc, same_Bc, after: int = 0):
     return jnp.where(same_Bc.reshape(shape), a_Bc, 0)
 
 
+def running(log_Bc, axis: int, one: Same):
+    """Sums of logarithms up to a place of its chunk and with it. Documents are summed up in one
+    row, but differences within one alone are used: so gradients go no further.
+    """
+    sums = jnp.cumsum(log_Bc, axis)
+    if one.within_Bcij is None:
+        return sums
+    own_Bcij = jnp.tril(one.within_Bcij).astype(sums.dtype)
+    own = einsum("bcij,bcj...->bci...", own_Bcij, jnp.moveaxis(log_Bc, axis, 2))
+    own = jnp.moveaxis(own, 2, axis)
+    return own + jax.lax.stop_gradient(sums - own)
+
+
+def level(sums, one: Same):
+    """`sums`, which cancel out; where they may be another document's, without a gradient."""
+    return sums if one.within_Bcij is None else jax.lax.stop_gradient(sums)
+
+
 def between(state, update_Bc, decay_Bc):
     """The state before each chunk (B, c, ...) and the one after all, where a chunk multiplies it by
     `decay` and adds `update`.
@@ -138,11 +156,12 @@ def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, document
     q, k = by_group(q_BTGK, 1)[:, :, :, 0], by_group(k_BTGK, 1)[:, :, :, 0]  # B c G i K
     v = by_group(v_BTHW, each)  # B c G r i W
     log = jnp.zeros((batch, length, heads), state_BHKW.dtype) if log_BTH is None else log_BTH
-    sums = jnp.cumsum(by_group(precise(log), each), 4)  # up to a token and with it
+    sums = running(by_group(precise(log), each), 4, one)
     last = sums[:, :, :, :, -1:]
     if channels:
         q, k = q[:, :, :, None], k[:, :, :, None]
-        map_ij = _map_of_channels(q[:, :, :, 0], k[:, :, :, 0], sums[:, :, :, 0])[:, :, :, None]
+        map_ij = _map_of_channels(q[:, :, :, 0], k[:, :, :, 0], sums[:, :, :, 0], one)
+        map_ij = map_ij[:, :, :, None]
         to_end = only(jnp.exp(last - sums), one.end_Bci, 1)
         from_start = only(jnp.exp(sums), one.start_Bci, 1)
         k_end = (precise(k) * to_end).astype(dtype)[:, :, :, 0]
@@ -172,7 +191,7 @@ def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, document
     return y_BTHW, after.reshape(state_BHKW.shape)
 
 
-def _map_of_channels(q, k, sums):
+def _map_of_channels(q, k, sums, one: Same):
     """sum_K q_i k_j exp(sums_i - sums_j) for j <= i, of B c G i K."""
     chunk, rows = q.shape[-2], []
     q, k = precise(q), precise(k)
@@ -184,7 +203,7 @@ def _map_of_channels(q, k, sums):
         own = (q[..., here, None, :] * k[..., None, here, :] * jnp.exp(apart)).sum(-1)
         parts = [own, jnp.zeros((*own.shape[:-1], chunk - end), own.dtype)]
         if first:
-            at = sums[..., first - 1 : first, :]
+            at = level(sums[..., first - 1 : first, :], one)
             q_from = q[..., here, :] * jnp.exp(sums[..., here, :] - at)
             k_to = k[..., :first, :] * jnp.exp(at - sums[..., :first, :])
             parts = [einsum("bcgik,bcgjk->bcgij", q_from, k_to), *parts]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from model import context
 from model.config import Execution
 from model.mixers.delta import factors, inverse
-from model.mixers.linear import chunk_of, in_chunks, only, same
+from model.mixers.linear import chunk_of, in_chunks, level, only, running, same
 from model.numerics import einsum, precise, scores
 from model.work import Work, matmuls
 
@@ -48,8 +48,8 @@ def chunked(ex: Execution, r, k, v, c, b, log, state_BHKW, document_BT=None):
     chunk = chunk_of(ex, length, True)
     one_of = same(document_BT, chunk)
     r, k, v, c, b, log = (in_chunks(a, chunk).swapaxes(2, 3) for a in (r, k, v, c, b, log))
-    sums, v = jnp.cumsum(log, 3), v.astype(dtype)
-    middle, last = sums[..., chunk // 2 : chunk // 2 + 1, :], sums[..., -1:, :]
+    sums, v = running(log, 3, one_of), v.astype(dtype)
+    middle, last = level(sums[..., chunk // 2 : chunk // 2 + 1, :], one_of), sums[..., -1:, :]
     # before a token's own decay, and after it
     rows = jnp.concatenate([c * jnp.exp(sums - log - middle), r * jnp.exp(sums - middle)], 3)
     columns = jnp.concatenate([b, k], 3) * jnp.exp(jnp.concatenate([middle - sums] * 2, 3))
