@@ -120,6 +120,29 @@ def real(a_BT, ctx: Context):
     return jnp.where((ctx.at >= 0).reshape(*ctx.at.shape, *[1] * (a_BT.ndim - 2)), a_BT, 0)
 
 
+def own(a_BT, lag: int, ctx: Context):
+    """`a_BT` (B, T, ...), which stood `lag` tokens before each token, with zeros where that was
+    another document.
+    """
+    if ctx.document_BT is None:
+        return a_BT
+    return jnp.where((ctx.at >= lag).reshape(*ctx.at.shape, *[1] * (a_BT.ndim - 2)), a_BT, 0)
+
+
+def going_on(ctx: Context):
+    """Whether a state goes on at each token: False at the first of a document, (B, T); None where
+    documents are joined.
+    """
+    return None if ctx.document_BT is None else ctx.at > 0
+
+
+def kept(state, going_B):
+    """`state`, a tree of (B, ...), with zeros where a document begins; all of it where joined."""
+    if going_B is None:
+        return state
+    return jax.tree.map(lambda a: jnp.where(going_B.reshape(-1, *[1] * (a.ndim - 1)), a, 0), state)
+
+
 def carry(module: nn.Module, name: str, shape, dtype, ctx: Context, make: Callable):
     """The result of `make(state) -> (result, next state)`, for a state of a sequence that starts
     at zero. With a cache the state is kept, in float32 at least.

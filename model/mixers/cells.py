@@ -48,21 +48,24 @@ class Cell(Recurrent):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def over_time(cell: Callable, w_UgU, bias, x_TBgU, state):
+def over_time(cell: Callable, w_UgU, bias, x_TBgU, state, going_TB=None):
     """(h_TBU, the state after the last token). `cell(bias, x_BgU, r_BgU, state) -> state`, with
-    r = h W of the token before, is elementwise; a state is a tuple of BU, h its first.
+    r = h W of the token before, is elementwise; a state is a tuple of BU, h its first. `going_TB`:
+    `context.going_on`.
     """
-    return _forward(cell, w_UgU, bias, x_TBgU, state)[0]
+    return _forward(cell, w_UgU, bias, x_TBgU, state, going_TB)[0]
 
 
-def _forward(cell, w_UgU, bias, x_TBgU, state):
-    def one(state, x_BgU):
+def _forward(cell, w_UgU, bias, x_TBgU, state, going_TB):
+    def one(state, now):
+        x_BgU, going_B = now
+        state = context.kept(state, going_B)
         r_BgU = _product(w_UgU, state[0])
         after = cell(bias, x_BgU, r_BgU, state)
         return after, (r_BgU, state, after[0])
 
-    last, (r_TBgU, before, h_TBU) = jax.lax.scan(one, state, x_TBgU, unroll=UNROLL)
-    return (h_TBU, last), (w_UgU, bias, x_TBgU, r_TBgU, before)
+    last, (r_TBgU, before, h_TBU) = jax.lax.scan(one, state, (x_TBgU, going_TB), unroll=UNROLL)
+    return (h_TBU, last), (w_UgU, bias, x_TBgU, r_TBgU, before, going_TB)
 
 
 def _product(w_UgU, h_BU):
@@ -70,25 +73,26 @@ def _product(w_UgU, h_BU):
 
 
 def _backward(cell, held, gradients):
-    w_UgU, bias, x_TBgU, r_TBgU, before = held
+    w_UgU, bias, x_TBgU, r_TBgU, before, going_TB = held
     g_TBU, g_last = gradients
     w_gUU = w_UgU.transpose(1, 2, 0)
 
     def one(carry, now):
         g_state, g_bias = carry
-        g_BU, x_BgU, r_BgU, state = now
+        g_BU, x_BgU, r_BgU, state, going_B = now
         g_state = (g_state[0] + g_BU, *g_state[1:])
         d_bias, d_x, d_r, d_state = jax.vjp(cell, bias, x_BgU, r_BgU, state)[1](g_state)
         d_h = precise(einsum("bgv,gvu->bu", d_r.astype(w_UgU.dtype), w_gUU))
-        carry = (d_state[0] + d_h, *d_state[1:]), jax.tree.map(jnp.add, g_bias, d_bias)
-        return carry, (d_x, d_r)
+        d_state = context.kept((d_state[0] + d_h, *d_state[1:]), going_B)
+        return (d_state, jax.tree.map(jnp.add, g_bias, d_bias)), (d_x, d_r)
 
     zero = jax.tree.map(jnp.zeros_like, bias)
+    inputs = g_TBU, x_TBgU, r_TBgU, before, going_TB
     (g_state, g_bias), (d_x, d_r) = jax.lax.scan(
-        one, (g_last, zero), (g_TBU, x_TBgU, r_TBgU, before), reverse=True, unroll=UNROLL
+        one, (g_last, zero), inputs, reverse=True, unroll=UNROLL
     )
     h, d = before[0].astype(w_UgU.dtype), d_r.astype(w_UgU.dtype)
-    return einsum("tbu,tbgv->ugv", h, d), g_bias, d_x, g_state
+    return einsum("tbu,tbgv->ugv", h, d), g_bias, d_x, g_state, None
 
 
 over_time.defvjp(_forward, _backward)
@@ -104,7 +108,9 @@ def mix(module, ctx: context.Context, cell, ex: Execution, w_UgU, bias, x_BTgU, 
         state = tuple(kept_BsU[:, i] for i in range(states))
         x_TBgU = precise(x_BTgU).swapaxes(0, 1)
         if ctx.slot is None:
-            h_TBU, last = over_time(cell, w_UgU, bias, x_TBgU, state)
+            going_BT = context.going_on(ctx)
+            going_TB = None if going_BT is None else going_BT.T
+            h_TBU, last = over_time(cell, w_UgU, bias, x_TBgU, state, going_TB)
         else:
             h_TBU, last = _padded(cell, w_UgU, bias, x_TBgU, (ctx.at >= 0).T, state)
         return h_TBU.swapaxes(0, 1).astype(ex.dtype), jnp.stack(last, 1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from model import context
 from model.config import Execution
-from model.mixers.linear import in_chunks
+from model.mixers.linear import in_chunks, only, running, same
 from model.numerics import einsum, precise, scores
 from model.work import Work, matmuls, size
 
@@ -32,7 +32,7 @@ def mix(module, ctx: context.Context, ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_B
             first = (a[:, 0] for a in (q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH))
             y_BHW, state = step(*first, state_BHKW)
             return y_BHW[:, None].astype(v_BTHW.dtype), state
-        return chunked(ex, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW)
+        return chunked(ex, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW, ctx.document_BT)
 
     return context.carry(module, "state", shape, v_BTHW.dtype, ctx, made)
 
@@ -69,29 +69,33 @@ def chunk_of(ex: Execution, length: int) -> int:
     return min(length, max(1, ex.chunk // 2))
 
 
-def chunked(ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW):
+def chunked(ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW, document_BT=None):
     """(y_BTHW, the state after the last token)."""
     length, dtype = v_BTHW.shape[1], v_BTHW.dtype
     chunk = chunk_of(ex, length)
+    one_of = same(document_BT, chunk)
 
     def turned(a_BT):
         """B c H i ..., of chunks."""
         return in_chunks(a_BT, chunk).swapaxes(2, 3)
 
     q, k, v, b = (turned(a) for a in (q_BTHK, k_BTHK, v_BTHW, precise(b_BTH)))
-    sums = jnp.cumsum(turned(precise(log_BTH)), 3)
+    sums = running(turned(precise(log_BTH)), 3, one_of)
     last = sums[..., -1:]
     lower = jnp.tril(jnp.ones((chunk, chunk), bool))
     apart = jnp.exp(jnp.where(lower, sums[..., :, None] - sums[..., None, :], -jnp.inf))
+    apart = only(apart, one_of.within_Bcij)
     written_b = (precise(k) * b[..., None]).astype(dtype)
     strict = jnp.tril(lower, -1)
     a_ij = jnp.where(strict, scores("bchik,bchjk->bchij", written_b, k) * apart, 0)
     solved = inverse(a_ij).astype(dtype)
     # what a token would write into an empty state, and what the state before the chunk takes off it
     value = einsum("bchij,bchjw->bchiw", solved, (precise(v) * b[..., None]).astype(dtype))
-    from_start = (precise(written_b) * jnp.exp(sums)[..., None]).astype(dtype)
+    from_start = precise(written_b) * only(jnp.exp(sums), one_of.start_Bci)[..., None]
+    from_start = from_start.astype(dtype)
     held = einsum("bchij,bchjk->bchik", solved, from_start)
-    k_end = (precise(k) * jnp.exp(last - sums)[..., None]).astype(dtype)
+    k_end = precise(k) * only(jnp.exp(last - sums), one_of.end_Bci)[..., None]
+    k_end = k_end.astype(dtype)
 
     def one(state, now):
         value, held, k_end, decay = now
@@ -99,10 +103,11 @@ def chunked(ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW):
         update = scores("bhik,bhiw->bhkw", k_end, written.astype(dtype))
         return decay[..., None] * state + update, (state.astype(dtype), written.astype(dtype))
 
-    first = tuple(a.swapaxes(0, 1) for a in (value, held, k_end, jnp.exp(last)))
+    decay = only(jnp.exp(last), one_of.whole_Bc)
+    first = tuple(a.swapaxes(0, 1) for a in (value, held, k_end, decay))
     after, (before, written) = jax.lax.scan(one, state_BHKW, first)
     map_ij = (scores("bchik,bchjk->bchij", q, k) * apart).astype(dtype)
-    q_start = (precise(q) * jnp.exp(sums)[..., None]).astype(dtype)
+    q_start = (precise(q) * only(jnp.exp(sums), one_of.start_Bci)[..., None]).astype(dtype)
     y = einsum("bchij,cbhjw->bchiw", map_ij, written)
     y = y + einsum("bchik,cbhkw->bchiw", q_start, before)
     y_BTHW = y.swapaxes(2, 3).reshape(v.shape[0], -1, *v_BTHW.shape[2:])[:, :length]

@@ -100,6 +100,7 @@ def work(batch: int, length: int, channels: int, parts: int = 1) -> Work:
 def mix(module, ctx: context.Context, a_BTU, u_BTU):
     """h_BTU, of tokens after a state that a decoder keeps; tuples as in `scan`."""
     u_BTU = tuple(context.real(x, ctx) for x in u_BTU)
+    a_BTU = tuple(context.own(x, 1, ctx) for x in a_BTU)  # 0 at a document's first token
     batch, _, channels = u_BTU[0].shape
 
     def made(kept_BpU):

@@ -25,6 +25,8 @@ class GatedConv(Recurrent):
 
     conv: int = 4  # tokens that it sees
 
+    apart = True
+
     @property
     def window(self) -> int:
         return self.conv
@@ -72,7 +74,8 @@ class _GatedConv(nn.Module):
 
         def made(before_BwD):
             both = jnp.concatenate([before_BwD.astype(dtype), x_BTD], 1)
-            seen_BTwD = jnp.stack([both[:, i : i + length] for i in range(width)], 2)
+            taps = (context.own(both[:, i : i + length], width - 1 - i, ctx) for i in range(width))
+            seen_BTwD = jnp.stack([*taps], 2)
             y_BTpU = product("btwd,wdpu->btpu", seen_BTwD, kernel.astype(self.ex.dtype))
             return y_BTpU, precise(both[:, both.shape[1] - width + 1 :])
 

@@ -48,6 +48,8 @@ class GatedDelta(Recurrent):
     decay: bool = True  # a state fades; false: DeltaNet
     gate: bool = True  # the output is gated
 
+    apart = True
+
     def heads(self) -> int:
         return self.n_value_heads or self.n_heads
 

@@ -30,6 +30,8 @@ class GLA(Recurrent):
     d_value: int = 0  # width of a head's values, W; 0: d_model / n_heads
     rank: int = 16  # of the projection to decays
 
+    apart = True
+
     def widths(self, m: Model) -> tuple[int, int]:
         """Of a head's keys and values."""
         w = self.d_value or m.d_model // self.n_heads

@@ -24,6 +24,7 @@ class GRU(cells.Cell):
 
     n_units: int = 0  # units, U; 0: d_model
 
+    apart = True
     gates, states = 3, 1
 
     def check(self, m: Model) -> None:

@@ -6,12 +6,15 @@ A chunk of tokens is taken at a time, as matmuls: the tokens of a chunk see each
 map, and what was before through the state between chunks (Dao & Gu 2024, arXiv 2405.21060, section
 6; Yang et al. 2023, arXiv 2312.06635, section 4). Decays are kept as logarithms, summed up in
 float32, and masked before the exponential: no exponent is above 0. A state is kept for every chunk,
-never for every token. The last chunk is filled up with tokens that change nothing.
+never for every token. The last chunk is filled up with tokens that change nothing. Documents that
+are kept apart are told apart by their numbers: decays of several are summed up, but not used.
 
 Decays of channels do not factor out of a map without exponents above 0. So a chunk is a quarter as
 long, and inside it blocks of BLOCK tokens see each other one by one, and blocks before through the
 decays to the last token before them.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +40,7 @@ def mix(module, ctx: context.Context, ex: Execution, q_BTGK, k_BTGK, v_BTHW, log
             log = None if log_BTH is None else log_BTH[:, 0]
             y_BHW, state = step(*first, log, state_BHKW)
             return y_BHW[:, None].astype(v_BTHW.dtype), state
-        return chunked(ex, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW)
+        return chunked(ex, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, ctx.document_BT)
 
     return context.carry(module, "state", shape, v_BTHW.dtype, ctx, made)
 
@@ -65,6 +68,59 @@ def in_chunks(a_BT, chunk: int):
     return filled.reshape(a_BT.shape[0], count, chunk, *a_BT.shape[2:])
 
 
+class Same(NamedTuple):
+    """Which pairs of places in chunks are of one document; None where documents are joined."""
+
+    within_Bcij: jax.Array | None = None  # tokens of a chunk
+    start_Bci: jax.Array | None = None  # a token, and the last of the chunk before
+    end_Bci: jax.Array | None = None  # a token, and the last of its chunk
+    whole_Bc: jax.Array | None = None  # the last of a chunk, and the last of the chunk before
+
+
+def same(document_BT, chunk: int) -> Same:
+    """Of documents as `context.apart` numbers them. What fills up the last chunk has number 0."""
+    if document_BT is None:
+        return Same()
+    at_Bci = in_chunks(document_BT, chunk)
+    last_Bc1 = at_Bci[:, :, -1:]
+    before_Bc1 = jnp.pad(last_Bc1[:, :-1], ((0, 0), (1, 0), (0, 0)))  # the window's first is 0
+    return Same(
+        at_Bci[..., None] == at_Bci[:, :, None],
+        at_Bci == before_Bc1,
+        at_Bci == last_Bc1,
+        (last_Bc1 == before_Bc1)[..., 0],
+    )
+
+
+def only(a_Bc, same_Bc, after: int = 0):
+    """`a`, with zeros where `same`, one of `Same`, is not. Axes of heads stand before its own axes,
+    and `after` axes after them.
+    """
+    if same_Bc is None:
+        return a_Bc
+    heads = a_Bc.ndim - same_Bc.ndim - after
+    shape = *same_Bc.shape[:2], *[1] * heads, *same_Bc.shape[2:], *[1] * after
+    return jnp.where(same_Bc.reshape(shape), a_Bc, 0)
+
+
+def running(log_Bc, axis: int, one: Same):
+    """Sums of logarithms up to a place of its chunk and with it. Documents are summed up in one
+    row, but differences within one alone are used: so gradients go no further.
+    """
+    sums = jnp.cumsum(log_Bc, axis)
+    if one.within_Bcij is None:
+        return sums
+    own_Bcij = jnp.tril(one.within_Bcij).astype(sums.dtype)
+    own = einsum("bcij,bcj...->bci...", own_Bcij, jnp.moveaxis(log_Bc, axis, 2))
+    own = jnp.moveaxis(own, 2, axis)
+    return own + jax.lax.stop_gradient(sums - own)
+
+
+def level(sums, one: Same):
+    """`sums`, which cancel out; where they may be another document's, without a gradient."""
+    return sums if one.within_Bcij is None else jax.lax.stop_gradient(sums)
+
+
 def between(state, update_Bc, decay_Bc):
     """The state before each chunk (B, c, ...) and the one after all, where a chunk multiplies it by
     `decay` and adds `update`.
@@ -83,13 +139,13 @@ def chunk_of(ex: Execution, length: int, channels: bool) -> int:
     return min(length, max(1, ex.chunk // 4) if channels else ex.chunk)
 
 
-def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW):
+def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, document_BT=None):
     """(y_BTHW, the state after the last token)."""
     (batch, length, groups, _), dtype = q_BTGK.shape, v_BTHW.dtype
     heads = v_BTHW.shape[2]
     channels = log_BTH is not None and log_BTH.ndim == 4
     chunk = chunk_of(ex, length, channels)
-    each = heads // groups
+    each, one = heads // groups, same(document_BT, chunk)
 
     def by_group(a_BT, n):
         """B c G r i ..., for the `n` heads of a group."""
@@ -100,37 +156,42 @@ def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW):
     q, k = by_group(q_BTGK, 1)[:, :, :, 0], by_group(k_BTGK, 1)[:, :, :, 0]  # B c G i K
     v = by_group(v_BTHW, each)  # B c G r i W
     log = jnp.zeros((batch, length, heads), state_BHKW.dtype) if log_BTH is None else log_BTH
-    sums = jnp.cumsum(by_group(precise(log), each), 4)  # up to a token and with it
+    sums = running(by_group(precise(log), each), 4, one)
     last = sums[:, :, :, :, -1:]
     if channels:
         q, k = q[:, :, :, None], k[:, :, :, None]
-        map_ij = _map_of_channels(q[:, :, :, 0], k[:, :, :, 0], sums[:, :, :, 0])[:, :, :, None]
-        to_end, from_start = jnp.exp(last - sums), jnp.exp(sums)
+        map_ij = _map_of_channels(q[:, :, :, 0], k[:, :, :, 0], sums[:, :, :, 0], one)
+        map_ij = map_ij[:, :, :, None]
+        to_end = only(jnp.exp(last - sums), one.end_Bci, 1)
+        from_start = only(jnp.exp(sums), one.start_Bci, 1)
         k_end = (precise(k) * to_end).astype(dtype)[:, :, :, 0]
         q_start = (precise(q) * from_start).astype(dtype)[:, :, :, 0]
         update = scores("bcgik,bcgriw->bcgrkw", k_end, v)
-        decay = jnp.exp(last).swapaxes(-1, -2)
+        decay = only(jnp.exp(last), one.whole_Bc).swapaxes(-1, -2)
     else:
         lower = jnp.tril(jnp.ones((chunk, chunk), bool))
         apart = jnp.where(lower, sums[..., :, None] - sums[..., None, :], -jnp.inf)
         map_ij = scores("bcgik,bcgjk->bcgij", q, k)[:, :, :, None] * jnp.exp(apart)
-        v_end = (precise(v) * jnp.exp(last - sums)[..., None]).astype(dtype)
+        v_end = precise(v) * only(jnp.exp(last - sums), one.end_Bci)[..., None]
+        v_end = v_end.astype(dtype)
         update = scores("bcgik,bcgriw->bcgrkw", k, v_end)
         q_start = q
-        decay = jnp.exp(last)[..., None]
+        decay = only(jnp.exp(last), one.whole_Bc)[..., None]
     before, after = between(
         state_BHKW.reshape(batch, groups, each, *state_BHKW.shape[2:]), update, decay
     )
-    inside = einsum("bcgrij,bcgrjw->bcgriw", map_ij.astype(dtype), v)
+    map_ij = only(map_ij, one.within_Bcij).astype(dtype)
+    inside = einsum("bcgrij,bcgrjw->bcgriw", map_ij, v)
     earlier = einsum("bcgik,bcgrkw->bcgriw", q_start, before.astype(dtype))
     if not channels:
-        earlier = (precise(earlier) * jnp.exp(sums)[..., None]).astype(dtype)
+        earlier = precise(earlier) * only(jnp.exp(sums), one.start_Bci)[..., None]
+        earlier = earlier.astype(dtype)
     y = (inside + earlier).transpose(0, 1, 4, 2, 3, 5)
     y_BTHW = y.reshape(batch, -1, heads, y.shape[-1])[:, :length]
     return y_BTHW, after.reshape(state_BHKW.shape)
 
 
-def _map_of_channels(q, k, sums):
+def _map_of_channels(q, k, sums, one: Same):
     """sum_K q_i k_j exp(sums_i - sums_j) for j <= i, of B c G i K."""
     chunk, rows = q.shape[-2], []
     q, k = precise(q), precise(k)
@@ -142,7 +203,7 @@ def _map_of_channels(q, k, sums):
         own = (q[..., here, None, :] * k[..., None, here, :] * jnp.exp(apart)).sum(-1)
         parts = [own, jnp.zeros((*own.shape[:-1], chunk - end), own.dtype)]
         if first:
-            at = sums[..., first - 1 : first, :]
+            at = level(sums[..., first - 1 : first, :], one)
             q_from = q[..., here, :] * jnp.exp(sums[..., here, :] - at)
             k_to = k[..., :first, :] * jnp.exp(at - sums[..., :first, :])
             parts = [einsum("bcgik,bcgjk->bcgij", q_from, k_to), *parts]

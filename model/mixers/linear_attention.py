@@ -26,6 +26,8 @@ class LinearAttention(Recurrent):
     n_heads: int = 4  # H
     d_head: int = 0  # width of a head, K; 0: d_model / n_heads
 
+    apart = True
+
     def width(self, m: Model) -> int:
         return self.d_head or m.d_model // self.n_heads
 

@@ -27,6 +27,7 @@ class LSTM(cells.Cell):
 
     n_units: int = 0  # units, U; 0: d_model
 
+    apart = True
     gates, states = 4, 2
 
     def check(self, m: Model) -> None:

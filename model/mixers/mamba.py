@@ -41,6 +41,8 @@ class Mamba(Recurrent):
     rank: int = 0  # of the projection to time steps, P; 0: d_model / 16
     conv: int = 4  # tokens that the short convolution sees
 
+    apart = True
+
     def channels(self, m: Model) -> int:
         return self.expand * m.d_model
 

@@ -43,6 +43,8 @@ class Mamba2(Recurrent):
     n_groups: int = 1  # heads of B and C, G
     conv: int = 4  # tokens that the short convolution sees
 
+    apart = True
+
     def heads(self, m: Model) -> int:
         return self.n_heads or max(1, self.expand * m.d_model // 64)
 

@@ -93,7 +93,8 @@ class ShortConv(nn.Module):
             both = jnp.concatenate([before_BwU.astype(dtype), x_BTU], 1)
             with counted():
                 y = sum(
-                    kernel_wU[i].astype(dtype) * both[:, i : i + x_BTU.shape[1]]
+                    kernel_wU[i].astype(dtype)
+                    * context.own(both[:, i : i + x_BTU.shape[1]], width - 1 - i, ctx)
                     for i in range(width)
                 )
             return y, precise(both[:, both.shape[1] - width + 1 :])
@@ -105,12 +106,12 @@ class ShortConv(nn.Module):
 
 
 def token_before(module: nn.Module, x_BTD, ctx: context.Context):
-    """x of the token before, zeros before the first; a decoder keeps the last one."""
+    """x of the token before, zeros before a document's first; a decoder keeps the last one."""
     x_BTD = context.real(x_BTD, ctx)
 
     def made(before_B1D):
         both = jnp.concatenate([before_B1D.astype(x_BTD.dtype), x_BTD], 1)
-        return both[:, :-1], precise(both[:, -1:])
+        return context.own(both[:, :-1], 1, ctx), precise(both[:, -1:])
 
     shape = (x_BTD.shape[0], 1, x_BTD.shape[2])
     return context.carry(module, "before", shape, x_BTD.dtype, ctx, made)

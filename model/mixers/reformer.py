@@ -44,6 +44,8 @@ class Reformer:
     span: int = 0
     positions: NoPositions | None = None  # of this layer; None: the model's
 
+    apart = True
+
     def check(self, m: Model) -> None:
         config.positive(self, ("n_heads", "n_buckets", "n_rounds"), "model.reformer")
         check_heads(self, m, "reformer")
@@ -130,7 +132,7 @@ class _Reformer(nn.Module):
         if ctx.slot is None and in_order(ex, positions):
             found = p.buckets(q)
             q, k = _queries_and_keys(positions, ctx.at, ctx.at, q, q)
-            y_BTHK = _attend_in_order(p, p.reach(m), ex, found, q, k, v)
+            y_BTHK = _attend_in_order(p, p.reach(m), ex, ctx.document_BT, found, q, k, v)
         else:
             kept, v = (context.remember(self, n, a, ctx) for n, a in (("qk", q), ("v", v)))
             of_k = p.buckets(kept)
@@ -157,21 +159,30 @@ def _visible(span: int, ctx, of_q_BHTR, of_k_BHJR):
     """
     at, keys = context.on_device(ctx.at)[..., :, None], context.on_device(ctx.keys)[..., None, :]
     before = (keys <= at) & (keys >= 0)
+    if ctx.document_BT is not None:
+        before &= context.visible(0, ctx)
     before, alone = (a[:, None] if a.ndim == 3 else a for a in (before, keys == at))
     same = (of_q_BHTR[..., :, None, :] == of_k_BHJR[..., None, :, :]) & before[..., None]
     later = jnp.flip(jnp.cumsum(jnp.flip(same.astype(jnp.int32), -2), -2), -2) - same
     return (same & (later < span)).any(-1), alone
 
 
-def _attend_in_order(p: Reformer, span: int, ex, found_BHTR, q_BTHK, k_BTHK, v_BTHK):
+def _attend_in_order(p: Reformer, span: int, ex, document_BT, found_BHTR, q_BTHK, k_BTHK, v_BTHK):
+    """A document that is kept apart has buckets of its own."""
     length, width = q_BTHK.shape[1], q_BTHK.shape[-1]
-    count = -(-length // span)
+    count, beyond = -(-length // span), p.n_buckets
     more = count * span - length
     filled = ((0, 0), (0, 0), (0, more), (0, 0))
-    found = jnp.pad(found_BHTR, filled, constant_values=p.n_buckets)
+    if document_BT is not None:
+        found_BHTR = found_BHTR + p.n_buckets * document_BT[:, None, :, None]
+        beyond *= length
+    found = jnp.pad(found_BHTR, filled, constant_values=beyond)
     q, k, v = (jnp.pad(a.swapaxes(1, 2), filled) for a in (q_BTHK, k_BTHK, v_BTHK))
     at_T = jnp.arange(count * span)
-    order = jnp.argsort(found * count * span + at_T[:, None], 2)  # B H T R: no two are equal
+    if document_BT is None:  # B H T R: no two are equal
+        order = jnp.argsort(found * count * span + at_T[:, None], 2)
+    else:  # such numbers are too large
+        order = jnp.argsort(found, 2, stable=True)
     rank = jnp.argsort(order, 2)  # where a token stands in each round's order
     outs, sums = [], []
     for r in range(p.n_rounds):

@@ -30,6 +30,8 @@ class RetNet(Recurrent):
     d_value: int = 0  # width of a head's values, W; 0: twice that of its keys
     theta: float = 10_000.0  # of the angles of queries and keys
 
+    apart = True
+
     def widths(self, m: Model) -> tuple[int, int]:
         """Of a head's keys and values."""
         k = self.d_head or m.d_model // self.n_heads

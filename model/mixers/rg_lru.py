@@ -43,6 +43,8 @@ class RGLRU(Recurrent):
     n_heads: int = 4  # blocks of the gates' matrices
     conv: int = 4  # tokens that the short convolution sees
 
+    apart = True
+
     def channels(self, m: Model) -> int:
         return self.n_channels or m.d_model
 

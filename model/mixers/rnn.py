@@ -21,6 +21,7 @@ class RNN(cells.Cell):
 
     n_units: int = 0  # units, U; 0: d_model
 
+    apart = True
     gates, states = 1, 1
 
     def check(self, m: Model) -> None:

@@ -31,6 +31,8 @@ UNROLL = 8
 class RWKV4(Recurrent):
     """A running mean of values with weights of their own."""
 
+    apart = True
+
     def check(self, m: Model) -> None:
         config.positive(self, (), "model.rwkv4")
 
@@ -85,14 +87,15 @@ class _RWKV4(nn.Module):
         def scanned(kept_BsU):
             state = tuple(kept_BsU[:, i] for i in range(3))
             real_BT = None if ctx.slot is None else ctx.at >= 0
-            y_BTU, last = means(jnp.exp(rates_U), bonus_U, k_BTU, v_BTU, real_BT, state)
+            going_BT = context.going_on(ctx)
+            y_BTU, last = means(jnp.exp(rates_U), bonus_U, k_BTU, v_BTU, real_BT, going_BT, state)
             return y_BTU, jnp.stack(last, 1)
 
         y_BTU = context.carry(self, "sums", (x_BTD.shape[0], 3, d), v_BTU.dtype, ctx, scanned)
         return from_channels(m, ex, d)((jax.nn.sigmoid(r_BTU) * y_BTU).astype(ex.dtype))
 
 
-def means(decay_U, bonus_U, k_BTU, v_BTU, real_BT, state):
+def means(decay_U, bonus_U, k_BTU, v_BTU, real_BT, going_BT, state):
     """(y_BTU, (weighted sum, sum of weights, their largest exponent) after the last token)."""
 
     def joined(most, held, k, v, weighted, weights):
@@ -103,17 +106,17 @@ def means(decay_U, bonus_U, k_BTU, v_BTU, real_BT, state):
         return weighted + new * v, weights + new
 
     def one(state, now):
-        k, v, *real = now
-        weighted, weights, held = state
+        k, v, real_B, going_B = now
+        weighted, weights, held = context.kept(state, going_B)
         held = jnp.where(weights > 0, held, NOTHING)  # a state that is empty
         y, total = joined(jnp.maximum(held, bonus_U + k), held, bonus_U + k, v, weighted, weights)
         held = held - decay_U
         most = jnp.maximum(held, k)
         after = (*joined(most, held, k, v, weighted, weights), most)
-        if real:
-            after = tuple(jnp.where(real[0][:, None], a, b) for a, b in zip(after, state))
+        if real_B is not None:
+            after = tuple(jnp.where(real_B[:, None], a, b) for a, b in zip(after, state))
         return after, y / total
 
-    given = (k_BTU, v_BTU) if real_BT is None else (k_BTU, v_BTU, real_BT)
-    last, y_TBU = jax.lax.scan(one, state, tuple(a.swapaxes(0, 1) for a in given), unroll=UNROLL)
+    given = jax.tree.map(lambda a: a.swapaxes(0, 1), (k_BTU, v_BTU, real_BT, going_BT))
+    last, y_TBU = jax.lax.scan(one, state, given, unroll=UNROLL)
     return y_TBU.swapaxes(0, 1), last

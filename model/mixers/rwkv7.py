@@ -41,6 +41,8 @@ class RWKV7(Recurrent):
     n_heads: int = 4  # H
     rank: int = 0  # of the thin matrices, of the gate's twice that; 0: d_model / 12, at least 8
 
+    apart = True
+
     def width(self, m: Model) -> int:
         return m.d_model // self.n_heads
 

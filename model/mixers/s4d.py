@@ -5,7 +5,8 @@ each other (as the authors' code, state-spaces/s4).
 
 Since A does not depend on the token, a chunk is one product with the kernel as a Toeplitz matrix,
 and what was before comes through the state: no Fourier transform, and no array as large as
-sequences x tokens x channels x states.
+sequences x tokens x channels x states. Documents that are kept apart have no kernel in common: they
+are read a token at a time.
 
 Starts: A = -1/2 + i pi n (S4D-Lin, eq 9), C normal, dt log-uniform in [0.001, 0.1].
 """
@@ -32,6 +33,8 @@ class S4D(Recurrent):
     """A diagonal state space of every channel."""
 
     d_state: int = 64  # numbers of state a channel, two a complex one
+
+    apart = True
 
     def states(self) -> int:
         """Complex numbers of a channel, Z."""
@@ -108,6 +111,8 @@ class _S4D(nn.Module):
         def made(kept_BpUZ):
             if context.steps(x_BTU, ctx):
                 return _step(log_UZ, read_UZ, x_BTU, kept_BpUZ)
+            if ctx.document_BT is not None:
+                return _by_token(ex.chunk, log_UZ, read_UZ, x_BTU, context.going_on(ctx), kept_BpUZ)
             return _chunked(min(ex.chunk, x_BTU.shape[1]), log_UZ, read_UZ, x_BTU, kept_BpUZ)
 
         y_BTU = context.carry(self, "state", (x_BTD.shape[0], 2, d, z), x_BTU.dtype, ctx, made)
@@ -127,6 +132,26 @@ def _step(log_UZ, read_UZ, x_B1U, kept_BpUZ):
     with counted():
         y_BU = (read_UZ.real * real - read_UZ.imag * imag).sum(-1)
     return y_BU[:, None], jnp.stack([real, imag], 1)
+
+
+def _by_token(chunk, log_UZ, read_UZ, x_BTU, going_BT, kept_BpUZ):
+    """The recurrence over all tokens, from zero where a document begins. Kept for the backward pass
+    is the state before each chunk.
+    """
+    batch, length, channels = x_BTU.shape
+
+    def token(state, now):
+        x_BU, going_B = now
+        y_B1U, state = _step(log_UZ, read_UZ, x_BU[:, None], context.kept(state, going_B))
+        return state, y_B1U[:, 0]
+
+    @jax.checkpoint
+    def some(state, now):
+        return jax.lax.scan(token, state, now)
+
+    parts = tuple(jnp.moveaxis(in_chunks(a, min(chunk, length)), 0, 2) for a in (x_BTU, going_BT))
+    after, y_ciBU = jax.lax.scan(some, kept_BpUZ, parts)
+    return y_ciBU.reshape(-1, batch, channels).swapaxes(0, 1)[:, :length], after
 
 
 def _pair(a, axis: int):

@@ -31,6 +31,8 @@ class S5(Recurrent):
 
     d_state: int = 0  # numbers of state, two a complex one; 0: d_model
 
+    apart = True
+
     def states(self, m: Model) -> int:
         """Complex numbers, U."""
         return (self.d_state or m.d_model) // 2

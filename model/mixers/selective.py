@@ -21,7 +21,7 @@ def mix(module, ctx: context.Context, ex: Execution, dt_BTU, rates_UZ, b_BTZ, c_
     """y_BTU in float32 at least, of tokens after a state that a decoder keeps."""
     b_BTZ, c_BTZ, x_BTU = (precise(context.real(a, ctx)) for a in (b_BTZ, c_BTZ, x_BTU))
     (batch, length, channels), states = x_BTU.shape, rates_UZ.shape[1]
-    chunk = min(length, ex.chunk)
+    chunk, going_BT = min(length, ex.chunk), context.going_on(ctx)
 
     def made(state_BZU):
         # chunks and positions lead; filled up with time steps of 0, which change nothing
@@ -29,7 +29,8 @@ def mix(module, ctx: context.Context, ex: Execution, dt_BTU, rates_UZ, b_BTZ, c_
             in_chunks(a, chunk).transpose(1, 2, 0, 3)
             for a in (dt_BTU, dt_BTU * x_BTU, b_BTZ, c_BTZ)
         ]
-        y_ciBU, last = scan(rates_UZ.T, *parts, state_BZU)
+        going_ciB = None if going_BT is None else in_chunks(going_BT, chunk).transpose(1, 2, 0)
+        y_ciBU, last = scan(rates_UZ.T, *parts, state_BZU, going_ciB)
         y_BTU = y_ciBU.reshape(-1, batch, channels).swapaxes(0, 1)[:, :length]
         return y_BTU, last
 
@@ -44,15 +45,15 @@ def _after(rates_ZU, state_BZU, dt_BU, in_BU, b_BZ):
 
 
 @jax.custom_vjp
-def scan(rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, state_BZU):
-    """(y_ciBU, the state after the last token); `in`: dt x."""
-    return _forward(rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, state_BZU)[0]
+def scan(rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, state_BZU, going_ciB=None):
+    """(y_ciBU, the state after the last token); `in`: dt x; `going`: `context.going_on`."""
+    return _forward(rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, state_BZU, going_ciB)[0]
 
 
-def _forward(rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, state_BZU):
+def _forward(rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, state_BZU, going_ciB):
     def token(state, now):
-        *inputs, c_BZ = now
-        state = _after(rates_ZU, state, *inputs)
+        *inputs, c_BZ, going_B = now
+        state = _after(rates_ZU, context.kept(state, going_B), *inputs)
         with counted():
             return state, (state * c_BZ[..., None]).sum(1)
 
@@ -60,21 +61,23 @@ def _forward(rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, state_BZU):
         last, y_iBU = jax.lax.scan(token, state, now, unroll=UNROLL)
         return last, (y_iBU, state)
 
-    inputs = dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ
+    inputs = dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, going_ciB
     last, (y_ciBU, before) = jax.lax.scan(chunk, state_BZU, inputs)
     return (y_ciBU, last), (rates_ZU, *inputs, before)
 
 
 def _backward(held, gradients):
-    rates_ZU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, before_cBZU = held
+    rates_ZU, *inputs, before_cBZU = held
     g_ciBU, g_last = gradients
 
     def again(state, now):
-        return _after(rates_ZU, state, *now), state
+        *inputs, going_B = now
+        state = context.kept(state, going_B)
+        return _after(rates_ZU, state, *inputs), state
 
     def token(carry, now):
         g_state, g_rates = carry
-        g_BU, dt_BU, in_BU, b_BZ, c_BZ, before = now
+        g_BU, dt_BU, in_BU, b_BZ, c_BZ, going_B, before = now
         decay = jnp.exp(dt_BU[:, None] * rates_ZU)
         with counted():
             grown = in_BU[:, None] * b_BZ[..., None]
@@ -84,7 +87,7 @@ def _backward(held, gradients):
             d_c = (after * g_BU[:, None]).sum(2)
             d_b = (g_state * in_BU[:, None]).sum(2)
             d_in = (g_state * b_BZ[..., None]).sum(1)
-        g_state = g_state * decay
+        g_state = context.kept(g_state * decay, going_B)
         d_power = g_state * before
         d_dt = (d_power * rates_ZU).sum(1)
         g_rates = g_rates + (d_power * dt_BU[:, None]).sum(0)
@@ -92,16 +95,17 @@ def _backward(held, gradients):
 
     def chunk(carry, now):
         g_iBU, *inputs, state = now
-        _, before = jax.lax.scan(again, state, tuple(inputs[:3]), unroll=UNROLL)
+        *given, _, going_iB = inputs
+        _, before = jax.lax.scan(again, state, (*given, going_iB), unroll=UNROLL)
         return jax.lax.scan(token, carry, (g_iBU, *inputs, before), reverse=True, unroll=UNROLL)
 
     (g_state, g_rates), found = jax.lax.scan(
         chunk,
         (g_last, jnp.zeros_like(rates_ZU)),
-        (g_ciBU, dt_ciBU, in_ciBU, b_ciBZ, c_ciBZ, before_cBZU),
+        (g_ciBU, *inputs, before_cBZU),
         reverse=True,
     )
-    return g_rates, *found, g_state
+    return g_rates, *found, g_state, None
 
 
 scan.defvjp(_forward, _backward)

@@ -5,7 +5,8 @@ al. 2020, arXiv 2004.05150, section 3.1), with one projection for all tokens. Wh
 on the number of the block alone, so that a longer sequence, or one token more, sees the same.
 
 In blocks (`Execution.attention_chunk` above 0), each block of queries takes the blocks of keys that
-any of it may see, of the same number for all; else the map is whole, and masked.
+any of it may see, of the same number for all; else the map is whole, and masked. So it is where
+documents are kept apart: each has blocks, global tokens and draws of its own, from its first token.
 """
 
 import dataclasses
@@ -39,6 +40,8 @@ class Sparse:
     n_global: int = 128  # first tokens that all see
     n_random: int = 3  # blocks that a block sees besides
     positions: NoPositions | None = None  # of this layer; None: the model's
+
+    apart = True
 
     def check(self, m: Model) -> None:
         config.positive(self, ("n_heads", "block", "local"), "model.sparse")
@@ -145,11 +148,14 @@ class _Sparse(nn.Module):
         ctx, positions = ctx or context.plain(x_BTD.shape[1]), p.positions or m.positions
         q, k, v = (to_heads(m, ex, n, p.n_heads, width)(x_BTD) for n in "qkv")
         q, k = (positions.rotate(a, ctx.at) for a in (q, k))
-        if ctx.slot is None and in_blocks(ex):
+        if ctx.slot is None and ctx.document_BT is None and in_blocks(ex):
             y_BTHK = _attend_in_blocks(p, ex, positions, q, k, v)
         else:
             k, v = (context.remember(self, n, a, ctx) for n, a in (("k", k), ("v", v)))
-            seen, bias = p.visible(ctx.at, ctx.keys), positions.bias(p.n_heads, ctx.at, ctx.keys)
+            seen = p.visible(ctx.at, ctx.keys)
+            if ctx.document_BT is not None:
+                seen = seen & context.visible(0, ctx)
+            bias = positions.bias(p.n_heads, ctx.at, ctx.keys)
             raw = scores("bthk,bjhk->bhtj", q, k) * width**-0.5
             raw = raw if bias is None else raw + bias
             raw = jnp.where(seen[:, None] if seen.ndim == 3 else seen, raw, MASKED)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from model import context
 from model.config import Execution
 from model.mixers.delta import factors, inverse
-from model.mixers.linear import chunk_of, in_chunks
+from model.mixers.linear import chunk_of, in_chunks, level, only, running, same
 from model.numerics import einsum, precise, scores
 from model.work import Work, matmuls
 
@@ -28,7 +28,7 @@ def mix(module, ctx: context.Context, ex: Execution, r, k, v, c, b, log):
         if context.steps(v, ctx):
             y_BHW, state = step(*(a[:, 0] for a in (r, k, v, c, b, log)), state_BHKW)
             return y_BHW[:, None], state
-        return chunked(ex, r, k, v, c, b, log, state_BHKW)
+        return chunked(ex, r, k, v, c, b, log, state_BHKW, ctx.document_BT)
 
     return context.carry(module, "state", (batch, heads, width, width), v.dtype, ctx, made)
 
@@ -42,19 +42,22 @@ def step(r_BHK, k_BHK, v_BHW, c_BHK, b_BHK, log_BHK, state_BHKW):
     return einsum("bhk,bhkw->bhw", r_BHK, state_BHKW), state_BHKW
 
 
-def chunked(ex: Execution, r, k, v, c, b, log, state_BHKW):
+def chunked(ex: Execution, r, k, v, c, b, log, state_BHKW, document_BT=None):
     """(y_BTHW, the state after the last token)."""
     length, dtype = v.shape[1], ex.dtype
     chunk = chunk_of(ex, length, True)
+    one_of = same(document_BT, chunk)
     r, k, v, c, b, log = (in_chunks(a, chunk).swapaxes(2, 3) for a in (r, k, v, c, b, log))
-    sums, v = jnp.cumsum(log, 3), v.astype(dtype)
-    middle, last = sums[..., chunk // 2 : chunk // 2 + 1, :], sums[..., -1:, :]
+    sums, v = running(log, 3, one_of), v.astype(dtype)
+    middle, last = level(sums[..., chunk // 2 : chunk // 2 + 1, :], one_of), sums[..., -1:, :]
     # before a token's own decay, and after it
     rows = jnp.concatenate([c * jnp.exp(sums - log - middle), r * jnp.exp(sums - middle)], 3)
     columns = jnp.concatenate([b, k], 3) * jnp.exp(jnp.concatenate([middle - sums] * 2, 3))
     maps = scores("bchik,bchjk->bchij", rows.astype(dtype), columns.astype(dtype))
     lower = jnp.tril(jnp.ones((chunk, chunk), bool))
     strict = jnp.tril(lower, -1)
+    if one_of.within_Bcij is not None:
+        lower, strict = (a & one_of.within_Bcij[:, :, None] for a in (lower, strict))
     of_b = jnp.where(strict, maps[..., :chunk, :chunk], 0)
     of_k = jnp.where(strict, maps[..., :chunk, chunk:], 0).astype(dtype)
     read_b = jnp.where(lower, maps[..., chunk:, :chunk], 0).astype(dtype)
@@ -62,8 +65,9 @@ def chunked(ex: Execution, r, k, v, c, b, log, state_BHKW):
     solved = inverse(of_b).astype(dtype)
     # what is taken off an empty state, and how the state before the chunk is read for it
     own = einsum("bchij,bchjw->bchiw", solved, einsum("bchij,bchjw->bchiw", of_k, v))
-    reads = einsum("bchij,bchjk->bchik", solved, (c * jnp.exp(sums - log)).astype(dtype))
-    to_end = jnp.exp(last - sums)
+    from_start = only(jnp.exp(sums - log), one_of.start_Bci, 1)
+    reads = einsum("bchij,bchjk->bchik", solved, (c * from_start).astype(dtype))
+    to_end = only(jnp.exp(last - sums), one_of.end_Bci, 1)
     k_end, b_end = (k * to_end).astype(dtype), (b * to_end).astype(dtype)
     written = scores("bchik,bchiw->bchkw", k_end, v)
 
@@ -74,10 +78,12 @@ def chunked(ex: Execution, r, k, v, c, b, log, state_BHKW):
         after = decay.swapaxes(-1, -2) * state + written - scores("bhik,bhiw->bhkw", b_end, off)
         return after, (state.astype(dtype), off)
 
-    inputs = tuple(a.swapaxes(0, 1) for a in (own, reads, b_end, written, jnp.exp(last)))
+    decay = only(jnp.exp(last), one_of.whole_Bc)
+    inputs = tuple(a.swapaxes(0, 1) for a in (own, reads, b_end, written, decay))
     after, (before, off) = jax.lax.scan(one, state_BHKW, inputs)
     y = einsum("bchij,bchjw->bchiw", read_k, v) - einsum("bchij,cbhjw->bchiw", read_b, off)
-    y = y + einsum("bchik,cbhkw->bchiw", (r * jnp.exp(sums)).astype(dtype), before)
+    r_start = (r * only(jnp.exp(sums), one_of.start_Bci, 1)).astype(dtype)
+    y = y + einsum("bchik,cbhkw->bchiw", r_start, before)
     y_BTHW = y.swapaxes(2, 3).reshape(v.shape[0], -1, *v.shape[2:3], v.shape[4])
     return y_BTHW[:, :length], after
 

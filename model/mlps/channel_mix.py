@@ -24,6 +24,7 @@ class ChannelMix:
 
     d_ff: int = 0  # hidden width, F; 0: 4 x d_model
 
+    apart = True
     n_experts, unit = 0, 1  # no choice among experts; sequences are on their own
 
     def width(self, m: Model) -> int:

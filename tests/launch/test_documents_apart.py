@@ -137,7 +137,7 @@ def test_a_mixer_that_runs_on_is_refused_before_anything_compiles(whole, monkeyp
     run, where = job(whole)
     mixer = type(run.model.pattern[0].mixer)
     monkeypatch.setattr(mixer, "apart", False)
-    words = "mixer attention does not stop at a document's end: choose from latent, or"
+    words = "mixer attention does not stop at a document's end: choose from latent, rnn, .* or"
     with pytest.raises(ConfigError, match=words):
         checks.check(run, where)
     checks.check(

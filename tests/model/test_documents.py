@@ -15,7 +15,7 @@ from model import context, params, parts, step
 from model.config import Execution
 from model.context import Separator
 from model.lm import LM
-from model.registry import MIXERS, POSITIONS
+from model.registry import MIXERS, MLPS, POSITIONS
 from tests.model.test_model import variables
 
 END, T = 3, 14  # the separator's id; tokens of a window, even: cuDNN's kernel wants it
@@ -24,11 +24,26 @@ SPANS = ((0, 5), (5, 11), (11, 14))
 MADE = {  # the fields that a mixer of these tests has
     "attention": "attention(n_heads=2,n_kv_heads=1{})",
     "latent": "latent(n_heads=2,kv_rank=8,d_rope=4{})",
+    "linear_attention": "linear_attention(n_heads=2)",
+    "retnet": "retnet(n_heads=2)",
+    "gla": "gla(n_heads=2)",
+    "gated_delta": "gated_delta(n_heads=2)",
+    "s4d": "s4d(d_state=4)",
+    "rg_lru": "rg_lru(n_heads=2)",
+    "mamba": "mamba(d_state=4)",
+    "mamba2": "mamba2(n_heads=2,d_state=4)",
+    "rwkv7": "rwkv7(n_heads=2)",
+    "sparse": "sparse(n_heads=2,block=1,local=2,n_global=1,n_random=1)",
+    "reformer": "reformer(n_heads=2,n_buckets=2,span=4)",
 }
 ABLE = [name for name, cls in MIXERS.items() if getattr(cls, "apart", False)]
+PLACED = [name for name, cls in MIXERS.items() if hasattr(cls, "positions")]
+WINDOWED = ("attention", "latent")
+# chunks of 3 tokens, so that one lies within a document, and others hold an end
+CHUNK = {"gla": 12, "rwkv7": 12, "gated_delta": 6}
 EXECUTIONS = {
     "whole": Execution(),
-    "chunks": Execution(attention_chunk=5),
+    "chunks": Execution(attention_chunk=5, chunk=3),
     "kept": Execution(attention_chunk=5, settle=True),
     "cudnn": Execution("bfloat16", attention="cudnn"),  # computes none of it
 }
@@ -65,8 +80,9 @@ def number(i: int) -> int:
 
 @functools.cache
 def read(c, ex, separator):
-    """A program that makes of (variables, tokens, shift_TD) the logits, and how much those of the
-    first row at i move with what enters the layers at j: (T, T).
+    """A program that makes of (variables, tokens, shift_TD, g_BTV) the logits, how much those of
+    the first row at i move with what enters the layers at j, (T, T), and the gradients of their
+    products with g.
     """
 
     class Probed(LM):
@@ -74,25 +90,42 @@ def read(c, ex, separator):
             shift_TD = self.get_variable("probe", "shift")
             return super()._embed(table_VD, tokens_BT, ctx).at[0].add(shift_TD)
 
-    def logits(shift_TD, held, t_BT):
-        held = {**held, "probe": {"shift": shift_TD}}
-        logits_BTV = Probed(c, ex, separator).apply(held, t_BT)[0]
-        return logits_BTV[0].sum(-1), logits_BTV
+    def program(held, t_BT, shift_TD, g_BTV):
+        def logits(shift_TD, weights):
+            held_now = {**held, "params": weights, "probe": {"shift": shift_TD}}
+            return Probed(c, ex, separator).apply(held_now, t_BT)[0]
 
-    def both(held, t_BT, shift_TD):
-        moved_TTD, logits_BTV = jax.jacrev(logits, has_aux=True)(shift_TD, held, t_BT)
-        return logits_BTV, jnp.abs(moved_TTD).sum(-1)
+        logits_BTV, back = jax.vjp(logits, shift_TD, held["params"])
+        one_TBTV = jnp.zeros((T, *logits_BTV.shape)).at[np.arange(T), 0, np.arange(T)].set(1)
+        moved_TTD = jax.vmap(lambda g: back(g)[0])(one_TBTV)
+        return logits_BTV, jnp.abs(moved_TTD).sum(-1), back(g_BTV)[1]
 
-    return jax.jit(both)
+    return jax.jit(program)
 
 
 @functools.cache
 def joined_model(c):
-    return jax.jit(lambda held, t: LM(c).apply(held, t)[0])
+    """A program that makes of (variables, tokens, g_BTV) the logits of joined documents, and the
+    gradients of their products with g.
+    """
+
+    def program(held, t_BT, g_BTV):
+        logits = lambda weights: LM(c).apply({**held, "params": weights}, t_BT)[0]  # noqa: E731
+        logits_BTV, back = jax.vjp(logits, held["params"])
+        return logits_BTV, back(g_BTV)[0]
+
+    return jax.jit(program)
 
 
-def seen(i: int, j: int, window: int) -> bool:
-    return j <= i and number(i) == number(j) and (not window or i - j < window)
+def seen_by(c) -> np.ndarray | None:
+    """Which tokens of a document each of it sees; None where that is a matter of hashing."""
+    mixer, at = c.pattern[0].mixer, np.arange(T)
+    if hasattr(mixer, "visible"):
+        return mixer.visible(at, at)
+    if hasattr(mixer, "n_buckets"):
+        return None
+    lag = at[:, None] - at
+    return (lag >= 0) & (lag < (getattr(mixer, "window", 0) or T))
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -115,38 +148,75 @@ def test_documents_are_numbered_and_positions_restart(first):
 
 
 def cases():
-    """Every mixer, position and execution; of the chunks one position that turns and one that is
-    added to the scores in the fast lane.
+    """Every mixer, position and execution. In the fast lane chunks of every mixer at one position;
+    of attention one that turns and one that is added to the scores.
     """
     for mixer in ABLE:
-        for n, positions in enumerate(POSITIONS):
+        for n, positions in enumerate(POSITIONS if mixer in PLACED else ["rope"]):
             for how in EXECUTIONS:
-                quick = how == "whole" or mixer == "attention" and positions in ("rope", "alibi")
+                quick = how == "chunks" and positions == "rope"
+                if mixer in WINDOWED:
+                    attended = mixer == "attention" and positions in ("rope", "alibi")
+                    quick = how == "whole" or attended
+                window = 4 * (n % 2) if mixer in WINDOWED else 0
+                mlp = "channel_mix" if mixer == "rwkv4" else "dense"
+                c, ex = model(mixer, positions, window, mlp=mlp), EXECUTIONS[how]
+                if how == "chunks" and mixer in CHUNK:
+                    ex = dataclasses.replace(ex, chunk=CHUNK[mixer])
                 marks = () if quick else pytest.mark.slow
-                window = 4 * (n % 2) if mixer in MADE else 0
-                c = model(mixer, positions, window)
-                yield pytest.param(c, how, window, id=f"{mixer}-{positions}-{how}", marks=marks)
+                yield pytest.param(c, ex, id=f"{mixer}-{positions}-{how}", marks=marks)
 
 
-@pytest.mark.parametrize("c,how,window", [*cases()])
-def test_a_document_is_read_by_itself(c, how, window):
-    """By gradient: of its own document a token sees all that a window lets through, of the others
-    nothing. And its logits are those of the document at the front of a window of its own, which a
-    joined model reads.
+def test_every_part_that_could_is_among_them():
+    """A convolution by Fourier transforms over the whole window knows no ends."""
+    assert [name for name in MIXERS if name not in ABLE] == ["hyena"]
+    assert all(getattr(cls, "apart", False) for cls in MLPS.values())
+
+
+def by_themselves(t_BT):
+    """Each document at the front of a window of its own, (documents, B, T)."""
+    alone = np.full((len(SPANS), *t_BT.shape), 9, np.int32)
+    for n, (begin, end) in enumerate(SPANS):
+        alone[n, :, : end - begin] = t_BT[:, begin:end]
+    return alone
+
+
+@pytest.mark.parametrize("c,ex", [*cases()])
+def test_a_document_is_read_by_itself(c, ex):
+    """By gradient: of its own document a token sees all that the mixer lets through, of the others
+    nothing. Its logits are those of the document at the front of a window of its own, which a
+    joined model reads; and so are the gradients of the weights, of all documents together.
     """
-    ex, held, t = EXECUTIONS[how], variables(c), window_of()[:, :-1]
+    held, t = variables(c), window_of()[:, :-1]
+    g = np.random.default_rng(1).standard_normal((*t.shape, c.vocab_size)).astype(np.float32)
+    alone_t = np.concatenate([by_themselves(t), t[None]]).reshape(-1, T)
+    alone_g = np.zeros((len(SPANS) + 1, *g.shape), np.float32)
+    for n, (begin, end) in enumerate(SPANS):
+        alone_g[n, :, : end - begin] = g[:, begin:end]
     zeros_TD = jnp.zeros((T, c.d_model), ex.dtype)
-    got, moved_TT = read(c, ex, Separator(END))(held, t, zeros_TD)
-    want = [[seen(i, j, window) for j in range(T)] for i in range(T)]
-    np.testing.assert_array_equal(moved_TT > 0, want)
-    exact = ex.dtype == "float32"
-    joined = functools.partial(joined_model(c), held)
-    assert np.abs(joined(t) - got)[:, SPANS[1][0] :].max() > 0.1
+    got, moved_TT, grads = read(c, ex, Separator(END))(held, t, zeros_TD, g)
+    want, wanted = joined_model(c)(held, alone_t, alone_g.reshape(-1, *g.shape[1:]))
+    *want, joined = want.reshape(alone_g.shape)
+    shown = np.zeros((T, T), bool)
     for begin, end in SPANS:
-        alone = np.full_like(t, 9)
-        alone[:, : end - begin] = t[:, begin:end]
-        want = joined(alone)[:, : end - begin]
-        np.testing.assert_allclose(got[:, begin:end], want, atol=2e-5 if exact else 0.3)
+        seen_TT = seen_by(c)
+        within = np.tril(np.ones((T, T), bool)) if seen_TT is None else seen_TT
+        shown[begin:end, begin:end] = within[: end - begin, : end - begin]
+    assert np.isfinite(moved_TT).all()
+    assert not (moved_TT > 0)[~shown].any()
+    if seen_by(c) is None:
+        assert (moved_TT > 0)[shown].mean() > 0.5
+    else:
+        assert (moved_TT > 0)[shown].all()
+    exact = ex.dtype == "float32"
+    for (begin, end), alone in zip(SPANS, want):
+        np.testing.assert_allclose(
+            got[:, begin:end], alone[:, : end - begin], atol=2e-5 if exact else 0.3
+        )
+    assert np.abs(joined - got)[:, SPANS[1][0] :].max() > 0.01
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(wanted), jax.tree.leaves(grads)):
+        size = float(jnp.linalg.norm(a))
+        assert float(jnp.linalg.norm(a - b)) <= (1e-4 if exact else 0.5) * size + 1e-6, path
 
 
 def test_scan_remat_and_micro_batches_change_nothing():
