@@ -73,6 +73,14 @@ def from_channels(m: Model, ex: Execution, width: int, bias: bool = False) -> Ei
                   name="out")  # fmt: skip
 
 
+def whole(x_BTD):
+    """What goes into a mixer, where its first step is no matrix: not split by its channels. Else
+    the split reaches back to the embedding, and XLA (jax 0.10.2), which has to split the gather
+    there once more inside the loop over micro-batches, takes other rows.
+    """
+    return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
+
+
 class ShortConv(nn.Module):
     """A causal convolution over `width` tokens, of every channel by itself: shifts and adds. A
     decoder keeps its last width - 1 inputs. Starts as torch's, uniform in +-1/sqrt(width).
@@ -106,7 +114,7 @@ class ShortConv(nn.Module):
 
 def token_before(module: nn.Module, x_BTD, ctx: context.Context):
     """x of the token before, zeros before the first; a decoder keeps the last one."""
-    x_BTD = context.real(x_BTD, ctx)
+    x_BTD = context.real(whole(x_BTD), ctx)
 
     def made(before_B1D):
         both = jnp.concatenate([before_B1D.astype(x_BTD.dtype), x_BTD], 1)
