@@ -135,17 +135,19 @@ def conv_state(width: int, channels: int) -> int:
 
 
 class HeadNorm(nn.Module):
-    """x / rms(x) over the last axis, times a scale where asked for (Zhang & Sennrich 2019, arXiv
-    1910.07467).
+    """x / rms(x) over the last axis, or over each of `groups` parts of it, times a scale where
+    asked for (Zhang & Sennrich 2019, arXiv 1910.07467).
     """
 
     eps: float = 1e-5
     scaled: bool = True
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x):
-        wide = precise(x)
+        wide = precise(x).reshape(*x.shape[:-1], self.groups, -1)
         wide *= jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.eps)
+        wide = wide.reshape(x.shape)
         if self.scaled:
             wide *= declare(self, "scale", x.shape[-1:], ("act_embed",), mean=1.0)
         return wide.astype(x.dtype)
