@@ -2,8 +2,8 @@
 formulas, for comparison alone.
 
 Each is written down from its source as a function of our Model; where a formula has no term for
-something (latent attention, shared experts, layers of two kinds), it is applied to what it does
-have, as its own code would.
+something (latent attention, other mixers, shared experts, layers of two kinds), it is applied to
+what it does have, as its own code would.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,11 @@ class Formula(NamedTuple):
     training: Callable
 
 
+def _attending(m: Model) -> list:
+    """The layers that the formulas have a term for."""
+    return [layer for layer in m.layers if "attention" in layer.mixer.parameters(m)]
+
+
 def _widths(layer, m: Model) -> tuple[int, int]:
     """Of all queries, and of all keys, of one layer."""
     heads = getattr(layer.mixer, "m_heads", lambda: layer.mixer.n_heads)()
@@ -31,7 +36,7 @@ def _widths(layer, m: Model) -> tuple[int, int]:
 
 def _queries(m: Model) -> int:
     """Width of all queries of all layers."""
-    return sum(_widths(layer, m)[0] for layer in m.layers)
+    return sum(_widths(layer, m)[0] for layer in _attending(m))
 
 
 def _map(m: Model) -> int:
@@ -50,13 +55,13 @@ def _kaplan_n(m: Model) -> int:
     """2 d_model n_layer (2 d_attn + d_ff): weights alone, neither embedding nor biases nor
     norms.
     """
-    widths = sum(sum(_widths(layer, m)) for layer in m.layers)
+    widths = sum(sum(_widths(layer, m)) for layer in _attending(m))
     return 2 * m.d_model * widths + _mlp(m, router=True) // 2
 
 
 def _hoffmann(m: Model) -> int:
     attention = 0
-    for layer in m.layers:
+    for layer in _attending(m):
         q, kv = _widths(layer, m)
         attention += (
             2 * m.d_model * (q + 2 * kv)
@@ -79,14 +84,14 @@ def _torchtitan(c: Model) -> int:
 
 
 def _maxtext(m: Model) -> int:
-    attention = sum(2 * m.d_model * 2 * sum(_widths(layer, m)) for layer in m.layers)
+    attention = sum(2 * m.d_model * 2 * sum(_widths(layer, m)) for layer in _attending(m))
     weights = attention + _mlp(m, router=True) + 2 * m.d_model * m.vocab_size
     return 3 * weights + _map(m) // 2
 
 
 def _levanter(m: Model) -> int:
     attention = 0
-    for layer in m.layers:
+    for layer in _attending(m):
         q, kv = _widths(layer, m)
         attention += (
             2 * m.d_model * (q + 2 * kv)

@@ -16,7 +16,7 @@ GROUPS = {
     "head": "head",
 }
 SHARES = {
-    "attention_map": "the attention map",
+    "attention_map": "the attention map or recurrence",
     "attention_projections": "its projections",
     "mlp": "MLPs and experts",
     "router": "routers",

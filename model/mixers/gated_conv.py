@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from model import config, context
 from model.config import Execution, Model
-from model.mixers.recurrent import Recurrent, conv_state
+from model.mixers.recurrent import Recurrent, conv_state, whole
 from model.numerics import precise
 from model.params import declare
 from model.state import State
@@ -70,13 +70,18 @@ class _GatedConv(nn.Module):
         ctx = ctx or context.plain(x_BTD.shape[1])
         shape, axes = (width, d, 2, d), (None, "embed", None, "channels")
         kernel = declare(self, "kernel", shape, axes, (width * d) ** -0.5)
-        x_BTD, length = context.real(x_BTD, ctx), x_BTD.shape[1]
+        x_BTD, length = context.real(whole(x_BTD), ctx), x_BTD.shape[1]
 
         def made(before_BwD):
             both = jnp.concatenate([before_BwD.astype(dtype), x_BTD], 1)
-            taps = (context.own(both[:, i : i + length], width - 1 - i, ctx) for i in range(width))
-            seen_BTwD = jnp.stack([*taps], 2)
-            y_BTpU = product("btwd,wdpu->btpu", seen_BTwD, kernel.astype(self.ex.dtype))
+            y_BTpU = sum(
+                product(
+                    "btd,dpu->btpu",
+                    context.own(both[:, i : i + length], width - 1 - i, ctx),
+                    kernel[i].astype(self.ex.dtype),
+                )
+                for i in range(width)
+            )
             return y_BTpU, precise(both[:, both.shape[1] - width + 1 :])
 
         shape = (x_BTD.shape[0], width - 1, d)

@@ -1,6 +1,6 @@
 """Mamba-2 (Dao & Gu 2024, arXiv 2405.21060, sections 6 and 7, listing 1): S_t = exp(dt_t A) S_(t-1)
 + dt_t B_t x_t^T, y_t = S_t^T C_t + D x_t, with one A < 0 and one dt a head, and B and C shared by
-the heads of a group; a short convolution and silu before, a norm of y silu(z) after.
+the heads of a group; a short convolution and silu before, a norm of y silu(z) after, of each group.
 
 Starts: A uniform in -[1, 16], softplus(dt bias) log-uniform in [0.001, 0.1], D = 1, as the authors'
 code (state-spaces/mamba).
@@ -129,5 +129,5 @@ class _Mamba2(nn.Module):
         y_BTHW = linear.mix(self, ctx, ex, c_BTGK, b_BTGK, v_BTHW, dt_BTH * rates_H)
         y_BTHW = y_BTHW + (precise(x_BTHW) * skip_H[:, None]).astype(ex.dtype)
         gated = (y_BTHW * silu(z_BTHW)).reshape(*x_BTD.shape[:2], -1)
-        y_BTHW = HeadNorm(name="norm_gated")(gated).reshape(y_BTHW.shape)
+        y_BTHW = HeadNorm(groups=p.n_groups, name="norm_gated")(gated).reshape(y_BTHW.shape)
         return from_heads(m, ex, heads, width)(y_BTHW)

@@ -73,6 +73,14 @@ def from_channels(m: Model, ex: Execution, width: int, bias: bool = False) -> Ei
                   name="out")  # fmt: skip
 
 
+def whole(x_BTD):
+    """What goes into a mixer, where its first step is no matrix: not split by its channels. Else
+    the split reaches back to the embedding, and XLA (jax 0.10.2), which has to split the gather
+    there once more inside the loop over micro-batches, takes other rows.
+    """
+    return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
+
+
 class ShortConv(nn.Module):
     """A causal convolution over `width` tokens, of every channel by itself: shifts and adds. A
     decoder keeps its last width - 1 inputs. Starts as torch's, uniform in +-1/sqrt(width).
@@ -107,7 +115,7 @@ class ShortConv(nn.Module):
 
 def token_before(module: nn.Module, x_BTD, ctx: context.Context):
     """x of the token before, zeros before a document's first; a decoder keeps the last one."""
-    x_BTD = context.real(x_BTD, ctx)
+    x_BTD = context.real(whole(x_BTD), ctx)
 
     def made(before_B1D):
         both = jnp.concatenate([before_B1D.astype(x_BTD.dtype), x_BTD], 1)
@@ -128,17 +136,19 @@ def conv_state(width: int, channels: int) -> int:
 
 
 class HeadNorm(nn.Module):
-    """x / rms(x) over the last axis, times a scale where asked for (Zhang & Sennrich 2019, arXiv
-    1910.07467).
+    """x / rms(x) over the last axis, or over each of `groups` parts of it, times a scale where
+    asked for (Zhang & Sennrich 2019, arXiv 1910.07467).
     """
 
     eps: float = 1e-5
     scaled: bool = True
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x):
-        wide = precise(x)
+        wide = precise(x).reshape(*x.shape[:-1], self.groups, -1)
         wide *= jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.eps)
+        wide = wide.reshape(x.shape)
         if self.scaled:
             wide *= declare(self, "scale", x.shape[-1:], ("act_embed",), mean=1.0)
         return wide.astype(x.dtype)

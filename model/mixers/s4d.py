@@ -15,12 +15,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from model import config, context
 from model.config import Execution, Model
+from model.mixers.diagonal import times
 from model.mixers.linear import in_chunks
-from model.mixers.recurrent import Recurrent, counted
+from model.mixers.recurrent import Recurrent, counted, whole
 from model.numerics import einsum, precise
 from model.params import Einsum, declare
 from model.starts import Linear, LogUniform
@@ -100,20 +102,24 @@ class _S4D(nn.Module):
         steps_U1 = jnp.exp(
             declare(self, "steps_bias", (d,), ("channels",), start=LogUniform(1e-3, 0.1, True))
         )[:, None]
-        rate = jax.lax.complex(
-            -jnp.exp(vectors("rates", start=LogUniform(0.5, 0.5))), vectors("turns", start=Linear())
+        rate = (
+            -jnp.exp(vectors("rates", start=LogUniform(0.5, 0.5))),
+            vectors("turns", start=Linear()),
         )
-        log_UZ = steps_U1 * rate
-        c = jax.lax.complex(vectors("c_real", std=0.5**0.5), vectors("c_imag", std=0.5**0.5))
-        read_UZ = 2 * c * (jnp.exp(log_UZ) - 1) / rate
-        x_BTU = precise(context.real(x_BTD, ctx))
+        log = tuple(steps_U1 * part for part in rate)
+        c = vectors("c_real", std=0.5**0.5), vectors("c_imag", std=0.5**0.5)
+        a, size_UZ = power(log, 1), rate[0] ** 2 + rate[1] ** 2
+        # 2 C (A - 1) / rate
+        held = times((a[0] - 1, a[1]), (rate[0] / size_UZ, -rate[1] / size_UZ))
+        read = tuple(2 * part for part in times(c, held))
+        x_BTU = precise(context.real(whole(x_BTD), ctx))
 
         def made(kept_BpUZ):
             if context.steps(x_BTU, ctx):
-                return _step(log_UZ, read_UZ, x_BTU, kept_BpUZ)
+                return _step(a, read, x_BTU, kept_BpUZ)
             if ctx.document_BT is not None:
-                return _by_token(ex.chunk, log_UZ, read_UZ, x_BTU, context.going_on(ctx), kept_BpUZ)
-            return _chunked(min(ex.chunk, x_BTU.shape[1]), log_UZ, read_UZ, x_BTU, kept_BpUZ)
+                return _by_token(ex.chunk, a, read, x_BTU, context.going_on(ctx), kept_BpUZ)
+            return _chunked(min(ex.chunk, x_BTU.shape[1]), log, read, x_BTU, kept_BpUZ)
 
         y_BTU = context.carry(self, "state", (x_BTD.shape[0], 2, d, z), x_BTU.dtype, ctx, made)
         skip_D = declare(self, "skip", (d,), ("channels",), 1.0)
@@ -123,18 +129,24 @@ class _S4D(nn.Module):
         return y_BTpD[:, :, 0] * jax.nn.sigmoid(precise(y_BTpD[:, :, 1])).astype(ex.dtype)
 
 
-def _step(log_UZ, read_UZ, x_B1U, kept_BpUZ):
+def power(log, count):
+    """exp(log)^count of complex numbers, as a pair (real, imaginary)."""
+    size = jnp.exp(count * log[0])
+    return size * jnp.cos(count * log[1]), size * jnp.sin(count * log[1])
+
+
+def _step(a, read, x_B1U, kept_BpUZ):
     """The recurrence itself; the state is that of inputs not yet multiplied by B."""
-    a, (real, imag) = jnp.exp(log_UZ), (kept_BpUZ[:, 0], kept_BpUZ[:, 1])
+    state = kept_BpUZ[:, 0], kept_BpUZ[:, 1]
     with counted():
-        now = a.real * real - a.imag * imag, a.real * imag + a.imag * real
+        now = times(a, state)
     real, imag = now[0] + x_B1U[:, 0, :, None], now[1]
     with counted():
-        y_BU = (read_UZ.real * real - read_UZ.imag * imag).sum(-1)
+        y_BU = (read[0] * real - read[1] * imag).sum(-1)
     return y_BU[:, None], jnp.stack([real, imag], 1)
 
 
-def _by_token(chunk, log_UZ, read_UZ, x_BTU, going_BT, kept_BpUZ):
+def _by_token(chunk, a, read, x_BTU, going_BT, kept_BpUZ):
     """The recurrence over all tokens, from zero where a document begins. Kept for the backward pass
     is the state before each chunk.
     """
@@ -142,42 +154,38 @@ def _by_token(chunk, log_UZ, read_UZ, x_BTU, going_BT, kept_BpUZ):
 
     def token(state, now):
         x_BU, going_B = now
-        y_B1U, state = _step(log_UZ, read_UZ, x_BU[:, None], context.kept(state, going_B))
+        y_B1U, state = _step(a, read, x_BU[:, None], context.kept(state, going_B))
         return state, y_B1U[:, 0]
 
     @jax.checkpoint
     def some(state, now):
         return jax.lax.scan(token, state, now)
 
-    parts = tuple(jnp.moveaxis(in_chunks(a, min(chunk, length)), 0, 2) for a in (x_BTU, going_BT))
+    parts = tuple(jnp.moveaxis(in_chunks(x, min(chunk, length)), 0, 2) for x in (x_BTU, going_BT))
     after, y_ciBU = jax.lax.scan(some, kept_BpUZ, parts)
     return y_ciBU.reshape(-1, batch, channels).swapaxes(0, 1)[:, :length], after
 
 
-def _pair(a, axis: int):
-    """Real and imaginary parts, stacked."""
-    return jnp.stack([a.real, a.imag], axis)
-
-
-def _chunked(chunk, log_UZ, read_UZ, x_BTU, kept_BpUZ):
+def _chunked(chunk, log, read, x_BTU, kept_BpUZ):
     batch, length, channels = x_BTU.shape
-    powers_UZi = jnp.exp(log_UZ[..., None] * jnp.arange(chunk + 1))
-    x_BciU = in_chunks(x_BTU, chunk)
-    # Re(a b) is a sum over pairs (real, -imaginary) and (real, imaginary)
-    reads_UpZ = _pair(read_UZ.conj(), 1)
-    k_Ui = einsum("upz,upzi->ui", reads_UpZ, _pair(powers_UZi[..., :-1], 1))
-    inside = einsum("uij,bcju->bciu", toeplitz(k_Ui), x_BciU)
-    to_end = _pair(powers_UZi[..., chunk - 1 :: -1][..., :chunk], 1)
-    update = einsum("upzj,bcju->bcpuz", to_end, x_BciU)
-    last = powers_UZi[..., -1]
+    powers = power(tuple(part[..., None] for part in log), np.arange(chunk + 1))  # U Z i
+    x_UBci = in_chunks(x_BTU, chunk).transpose(3, 0, 1, 2)
+
+    def of_real(a):
+        """What a pair is multiplied by for the real part of a product."""
+        return jnp.stack([a[0], -a[1]], 1)
+
+    k_Ui = einsum("upz,upzi->ui", of_real(read), jnp.stack([x[..., :-1] for x in powers], 1))
+    inside = einsum("uij,ubcj->ubci", toeplitz(k_Ui), x_UBci)
+    to_end = jnp.stack([jnp.flip(x[..., :-1], -1) for x in powers], 1)
+    update = einsum("upzj,ubcj->ubcpz", to_end, x_UBci)
+    last = tuple(x[..., -1] for x in powers)
 
     def one(state, now):
-        real, imag = state[:, 0], state[:, 1]
-        turned = [last.real * real - last.imag * imag, last.real * imag + last.imag * real]
-        return jnp.stack(turned, 1) + now, state
+        return jnp.stack(times(last, (state[:, 0], state[:, 1])), 1) + now, state
 
-    after, before = jax.lax.scan(one, kept_BpUZ, update.swapaxes(0, 1))
-    reads = _pair((read_UZ[..., None] * powers_UZi[..., 1:]).conj(), 1)
-    earlier = einsum("upzi,cbpuz->bciu", reads, before)
-    y_BTU = (inside + earlier).reshape(batch, -1, channels)[:, :length]
+    after, before = jax.lax.scan(one, kept_BpUZ, update.transpose(2, 1, 3, 0, 4))
+    reads = of_real(times(tuple(x[..., None] for x in read), tuple(x[..., 1:] for x in powers)))
+    earlier = einsum("upzi,ubcpz->ubci", reads, before.transpose(3, 1, 0, 2, 4))
+    y_BTU = (inside + earlier).transpose(1, 2, 3, 0).reshape(batch, -1, channels)[:, :length]
     return y_BTU, after

@@ -67,7 +67,7 @@ def test_every_axis_is_tried():
 def test_layouts_agree_with_one_device(name, mesh):
     """float64: loss to 1e-9 over 20 steps, every leaf of the gradient to 1e-8, router included."""
     d = differs(name, mesh, **bench.LAYOUTS[mesh])
-    assert not bench.excess(d, "float64"), d
+    assert not bench.excess(d, "float64", name), d
 
 
 @pytest.mark.slow

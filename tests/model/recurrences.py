@@ -174,8 +174,8 @@ def mamba2(p, m, w, x):
 
     y = by_head(one, u, b, c, dt, -jnp.exp(w["rates"]) + jnp.zeros_like(dt))
     y = (y + w["skip"][:, None] * u) * silu(heads(w, "z", x))
-    flat = rms(y.reshape(len(x), -1), w["norm_gated"]["scale"])
-    return out(w, flat.reshape(y.shape))
+    y = rms(y.reshape(len(x), p.n_groups, -1)).reshape(len(x), -1) * w["norm_gated"]["scale"]
+    return out(w, y.reshape(len(x), p.heads(m), -1))
 
 
 @reference("mamba")
