@@ -175,3 +175,8 @@ def test_unique_tokens_of_a_mixture_go_by_share(data, cache):
     ds = pipeline.load(dataclasses.replace(data, unique_tokens=1600), 16, cache)
     assert ds.source_tokens() == [800, 480, 320]
     assert ds.source_epochs(200) == [2, 2, 2]
+    with pytest.raises(DataError, match="asks for 1 tokens"):  # not all of it
+        pipeline.load(dataclasses.replace(data, unique_tokens=2), 16, cache)
+    few = dataclasses.replace(data, unique_tokens=1600, mixture="code=0.999,books=0.001,web=0")
+    with pytest.raises(DataError, match="asks for 2 tokens"):
+        pipeline.load(few, 16, cache)
