@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from data import named
+from data import name_and_fields
 from data.config import Data, DataError
 
 PERIOD = 1000
@@ -43,7 +43,7 @@ class Mixture:
 def sources(d: Data) -> dict[str, Data]:
     """The sources of a mixture by name, each as data of its own. Raises DataError."""
     out = {}
-    for part in named.split(d.sources):
+    for part in name_and_fields.split(d.sources):
         name, equals, text = (t.strip() for t in part.partition("="))
         if not equals or not name.replace("_", "").replace("-", "").isalnum():
             raise DataError(
@@ -51,7 +51,7 @@ def sources(d: Data) -> dict[str, Data]:
             )
         if name in out:
             raise DataError(f"data.sources has {name} twice")
-        kind, fields = named.parse(text, f"data.sources: {name}")
+        kind, fields = name_and_fields.parse(text, f"data.sources: {name}")
         path, held_out = fields.pop("path", ""), fields.pop("validation_path", "")
         inside = ",".join(f"{k}={v!r}" for k, v in fields.items())
         source = f"{kind}({inside})" if inside else kind
@@ -76,7 +76,7 @@ def parse(d: Data) -> Mixture:
     """The shares that `d` names. Raises DataError."""
     names = tuple(sources(d))
     counts, seen = dict.fromkeys(names, 0), set()
-    for part in named.split(d.mixture):
+    for part in name_and_fields.split(d.mixture):
         name, _, share = (t.strip() for t in part.partition("="))
         if name not in counts:
             raise DataError(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data import cache, in_place, progress, shards, tokenizers, writing
+from data import cache, progress, shards, tokenizers, tokens_in_place, writing
 from data.config import Data, DataError
 from data.shards import FORMAT, INDEX, SPLITS, Tokens
 from data.sources import registry
@@ -41,7 +41,7 @@ def prepare(d: Data, root: str = "", workers: int = 0) -> Tokens:
     corpus = registry.load(d, root)
     folder = os.path.join(cache.root(root), "tokens", _name(corpus, tokenizer))
     if isinstance(corpus.source, TokenFiles):
-        return in_place.opened(corpus, tokenizer, folder)
+        return tokens_in_place.opened(corpus, tokenizer, folder)
     if not os.path.isdir(folder):
         with _refused(os.path.dirname(folder)):
             os.makedirs(os.path.dirname(folder), exist_ok=True)

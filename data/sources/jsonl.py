@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from data.config import DataError
-from data.sources import corpus, files, long_line
+from data.sources import corpus, files, long_json_line
 from data.sources.corpus import Piece, Source, Unit
 from data.sources.files import File
 
@@ -42,7 +42,7 @@ class Jsonl(Source):
     def read(self, unit: Unit) -> Iterator[Piece]:
         for number, line in enumerate(_lines(unit), 1):
             if not isinstance(line, bytes):
-                text = long_line.read(line, self.field, _place(unit, number))
+                text = long_json_line.read(line, self.field, _place(unit, number))
                 yield from corpus.pieces(text, unit.split)
             elif len(line) > 2 or not line.isspace():
                 found = self._text(line, unit, number)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from data import named
+from data import name_and_fields
 from data.config import Data, DataError
 from data.sources.arrow import Arrow
 from data.sources.corpus import Corpus
@@ -39,7 +39,7 @@ def source(d: Data):
     name, colon, rest = d.source.strip().partition(":")
     if name == "tfds" and colon:
         return Tfds(d.path, d.validation_path, rest)
-    name, fields = named.parse(d.source, "data.source")
+    name, fields = name_and_fields.parse(d.source, "data.source")
     if name not in SOURCES:
         known = ", ".join([*SOURCES, *OTHERS]).replace("tfds", "tfds:NAME")
         raise DataError(f"unknown data.source {d.source!r}: choose from {known}")

@@ -24,7 +24,7 @@ and a text of no token, stand with none: whoever appends the separator gives it 
 import dataclasses
 import os
 
-from data import named
+from data import name_and_fields
 from data.config import Data, DataError
 from data.tokenizers import trained
 from data.tokenizers.hf import load as tokenizer_json
@@ -46,7 +46,7 @@ def resolved(d: Data, root: str = "") -> Data:
     """`d` with the file of a tokenizer that is to be trained on the corpus, which is done where it
     has not been. Raises DataError.
     """
-    name, fields = named.parse(d.tokenizer, "data.tokenizer")
+    name, fields = name_and_fields.parse(d.tokenizer, "data.tokenizer")
     return trained.find(d, root) if name in KINDS and fields else d
 
 
@@ -55,7 +55,7 @@ def load(d: Data, root: str = ""):
     Raises DataError.
     """
     d = resolved(d, root)
-    name, fields = named.parse(d.tokenizer, "data.tokenizer")
+    name, fields = name_and_fields.parse(d.tokenizer, "data.tokenizer")
     if name not in TOKENIZERS or (fields and name != "ids"):
         raise DataError(
             f"unknown data.tokenizer {d.tokenizer!r}: choose from {', '.join(TOKENIZERS)}, or"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data import named
+from data import name_and_fields
 from data.config import DataError
 
 
@@ -42,14 +42,16 @@ class Ids:
     slow = False
 
     def __init__(self, text: str):
-        what, fields = "data.tokenizer", named.parse(text, "data.tokenizer")[1]
+        what, fields = "data.tokenizer", name_and_fields.parse(text, "data.tokenizer")[1]
         if extra := set(fields) - {"vocab_size", "separator"}:
             raise DataError(
                 f"{what}={text}: ids has no field {sorted(extra)[0]!r}, it has vocab_size and"
                 " separator"
             )
-        self.vocab_size = named.number(fields, "vocab_size", text, what)
-        self.separator = named.number({"separator": "-1", **fields}, "separator", text, what)
+        self.vocab_size = name_and_fields.number(fields, "vocab_size", text, what)
+        self.separator = name_and_fields.number(
+            {"separator": "-1", **fields}, "separator", text, what
+        )
         if not 1 <= self.vocab_size <= 2**31 or not -1 <= self.separator < self.vocab_size:
             raise DataError(
                 f"{what}={text}: vocab_size must lie in 1 .. 2^31, and separator below it"

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 
-from data import cache, named
+from data import cache, name_and_fields
 from data.config import Data, DataError
 from data.sources import registry
 from data.tokenizers.training import KINDS, sample, write
@@ -16,14 +16,14 @@ SAMPLE = 20_000_000  # bytes that it learns from: the first documents of the tra
 
 def find(d: Data, root: str = "") -> Data:
     """`d` with the file of its tokenizer in the place of how to train it. Raises DataError."""
-    kind, fields = named.parse(d.tokenizer, "data.tokenizer")
+    kind, fields = name_and_fields.parse(d.tokenizer, "data.tokenizer")
     make, name, least = KINDS[kind]
     if extra := set(fields) - {"vocab_size"}:
         raise DataError(
             f"data.tokenizer={d.tokenizer}: {kind} has no field {sorted(extra)[0]!r}, it has"
             " vocab_size"
         )
-    vocab_size = named.number(fields, "vocab_size", d.tokenizer, "data.tokenizer")
+    vocab_size = name_and_fields.number(fields, "vocab_size", d.tokenizer, "data.tokenizer")
     if vocab_size < least:
         raise DataError(
             f"data.tokenizer={d.tokenizer}: a {kind} tokenizer needs {least} ids, for every byte"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from data import inspection, prepare
 from data.config import Data, DataError
-from data.sources import corpus, files, jsonl, long_line, registry
+from data.sources import corpus, files, jsonl, long_json_line, registry
 
 TEXTS = [f"document {i} with words\nand lines, \u00e9\u4e2d\U0001f98a {i * i}" for i in range(300)]
 
@@ -129,7 +129,7 @@ def test_a_long_line_is_read_as_json_reads_it(others, text, ascii_only, size):
     row = {**others, "text": text, "z": {"text": 1}}
     line = json.dumps(row, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     blocks = (line[i : i + size] for i in range(0, len(line), size))
-    got = b"".join(long_line.read(blocks, "text", "here"))
+    got = b"".join(long_json_line.read(blocks, "text", "here"))
     assert got == text.encode("utf-8", "surrogatepass")
 
 
