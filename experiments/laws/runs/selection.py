@@ -53,12 +53,19 @@ def identity(r: dict) -> dict:
     found = r.get("fingerprints") or {}
     text = json.dumps([run, cell, r["parameters"].get("total"), found], sort_keys=True)
     return {
-        "corpus": found.get("corpus", ""),
+        "corpus": found.get("corpus", "") + _apart(r["run"]),
         "tokenizer": found.get("tokenizer", ""),
         "order": order,
         "recipe_hash": hashlib.sha256(text.encode()).hexdigest()[:12],
         "lr": r["run"].get("optimizer", {}).get("lr", tags.get("lr_multiplier", 1.0)),
     }
+
+
+def _apart(run: dict) -> str:
+    """Losses of documents kept apart are of less context: those of another corpus, as it were."""
+    data = run.get("data")
+    kept = data.get("documents") if isinstance(data, dict) else None
+    return " (documents apart)" if kept == "apart" else ""
 
 
 def comparable(rows: list[dict], fields, pool=()) -> tuple[list[bool], list[dict]]:
