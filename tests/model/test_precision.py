@@ -33,14 +33,19 @@ def _exact(e) -> bool:
     return set(asked if isinstance(asked, tuple) else (asked,)) == {jax.lax.Precision.HIGHEST}
 
 
-@pytest.mark.parametrize(
-    "ex",
-    [Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS]
-    + [Execution(attention_chunk=4, loss_chunk=4)],
-    ids=str,
-)
+def _products():
+    """Every mixer in chunks; how experts are computed is another matter, asked of attention's two
+    alone but in the slow lane.
+    """
+    chunks = Execution(attention_chunk=4, loss_chunk=4, chunk=4)
+    every = [*(Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS), chunks]
+    for (mixer, vocab), ex in itertools.product(zip(MIXERS, itertools.cycle((32, 1056))), every):
+        quick = ex == chunks or mixer in ("attention", "latent")
+        yield pytest.param(ex, mixer, vocab, marks=() if quick else pytest.mark.slow)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("mixer,vocab", [*zip(MIXERS, itertools.cycle((32, 1056)))])
+@pytest.mark.parametrize("ex,mixer,vocab", [*_products()])
 def test_float32_is_multiplied_in_float32(ex, dtype, mixer, vocab):
     """Accelerators take fewer bits of float32 unless told: every product of two float32 arrays
     tells them, the router's too.
