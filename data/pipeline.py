@@ -89,7 +89,7 @@ class Text:
         for k, part in enumerate(parts.values()):
             share = self._mixture.counts[k] / mixture.PERIOD if self._mixture else 1
             # none would mean all of them
-            unique = max(bool(share), round(d.unique_tokens * share)) if d.unique_tokens else 0
+            unique = max(int(share > 0), round(d.unique_tokens * share)) if d.unique_tokens else 0
             self._parts.append(Windows(part, seq_len, tokenizer, cache, unique))
         metas = [p.files.meta for p in self._parts]
         self.separator_first = _separator_first(d, self.separator, metas)
