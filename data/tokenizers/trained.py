@@ -2,6 +2,7 @@
 ``bpe(vocab_size=1024)``, on the training text of the corpus itself. Kept in the cache.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -50,7 +51,8 @@ def find(d: Data, root: str = "") -> Data:
                 if not os.path.exists(path):
                     taken, _ = sample(corpus.documents("train"), SAMPLE)
                     write(path, make(taken, vocab_size))
-                os.remove(f"{path}.lock")
+                with contextlib.suppress(FileNotFoundError):  # who waited for another's lock
+                    os.remove(f"{path}.lock")
         except OSError as e:
             raise cache.refused(folder, e) from None
     return dataclasses.replace(d, tokenizer=name, tokenizer_path=path)
