@@ -97,7 +97,8 @@ def _duplicates(tokens: Tokens) -> dict[str, int] | None:
         for part in range(parts):
             kept.seek(0)
             own = []
-            while (block := np.fromfile(kept, np.uint64, PART)).size:
+            while raw := kept.read(8 * PART):
+                block = np.frombuffer(raw, np.uint64)
                 own.append(block[block % np.uint64(parts) == part])
             here = np.concatenate(own) if own else np.empty(0, np.uint64)
             again += here.size - np.unique(here).size

@@ -163,7 +163,7 @@ def _finish(work: str, corpus, tokenizer, found: list[dict]) -> None:
         )
     seen = np.zeros(tokenizer.vocab_size, np.int64)
     for number in range(len(found)):
-        seen += np.load(os.path.join(work, f"{number:05d}-seen.npy"))
+        seen += np.load(os.path.join(work, f"{number:05d}-seen.npy"), allow_pickle=False)
     p = seen[seen > 0] / seen.sum()
     meta = {
         "format": FORMAT,

@@ -16,7 +16,6 @@ import time
 
 from absl import flags
 
-from data.tokenizers.training import KINDS
 from experiments import cli
 from experiments.cli import UserError
 from experiments.console.terminal import plain
@@ -39,7 +38,7 @@ def _train(fv) -> int:
     from data.sources import registry
     from data.tokenizers import training
 
-    make, name, least = KINDS[fv.kind]
+    make, name, least = training.KINDS[fv.kind]
     if not fv.out:
         raise UserError("--out is missing: name the file to write")
     if fv.vocab_size < least:
@@ -139,7 +138,7 @@ def _flags() -> flags.FlagValues:
     fv = cli.flag_values("set")
     flags.DEFINE_bool("train", False, "make a tokenizer of a corpus", flag_values=fv)
     flags.DEFINE_bool("inspect", False, "ids, pieces and bytes of a text", flag_values=fv)
-    flags.DEFINE_enum("kind", "bpe", list(KINDS), "what to train", flag_values=fv)
+    flags.DEFINE_enum("kind", "bpe", ["sentencepiece", "bpe"], "what to train", flag_values=fv)
     flags.DEFINE_integer("vocab_size", 8192, "how many ids", flag_values=fv)
     flags.DEFINE_string("out", "", "file to write; never over another", flag_values=fv)
     flags.DEFINE_integer(

@@ -130,6 +130,7 @@ def test_arms_may_set_data(corpus, capsys):
     work = corpus / "sweep"
     (corpus / "c.txt").write_text("".join(f"{i * i} lines and {i} words\n" for i in range(4000)))
     settings = [
+        "--set=where.workers=1",
         "--set=data.source=text",
         f"--set=data.path={corpus}/c.txt",
         "--set=sweep.arms.twice=; data.unique_tokens=4000",
