@@ -1,9 +1,9 @@
 """What stands in a corpus: counts of documents, bytes and tokens, duplicates, a sample."""
 
-import array
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def describe(d: Data, root: str = "", workers: int = 0, deep: bool = True) -> di
     tokenizer = tokenizers.load(d, root)
     mixed = pipeline.mixture_of(d)
     parts = mixture.sources(d) if mixed else {d.source: d}
-    found = {name: prepare.prepare(part, root, workers) for name, part in parts.items()}
+    found = {name: prepare.prepare(part, root, workers, tokenizer) for name, part in parts.items()}
     total = sum(t.meta["splits"]["train"]["tokens"] for t in found.values())
     out: dict[str, Any] = {
         "tokenizer": tokenizer.fingerprint,
@@ -45,7 +45,9 @@ def describe(d: Data, root: str = "", workers: int = 0, deep: bool = True) -> di
             ids = tokens.rows["train"].gather(
                 np.zeros(1, np.int64), min(SAMPLE, tokens.rows["train"].size), np.int64
             )[0]
-            about["sample"] = tokenizer.decode(ids).decode("utf-8", "replace")
+            ends = np.flatnonzero(ids == tokenizer.separator)
+            one = ids[: ends[0]] if ends.size and ends[0] else ids  # a beginning of one document
+            about["sample"] = tokenizer.decode(one).decode("utf-8", "replace")
         out["sources"][name] = about
     out["splits"] = {s: _sum([t.meta["splits"][s] for t in found.values()]) for s in SPLITS}
     out["cache"] = cache.root(root)
@@ -90,7 +92,8 @@ def _duplicates(tokens: Tokens) -> dict[str, int] | None:
         return None
     with tempfile.TemporaryFile() as kept:
         for row in tokens.rows.values():
-            _hash_documents(row, separator).tofile(kept)
+            for hashes in _hash_documents(row, separator):
+                kept.write(hashes)
         kept.seek(0)
         size = os.fstat(kept.fileno()).st_size // 8
         parts, again = 1 + size // PART, 0
@@ -105,20 +108,19 @@ def _duplicates(tokens: Tokens) -> dict[str, int] | None:
     return {"documents": int(size), "repeated": int(again)}
 
 
-def _hash_documents(row: Row, separator: int) -> np.ndarray:
-    """A hash of the tokens of every document that is not empty."""
-    out = array.array("Q")
+def _hash_documents(row: Row, separator: int) -> Iterator[bytes]:
+    """64 bits for the tokens of every document that is not empty, a block of tokens at a time."""
     h, some = hashlib.sha1(usedforsecurity=False), False
     for at in range(0, row.size, BLOCK):
         ids = row.gather(np.array([at]), min(BLOCK, row.size - at), np.uint32)[0]
-        start = 0
+        start, out = 0, []
         for end in [*np.flatnonzero(ids == separator).tolist(), ids.size]:
             h.update(ids[start:end].tobytes())
             some = some or end > start
             if end < ids.size and some:
-                out.append(int.from_bytes(h.digest()[:8], "little"))
+                out.append(h.digest()[:8])
             if end < ids.size:
                 h, some, start = hashlib.sha1(usedforsecurity=False), False, end + 1
+        yield b"".join(out)
     if some:
-        out.append(int.from_bytes(h.digest()[:8], "little"))
-    return np.frombuffer(out, np.uint64) if out else np.empty(0, np.uint64)
+        yield h.digest()[:8]

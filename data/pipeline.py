@@ -22,7 +22,7 @@ class Windows:
     """
 
     def __init__(self, d: Data, seq_len: int, tokenizer, cache: str, unique_tokens: int = 0):
-        self.files = prepare.prepare(d, cache)
+        self.files = prepare.prepare(d, cache, tokenizer=tokenizer)
         self._seq_len, self._seed, self._order = seq_len, d.seed, d.order
         self._by_id = tokenizer.token_bytes
         self.all = {s: (row.size - 1) // seq_len for s, row in self.files.rows.items()}

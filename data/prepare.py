@@ -29,11 +29,12 @@ TASKS = 64  # that a corpus is cut into, between the two
 ENOUGH = 2**24  # bytes for which other processes are worth their start
 
 
-def prepare(d: Data, root: str = "", workers: int = 0) -> Tokens:
+def prepare(d: Data, root: str = "", workers: int = 0, tokenizer: Any = None) -> Tokens:
     """The token files of `d`: from the cache in `root`, or made now by `workers` processes (0: one
-    for every core that this process may use). Raises DataError.
+    for every core that this process may use). tokenizer: that of `d`, where it is open already.
+    Raises DataError.
     """
-    tokenizer = tokenizers.load(d, root)
+    tokenizer = tokenizer or tokenizers.load(d, root)
     if d.source == "tokens":
         if not d.path:
             raise DataError("data.source=tokens needs data.path: a folder of the token cache")

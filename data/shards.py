@@ -108,14 +108,9 @@ def open_folder(folder: str, tokenizer, mend: str = f"it holds {INDEX} and its s
     """
     damaged = f"{folder} is not a folder of token files ({{}}): {mend}"
     try:
-        if not os.path.exists(os.path.join(folder, INDEX)) and os.path.exists(
-            os.path.join(folder, "meta.json")
-        ):
-            with open(os.path.join(folder, "meta.json")) as f:
-                meta = json.load(f)
-        else:
-            with open(os.path.join(folder, INDEX)) as f:
-                meta = json.load(f)
+        before = os.path.join(folder, "meta.json")  # of formats before 4
+        with open(before if os.path.exists(before) else os.path.join(folder, INDEX)) as f:
+            meta = json.load(f)
         version, made_with = meta["format"], meta["tokenizer_fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise DataError(damaged.format(f"{type(e).__name__}: {e}")) from None

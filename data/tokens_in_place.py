@@ -42,9 +42,12 @@ def _counted(corpus: Corpus, tokenizer, shards: dict[str, list[Shard]]) -> dict:
         for split, here in shards.items():
             seen[split] = np.zeros(tokenizer.vocab_size, np.int64)
             for s in here:
+                row = Row([s])
                 for at in range(0, s.tokens, BLOCK):
-                    seen[split] += _seen(s, at, tokenizer)
-                    advance(min(BLOCK, s.tokens - at) * np.dtype(s.dtype).itemsize)
+                    n = min(BLOCK, s.tokens - at)
+                    ids = row.gather(np.array([at]), n, s.dtype)[0]
+                    seen[split] += _seen(ids, s.path, tokenizer)
+                    advance(ids.nbytes)
     p = seen["train"][seen["train"] > 0] / max(1, seen["train"].sum())
     sep = tokenizer.separator
     return {
@@ -70,12 +73,12 @@ def _counted(corpus: Corpus, tokenizer, shards: dict[str, list[Shard]]) -> dict:
     }
 
 
-def _seen(s: Shard, at: int, tokenizer) -> np.ndarray:
-    ids = np.memmap(s.path, s.dtype, "r", s.offset, (s.tokens,))[at : at + BLOCK]
+def _seen(ids: np.ndarray, path: str, tokenizer) -> np.ndarray:
+    """How often each id stands there. Raises DataError of one that the tokenizer does not have."""
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= tokenizer.vocab_size:
         raise DataError(
-            f"{s.path} holds the id {low if low < 0 else high}, but"
+            f"{path} holds the id {low if low < 0 else high}, but"
             f" data.tokenizer={tokenizer.fingerprint.split(':')[0]} has {tokenizer.vocab_size} ids:"
             " name the tokenizer that made the file, or its ids:"
             f" data.tokenizer='ids(vocab_size={max(high + 1, 1)},separator=ID)'"

@@ -74,7 +74,12 @@ def commands() -> str:
 
 
 def comments(cls) -> dict[str, str]:
-    """What the comments beside and above each field of a dataclass say."""
+    """What the comments beside and above each field of a dataclass say, inherited ones too."""
+    bases = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
+    return {name: text for base in bases for name, text in _own_comments(base).items()}
+
+
+def _own_comments(cls) -> dict[str, str]:
     source = inspect.getsource(cls)
     said = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

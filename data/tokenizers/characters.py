@@ -53,3 +53,25 @@ def encoded(
     done = encode(parts)
     out = [[done[p] if isinstance(p, int) else p for p in place] for place in places]
     return [ids[0] if len(ids) == 1 else np.concatenate(ids) for ids in out]
+
+
+class ById:
+    """Of a tokenizer whose ids decide the bytes that they stand for. It has `token_bytes`,
+    `_of_byte` (the id of each byte) and `_encode`, its library's call.
+    """
+
+    token_bytes: np.ndarray
+    _of_byte: np.ndarray
+
+    def _encode(self, texts: list[str]) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    def encode(self, text: bytes) -> np.ndarray:
+        return encoded([text], self._encode, self._of_byte)[0]
+
+    def counted(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+        ids = self.encode(text)
+        return ids, self.token_bytes[ids].astype(np.uint32)
+
+    def counted_batch(self, texts: list[bytes]) -> list[tuple[np.ndarray, None]]:
+        return [(ids, None) for ids in encoded(texts, self._encode, self._of_byte)]

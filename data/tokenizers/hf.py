@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.config import DataError
-from data.tokenizers.characters import encoded
+from data.tokenizers.characters import ById
 from data.tokenizers.characters import read as characters
 from data.tokenizers.files import missing, read, refused
 from data.tokenizers.lengths import Lengths, lengths
@@ -130,7 +130,7 @@ class Opened:
         return self._library.id_to_token(token) or ""
 
 
-class ByteLevel(Opened):
+class ByteLevel(ById, Opened):
     """A byte-level BPE whose ids decide their bytes. A byte that is not UTF-8 is read as the piece
     of that byte.
     """
@@ -146,16 +146,6 @@ class ByteLevel(Opened):
     def _encode(self, texts: list[str]) -> list[np.ndarray]:
         found = self._asked("encode_batch_fast", texts)
         return [np.array(e.ids, np.int32) for e in found]
-
-    def encode(self, text: bytes) -> np.ndarray:
-        return encoded([text], self._encode, self._of_byte)[0]
-
-    def counted(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
-        ids = self.encode(text)
-        return ids, self.token_bytes[ids].astype(np.uint32)
-
-    def counted_batch(self, texts: list[bytes]) -> list[tuple[np.ndarray, None]]:
-        return [(ids, None) for ids in encoded(texts, self._encode, self._of_byte)]
 
     def decode(self, ids) -> bytes:
         return b"".join(self._pieces[i] for i in map(int, ids) if 0 <= i < len(self._pieces))

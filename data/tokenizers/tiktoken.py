@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.config import DataError
-from data.tokenizers.characters import encoded
+from data.tokenizers.characters import ById
 from data.tokenizers.files import missing, read, refused
 
 SHORT = 100_000  # characters on which no pattern gives up, whatever they are
@@ -118,7 +118,7 @@ def _ranks(path: str, content: bytes) -> dict[bytes, int]:
     return ranks
 
 
-class Tiktoken:
+class Tiktoken(ById):
     """An id stands for the bytes of its rank; a byte that is not UTF-8 is read as the piece of that
     byte. Special tokens are no part of text: their names are read as any other words.
     """
@@ -162,16 +162,6 @@ class Tiktoken:
             if half < 1000:
                 raise
             return np.concatenate([self._one(text[:half]), self._one(text[half:])])
-
-    def encode(self, text: bytes) -> np.ndarray:
-        return encoded([text], self._encode, self._of_byte)[0]
-
-    def counted(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
-        ids = self.encode(text)
-        return ids, self.token_bytes[ids].astype(np.uint32)
-
-    def counted_batch(self, texts: list[bytes]) -> list[tuple[np.ndarray, None]]:
-        return [(ids, None) for ids in encoded(texts, self._encode, self._of_byte)]
 
     def decode(self, ids) -> bytes:
         return b"".join(self._pieces.get(int(i), b"") for i in ids)

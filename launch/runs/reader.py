@@ -39,7 +39,8 @@ class Reader:
 
     def __init__(self, dataset, batch: int, sharding, start: int, total: int, ahead: int):
         self._dataset, self._batch = dataset, batch
-        self._rows, self._own = held(sharding, batch)
+        self._rows, own = held(sharding, batch)
+        self._others = np.setdiff1d(self._rows, own)  # whose bytes another process counts
         row = dataset.batch(0, batch, slice(0, 1)).nbytes
         self._queue: queue.Queue = queue.Queue(
             max(2, min(2 * ahead, AHEAD_BYTES // max(1, row * batch)))
@@ -71,8 +72,7 @@ class Reader:
             tokens = np.zeros((self._batch, read.shape[1]), np.int32)
             tokens[self._rows] = read
         sizes[self._rows] = found
-        others = np.setdiff1d(self._rows, self._own, assume_unique=True)
-        sizes[others] = 0
+        sizes[self._others] = 0
         return tokens, self._dataset.by_source(step, self._batch, sizes)
 
     def take(self, count: int) -> Batches:

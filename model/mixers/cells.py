@@ -5,32 +5,54 @@ What a token gives is multiplied ahead of the loop, for all tokens at once, and 
 of the recurrent matrix after it: the loop over time makes one product forward, and one backward.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from model import context
+from model import config, context
 from model.config import Execution, Model
-from model.mixers.recurrent import Recurrent
+from model.mixers.recurrent import Recurrent, from_channels
 from model.numerics import einsum, precise
+from model.params import Einsum, declare
+from model.state import State
 from model.work import Work, matmuls, size
 
 UNROLL = 4
 
 
+@dataclasses.dataclass(frozen=True)
 class Cell(Recurrent):
-    """Counts of a cell of `units` with `gates` matrices each way. A part has the fields n_units,
-    gates, and `states`, the vectors that it keeps.
+    """A cell with `gates` matrices each way. A part says its name, and how many vectors it keeps
+    and has for biases.
     """
 
-    n_units: int
-    gates: int
-    states: int
+    n_units: int = 0  # units, U; 0: d_model
+
+    name: ClassVar[str]
+    gates: ClassVar[int]
+    states: ClassVar[int]
+    biases: ClassVar[int]
+    apart: ClassVar[bool] = True
 
     def units(self, m: Model) -> int:
         return self.n_units or m.d_model
+
+    def check(self, m: Model) -> None:
+        config.positive(self, (), f"model.{self.name}")
+
+    def parameters(self, m: Model) -> dict[str, int]:
+        u = self.units(m)
+        return {"mixer": self.multiplied(m) + self.gates * u * u + self.biases * u}
+
+    def state(self, m: Model) -> State:
+        return State(per_sequence=self.states * self.units(m))
+
+    def axes(self, m: Model) -> list[tuple[str, str, int]]:
+        return [("channels", f"model.{self.name}.n_units", self.units(m))]
 
     def multiplied(self, m: Model) -> int:
         """Of the input and the output; the recurrent matrix is `recurrence`."""
@@ -98,10 +120,22 @@ def _backward(cell, held, gradients):
 over_time.defvjp(_forward, _backward)
 
 
-def mix(module, ctx: context.Context, cell, ex: Execution, w_UgU, bias, x_BTgU, states: int):
-    """h_BTU, after a state of `states` vectors that a decoder keeps. A padded place leaves the
-    state as it is.
+def mix(module, x_BTD, ctx: context.Context | None, cell: Callable, bias):
+    """The mixer that `module` (with p, m, ex) is: x to gates, the cell over time, and back. A
+    decoder keeps the cell's state; a padded place leaves it as it is.
     """
+    p, m, ex, units = module.p, module.m, module.ex, module.p.units(module.m)
+    ctx = ctx or context.plain(x_BTD.shape[1])
+    x_BTgU = Einsum("btd,dgu->btgu", (m.d_model, p.gates, units), ("embed", None, "channels"),
+                    m.d_model, dtype=ex.dtype, name="in")(x_BTD)  # fmt: skip
+    axes = (None, None, "channels")
+    w_UgU = declare(module, "recurrent", (units, p.gates, units), axes, units**-0.5)
+    h_BTU = _mixed(module, ctx, cell, ex, w_UgU, bias, x_BTgU, p.states)
+    return from_channels(m, ex, units)(h_BTU)
+
+
+def _mixed(module, ctx, cell, ex: Execution, w_UgU, bias, x_BTgU, states: int):
+    """h_BTU, after a state of `states` vectors."""
     (batch, _, _, units), w_UgU = x_BTgU.shape, w_UgU.astype(ex.dtype)
 
     def made(kept_BsU):

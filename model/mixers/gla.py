@@ -12,17 +12,16 @@ from flax import linen as nn
 from model import config, context
 from model.config import Execution, Model
 from model.mixers import linear
-from model.mixers.recurrent import HeadNorm, Recurrent, divided, from_heads, silu, to_heads
+from model.mixers.recurrent import HeadNorm, divided, from_heads, silu, to_heads
 from model.numerics import precise
 from model.params import Einsum
-from model.state import State
 from model.work import Work, matmuls, size, total
 
 TEMPERATURE = 16  # the paper's tau
 
 
 @dataclasses.dataclass(frozen=True)
-class GLA(Recurrent):
+class GLA(linear.Heads):
     """Gated linear attention."""
 
     n_heads: int = 4  # H
@@ -51,9 +50,6 @@ class GLA(Recurrent):
         (k, w), h = self.widths(m), self.n_heads
         return m.d_model * h * (2 * k + 3 * w) + self.rank * (m.d_model + h * k)
 
-    def recurrence(self, m: Model) -> int:
-        return linear.flops(self.n_heads, *self.widths(m))
-
     def work(self, m: Model, ex: Execution, batch: int) -> Work:
         (k, w), h, tokens = self.widths(m), self.n_heads, batch * m.seq_len
         kept, last = tokens * h * (8 * k + 6 * w) * size(ex), 2 * tokens * h * w * m.d_model
@@ -63,10 +59,6 @@ class GLA(Recurrent):
                 linear.work(ex, batch, m.seq_len, h, h, k, w, channels=True),
             )
         )
-
-    def state(self, m: Model) -> State:
-        k, w = self.widths(m)
-        return State(per_sequence=self.n_heads * k * w)
 
     def axes(self, m: Model) -> list[tuple[str, str, int]]:
         return [("heads", "model.gla.n_heads", self.n_heads)]

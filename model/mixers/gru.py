@@ -10,35 +10,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model import config, context
 from model.config import Execution, Model
 from model.mixers import cells
-from model.mixers.recurrent import from_channels
-from model.params import Einsum, declare
-from model.state import State
+from model.params import declare
 
 
 @dataclasses.dataclass(frozen=True)
 class GRU(cells.Cell):
     """Gated recurrent units."""
 
-    n_units: int = 0  # units, U; 0: d_model
-
-    apart = True
-    gates, states = 3, 1
-
-    def check(self, m: Model) -> None:
-        config.positive(self, (), "model.gru")
-
-    def parameters(self, m: Model) -> dict[str, int]:
-        u = self.units(m)
-        return {"mixer": self.multiplied(m) + 3 * u * u + 4 * u}
-
-    def state(self, m: Model) -> State:
-        return State(per_sequence=self.units(m))
-
-    def axes(self, m: Model) -> list[tuple[str, str, int]]:
-        return [("channels", "model.gru.n_units", self.units(m))]
+    name = "gru"
+    gates, states, biases = 3, 1, 4
 
     def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
         return _GRU(self, m, ex, name=name)
@@ -61,14 +43,9 @@ class _GRU(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
-        m, ex, u = self.m, self.ex, self.p.units(self.m)
-        ctx = ctx or context.plain(x_BTD.shape[1])
-        x_BTgU = Einsum("btd,dgu->btgu", (m.d_model, 3, u), ("embed", None, "channels"), m.d_model,
-                        dtype=ex.dtype, name="in")(x_BTD)  # fmt: skip
-        w_UgU = declare(self, "recurrent", (u, 3, u), (None, None, "channels"), u**-0.5)
+        u = self.p.units(self.m)
         biases = (
             declare(self, "bias", (3, u), (None, "channels")),
             declare(self, "new_bias", (u,), ("channels",)),
         )
-        h_BTU = cells.mix(self, ctx, cell, ex, w_UgU, biases, x_BTgU, 1)
-        return from_channels(m, ex, u)(h_BTU)
+        return cells.mix(self, x_BTD, ctx, cell, biases)

@@ -20,11 +20,29 @@ import jax
 import jax.numpy as jnp
 
 from model import context
-from model.config import Execution
+from model.config import Execution, Model
+from model.mixers.recurrent import Recurrent
 from model.numerics import einsum, precise, scores
+from model.state import State
 from model.work import Work, matmuls, size
 
 BLOCK = 8  # tokens that see each other one by one, where decays are of channels
+
+
+class Heads(Recurrent):
+    """Counts of `n_heads` states of K x W, where a part says `widths`, (K, W)."""
+
+    n_heads: int
+
+    def widths(self, m: Model) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def recurrence(self, m: Model) -> int:
+        return flops(self.n_heads, *self.widths(m))
+
+    def state(self, m: Model) -> State:
+        k, w = self.widths(m)
+        return State(per_sequence=self.n_heads * k * w)
 
 
 def mix(module, ctx: context.Context, ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH=None):

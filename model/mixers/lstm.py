@@ -12,36 +12,18 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model import config, context
 from model.config import Execution, Model
 from model.mixers import cells
-from model.mixers.recurrent import from_channels
-from model.params import Einsum, declare
+from model.params import declare
 from model.starts import Rows
-from model.state import State
 
 
 @dataclasses.dataclass(frozen=True)
 class LSTM(cells.Cell):
     """A long short-term memory."""
 
-    n_units: int = 0  # units, U; 0: d_model
-
-    apart = True
-    gates, states = 4, 2
-
-    def check(self, m: Model) -> None:
-        config.positive(self, (), "model.lstm")
-
-    def parameters(self, m: Model) -> dict[str, int]:
-        u = self.units(m)
-        return {"mixer": self.multiplied(m) + 4 * u * u + 4 * u}
-
-    def state(self, m: Model) -> State:
-        return State(per_sequence=2 * self.units(m))
-
-    def axes(self, m: Model) -> list[tuple[str, str, int]]:
-        return [("channels", "model.lstm.n_units", self.units(m))]
+    name = "lstm"
+    gates, states, biases = 4, 2, 4
 
     def module(self, m: Model, ex: Execution, name: str) -> nn.Module:
         return _LSTM(self, m, ex, name=name)
@@ -61,11 +43,6 @@ class _LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, ctx=None):
-        m, ex, u = self.m, self.ex, self.p.units(self.m)
-        ctx = ctx or context.plain(x_BTD.shape[1])
-        x_BTgU = Einsum("btd,dgu->btgu", (m.d_model, 4, u), ("embed", None, "channels"), m.d_model,
-                        dtype=ex.dtype, name="in")(x_BTD)  # fmt: skip
-        w_UgU = declare(self, "recurrent", (u, 4, u), (None, None, "channels"), u**-0.5)
+        u = self.p.units(self.m)
         bias_gU = declare(self, "bias", (4, u), (None, "channels"), start=Rows((0, 1, 0, 0)))
-        h_BTU = cells.mix(self, ctx, cell, ex, w_UgU, bias_gU, x_BTgU, 2)
-        return from_channels(m, ex, u)(h_BTU)
+        return cells.mix(self, x_BTD, ctx, cell, bias_gU)

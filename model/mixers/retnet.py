@@ -15,14 +15,13 @@ from flax import linen as nn
 from model import config, context
 from model.config import Execution, Model
 from model.mixers import linear
-from model.mixers.recurrent import HeadNorm, Recurrent, divided, from_heads, silu, to_heads
+from model.mixers.recurrent import HeadNorm, divided, from_heads, silu, to_heads
 from model.positions import Rope
-from model.state import State
 from model.work import Work, matmuls, size, total
 
 
 @dataclasses.dataclass(frozen=True)
-class RetNet(Recurrent):
+class RetNet(linear.Heads):
     """Multi-scale retention."""
 
     n_heads: int = 4  # H
@@ -53,9 +52,6 @@ class RetNet(Recurrent):
         k, w = self.widths(m)
         return m.d_model * self.n_heads * (2 * k + 3 * w)
 
-    def recurrence(self, m: Model) -> int:
-        return linear.flops(self.n_heads, *self.widths(m))
-
     def work(self, m: Model, ex: Execution, batch: int) -> Work:
         (k, w), h, tokens = self.widths(m), self.n_heads, batch * m.seq_len
         kept, last = tokens * h * (4 * k + 6 * w) * size(ex), 2 * tokens * h * w * m.d_model
@@ -65,10 +61,6 @@ class RetNet(Recurrent):
                 linear.work(ex, batch, m.seq_len, h, h, k, w),
             )
         )
-
-    def state(self, m: Model) -> State:
-        k, w = self.widths(m)
-        return State(per_sequence=self.n_heads * k * w)
 
     def axes(self, m: Model) -> list[tuple[str, str, int]]:
         return [("heads", "model.retnet.n_heads", self.n_heads)]

@@ -83,7 +83,7 @@ def test_each_process_reads_its_own_rows(dataset, monkeypatch, process):
     assert rows.tolist() == ([0, 1, 2, 3] if process < 2 else [4, 5, 6, 7])
     assert own.tolist() == (rows.tolist() if process % 2 == 0 else [])
     r = object.__new__(reader.Reader)
-    r._dataset, r._batch, r._rows, r._own = dataset, 8, rows, own
+    r._dataset, r._batch, r._rows, r._others = dataset, 8, rows, np.setdiff1d(rows, own)
     tokens, sizes = r._one(5)
     np.testing.assert_array_equal(tokens[rows], dataset.batch(5, 8)[rows])
     assert not np.delete(tokens, rows, 0).any() and sizes == [12 * len(own)]

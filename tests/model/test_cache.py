@@ -15,6 +15,10 @@ from tests.model.test_model import (
 
 @most_shapes
 def test_cached_equals_full(c):
+    cached_equals_full(c)
+
+
+def cached_equals_full(c):
     """Prompts of unequal length, padded on the left: prefill, then token by token, equals the
     forward pass at every position.
     """

@@ -147,11 +147,14 @@ def test_documents_are_numbered_and_positions_restart(first):
     np.testing.assert_array_equal(ctx.at[0], wanted[1])
 
 
-def cases():
-    """Every mixer, position and execution. In the fast lane chunks of every mixer at one position;
-    of attention one that turns and one that is added to the scores.
+def cases(windowed: bool):
+    """Every mixer with a window, or every other one, position and execution. In the fast lane
+    chunks of every mixer at one position; of attention one that turns and one that is added to the
+    scores.
     """
     for mixer in ABLE:
+        if (mixer in WINDOWED) != windowed:
+            continue
         for n, positions in enumerate(POSITIONS if mixer in PLACED else ["rope"]):
             for how in EXECUTIONS:
                 quick = how == "chunks" and positions == "rope"
@@ -181,8 +184,12 @@ def by_themselves(t_BT):
     return alone
 
 
-@pytest.mark.parametrize("c,ex", [*cases()])
+@pytest.mark.parametrize("c,ex", [*cases(True)])
 def test_a_document_is_read_by_itself(c, ex):
+    read_by_itself(c, ex)
+
+
+def read_by_itself(c, ex):
     """By gradient: of its own document a token sees all that the mixer lets through, of the others
     nothing. Its logits are those of the document at the front of a window of its own, which a
     joined model reads; and so are the gradients of the weights, of all documents together.

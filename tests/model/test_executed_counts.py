@@ -12,12 +12,14 @@ from tests.model import walk
 from tests.model.test_counts import EXECUTIONS, QUICK, SHAPES, make, model
 
 
-def executions(plain: bool):
+def executions(plain: bool, experts: bool | None = None):
     """Every shape as it stands, or every other execution: a few of these, the rest among the slow
-    tests.
+    tests. experts: only shapes with them, or only those without.
     """
     for name, change in SHAPES.items():
         c = make(**change)
+        if experts is not None and bool(c.routed) != experts:
+            continue
         for how, ex in EXECUTIONS.items():
             fits = (c.routed or ex.moe == "block" and ex.moe_groups == 1) and (
                 ex.moe != "capacity" or all(p.capacity_factor for p in c.routed)

@@ -10,23 +10,12 @@ from model import optim, params, step
 from model.config import Execution
 from model.lm import LM
 from tests.model.test_model import (
-    core_shapes,
-    forward,
     make,
     rich_shapes,
     tokens,
     variables,
     weights,
 )
-
-
-@core_shapes
-def test_bfloat16_is_close(c):
-    held, t = variables(c), tokens(c, 3)[:, :-1]
-    want, got = forward(c, Execution(), held, t), forward(c, Execution(dtype="bfloat16"), held, t)
-    # the median: a token whose router flips between two experts is another matter
-    assert np.median(np.abs(got - want)) < 0.03 * want.std()
-    assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.99
 
 
 @rich_shapes

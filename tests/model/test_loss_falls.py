@@ -7,13 +7,15 @@ import numpy as np
 
 from model import optim, params, step
 from model.lm import LM, abstract
-from tests.model.test_model import (
-    falling_shapes,
-)
+from tests.model.test_model import falling_shapes
 
 
 @falling_shapes
 def test_loss_falls(c):
+    falls(c)
+
+
+def falls(c):
     lm, o = LM(c), optim.Optimizer(lr=1e-2)
     state = step.create(lm, o, params.initial(abstract(c), 0))
     batch = np.tile(np.arange(c.seq_len + 1) * 7 % c.vocab_size, (8, 1)).astype(np.int32)

@@ -165,26 +165,25 @@ _TWIN = [
 ]
 
 
-most_shapes = pytest.mark.parametrize(
-    "c",
-    [
-        pytest.param(c, id=n, marks=pytest.mark.slow if extra or twin and not core else ())
-        for c, n, twin, core, extra in zip(SHAPES, NAMES, _TWIN, _CORE, _EXTRA)
-    ],
-)
+_MOST = [
+    pytest.param(c, id=n, marks=pytest.mark.slow if extra or twin and not core else ())
+    for c, n, twin, core, extra in zip(SHAPES, NAMES, _TWIN, _CORE, _EXTRA)
+]
+_OTHER = [type(c.pattern[0].mixer) not in (MIXERS[name] for name in QUADRATIC) for c in SHAPES]
+most_shapes = pytest.mark.parametrize("c", [p for p, o in zip(_MOST, _OTHER) if not o])
+most_mixers = pytest.mark.parametrize("c", [p for p, o in zip(_MOST, _OTHER) if o])
 
 
 # 30 updates: of the positions alone, those with parameters of their own in the fast lane
 _PLAIN = [set(change) == {"positions"} and change["positions"] != "learned" for change in CHANGES]
 
 
-falling_shapes = pytest.mark.parametrize(
-    "c",
-    [
-        pytest.param(c, id=n, marks=pytest.mark.slow if extra or plain or twin and not core else ())
-        for c, n, plain, twin, core, extra in zip(SHAPES, NAMES, _PLAIN, _TWIN, _CORE, _EXTRA)
-    ],
-)
+_FALLING = [
+    pytest.param(c, id=n, marks=pytest.mark.slow if extra or plain or twin and not core else ())
+    for c, n, plain, twin, core, extra in zip(SHAPES, NAMES, _PLAIN, _TWIN, _CORE, _EXTRA)
+]
+falling_shapes = pytest.mark.parametrize("c", [p for p, o in zip(_FALLING, _OTHER) if not o])
+falling_mixers = pytest.mark.parametrize("c", [p for p, o in zip(_FALLING, _OTHER) if o])
 
 
 def test_every_registered_part_is_under_contract():

@@ -1,0 +1,12 @@
+"""Executed FLOPs of experts against a walk over the traced program, as each implementation states
+them of itself.
+"""
+
+import pytest
+
+from tests.model.test_executed_counts import executions, walked
+
+
+@pytest.mark.parametrize("name,how", [*executions(plain=False, experts=True)])
+def test_executed_flops_equal_the_walk(name, how):
+    walked(name, how)
