@@ -16,7 +16,7 @@ from experiments.benchmarks import contest
 from launch import config, overrides
 from launch.config import Horizon, Job, Run, Where
 from launch.devices import allocator
-from launch.huggingface import config_writing, folder
+from launch.huggingface import folder
 from model import account, params, parts
 from model.config import Model
 from model.lm import abstract
@@ -88,7 +88,7 @@ def job(name: str, scale: str, settings: list[str]) -> Job:
 
 def _held_function(model: Model) -> Model:
     """The model as a folder of weights can say it: capacity is a matter of training."""
-    return config_writing.changed(model, "moe", capacity_factor=0.0)
+    return parts.set_field(model, "moe.capacity_factor", "0.0") if model.routed else model
 
 
 def command(

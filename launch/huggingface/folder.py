@@ -10,17 +10,14 @@ import numpy as np
 
 from launch import files
 from launch.config import ConfigError
-from launch.huggingface import config_writing as lists
-from launch.huggingface.config_reading import Config, fixed
-from launch.huggingface.families import FAMILIES, entries
-from model import records_version1
+from launch.huggingface.comparing import family_of, single_gate
+from launch.huggingface.config_values import Config, fixed
+from launch.huggingface.families import FAMILIES
 from model.config import Model, check
 from model.lm import abstract, buffers
 
 # what other programs leave in a file and no model reads
 IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids")
-# fields that decide training alone: no config.json carries them
-TRAINING = ("balance_weight", "balance_scope", "z_weight", "bias_rate", "routing_group")
 
 
 def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[str]]:
@@ -132,7 +129,7 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
     """
     name, own, _ = read_config(hf_dir)
     c = c or own
-    found, table, shapes = _open(_files(hf_dir)), entries(name, c), _shapes(c)
+    found, table, shapes = _open(_files(hf_dir)), FAMILIES[name].tensors(c), _shapes(c)
     prefix = "" if any(t in found for e in table for t in e.theirs) else _prefix(table, found)
     used, flat = set(), {}
     for e in table:
@@ -180,58 +177,6 @@ def _prefix(table, found) -> str:
     return body if any(f"{body}{t}" in {x for e in table for x in e.theirs} for t in found) else ""
 
 
-def _plain(c: Model) -> dict:
-    """The fields of `c` that decide the function at inference, every default made explicit and what
-    is not read left out.
-    """
-    d = lists.fields(c)
-    kinds = {name for layer in d["kinds"] for name in (*layer, d["positions"])}
-    unread = set(TRAINING)
-    for name, (parts, _) in records_version1.FIELDS.items():
-        if name != "norm_eps" and not kinds & set(parts):
-            unread.add(name)
-    if "dense" not in kinds:
-        unread.add("d_ff")
-    return {k: v for k, v in d.items() if k not in unread}
-
-
-def single_gate(c: Model) -> Model:
-    """`c` with the gates that it computes said aloud: those of one expert are not renormalised."""
-    return lists.changed(c, "moe", renormalise=False) if _one_expert(c) else c
-
-
-def _one_expert(c: Model) -> bool:
-    return bool(c.routed) and all(p.top_k == 1 for p in c.routed)
-
-
-def family_of(c: Model) -> str:
-    """The family that computes the function of `c`. Raises ConfigError with the fields that none
-    has, by the nearest family.
-    """
-    nearest, c = None, single_gate(c)
-    want, view = _plain(c), lists.view(c)
-    for name, family in FAMILIES.items():
-        try:
-            again = _plain(family.read(Config(family.write(view), family.defaults)))
-        except (ConfigError, ValueError, TypeError, KeyError):
-            continue
-        differ = [k for k in want if want[k] != again.get(k)]
-        if not differ:
-            return name
-        if nearest is None or len(differ) < len(nearest[1]):
-            nearest = name, differ
-    if nearest is None:
-        raise ConfigError(
-            "no Hugging Face family here has this model's activation: set model.mlp.activation to"
-            " swiglu, gelu or relu"
-        )
-    own = ", ".join(f"{lists.place(k)}={want[k]!r}" for k in nearest[1])
-    raise ConfigError(
-        f"no Hugging Face family here computes this model; the nearest, {nearest[0]}, differs in"
-        f" {own}"
-    )
-
-
 def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> str:
     """Writes config.json and model.safetensors into `hf_dir`, which must not hold any yet, and
     returns the family. Layers of `variables` are unrolled. more: further fields of config.json.
@@ -251,7 +196,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
         for path, a in jax.tree_util.tree_leaves_with_path(variables)
     }
     tensors = {}
-    for e in entries(name, c):
+    for e in FAMILIES[name].tensors(c):
         tensors |= {
             t: np.ascontiguousarray(a) for t, a in zip(e.theirs, e.write([flat[o] for o in e.ours]))
         }
@@ -260,7 +205,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
         "architectures": [family.architecture],
         "model_type": name,
         "dtype": "float32",
-        **family.write(lists.view(c)),
+        **family.write(c),
         **(more or {}),
     }
     save_file(tensors, os.path.join(hf_dir, "model.safetensors"), metadata={"format": "pt"})

@@ -2,7 +2,7 @@
 export are one table.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -101,13 +101,6 @@ def by_head(ours: list[str], theirs: str) -> Entry:
         return [whole.reshape(*whole.shape[:-3], -1).T]
 
     return Entry(tuple(ours), (theirs,), read, write)
-
-
-def layers(c) -> Iterator[tuple[int, str, str, str]]:
-    """(number, path in params, mixer, mlp) of every layer of the unrolled model."""
-    for i, (mixer, mlp) in enumerate(c.kinds):
-        g, j = divmod(i - c.n_first, c.n_pattern)
-        yield i, f"first_{i}" if i < c.n_first else f"group_{g}/layer_{j}", mixer, mlp
 
 
 def norm(ours: str, theirs: str, bias: bool) -> list[Entry]:

@@ -81,6 +81,10 @@ CONFIGS = {
         "qwen3",
         dict(LLAMA, head_dim=8, use_sliding_window=True, sliding_window=6, max_window_layers=0),
     ),
+    "qwen3-some-windows": (
+        "qwen3",
+        dict(LLAMA, head_dim=8, use_sliding_window=True, sliding_window=6, max_window_layers=1),
+    ),
     "mixtral": ("mixtral", dict(LLAMA, num_experts_per_tok=2, num_local_experts=6)),
     "olmoe": ("olmoe", dict(LLAMA, num_experts_per_tok=3, num_experts=6)),
     "qwen3_moe": (

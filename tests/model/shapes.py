@@ -2,10 +2,31 @@
 as text.
 """
 
-from launch.huggingface import config_writing
-from model import parts, records_version1
+from types import SimpleNamespace
 
-view = config_writing.view  # the same list, read off a model
+from model import parts, records_version1
+from model.mixers.softmax import head_width
+
+
+def view(m) -> SimpleNamespace:
+    """The same list, read off a model whose layers are alike: defaults of the widths made
+    explicit.
+    """
+    held = [m.norm, m.positions, *(p for layer in m.layers for p in (layer.mixer, layer.mlp))]
+    out = {name: getattr(m, name) for name in records_version1.SHARED}
+    for name, (kinds, at) in records_version1.FIELDS.items():
+        values = {getattr(p, at) for p in held if parts.NAMES[type(p)] in kinds}
+        assert len(values) < 2, name
+        default = getattr(next(cls for cls, n in parts.NAMES.items() if n == kinds[0]), at)
+        out[name] = values.pop() if values else default
+    out["positions"], out["norm"] = parts.NAMES[type(m.positions)], parts.NAMES[type(m.norm)]
+    out["post_norm"] = m.layers[0].norm == "post"
+    out["n_kv_heads"] = out["n_kv_heads"] or out["n_heads"]
+    out["d_head"] = head_width(m.layers[0].mixer, m)
+    out["d_value"] = out["d_value"] or out["d_head"]
+    out["d_ff"] = out["d_ff"] or 4 * m.d_model
+    out["d_expert"] = m.routed[0].width(m) if m.routed else 0
+    return SimpleNamespace(**out)
 
 
 def maker(**base):

@@ -1,9 +1,9 @@
-"""What the families share in reading a config.json: defaults, fields that must have one value,
-activations, rope.
+"""What the families share in reading and writing a config.json: defaults, fields that must have
+one value, activations, rope.
 """
 
 from launch.config import ConfigError
-from model.positions import Rope
+from model.positions import NoPositions, Rope
 
 # theirs -> (ours, ours where the MLP is gated)
 ACTIVATIONS = {
@@ -76,3 +76,9 @@ def rope(cfg: Config, interleaved: bool = False) -> Rope:
     theta = given.get("rope_theta", cfg.get("rope_theta") or cfg.get("default_theta", 10_000.0))
     fraction = given.get("partial_rotary_factor") or cfg.get("partial_rotary_factor") or 1.0
     return Rope(float(theta), float(fraction), interleaved)
+
+
+def rope_fields(positions: NoPositions) -> dict:
+    """`rope_parameters` of a config.json; of positions that are none, rope's defaults."""
+    own = positions if isinstance(positions, Rope) else Rope()
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": own.theta}}
