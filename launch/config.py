@@ -255,6 +255,11 @@ def steps(run: Run) -> int:
     return round(n)
 
 
+def rate(run: Run, step: int, total: int) -> float:
+    """Share of the peak learning rate at 0-based `step` of `total`."""
+    return optim.factor(run.schedule, step, total, run.batch * run.model.seq_len)
+
+
 def check(run: Run) -> None:
     """Raises ConfigError, in words that say what to change, if `run` cannot be trained."""
     try:
@@ -278,7 +283,18 @@ def check(run: Run) -> None:
     for name, seed in (("seed", run.seed), ("data.seed", run.data.seed)):
         if not 0 <= seed < 2**31:
             raise ConfigError(f"{name}={seed} must lie in 0 .. 2^31 - 1")
-    steps(run)
+    total, step_tokens = steps(run), run.batch * run.model.seq_len
+    warm, cool = (
+        optim.warmup_of(run.schedule, total, step_tokens),
+        optim.cooldown_of(run.schedule, total),
+    )
+    given = run.schedule.warmup_steps or run.schedule.warmup_tokens or cool
+    if given and warm + cool > total:
+        raise ConfigError(
+            f"the run has {total} steps of {step_tokens} tokens, fewer than its warm-up of {warm}"
+            + (f" and its cooldown of {cool}" if cool else "")
+            + ": raise the horizon, or shorten the warm-up"
+        )
 
 
 def check_moe(model: Model, where: Where) -> None:

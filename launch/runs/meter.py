@@ -6,6 +6,7 @@ import time
 import jax
 import numpy as np
 
+from launch import config
 from launch.runs.divergence import Watch
 from launch.runs.record import Metrics
 from model import account, optim
@@ -72,7 +73,7 @@ class Meter:
             for k in self._kept[0][1]
             if k != "skipped"
         }
-        self.last_loss = float(mean["loss"])
+        self.last_loss, rate = float(mean["loss"]), config.rate(self._run, n - 1, self._total)
         self._out.write(
             {
                 "step": n,
@@ -80,13 +81,8 @@ class Meter:
                 "bits_per_byte": (
                     self.last_loss * tokens / math.log(2) / self._bytes if self._bytes else None
                 ),
-                "learning_rate": (
-                    optim.factor(self._run.schedule, n - 1, self._total) * self._run.optimizer.lr
-                ),
-                "embed_learning_rate": (
-                    optim.factor(self._run.schedule, n - 1, self._total)
-                    * optim.embed_rate(self._run.optimizer)
-                ),
+                "learning_rate": rate * self._run.optimizer.lr,
+                "embed_learning_rate": rate * optim.embed_rate(self._run.optimizer),
                 "grad_norm": float(mean["grad_norm"]),
                 "tokens": n * self._per_step,
                 "flops_matmul": float(n * self._flops),

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from data import pipeline
+from launch import config
 from launch.config import Run, Where
 from launch.devices import choice
 from launch.devices import layout as layouts
@@ -50,7 +51,7 @@ def hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
     host in float64.
     """
     o, out = run.optimizer, np.zeros((2, length))
-    f = [optim.factor(run.schedule, first + i, total) for i in range(count)]
+    f = [config.rate(run, first + i, total) for i in range(count)]
     out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * optim.embed_rate(o)
     out = out.astype(np.float32)
     return {

@@ -1,8 +1,12 @@
 """The optimizer and its schedules, against optax and against counts by hand."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import optim, step
 from model.lm import LM
@@ -59,6 +63,54 @@ def test_ends_of_schedules(decay, warmup, final):
     assert optim.factor(s, warm, n) == 1.0
     assert optim.factor(s, n, n) == pytest.approx(1.0 if decay == "constant" else final)
     assert optim.factor(s, n - 1, n) > (final if decay != "constant" else 0.0)
+
+
+WSD = optim.Schedule(decay="wsd", warmup_tokens=400, cooldown=0.2)
+
+
+@pytest.mark.parametrize("shape", optim.COOLDOWNS)
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_wsd_by_hand(shape, final):
+    """4 updates of 100 tokens up, the peak, and a fifth of 50 updates down."""
+    s = dataclasses.replace(WSD, cooldown_shape=shape, final=final)
+    f = [optim.factor(s, i, 50, 100) for i in range(50)]
+    assert f[:5] == [0.25, 0.5, 0.75, 1.0, 1.0] and f[4:40] == [1.0] * 36
+    way = {"sqrt": 0.3**0.5, "linear": 0.3, "cosine": (1 - np.cos(0.3 * np.pi)) / 2}[shape]
+    assert f[40] == 1.0 and f[43] == pytest.approx(1 - (1 - final) * way)
+    assert optim.factor(s, 50, 50, 100) == pytest.approx(final) and f[49] > final
+
+
+@given(st.integers(50, 400), st.integers(1, 300), st.integers(0, 9))
+def test_wsd_runs_of_any_length_begin_alike(steps, more, warm):
+    """Up to the cooldown of the shorter one the rates are equal to the bit."""
+    s = dataclasses.replace(WSD, warmup=0.0, warmup_tokens=0, warmup_steps=warm)
+    fork = steps - optim.cooldown_of(s, steps)
+    assert fork <= steps + more - optim.cooldown_of(s, steps + more)
+    for i in range(fork):
+        assert optim.factor(s, i, steps) == optim.factor(s, i, steps + more)
+    assert optim.factor(s, fork + 1, steps) < 1.0 or steps == fork + 1
+
+
+def test_a_warm_up_in_tokens_is_that_of_any_schedule():
+    s = optim.Schedule("cosine", warmup_tokens=400)
+    f = [optim.factor(s, i, 50, 100) for i in range(50)]
+    assert f[:4] == [0.25, 0.5, 0.75, 1.0] and f[4] == 1.0 > f[5]
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"warmup_tokens": 0}, "set schedule.warmup_tokens"),  # the share of the default is left
+        ({"warmup_steps": 3}, "not both"),
+        ({"cooldown": 0.0}, "above 0 and below 1"),
+        ({"cooldown_shape": "sqr"}, "did you mean 'sqrt'"),
+        ({"decay": "wds"}, "did you mean 'wsd'"),
+    ],
+)
+def test_a_schedule_that_cannot_be(change, words):
+    optim.check(optim.Optimizer(), WSD)
+    with pytest.raises(ValueError, match=words):
+        optim.check(optim.Optimizer(), dataclasses.replace(WSD, **change))
 
 
 def test_adamw_equals_optax():
