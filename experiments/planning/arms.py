@@ -7,7 +7,7 @@ of `dense(activation=swiglu)` has gated experts. The text of a value names what 
 defaults; to hold a field at its default, name it in text.
 
 Behind a semicolon stand settings of the run: ``dense; data.mixture=code=0.5,web=0.5``, or without a
-part, ``; data.unique_tokens=100000``.
+part, ``; data.unique_tokens=100000``. ``lr_multiplier=0.5`` is of the ladder's learning rate.
 """
 
 import dataclasses
@@ -18,8 +18,9 @@ from model import parts
 from model import text as text_form
 from model.config import Layer, Model
 
-# A recipe can have arms of its own (experiments/planning/grid.py, `Sweep.arms`); these have a name
-# everywhere.
+# These have a name everywhere (`--set sweep.families=dense,jamba`), and so has whatever part is
+# registered, or a layer of two (`mamba2`, `mamba2/moe`). A recipe can have arms of its own
+# (experiments/planning/grid.py, `Sweep.arms`). {half} is half the context.
 ARMS = {
     "dense": "dense",
     "moe": "moe",
@@ -31,7 +32,31 @@ ARMS = {
     "moe_8_1": "moe(n_experts=8,top_k=1)",
     "moe_32_4": "moe(n_experts=32,top_k=4)",
     "moe_64_8": "moe(n_experts=64,top_k=8)",
+    # hybrids: the order of layers is the paper's; widths, heads and experts are the ladder's.
+    # Windows see half of the context, as the 2,048 of 4,096 tokens of Samba, 1,024 of 2,048 of
+    # Griffin.
+    # one attention in eight, without positions; experts in every other layer: Jamba, Lieber et al.
+    # 2024, arXiv 2403.19887
+    "jamba": "mamba/dense, mamba/moe(n_experts=16), mamba/dense, mamba/moe(n_experts=16),"
+    " attention(positions=none)/dense, mamba/moe(n_experts=16), mamba/dense,"
+    " mamba/moe(n_experts=16)",
+    # Mamba, MLP, window attention, MLP: Ren et al. 2024, arXiv 2406.07522
+    "samba": "mamba/dense, attention(window={half})/dense",
+    # two recurrent, one of local attention with one head of keys and values: De et al. 2024,
+    # arXiv 2402.19427
+    "griffin": "rg_lru/dense, rg_lru/dense, attention(window={half},n_kv_heads=1)/dense",
+    # three of gated delta, one of full attention, fine experts in all: Qwen3-Next-80B-A3B (Qwen
+    # team 2025); without its shared expert and its gate of attention
+    "qwen3_next": ", ".join(
+        f"{mixer}/moe(n_experts=32,top_k=4)"
+        for mixer in (*["gated_delta"] * 3, "attention(qk_norm=head)")
+    ),
 }
+
+
+def named(arm: str, base: Model) -> str:
+    """The text of an arm that may be a name of ARMS."""
+    return ARMS[arm].format(half=max(1, base.seq_len // 2)) if arm in ARMS else arm
 
 
 def text(value) -> str:
@@ -41,7 +66,8 @@ def text(value) -> str:
     return parts.written((value,) if isinstance(value, Layer) else value)
 
 
-SETTINGS = ("data", "model", "optimizer", "schedule")  # what an arm may set besides its part
+# what an arm may set besides its part
+SETTINGS = ("data", "model", "optimizer", "schedule", "batch", "lr_multiplier")
 
 
 def parted(arm: str) -> tuple[str, tuple[str, ...]]:

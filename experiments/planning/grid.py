@@ -63,8 +63,8 @@ class Sweep:
         return tuple(zip(widths if distinct else range(1, len(shapes) + 1), shapes))
 
     def arm(self, family: str) -> str:
-        """The text of an arm."""
-        return dict(self.arms).get(family) or arms.ARMS[family]
+        """The text of an arm, or its name in `arms.ARMS`."""
+        return dict(self.arms).get(family, family)
 
     def steps(self):
         """The ladder that the sizes stand on."""

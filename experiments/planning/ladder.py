@@ -231,7 +231,7 @@ def resized(m: Model, at: Shape) -> Model:
 def shape(base: Model, size: int, arm: str = "dense", ladder=BOTH) -> Model:
     """`base` at this size, with an arm in it: its text, or a name of `arms.ARMS`. MoE keeps top_k x
     d_expert = d_ff, so that active parameters equal the dense model's but for the router. Layers
-    are rounded up to whole patterns.
+    are rounded up to whole patterns: a hybrid of eight has eight where the ladder has two.
 
     Raises ConfigError if the ladder's heads do not divide the width.
     """
@@ -245,7 +245,7 @@ def shape(base: Model, size: int, arm: str = "dense", ladder=BOTH) -> Model:
             f"size {at.d_model} is not on the ladder: its {at.n_heads} heads need an even width"
             f" each; the nearest that fits is {near}"
         )
-    m = arms.apply(resized(base, at), arms.ARMS.get(arm, arm))
+    m = arms.apply(resized(base, at), arms.named(arm, base))
     rest = -(-max(1, at.n_layers - len(m.first)) // len(m.pattern)) * len(m.pattern)
     return dataclasses.replace(m, n_layers=len(m.first) + rest)
 
@@ -256,13 +256,26 @@ def at(base: Run, size: int, arm: str, lr_multiplier: float = 1.0, ladder=BOTH) 
     lr = learning_rate(model.d_model, family(model)) * lr_multiplier
     optimizer: Optimizer = dataclasses.replace(base.optimizer, lr=lr, embed_lr=LR_EMBED)
     run = dataclasses.replace(base, model=model, optimizer=optimizer)
-    return _with_settings(run, arms.ARMS.get(arm, arm))
+    return _with_settings(run, arms.named(arm, base.model))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rate:
+    """What an arm may say of its learning rate."""
+
+    lr_multiplier: float = 1.0  # of the ladder's, times that of a bracket
 
 
 def _with_settings(run: Run, arm: str) -> Run:
     """`run` with what an arm sets besides its model. Other text has other content."""
     for setting in arms.parted(arm)[1]:
         key, _, value = setting.partition("=")
+        if key == "lr_multiplier":
+            factor = overrides.override(_Rate(), key, value).lr_multiplier
+            run = dataclasses.replace(
+                run, optimizer=dataclasses.replace(run.optimizer, lr=run.optimizer.lr * factor)
+            )
+            continue
         if key in OWNED:
             raise ConfigError(f"arm {arm!r}: {key} is not free in a sweep: set {OWNED[key]}")
         if key.startswith("model."):

@@ -8,6 +8,7 @@ import numpy as np
 
 from launch.devices import choice
 from launch.devices import mesh as meshes
+from launch.runs.sums import Sums
 from model.mlps import routing
 
 BLOCK = 32  # windows: statistics of experts are those of whole blocks
@@ -28,6 +29,7 @@ class Evaluation(NamedTuple):
     excess_se: float | None
     statistics: dict
     sources: dict  # of a mixture: name -> loss, se, bits_per_byte, windows
+    by_position: dict  # by bins of position: first position, tokens, loss, se over windows
 
 
 def evaluate(p, variables, dataset) -> Evaluation:
@@ -35,8 +37,15 @@ def evaluate(p, variables, dataset) -> Evaluation:
     windows, text_bytes = dataset.counted_validation()
     rows = p.eval_batch
     while True:
+        nll, excess = (Sums(windows.shape[1] - 1) for _ in range(2))
+
+        def add(tokens, nll_BT, nll=nll, excess=excess):
+            nll.add(nll_BT)
+            if (true := dataset.true_nll(tokens)) is not None:
+                excess.add(nll_BT - true)
+
         try:
-            nll, stats = _nll(p, variables, windows, rows)
+            stats = _passed(p, variables, windows, rows, add)
             break
         except Exception as e:
             # other processes would wait for this one
@@ -44,35 +53,32 @@ def evaluate(p, variables, dataset) -> Evaluation:
             if not alone or rows <= p.eval_unit or not choice.out_of_memory(e):
                 raise
         rows = choice.halved(rows, p.eval_unit)  # outside the except: the error holds arrays
-    true = dataset.true_nll(windows)
-    excess = None if true is None else nll - true
-
-    def se(a):
-        return float(a.std(ddof=1) / math.sqrt(a.size))
-
+    known = dataset.true_nll(windows[:1]) is not None
     return Evaluation(
-        float(nll.mean()),
-        se(nll),
-        se(nll.mean(1)) if len(nll) > 1 else float("nan"),
+        nll.mean,
+        nll.se(),
+        nll.se_windows(),
         # ids whose text nobody knows stand for no bytes
-        float(nll.sum() / math.log(2) / text_bytes.sum()) if text_bytes.sum() else math.nan,
-        nll.size,
-        None if excess is None else float(excess.mean()),
-        None if excess is None else se(excess),
+        float(nll.windows.sum() / math.log(2) / text_bytes.sum()) if text_bytes.sum() else math.nan,
+        nll.tokens,
+        excess.mean if known else None,
+        excess.se() if known else None,
         _statistics(p, stats),
         _by_source(dataset, nll, text_bytes),
+        nll.by_position(),
     )
 
 
-def _by_source(dataset, nll, text_bytes) -> dict:
+def _by_source(dataset, nll: Sums, text_bytes) -> dict:
     """The windows of each source of a mixture apart."""
     out = {}
     for k, name in enumerate(dataset.names):
         here = dataset.validation_sources() == k
-        own, size = nll[here], float(text_bytes[here].sum())
+        own, size = nll.windows[here], float(text_bytes[here].sum())
+        means = own / nll.seq_len
         out[name] = {
-            "loss": float(own.mean()),
-            "se": float(own.mean(1).std(ddof=1) / math.sqrt(len(own))) if len(own) > 1 else None,
+            "loss": float(means.mean()),
+            "se": float(means.std(ddof=1) / math.sqrt(len(own))) if len(own) > 1 else None,
             "bits_per_byte": float(own.sum() / math.log(2) / size) if size else None,
             "windows": len(own),
         }
@@ -85,18 +91,19 @@ def _statistics(p, stats: list[dict]) -> dict:
     return {k: v.tolist() for k, v in routing.summary(p.layout.lm.m, means).items()}
 
 
-def _nll(p, variables, windows, rows: int):
-    """(negative log-likelihood of every token, statistics of every batch). The last batch is filled
-    up with the first windows, and the filling left out: in a routing group tokens compete for the
-    capacity of experts, as other text would, and copies of one text would not.
+def _passed(p, variables, windows, rows: int, add) -> list[dict]:
+    """Calls `add` with windows and the negative log-likelihood of each of their tokens, `rows` of
+    them at a time; returns the statistics of every batch. The last batch is filled up with the
+    first windows, and the filling left out: in a routing group tokens compete for the capacity of
+    experts, as other text would, and copies of one text would not.
     """
-    out, stats, n = [], [], len(windows)
+    stats, n = [], len(windows)
     counted = n // BLOCK * BLOCK or n  # the same windows, however many at a time
     for i in range(0, n, rows):
         full = windows[np.arange(i, i + rows) % n]
         batch = meshes.put(full, meshes.batch_sharding(p.layout.mesh))
-        nll, s = p.evaluate(rows)(variables, batch)
-        out.append(np.asarray(nll, np.float64)[: n - i])
+        nll_BT, s = p.evaluate(rows)(variables, batch)
+        add(windows[i : i + rows], np.asarray(nll_BT, np.float64)[: n - i])
         if i + rows <= counted or not stats:
             stats.append(s)
-    return np.concatenate(out), stats
+    return stats

@@ -15,7 +15,8 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
     why = divergence.at_the_end(watch, total, e.loss)
-    v = {k: record.finite(x) for k, x in e._asdict().items() if k not in ("statistics", "sources")}
+    apart = ("statistics", "sources", "by_position")
+    v = {k: record.finite(x) for k, x in e._asdict().items() if k not in apart}
     return {
         "version": record.VERSION,
         "id": config.run_id(run),
@@ -42,6 +43,7 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
         "train_loss": record.finite(tally.meter.last_loss),
         "validation": v,
         "sources": _sources(dataset, total * run.batch, run.model.seq_len, tally, e),
+        "loss_by_position": record.finite(e.by_position),
         "moe": e.statistics,
         "seconds": times,
         "tokens_per_s": tokens / times["train"],

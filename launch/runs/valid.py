@@ -64,6 +64,18 @@ def source(v) -> bool:
     )
 
 
+def by_position(v) -> bool:
+    """Columns of equal length: first position, tokens, loss, standard error."""
+    if not isinstance(v, dict) or not all(isinstance(v.get(k), list) for k in COLUMNS):
+        return False
+    rows = list(zip(*(v[k] for k in COLUMNS)))
+    even = {len(v[k]) for k in COLUMNS} == {len(rows)}
+    return even and all(
+        all(map(positive, row[:2])) and all(optional(number)(x) for x in row[2:]) for row in rows
+    )
+
+
+COLUMNS = ("first", "tokens", "loss", "se")
 RESULT = {  # a field with ? may be missing
     "id": text,
     "family": name,
@@ -101,6 +113,7 @@ RESULT = {  # a field with ? may be missing
         "excess_se?": optional(number),
     },
     "sources?": each(source),
+    "loss_by_position?": by_position,
     "moe?": numbers,
     "seconds?": each(optional(number)),
     "cpu_seconds?": each(number),

@@ -85,15 +85,16 @@ ONCE = dataclasses.replace(WHERE, checkpoint_every=0)
 
 
 def test_evaluation_out_of_memory_takes_fewer_sequences(whole, tmp_path, monkeypatch):
-    nll, seen = evaluation._nll, []
+    passed, seen = evaluation._passed, []
 
-    def small(p, variables, windows, rows):
+    def small(p, variables, windows, rows, add):
         seen.append(rows)
         if rows > 4:
+            add(windows[:rows], np.zeros((rows, windows.shape[1] - 1)))  # what came before it
             raise FULL
-        return nll(p, variables, windows, rows)
+        return passed(p, variables, windows, rows, add)
 
-    monkeypatch.setattr(evaluation, "_nll", small)
+    monkeypatch.setattr(evaluation, "_passed", small)
     r = train.train(RUN, ONCE, str(tmp_path))
     want = record.result(str(whole["dense"]))["validation"]
     assert seen == [16, 8, 4] and r["validation"]["tokens"] == want["tokens"]
@@ -143,8 +144,10 @@ def test_no_copies_compete_for_the_capacity_of_experts():
     windows = np.arange(20).reshape(10, 2)
     for rows in (4, 8):
         seen.clear()
-        nll, _ = evaluation._nll(P, None, windows, rows)
-        assert np.array_equal(nll, windows)
+        got = []
+        evaluation._passed(P, None, windows, rows, lambda tokens, nll: got.append((tokens, nll)))
+        assert all(np.array_equal(tokens, nll) for tokens, nll in got)
+        assert np.array_equal(np.concatenate([nll for _, nll in got]), windows)
         groups = np.concatenate(seen).reshape(-1, 4, 2)[:3]
         assert np.array_equal(groups[2], windows[[8, 9, 0, 1]])
 
