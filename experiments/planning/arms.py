@@ -59,6 +59,14 @@ def named(arm: str, base: Model) -> str:
     return ARMS[arm].format(half=max(1, base.seq_len // 2)) if arm in ARMS else arm
 
 
+def registered(arm: str) -> bool:
+    """Whether an arm is the plain name of a part, or of a layer such as mamba2/moe."""
+    names, tables = arm.split("/"), list(parts.REGISTRIES.values())
+    if len(names) == 1:
+        return any(arm in table for table in tables)
+    return len(names) == 2 and all(n in table for n, table in zip(names, tables))
+
+
 def text(value) -> str:
     """The text of an arm."""
     if isinstance(value, str):

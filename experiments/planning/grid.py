@@ -46,6 +46,9 @@ class Sweep:
     replicate_seeds: tuple[
         int, ...
     ] = ()  # ... trained with these seeds too: the noise, and the paired gap of the families
+    # and at these multipliers of the learning rate: one bracket of every family, which says whether
+    # its rate was near the best; the curves are not fitted to it
+    bracket: tuple[float, ...] = ()
 
     def __post_init__(self):
         given = self.arms.items() if isinstance(self.arms, dict) else self.arms
@@ -65,6 +68,13 @@ class Sweep:
     def arm(self, family: str) -> str:
         """The text of an arm, or its name in `arms.ARMS`."""
         return dict(self.arms).get(family, family)
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with, where the order of `arms.ARMS` does not say:
+        the first.
+        """
+        return self.families[0] if self.arms or set(self.families) - set(arms.ARMS) else ""
 
     def steps(self):
         """The ladder that the sizes stand on."""
@@ -152,9 +162,9 @@ class Plan(NamedTuple):
 
 def check(s: Sweep) -> None:
     """Raises ConfigError in words that say what to change."""
-    for name in ("sizes", "budgets", "tokens", "families", "seeds", "lr_multipliers"):
+    for name in ("sizes", "budgets", "tokens", "families", "seeds", "lr_multipliers", "bracket"):
         values = getattr(s, name)
-        if not values and not (name == "tokens" or name == "budgets" and s.tokens):
+        if not values and not (name in ("tokens", "bracket") or name == "budgets" and s.tokens):
             raise ConfigError(f"sweep.{name} is empty")
         if len(set(values)) < len(values):
             raise ConfigError(f"sweep.{name} names a value twice: {', '.join(map(str, values))}")
@@ -162,19 +172,19 @@ def check(s: Sweep) -> None:
             raise ConfigError(f"sweep.{name} must be positive")
     for family in s.families:
         known = [*dict(s.arms), *arms.ARMS]
-        if family not in known:
+        if family not in known and not arms.registered(family):
             raise ConfigError(
-                f"unknown family {family!r} in sweep.families: choose from {', '.join(known)}"
+                f"unknown family {family!r} in sweep.families: choose from {', '.join(known)}, or a"
+                " registered part such as mamba2 or mamba2/moe"
             )
     s.steps()
     if s.match not in fairness.BY:
         raise ConfigError(f"sweep.match={s.match!r}: choose from {', '.join(fairness.BY)}")
-    if bool(s.replicate_seeds) != bool(s.replicate_size) or bool(s.replicate_seeds) != bool(
-        s.replicate_budget
-    ):
+    cell = bool(s.replicate_size), bool(s.replicate_budget)
+    if any(have != bool(s.replicate_seeds or s.bracket) for have in cell):
         raise ConfigError(
-            "set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds together,"
-            " or none of them"
+            "set sweep.replicate_size, sweep.replicate_budget and sweep.replicate_seeds (or"
+            " sweep.bracket) together, or none of them"
         )
 
 
@@ -191,36 +201,42 @@ class _Cell(NamedTuple):
     tokens: float
     seed: int
     role: str
+    rates: tuple[float, ...]  # multipliers of the learning rate
 
 
 def _cells(s: Sweep, base: Run) -> list[_Cell]:
     """What every family is trained on, in a fixed order."""
+    grid = s.lr_multipliers
     cells = [
-        _Cell(size, budget, _tokens(s, base, size, budget), seed, "grid")
+        _Cell(size, budget, _tokens(s, base, size, budget), seed, "grid", grid)
         for budget in s.budgets
         for size in s.sizes
         for seed in s.seeds
     ]
     cells += [
-        _Cell(size, None, float(tokens), seed, "tokens")
+        _Cell(size, None, float(tokens), seed, "tokens", grid)
         for tokens in s.tokens
         for size in s.sizes
         for seed in s.seeds
     ]
+    if not s.replicate_size:
+        return cells
     size, budget = s.replicate_size, s.replicate_budget
-    return cells + [
-        _Cell(size, budget, _tokens(s, base, size, budget), seed, "replicate")
-        for seed in s.replicate_seeds
-    ]
+    again = [(seed, "replicate", grid) for seed in s.replicate_seeds]
+    again += [(seed, "bracket", s.bracket) for seed in s.seeds]
+    return cells + [_Cell(size, budget, _tokens(s, base, size, budget), *which) for which in again]
 
 
-def _members(job: SweepJob, cell: _Cell, steps: int, target: step_time.Target) -> list[Planned]:
-    """The runs of one cell: every family, every learning rate."""
+def _members(job: SweepJob, cell: _Cell, target: step_time.Target) -> list[Planned]:
+    """The runs of one cell: every family, every learning rate. An arm with a batch or a context of
+    its own takes as many tokens.
+    """
     s, base, out = job.sweep, job.run, []
     dense = s.shape(base, cell.size)
     for family in s.families:
-        for multiplier in s.lr_multipliers:
+        for multiplier in cell.rates:
             run = ladder.at(base, cell.size, s.arm(family), multiplier, s.steps())
+            steps = max(1, round(cell.tokens / (run.batch * run.model.seq_len)))
             horizon = config.Horizon(steps=fairness.steps(steps, dense, run.model, s.match))
             run = dataclasses.replace(
                 run,
@@ -239,7 +255,7 @@ def _members(job: SweepJob, cell: _Cell, steps: int, target: step_time.Target) -
                     step_time.speed(run, target),
                     None if cell.budget else round(cell.tokens),
                     s.dial,
-                    s.families[0] if s.arms else "",
+                    s.reference,
                 )
             )
     return out
@@ -263,9 +279,9 @@ def make(job: SweepJob, platform: str, target: step_time.Target | None = None) -
                 f" {MIN_STEPS}"
             )
             continue
-        for p in _members(job, cell, steps, target):
+        for p in _members(job, cell, target):
             runs.setdefault(p.id, p)
-    if not any(p.role != "replicate" for p in runs.values()):
+    if not any(p.role in ("grid", "tokens") for p in runs.values()):
         smallest = s.shape(base, min(s.sizes))
         need = (
             MIN_STEPS * account.flops_per_token(smallest)["matmul"] * base.batch * smallest.seq_len

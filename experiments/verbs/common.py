@@ -95,7 +95,7 @@ def _apply(job, text: str):
             f"{key} is not free in a sweep: set {ladder.OWNED_IN_PARTS[last]} instead"
         )
     if key.startswith("model.") and not parts.places(job.run.model, key.removeprefix("model.")):
-        if new := _in_arms(job.sweep, key.removeprefix("model."), value):
+        if new := _in_arms(job, key.removeprefix("model."), value):
             return dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, arms=new))
     single = overrides.set_fields(Job(job.run, job.where), [text])
     return dataclasses.replace(job, run=single.run, where=single.where)
@@ -113,17 +113,22 @@ def _sweep(sweep, key: str, value: str):
         own = {**dict(sweep.arms), arm: value}
         return dataclasses.replace(sweep, arms=own, families=families)
     if name == "arms":
-        raise ConfigError("name the arm: --set sweep.arms.NAME=attention/dense(d_ff=512)")
+        raise ConfigError(
+            "name the arm: --set sweep.arms.NAME=attention/dense(d_ff=512); or arms that have a"
+            " name: --set sweep.families=dense,jamba,mamba2"
+        )
     if name == "shapes":
         return dataclasses.replace(sweep, shapes=ladder.table(value))
     return overrides.override(sweep, name, value, key)
 
 
-def _in_arms(sweep, key: str, value: str) -> tuple:
+def _in_arms(job, key: str, value: str) -> tuple:
     """The arms with a field of a part set that the base model does not have; empty where none of
     them has it.
     """
-    old = {f: sweep.arm(f) for f in sweep.families if f in (*dict(sweep.arms), *arms.ARMS)}
+    sweep, named = job.sweep, {*dict(job.sweep.arms), *arms.ARMS}
+    known = [f for f in sweep.families if f in named or arms.registered(f)]
+    old = {f: arms.named(sweep.arm(f), job.run.model) for f in known}
     new = {name: text for name, arm in old.items() if (text := arms.set_field(arm, key, value))}
     return tuple({**dict(sweep.arms), **new}.items()) if new else ()
 

@@ -254,7 +254,7 @@ BAD = [
     (["--config=quickstart", "--hours=5", "--device=tpu-v9"], "is unknown"),
     (["--config=quickstart", "--device=h200", "--calibrate"], "leave out --device"),
     (["--config=quickstart", "--set=sweep.match=flop"], "sweep.match"),
-    (["--config=quickstart", "--set=sweep.families=dense,alibi"], "unknown family"),
+    (["--config=quickstart", "--set=sweep.families=dense,alibie"], "unknown family"),
     (["--flops=1e20", "--config=quickstart"], "leave out --config"),
     (["--flops=1e20", "--days=-1"], "above 0"),
     (["--days=3", "--config=quickstart"], "give --flops too"),

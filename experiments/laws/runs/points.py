@@ -52,7 +52,8 @@ def _group(r: dict, name: str) -> int:
 
 def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
     """Of every learning-rate bracket the best run; and one verdict per bracket, `edge` if the best
-    is its first or last.
+    is its first or last. Where a bracket was trained beside the grid (role `bracket`), the grid's
+    own run is kept: the best of three rates in one cell alone would bend its curve.
     """
     kept, verdicts = [], []
 
@@ -63,7 +64,9 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
     for group in sorted(groups, key=lambda g: str(cell(g[0]))):
         best = min(group, key=lambda p: p["loss"])
         family, size, budget, tokens, seed, _ = cell(best)
-        kept.append(best)
+        kept.append(
+            min((p for p in group if p["role"] != "bracket"), key=lambda p: p["loss"], default=best)
+        )
         if len(group) > 1:
             rates = sorted(p["lr_multiplier"] for p in group)
             verdicts.append(

@@ -1,0 +1,87 @@
+"""Arms that have a name, and what an arm may set besides its part."""
+
+import dataclasses
+
+import pytest
+
+from experiments.planning import arms, grid, ladder
+from experiments.planning.grid import Sweep, SweepJob
+from experiments.recipes import quickstart
+from launch.config import ConfigError
+from model import account, parts
+from model.config import check
+
+HYBRIDS = {  # layers by mixer, and how many have experts: of the papers
+    "jamba": ({"mamba": 7, "attention": 1}, 4),
+    "samba": ({"mamba": 1, "attention": 1}, 0),
+    "griffin": ({"rg_lru": 2, "attention": 1}, 0),
+    "qwen3_next": ({"gated_delta": 3, "attention": 1}, 4),
+}
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+@pytest.mark.parametrize("size", (16, 48))
+def test_a_hybrid_has_its_papers_layers_at_the_ladders_sizes(name, size):
+    base = parts.model(seq_len=96)
+    m = ladder.shape(base, size, name)
+    check(m)
+    mixers, experts = HYBRIDS[name]
+    count = dict.fromkeys(mixers, 0)
+    for layer in m.pattern:
+        count[parts.NAMES[type(layer.mixer)]] += 1
+    assert count == mixers and sum(bool(x.mlp.n_experts) for x in m.pattern) == experts
+    assert m.d_model == size and m.n_layers % len(m.pattern) == 0
+    assert 0 <= m.n_layers - ladder.layers(size) < len(m.pattern)  # rounded up, and no further
+    local = [x.mixer.window for x in m.pattern if getattr(x.mixer, "window", 0)]
+    assert local == ([48] if name in ("samba", "griffin") else [])
+    assert account.state(m).per_sequence > 0
+
+
+def planned(**fields) -> list:
+    sweep = Sweep(sizes=(16, 24), budgets=(1e10, 2e10), **fields)
+    return grid.make(dataclasses.replace(quickstart.recipe(), sweep=sweep), "cpu").runs
+
+
+def test_parts_and_layers_are_arms_by_their_own_names():
+    runs = planned(families=("mamba2", "dense", "lstm/moe", "griffin"))
+    assert {p.family for p in runs} == {"mamba2", "dense", "lstm/moe", "griffin"}
+    assert {p.reference for p in runs} == {"mamba2"}  # the first
+    lstm = next(p.run.model for p in runs if p.family == "lstm/moe")
+    assert parts.written(lstm.pattern) == "lstm/moe"
+    with pytest.raises(ConfigError, match="unknown family 'mamba3'"):
+        planned(families=("dense", "mamba3"))
+
+
+def test_a_bracket_stands_beside_the_grid():
+    cell = {"replicate_size": 16, "replicate_budget": 2e10}
+    runs = planned(families=("dense", "lstm"), bracket=(0.5, 2.0), **cell)
+    extra = [p for p in runs if p.role == "bracket"]
+    assert len(runs) == 2 * 4 + 2 * 2
+    assert {(p.family, p.lr_multiplier) for p in extra} == {
+        (f, m) for f in ("dense", "lstm") for m in (0.5, 2.0)
+    }
+    assert {(p.size, p.budget, p.run.seed) for p in extra} == {(16, 2e10, 0)}
+    with pytest.raises(ConfigError, match="together"):
+        planned(bracket=(0.5,))
+    with pytest.raises(ConfigError, match="sweep.bracket must be positive"):
+        planned(bracket=(0.0,), **cell)
+
+
+def test_an_arm_has_a_rate_a_batch_and_a_context_of_its_own():
+    long = "lstm; model.seq_len=256; batch=1; lr_multiplier=0.5"
+    runs = planned(arms={"dense": "dense", "long": long})
+    for p in runs:
+        rate = ladder.learning_rate(p.size, "dense")
+        assert p.run.optimizer.lr == rate * (0.5 if p.family == "long" else 1.0)
+    for a, b in zip(runs[::2], runs[1::2]):
+        assert (b.run.batch, b.run.model.seq_len) == (1, 256) and a.tokens == b.tokens
+    twice = planned(arms={"dense": "dense", "wide": "dense; batch=4"})
+    for a, b in zip(twice[::2], twice[1::2]):  # as many tokens in half as many steps
+        assert abs(a.tokens - b.tokens) <= 4 * 128
+    with pytest.raises(ConfigError, match="cannot read it as float"):
+        planned(arms={"a": "dense; lr_multiplier=fast"})
+
+
+def test_every_name_is_a_model():
+    for name in arms.ARMS:
+        check(ladder.shape(SweepJob().run.model, 32, name))
