@@ -136,9 +136,8 @@ def fields() -> str:
         about, rows = comments(cls), []
         for f in dataclasses.fields(cls):
             if f.name not in ("mixer", "mlp"):
-                kind = getattr(f.type, "__name__", str(f.type)).replace(
-                    "NoPositions | None", "part"
-                )
+                kind = getattr(f.type, "__name__", str(f.type))
+                kind = "part" if f.default is None else "list" if kind == "tuple" else kind
                 shown = "" if f.default is None else f"`{text.value(f.default)}`"
                 rows.append([f"`model.{name}.{f.name}`", f"`{kind}`", shown, cell(about[f.name])])
         out.extend([f"## {name}\n", inspect.getdoc(cls) + "\n"])

@@ -30,21 +30,25 @@ class Block(nn.Module):
         def before(name, x):
             return x if post else xla_cpu.value_made_once(ex, put(name, x))
 
+        def added(name, x):
+            x = put(name, x)
+            return x if own.residual_scale == 1 else x * own.residual_scale
+
         def summed(name, x):
             return put(name, x) if post else x
 
         x_BTD = xla_cpu.gradient_made_once(ex, x_BTD)
         normed_BTD = before("norm_mixer", x_BTD)
-        y_BTD = put("norm_after_mixer", mixer(normed_BTD, ctx))
+        y_BTD = added("norm_after_mixer", mixer(normed_BTD, ctx))
         if own.residual == "sequential":
             x_BTD = xla_cpu.gradient_made_once(ex, summed("norm_mixer", x_BTD + y_BTD))
             z_BTD, stats = mlp(before("norm_mlp", x_BTD), ctx)
-            x_BTD = summed("norm_mlp", x_BTD + put("norm_after_mlp", z_BTD))
+            x_BTD = summed("norm_mlp", x_BTD + added("norm_after_mlp", z_BTD))
         else:
             if own.residual == "parallel":
                 normed_BTD = before("norm_mlp", x_BTD)
             z_BTD, stats = mlp(normed_BTD, ctx)
-            x_BTD = x_BTD + y_BTD + put("norm_after_mlp", z_BTD)
+            x_BTD = x_BTD + y_BTD + added("norm_after_mlp", z_BTD)
         return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed")), stats
 
 

@@ -44,7 +44,7 @@ RESIDUALS = {
 
 # names of parameters that are numbers of a head or channel and no matrices, such as the rates of
 # decays: they stay in float32 and are not decayed
-SCALARS = ("rates", "turns", "steps_bias", "skip", "shift", "bonus")
+SCALARS = ("rates", "turns", "steps_bias", "skip", "shift", "bonus", "sinks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Layer:
     mlp: Any
     norm: str = "pre"  # of NORM_PLACES
     residual: str = "sequential"  # of RESIDUALS
+    residual_scale: float = 1.0  # what mixer and MLP add is multiplied by it (Granite)
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -90,6 +91,8 @@ class Model:
     logit_cap: float = 0.0  # logits become cap x tanh(logits / cap); 0: off
     embed_norm: bool = False  # a norm right after the embedding
     embed_scale: bool = False  # embeddings are multiplied by sqrt(d_model)
+    embed_multiplier: float = 1.0  # embeddings are multiplied by it (Granite)
+    logit_scale: float = 1.0  # logits are multiplied by it, before the cap (Cohere, Granite)
 
     @functools.cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -183,11 +186,16 @@ def check(m: Model) -> None:
             f"model.n_layers={m.n_layers} is not a multiple of the {len(m.pattern)} layers of"
             f" model.pattern{after}"
         )
+    for name in ("embed_multiplier", "logit_scale"):
+        if not getattr(m, name):
+            raise ValueError(f"model.{name}=0 must be above 0")
     m.positions.check(m)
     m.norm.check(m)
     for layer in dict.fromkeys((*m.first, *m.pattern)):
         choose(NORM_PLACES, layer.norm, "model.layer.norm")
         choose(RESIDUALS, layer.residual, "model.layer.residual")
+        if layer.residual_scale <= 0:
+            raise ValueError(f"model.layer.residual_scale={layer.residual_scale} must be above 0")
         if layer.residual != "sequential" and layer.norm == "post":
             raise ValueError("model.layer.norm=post needs model.layer.residual=sequential")
         if layer.residual == "shared" and layer.norm == "output":

@@ -107,6 +107,8 @@ class LM(nn.Module):
             x_BTD = _rows(whole_VD, tokens_BT)
         if m.embed_scale:
             x_BTD = x_BTD * m.d_model**0.5
+        if m.embed_multiplier != 1:
+            x_BTD = x_BTD * m.embed_multiplier
         ctx = ctx or context.plain(tokens_BT.shape[1])
         added_TD = m.positions.embed(self, m, ctx.at)
         if added_TD is not None:
@@ -120,6 +122,8 @@ class LM(nn.Module):
         m = self.m
         if m.head_norm:
             x_BTD = m.norm.module("norm_out")(x_BTD)
+        if m.logit_scale != 1:  # fewer numbers than logits
+            x_BTD = x_BTD * m.logit_scale
         w_VD = (
             table_VD
             if m.tied

@@ -36,9 +36,12 @@ class RMSNorm(Norm):
     """x / rms(x) * scale (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
     eps: float = 1e-6  # added to the mean square
+    # multiplies by 1 + scale, a scale that starts at 0: weight decay pulls to 1 (Gemma, arXiv
+    # 2403.08295)
+    centred: bool = False
 
     def module(self, name: str) -> nn.Module:
-        return _RMSNorm(self.eps, name=name)
+        return _RMSNorm(self.eps, self.centred, name=name)
 
     def parameters(self, width: int) -> int:
         return width
@@ -49,20 +52,25 @@ class LayerNorm(Norm):
     """(x - mean) / std * scale + bias (Ba et al. 2016, arXiv 1607.06450)."""
 
     eps: float = 1e-5  # added to the variance
+    bias: bool = True  # a bias is added; PaLM and Cohere have none
 
     def module(self, name: str) -> nn.Module:
-        return _LayerNorm(self.eps, name=name)
+        return _LayerNorm(self.eps, self.bias, name=name)
 
     def parameters(self, width: int) -> int:
-        return 2 * width
+        return width * (1 + self.bias)
 
 
 class _RMSNorm(nn.Module):
     eps: float
+    centred: bool
 
     @nn.compact
     def __call__(self, x_BTD):
-        scale_D = declare(self, "scale", x_BTD.shape[-1:], ("act_embed",), 0.0, mean=1.0)
+        mean = 0.0 if self.centred else 1.0
+        scale_D = declare(self, "scale", x_BTD.shape[-1:], ("act_embed",), 0.0, mean=mean)
+        if self.centred:
+            scale_D = 1 + scale_D
         x = precise(x_BTD)
         return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D).astype(
             x_BTD.dtype
@@ -71,13 +79,14 @@ class _RMSNorm(nn.Module):
 
 class _LayerNorm(nn.Module):
     eps: float
+    bias: bool
 
     @nn.compact
     def __call__(self, x_BTD):
         scale_D = declare(self, "scale", x_BTD.shape[-1:], ("act_embed",), 0.0, mean=1.0)
-        bias_D = declare(self, "bias", x_BTD.shape[-1:], ("act_embed",), 0.0)
         x = precise(x_BTD)
         x = x - jnp.mean(x, -1, keepdims=True)
-        return (
-            x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D + bias_D
-        ).astype(x_BTD.dtype)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.eps) * scale_D
+        if self.bias:
+            x = x + declare(self, "bias", x_BTD.shape[-1:], ("act_embed",), 0.0)
+        return x.astype(x_BTD.dtype)

@@ -64,7 +64,7 @@ def at_use(tree: dict, dtype: str) -> dict:
 
     def one(path, a):
         names = [str(p.key) for p in path]
-        kept = any(n in ("router", *SCALARS) or n.startswith("norm") for n in names)
+        kept = any(n in ("router", "router_bias", *SCALARS) or n.startswith("norm") for n in names)
         kept = kept or names[-2:-1] == ["mixer"]
         return a if kept else jnp.asarray(a, dtype)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from model import records_version1, text
 from model.config import Layer, Model, choose
-from model.registry import MIXERS, MLPS, NORMS, POSITIONS
+from model.registry import MIXERS, MLPS, NORMS, POSITIONS, SCALINGS
 
 # what a field of a model, a layer or a part may hold
 REGISTRIES: dict[str, dict[str, Any]] = {
@@ -23,10 +23,12 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "mlp": MLPS,
     "positions": POSITIONS,
     "norm": NORMS,
+    "scaling": SCALINGS,
 }
 NAMES = {cls: name for table in REGISTRIES.values() for name, cls in table.items()}
 LAYERS = ("pattern", "first")  # fields of a model that hold layers
 PARTS = ("positions", "norm")  # and those that hold a part
+FLOATS = tuple[float, ...]  # a field that holds a list of numbers
 DEFAULTS = {"pattern": "attention/dense", "first": "", "positions": "rope", "norm": "rmsnorm"}
 
 
@@ -95,7 +97,7 @@ def kinds(cls) -> dict[str, Any]:
     """{field: type} of a part; a field that holds a part has the name of its registry."""
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
-    plain = (str, int, float, bool)
+    plain = (str, int, float, bool, FLOATS)
     return {n: hints[n] if hints[n] in plain else n for n in names}
 
 
@@ -113,10 +115,14 @@ def typed(cls, key: str, value, where: str):
     return _plain(value, kind, where)
 
 
-def _plain(value, kind: type, where: str):
-    """A number, a truth value or a word as `kind`. Raises ValueError with the type named."""
+def _plain(value, kind: Any, where: str):
+    """A number, a truth value, a word or a list of numbers as `kind`. Raises ValueError with the
+    type named.
+    """
     if isinstance(value, text.Node):
         value = text.write(value)
+    if kind == FLOATS:
+        return tuple(_plain(v, float, where) for v in _listed(value, where))
     if isinstance(value, str) and kind is not str:
         raise ValueError(f"{where}={value}: cannot read it as {kind.__name__}")
     if kind is float and type(value) is int:
@@ -125,6 +131,12 @@ def _plain(value, kind: type, where: str):
         value = int(value)
     if type(value) is not kind:
         raise ValueError(f"{where}={value}: {kind.__name__} expected, not {type(value).__name__}")
+    return value
+
+
+def _listed(value, where: str) -> tuple:
+    if not isinstance(value, tuple):
+        raise ValueError(f"{where}={value}: a list of numbers expected, such as [1.0,2.5]")
     return value
 
 
@@ -183,12 +195,17 @@ def _places(m: Model):
             yield (name, i), layer
             for at in ("mixer", "mlp"):
                 held = getattr(layer, at)
-                yield (name, i, at), held
-                for f in dataclasses.fields(held):
-                    if dataclasses.is_dataclass(getattr(held, f.name)):
-                        yield (name, i, at, f.name), getattr(held, f.name)
+                yield from _inside((name, i, at), held)
     for name in PARTS:
-        yield (name,), getattr(m, name)
+        yield from _inside((name,), getattr(m, name))
+
+
+def _inside(path: tuple, held):
+    """A part, and the parts that its fields hold."""
+    yield path, held
+    for f in dataclasses.fields(held):
+        if dataclasses.is_dataclass(getattr(held, f.name)):
+            yield from _inside((*path, f.name), getattr(held, f.name))
 
 
 def _replaced(value, path: tuple, new):

@@ -1,7 +1,7 @@
 """Positions, interchangeable by the field `positions`. The contract of an entry:
 
 embed(module, m, at) -> _TD, _BTD or None     added to the embeddings
-rotate(x_BTHK, at) -> x_BTHK                  how queries and keys are turned
+rotate(m, x_BTHK, at) -> x_BTHK               how queries and keys are turned
 bias(n_heads, at, keys) -> _HTJ, _BHTJ, None  added to the scores
 parameters(m) -> int
 check(m)                                      raises ValueError, in words that say what to change
@@ -18,7 +18,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from model import config
+from model import config, rope_scaling
 from model.config import Model
 from model.context import on_device
 from model.numerics import precise
@@ -38,7 +38,7 @@ class NoPositions:
     def embed(self, module, m: Model, at):
         return None
 
-    def rotate(self, x_BTHK, at):
+    def rotate(self, m: Model, x_BTHK, at):
         return x_BTHK
 
     def bias(self, n_heads: int, at, keys):
@@ -105,12 +105,18 @@ class Rope(NoPositions):
     theta: float = 10_000.0
     fraction: float = 1.0  # share of a head's width that is rotated
     interleaved: bool = False  # pairs are (2i, 2i + 1), not (i, i + K/2)
+    # for sequences longer than the frequencies are meant for (model/rope_scaling.py); None: as they
+    # are
+    scaling: rope_scaling.Linear | rope_scaling.LongRope | None = None
 
-    def rotate(self, x_BTHK, at):
-        half = int(x_BTHK.shape[-1] * self.fraction) // 2
-        angle = at[..., None, None] * self.theta ** (-np.arange(half) / half)
-        xp = _space(at)
-        cos, sin = xp.cos(angle).astype(np.float32), xp.sin(angle).astype(np.float32)
+    def rotate(self, m, x_BTHK, at):
+        half, magnitude = int(x_BTHK.shape[-1] * self.fraction) // 2, 1.0
+        if self.scaling:
+            each, magnitude = self.scaling.frequencies(self.theta, 2 * half, m.seq_len)
+        else:
+            each = rope_scaling.plain(self.theta, 2 * half)
+        angle, xp = at[..., None, None] * each, _space(at)
+        cos, sin = ((magnitude * f(angle)).astype(np.float32) for f in (xp.cos, xp.sin))
         turned, rest = precise(x_BTHK[..., : 2 * half]), x_BTHK[..., 2 * half :]
         if self.interleaved:
             a, b = turned[..., 0::2], turned[..., 1::2]
@@ -127,6 +133,10 @@ class Rope(NoPositions):
             raise ValueError(
                 f"rope: fraction={self.fraction} must lie in (0, 1], theta={self.theta} above 0"
             )
+        if self.scaling:
+            self.scaling.check()
+            if self.theta <= 1:
+                raise ValueError(f"rope: theta={self.theta} must be above 1 with a scaling")
 
     def check_head(self, width, what):
         if int(width * self.fraction) % 2 or width * self.fraction < 2:
@@ -134,6 +144,8 @@ class Rope(NoPositions):
                 f"rope rotates pairs: {self.fraction:g} of {what} {width} wide must be even and at"
                 " least 2"
             )
+        if self.scaling:
+            self.scaling.check_head(int(width * self.fraction))
 
 
 def slopes(n_heads: int) -> np.ndarray:

@@ -27,6 +27,7 @@ from model.mlps.dense import Dense
 from model.mlps.moe import MoE
 from model.norms import LayerNorm, RMSNorm
 from model.positions import Alibi, Learned, NoPositions, Rope, Sinusoidal
+from model.rope_scaling import Dynamic, Linear, Llama3, LongRope, Yarn
 
 MIXERS = {
     "attention": Attention,
@@ -65,4 +66,11 @@ POSITIONS = {
 NORMS = {
     "rmsnorm": RMSNorm,
     "layernorm": LayerNorm,
+}
+SCALINGS = {
+    "linear": Linear,
+    "dynamic": Dynamic,
+    "yarn": Yarn,
+    "llama3": Llama3,
+    "longrope": LongRope,
 }

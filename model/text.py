@@ -2,7 +2,7 @@
 
     layers  layer, layer, ...                layer  part/part, and layer(field=value,...) after
     part    name, or name(field=value,...)          another slash where it has fields of its own
-    value   number, true, false, word, or a part
+    value   number, true, false, word, a part, or a list of numbers: [1.0,2.5]
 
 Only the form is known here, not what the names stand for (model/parts.py). No jax.
 """
@@ -11,7 +11,7 @@ import math
 import re
 from typing import NamedTuple
 
-_TOKEN = re.compile(r"\s*([A-Za-z_][\w.\-]*|[-+]?[\d.][\w.+\-]*|[(),=/])")
+_TOKEN = re.compile(r"\s*([A-Za-z_][\w.\-]*|[-+]?[\d.][\w.+\-]*|[(),=/\[\]])")
 
 
 class Node(NamedTuple):
@@ -54,6 +54,8 @@ def value(held) -> str:
     """A value of a field as it is written."""
     if isinstance(held, Node):
         return write(held)
+    if isinstance(held, tuple):
+        return f"[{','.join(map(value, held))}]"
     if isinstance(held, bool):
         return str(held).lower()
     if isinstance(held, float) and held.is_integer() and abs(held) < 1e15:
@@ -115,6 +117,13 @@ class _Reader:
         return Node(name, out)
 
     def value(self):
+        if self.take("["):
+            out: tuple = ()
+            while not self.take("]"):
+                out = (*out, self.value())
+                if self.peek() != "]" and not self.take(","):
+                    self.fail("a comma or a closing bracket")
+            return out
         token = self.peek()
         if token in ("true", "false", "True", "False"):
             self.next += 1

@@ -17,6 +17,7 @@ from launch.config import ConfigError
 from model import parts
 from model import text as text_form
 from model.config import Layer, Model
+from model.positions import Rope
 
 # These have a name everywhere (`--set sweep.families=dense,jamba`), and so has whatever part is
 # registered, or a layer of two (`mamba2`, `mamba2/moe`). A recipe can have arms of its own
@@ -134,6 +135,12 @@ def apply(base: Model, arm: str) -> Model:
 def _placed(base: Model, arm: str) -> Model:
     """`base` with a part in it."""
     kind, value, nodes = _read(arm)
+    if kind == "scaling":
+        if not isinstance(base.positions, Rope):
+            raise ConfigError(f"arm {arm!r} scales rope, and model.positions is another")
+        return dataclasses.replace(
+            base, positions=dataclasses.replace(base.positions, scaling=value)
+        )
     if kind in parts.PARTS:
         return dataclasses.replace(base, **{kind: _over(getattr(base, kind), value, nodes[0][0])})
     if kind == "pattern":

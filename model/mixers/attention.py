@@ -5,6 +5,7 @@ multi-query (Shazeer 2019, arXiv 1911.02150).
 
 import dataclasses
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from model import config, context
@@ -19,7 +20,7 @@ from model.mixers.softmax import (
     output,
     own_positions,
 )
-from model.params import Einsum
+from model.params import Einsum, declare
 from model.positions import NoPositions
 from model.state import State
 from model.work import Work, matmuls, size, total
@@ -39,6 +40,11 @@ class Attention:
     qkv_bias: bool = False  # biases of queries, keys and values
     out_bias: bool = False  # a bias of the output
     cap: float = 0.0  # scores become cap x tanh(scores / cap); 0: off
+    scale: float = 0.0  # scores are multiplied by it, before the cap; 0: 1 / sqrt(K)
+    clip: float = 0.0  # queries, keys and values are kept within +-clip (DBRX, OLMo); 0: off
+    # a learned score of each head beside those of the keys, whose weight goes nowhere (gpt-oss;
+    # Xiao et al. 2023, arXiv 2309.17453)
+    sinks: bool = False
     positions: NoPositions | None = None  # of this layer; None: the model's
 
     apart = True
@@ -47,7 +53,8 @@ class Attention:
         return self.n_kv_heads or self.n_heads
 
     def rule(self, m: Model) -> Rule:
-        return Rule(self.n_heads, self.window, self.cap, self.positions or m.positions)
+        positions = self.positions or m.positions
+        return Rule(self.n_heads, self.window, self.cap, positions, self.sinks)
 
     def _widths(self, m: Model) -> tuple[int, int]:
         """Of all queries, and of all keys."""
@@ -72,6 +79,7 @@ class Attention:
     def parameters(self, m: Model) -> dict[str, int]:
         q, kv = self._widths(m)
         biases = (q + 2 * kv) * self.qkv_bias + m.d_model * self.out_bias
+        biases += self.n_heads * self.sinks
         normed = {"none": 0, "head": 2 * head_width(self, m), "full": q + kv}[self.qk_norm]
         return {
             "attention": self.multiplied(m) + biases,
@@ -126,9 +134,10 @@ class _Attention(nn.Module):
 
         def project(name, heads):
             shape, axes = (m.d_model, heads, width), ("embed", "heads", "head_dim")
-            return Einsum(
+            y_BTHK = Einsum(
                 "btd,dhk->bthk", shape, axes, m.d_model, dtype=dtype, bias=p.qkv_bias, name=name
             )(x_BTD)
+            return jnp.clip(y_BTHK, -p.clip, p.clip) if p.clip else y_BTHK
 
         def placed(x_BTHK, name):
             """Normed and turned to its position."""
@@ -137,10 +146,12 @@ class _Attention(nn.Module):
                 x_BTHK = m.norm.module(name)(flat).reshape(x_BTHK.shape)
             elif p.qk_norm == "head":
                 x_BTHK = m.norm.module(name)(x_BTHK)
-            return rule.positions.rotate(x_BTHK, ctx.at)
+            return rule.positions.rotate(m, x_BTHK, ctx.at)
 
         q_BTHK = placed(project("q", p.n_heads), "norm_q")
         k_BJMK = context.remember(self, "k", placed(project("k", p.m_heads()), "norm_k"), ctx)
         v_BJMK = context.remember(self, "v", project("v", p.m_heads()), ctx)
-        y_BTHK = attend(rule, self.ex, ctx, q_BTHK, k_BJMK, v_BJMK, width**-0.5)
+        sinks_H = declare(self, "sinks", (p.n_heads,), ("heads",)) if p.sinks else None
+        scale = p.scale or width**-0.5
+        y_BTHK = attend(rule, self.ex, ctx, q_BTHK, k_BJMK, v_BJMK, scale, sinks_H)
         return output(p, m, dtype, width)(y_BTHK)

@@ -40,11 +40,12 @@ def _shaped(rule, ctx, raw, turned: bool = False):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def attend(rule, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, v_BTHK, apart):
+def attend(rule, ex: Execution, parts: tuple, scale: float, q_BTHK, k_BTHK, v_BTHK, apart, sinks_H):
     """`softmax.attend` of tokens at 0 .. T-1; parts: `softmax.spans`, the first of them a chunk
-    of the first queries. apart: their context where documents are kept apart, else None.
+    of the first queries. apart: their context where documents are kept apart, else None. sinks_H: a
+    score beside those of the keys, or None.
     """
-    return _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart)[0]
+    return _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart, sinks_H)[0]
 
 
 def _joined(chunks_by_half):
@@ -89,8 +90,9 @@ def _rows(apart, half: slice):
     return None if apart is None else context.part(apart, half, slice(None), slice(None))
 
 
-def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart):
+def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart, sinks_H):
     out, rows = [], []
+    sinks_H11 = None if sinks_H is None else sinks_H[:, None, None]
     for half in halves(ex, q_BTHK.shape[0]):
         here = _rows(apart, half)
         q, k, v_BHKJ = q_BTHK[half], k_BTHK[half], turned(ex, v_BTHK[half])
@@ -101,8 +103,13 @@ def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart):
                 rule, (begin, first, last), scale, q[:, first:last], k[:, begin:last], here
             )
             most_BH1T = scores_BHJT.max(2, keepdims=True)
+            if sinks_H is not None:
+                most_BH1T = jnp.maximum(most_BH1T, sinks_H11)
             weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)  # but for the division by their sum
-            share_BH1T = 1 / weights_BHJT.sum(2, keepdims=True)
+            sums_BH1T = weights_BHJT.sum(2, keepdims=True)
+            if sinks_H is not None:
+                sums_BH1T += jnp.exp(sinks_H11 - most_BH1T)
+            share_BH1T = 1 / sums_BH1T
             out_BHKT = (
                 precise(
                     einsum(
@@ -114,15 +121,16 @@ def _forward(rule, ex, parts, scale, q_BTHK, k_BTHK, v_BTHK, apart):
             out[-1].append(out_BHKT.astype(ex.dtype))
             rows[-1].append((most_BH1T, share_BH1T, weights_BHJT if ex.settle else None))
     out_BTHK = _joined(out)
-    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, rows, apart)
+    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, rows, apart, sinks_H)
 
 
 def _backward(rule, ex, parts, scale, kept, g_BTHK):
-    q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_half, apart = kept
+    q_BTHK, k_BTHK, v_BTHK, out_BTHK, by_half, apart, sinks_H = kept
     # what softmax takes off a row of its gradient: weights times their gradients, summed, which is
     # the output times its own
     along_BH1T = (precise(g_BTHK) * precise(out_BTHK)).sum(-1).swapaxes(1, 2)[:, :, None]
     dq, dk, dv = [], [], []
+    dsinks_H = None if sinks_H is None else jnp.zeros_like(sinks_H)
     for half, rows in zip(halves(ex, g_BTHK.shape[0]), by_half):
         q, k, v, g = (a[half] for a in (q_BTHK, k_BTHK, v_BTHK, g_BTHK))
         here = _rows(apart, half)
@@ -136,6 +144,9 @@ def _backward(rule, ex, parts, scale, kept, g_BTHK):
                     rule, (begin, first, last), scale, q[:, at], k[:, keys], here
                 )
                 weights_BHJT = jnp.exp(scores_BHJT - most_BH1T)
+            if sinks_H is not None:  # its weight times nothing, less what softmax takes off
+                weight_BH1T = jnp.exp(sinks_H[:, None, None] - most_BH1T) * share_BH1T
+                dsinks_H -= (weight_BH1T * along_BH1T[half, ..., at]).sum((0, 2, 3))
             dweights_BHJT = scores(
                 "bhjk,bhkt->bhjt", v[:, keys].swapaxes(1, 2), g[:, at].transpose(0, 2, 3, 1)
             )
@@ -157,7 +168,7 @@ def _backward(rule, ex, parts, scale, kept, g_BTHK):
             )
         dk.append(dk_BHJK.swapaxes(1, 2))
         dv.append(dv_BHJK.swapaxes(1, 2))
-    return _joined(dq), jnp.concatenate(dk, 0), jnp.concatenate(dv, 0), None
+    return _joined(dq), jnp.concatenate(dk, 0), jnp.concatenate(dv, 0), None, dsinks_H
 
 
 attend.defvjp(_forward, _backward)

@@ -42,6 +42,8 @@ class Latent:
     window: int = 0
     out_bias: bool = False  # a bias of the output
     cap: float = 0.0  # scores become cap x tanh(scores / cap); 0: off
+    # scores are multiplied by it, before the cap; 0: 1 / sqrt(d_head + d_rope)
+    scale: float = 0.0
     positions: NoPositions | None = None  # of this layer; None: the model's
 
     apart = True
@@ -123,7 +125,7 @@ class _Latent(nn.Module):
         rule = p.rule(m)
 
         def rotate(x_BTHK):
-            return rule.positions.rotate(x_BTHK, ctx.at)
+            return rule.positions.rotate(m, x_BTHK, ctx.at)
 
         def norm(name):
             return RMSNorm().module(name)  # whatever the model's, as in DeepSeek-V3
@@ -154,7 +156,7 @@ class _Latent(nn.Module):
             )
             spread = jnp.broadcast_to(shared_BJ1K, (*k_BJHK.shape[:3], p.d_rope))
             k_BJHK = jnp.concatenate([k_BJHK, spread], -1)
-        scale = (k_width + p.d_rope) ** -0.5
+        scale = p.scale or (k_width + p.d_rope) ** -0.5
         return output(p, m, dtype, v_width)(
-            attend(rule, self.ex, ctx, q_BTHK, k_BJHK, v_BJHK, scale)
+            attend(rule, self.ex, ctx, q_BTHK, k_BJHK, v_BJHK, scale, None)
         )

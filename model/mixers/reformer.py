@@ -131,13 +131,13 @@ class _Reformer(nn.Module):
         q, v = (to_heads(m, ex, n, p.n_heads, width)(x_BTD) for n in ("qk", "v"))
         if ctx.slot is None and in_order(ex, positions):
             found = p.buckets(q)
-            q, k = _queries_and_keys(positions, ctx.at, ctx.at, q, q)
+            q, k = _queries_and_keys(m, positions, ctx.at, ctx.at, q, q)
             y_BTHK = _attend_in_order(p, p.reach(m), ex, ctx.document_BT, found, q, k, v)
         else:
             kept, v = (context.remember(self, n, a, ctx) for n, a in (("qk", q), ("v", v)))
             of_k = p.buckets(kept)
             of_q = of_k if ctx.slot is None else p.buckets(q)
-            q, k = _queries_and_keys(positions, ctx.at, ctx.keys, q, kept)
+            q, k = _queries_and_keys(m, positions, ctx.at, ctx.keys, q, kept)
             seen, alone = _visible(p.reach(m), ctx, of_q, of_k)
             raw = scores("bthk,bjhk->bhtj", q, k) * width**-0.5
             bias = positions.bias(p.n_heads, ctx.at, ctx.keys)
@@ -147,10 +147,11 @@ class _Reformer(nn.Module):
         return from_heads(m, ex, p.n_heads, width)(y_BTHK)
 
 
-def _queries_and_keys(positions, at, keys, q_BTHK, k_BJHK):
+def _queries_and_keys(m, positions, at, keys, q_BTHK, k_BJHK):
     k = precise(k_BJHK)
     k = k * jax.lax.rsqrt((k * k).sum(-1, keepdims=True) + 1e-12)
-    return positions.rotate(q_BTHK, at), positions.rotate(k.astype(k_BJHK.dtype), keys)
+    k = k.astype(k_BJHK.dtype)
+    return positions.rotate(m, q_BTHK, at), positions.rotate(m, k, keys)
 
 
 def _visible(span: int, ctx, of_q_BHTR, of_k_BHJR):

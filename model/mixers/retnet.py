@@ -82,7 +82,7 @@ class _RetNet(nn.Module):
         def project(name, width):
             return to_heads(m, ex, name, p.n_heads, width)(x_BTD)
 
-        q_BTHK, k_BTHK = (Rope(p.theta).rotate(project(n, k), ctx.at) for n in ("q", "k"))
+        q_BTHK, k_BTHK = (Rope(p.theta).rotate(m, project(n, k), ctx.at) for n in ("q", "k"))
         log_H = np.log1p(-(2.0 ** -(5 + np.arange(p.n_heads)))).astype(np.float32)
         log_BTH = jnp.broadcast_to(log_H, (*x_BTD.shape[:2], p.n_heads))
         y_BTHW = linear.mix(self, ctx, ex, q_BTHK, k_BTHK * k**-0.5, project("v", w), log_BTH)

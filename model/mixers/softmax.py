@@ -22,6 +22,7 @@ class Rule(NamedTuple):
     window: int  # keys that a query sees, itself among them; 0: all before it
     cap: float  # scores become cap x tanh(scores / cap); 0: off
     positions: Any
+    sinks: bool = False  # a score of each head stands beside those of its keys
 
 
 def head_width(part, m: Model) -> int:
@@ -53,9 +54,11 @@ def own_positions(part, m: Model, name: str):
     return part.positions or m.positions
 
 
-def attend(rule: Rule, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float):
-    """Softmax over visible keys, weighted values: (B, T, H, width of v). Scores and softmax in
-    float32.
+def attend(
+    rule: Rule, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJMK, scale: float, sinks_H
+):
+    """Softmax over visible keys, and the head's sink unless `sinks_H` is None; weighted values: (B,
+    T, H, width of v). Scores and softmax in float32.
 
     Without a cache `ex.attention_chunk` queries at a time see the keys between the first and the
     last that any of them may see, and keep two numbers a row for the backward pass, which makes
@@ -80,19 +83,23 @@ def attend(rule: Rule, ex: Execution, ctx: context.Context, q_BTHK, k_BJMK, v_BJ
         )
     parts = spans(length, rule.window, ex.attention_chunk)
     if ctx.slot is None and len(parts) > 1:
-        return chunked.attend(rule, ex, parts, scale, q_BTHK, k_BJMK, v_BJMK, apart)
+        return chunked.attend(rule, ex, parts, scale, q_BTHK, k_BJMK, v_BJMK, apart, sinks_H)
     raw_BHTJ = scores("bthk,bjhk->bhtj", q_BTHK, k_BJMK) * scale
-    weights_BHTJ = jax.nn.softmax(chunked.masked(rule, ctx, raw_BHTJ), -1).astype(ex.dtype)
+    scores_BHTJ = chunked.masked(rule, ctx, raw_BHTJ)
+    if sinks_H is not None:
+        column_BHT1 = jnp.broadcast_to(sinks_H[:, None, None], (*scores_BHTJ.shape[:3], 1))
+        scores_BHTJ = jnp.concatenate([scores_BHTJ, column_BHT1.astype(scores_BHTJ.dtype)], -1)
+    weights_BHTJ = jax.nn.softmax(scores_BHTJ, -1)[..., : raw_BHTJ.shape[-1]].astype(ex.dtype)
     return einsum("bhtj,bjhk->bthk", weights_BHTJ, v_BJMK)
 
 
 def fused(rule: Rule, ex: Execution, length: int, scores: int, values: int) -> bool:
     """Whether cuDNN's kernel is asked for and computes the function, scores over `scores` numbers
-    and values over `values`: in 16 bits, no cap of the scores, nothing added to them, heads that
-    its tiles hold, an even number of tokens.
+    and values over `values`: in 16 bits, no cap of the scores, nothing added to or beside them,
+    heads that its tiles hold, an even number of tokens.
     """
     asked = ex.attention == "cudnn" and ex.dtype == "bfloat16"
-    plain = not rule.cap and not rule.positions.adds_bias
+    plain = not rule.cap and not rule.positions.adds_bias and not rule.sinks
     return asked and plain and scores == values <= 128 and scores % 8 == 0 and length % 2 == 0
 
 

@@ -147,7 +147,7 @@ class _Sparse(nn.Module):
         p, m, ex, width = self.p, self.m, self.ex, head_width(self.p, self.m)
         ctx, positions = ctx or context.plain(x_BTD.shape[1]), p.positions or m.positions
         q, k, v = (to_heads(m, ex, n, p.n_heads, width)(x_BTD) for n in "qkv")
-        q, k = (positions.rotate(a, ctx.at) for a in (q, k))
+        q, k = (positions.rotate(m, a, ctx.at) for a in (q, k))
         if ctx.slot is None and ctx.document_BT is None and in_blocks(ex):
             y_BTHK = _attend_in_blocks(p, ex, positions, q, k, v)
         else:

@@ -8,8 +8,9 @@ import functools
 from flax import linen as nn
 
 from model import config
-from model.config import Execution, Model, choose
-from model.mlps.hidden import ACTIVATIONS, activated, biases, inputs, kept, matrices
+from model.config import Execution, Model
+from model.mlps import hidden
+from model.mlps.hidden import Units, activated, biases, inputs, kept, matrices
 from model.params import Einsum
 from model.state import State
 from model.work import Work, matmuls, size
@@ -22,6 +23,12 @@ class Dense:
     d_ff: int = 0  # hidden width, F; 0: 4 x d_model
     activation: str = "gelu"  # of model/mlps/hidden.py
     bias: bool = False  # of both linear maps
+    # f(alpha x) / alpha in the place of the nonlinearity f(x): 1.702 of swiglu in gpt-oss
+    alpha: float = 1.0
+    # what the nonlinearity takes is at most limit, the branch that is not gated within +-limit;
+    # 0: none
+    limit: float = 0.0
+    shift: float = 0.0  # is added to the branch that is not gated
 
     n_experts, unit = 0, 1  # no choice among experts; sequences are on their own
     apart = True
@@ -31,7 +38,7 @@ class Dense:
 
     def check(self, m: Model) -> None:
         config.positive(self, (), "model.dense")
-        choose(ACTIVATIONS, self.activation, "model.dense.activation")
+        hidden.check(self, "dense")
 
     def parameters(self, m: Model) -> dict[str, int]:
         return {"mlp": self.active(m)}
@@ -48,8 +55,8 @@ class Dense:
 
     def work(self, m: Model, ex: Execution, batch: int) -> Work:
         tokens, width, count = batch * m.seq_len, self.width(m), matrices(self.activation)
-        one, hidden = 2 * tokens * m.d_model * width, tokens * width * size(ex)
-        return matmuls(count * one, one, kept(self.activation) * hidden, hidden)
+        one, units = 2 * tokens * m.d_model * width, tokens * width * size(ex)
+        return matmuls(count * one, one, kept(self.activation) * units, units)
 
     def state(self, m: Model) -> State:
         return State()
@@ -76,8 +83,7 @@ class _Dense(nn.Module):
                 x_BTD
             )
 
-        act = ACTIVATIONS[p.activation][0]
-        h_BTF = activated(act, {name: up(name) for name in inputs(p.activation)})
+        h_BTF = activated(Units.read(p), {name: up(name) for name in inputs(p.activation)})
         gain = (2 * m.n_layers) ** -0.5
         shape, axes = (width, m.d_model), ("mlp", "embed")
         return make("btf,fd->btd", shape, axes, width, gain=gain, name="out")(h_BTF), {}

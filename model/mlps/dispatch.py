@@ -12,7 +12,7 @@
               experts, masked.)
     all       every expert on every token, masked. The reference that the others are tested against.
 
-Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, act, p, ex) -> y_nD of one group of
+Each is a function (x_nD, expert_nS, gate_nS, rank_nS, w, units, p, ex) -> y_nD of one group of
 tokens. A dropped assignment has gate 0, so all of them compute the same function; `rank` is its
 place in the queue of its expert, None in dropless models. With `w` comes "sums" where `loop` is to
 add the gradients of `w` to what earlier micro-batches gave (expert_loop.summed).
@@ -32,7 +32,7 @@ from model.numerics import einsum, precision
 from model.xla_cpu import product
 
 
-def _mlp(x, w, act, times, spread):
+def _mlp(x, w, units, times, spread):
     """An expert's MLP on rows `x`: `times(x, w)` multiplies rows by their experts' weights,
     `spread(b)` gives them their biases.
     """
@@ -42,7 +42,7 @@ def _mlp(x, w, act, times, spread):
         return y + spread(w[f"{name}_bias"]) if f"{name}_bias" in w else y
 
     return linear(
-        activated(act, {name: linear(x, name) for name in ("gate", "in") if name in w}), "out"
+        activated(units, {name: linear(x, name) for name in ("gate", "in") if name in w}), "out"
     )
 
 
@@ -53,9 +53,9 @@ def _combine(y_nSD, gate_nS):
 def _by_group(one):
     """An implementation on (groups, tokens, ...) out of that on the tokens of one group."""
 
-    def run(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
+    def run(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, units, p, ex):
         def f(x_nD, expert_nS, gate_nS):
-            return one(x_nD, expert_nS, gate_nS, w, act, p, ex)
+            return one(x_nD, expert_nS, gate_nS, w, units, p, ex)
 
         if x_GnD.shape[0] == 1:
             return f(x_GnD[0], expert_GnS[0], gate_GnS[0])[None]
@@ -77,13 +77,13 @@ def _unsharded(w):
     }
 
 
-def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
+def _block(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, units, p, ex):
     return _by_group(_block_of_group)(
-        x_GnD, expert_GnS, gate_GnS, rank_GnS, _unsharded(w), act, p, ex
+        x_GnD, expert_GnS, gate_GnS, rank_GnS, _unsharded(w), units, p, ex
     )
 
 
-def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):
+def _block_of_group(x_nD, expert_nS, gate_nS, w, units, p, ex):
     blocks_E, source, slot_A = layout(expert_nS.reshape(-1), p.n_experts, ex.moe_rows)
     x_NRD = dispatch(x_nD, source, slot_A, p.top_k).reshape(-1, ex.moe_rows, x_nD.shape[1])
     expert_N = owners(blocks_E, x_NRD.shape[0])
@@ -91,7 +91,7 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):
     def times(x, w_EDF):
         return product("nrd,ndf->nrf", x, select(w_EDF, expert_N))
 
-    y_NRD = _mlp(x_NRD, w, act, times, lambda b_EF: b_EF[expert_N][:, None])
+    y_NRD = _mlp(x_NRD, w, units, times, lambda b_EF: b_EF[expert_N][:, None])
     return _combine(
         collect(y_NRD.reshape(-1, x_nD.shape[1]), source, slot_A).reshape(*expert_nS.shape, -1),
         gate_nS,
@@ -99,14 +99,14 @@ def _block_of_group(x_nD, expert_nS, gate_nS, w, act, p, ex):
 
 
 @_by_group
-def _loop(x_nD, expert_nS, gate_nS, w, act, p, ex):
+def _loop(x_nD, expert_nS, gate_nS, w, units, p, ex):
     blocks_E, source, slot_A = layout(
         expert_nS.reshape(-1), p.n_experts, expert_loop.narrow(ex.moe_rows)
     )
     x_rD = dispatch(x_nD, source, slot_A, p.top_k)
     w, sums = {k: a for k, a in w.items() if k != "sums"}, w.get("sums", {})
     y_rD = expert_loop.experts(
-        act, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w, sums
+        units, ex.moe_rows, x_rD, jnp.cumsum(blocks_E) - blocks_E, blocks_E, w, sums
     )
     return _combine(collect(y_rD, source, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
@@ -121,7 +121,7 @@ def _exchange(x_GECD, there: bool):
     return x_GECD
 
 
-def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
+def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, units, p, ex):
     groups, tokens, width = x_GnD.shape
     room = routing.capacity(p, tokens)
     slot_GA = jnp.where(rank_GnS < room, expert_GnS * room + rank_GnS, p.n_experts * room).reshape(
@@ -138,7 +138,7 @@ def _capacity(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
     y_ErD = _mlp(
         x_ErD,
         w,
-        act,
+        units,
         lambda x, w_EDF: product("erd,edf->erf", x, w_EDF),
         lambda b_EF: b_EF[:, None],
     )
@@ -156,7 +156,7 @@ def sort_order(keys):
     ]
 
 
-def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
+def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, units, p, ex):
     """On several devices: tokens are gathered over the devices that shard the experts, each
     computes those of its own, and the sums go back to the tokens' devices. No weight of an expert
     moves between these.
@@ -169,7 +169,7 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
     experts, mlp = nn.logical_to_mesh_axes(("experts",)), nn.logical_to_mesh_axes(("mlp",))
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return _ragged_local(*arrays, w, act, p).reshape(x_GnD.shape)
+        return _ragged_local(*arrays, w, units, p).reshape(x_GnD.shape)
     over, split = experts[0], mlp[0]
 
     def local(x_nD, expert_nS, gate_nS, w):
@@ -181,7 +181,7 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
         own_nS = jnp.where((own_nS >= 0) & (own_nS < held), own_nS, held)
         if "out_bias" in w:  # the sum over `mlp` adds it so many times
             w = {**w, "out_bias": w["out_bias"] / mesh.shape[split]}
-        y_nD = _ragged_local(x_nD, own_nS, gate_nS, w, act, p)
+        y_nD = _ragged_local(x_nD, own_nS, gate_nS, w, units, p)
         return jax.lax.psum(jax.lax.psum_scatter(y_nD, over, tiled=True), split)
 
     rows = nn.logical_to_mesh_axes(("batch", None))
@@ -201,7 +201,7 @@ def _ragged(x_GnD, expert_GnS, gate_GnS, rank_GnS, w, act, p, ex):
     ).reshape(x_GnD.shape)
 
 
-def _ragged_local(x_nD, expert_nS, gate_nS, w, act, p):
+def _ragged_local(x_nD, expert_nS, gate_nS, w, units, p):
     """Of the experts in `w`; an assignment to any other, with expert past the end, adds nothing."""
     held = w["out"].shape[0]
     expert_A = expert_nS.reshape(-1)
@@ -216,15 +216,15 @@ def _ragged_local(x_nD, expert_nS, gate_nS, w, act, p):
     def times(x, w_EDF):
         return jax.lax.ragged_dot(x, w_EDF, sizes_E, precision=precision(x, w_EDF))
 
-    y_AD = _mlp(x_AD, w, act, times, spread)
+    y_AD = _mlp(x_AD, w, units, times, spread)
     return _combine(collect(y_AD, order_A, slot_A).reshape(*expert_nS.shape, -1), gate_nS)
 
 
 @_by_group
-def _all(x_nD, expert_nS, gate_nS, w, act, p, ex):
+def _all(x_nD, expert_nS, gate_nS, w, units, p, ex):
     x_nED = jnp.broadcast_to(x_nD[:, None], (x_nD.shape[0], p.n_experts, x_nD.shape[1]))
     y_nED = _mlp(
-        x_nED, w, act, lambda x, w_EDF: einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF
+        x_nED, w, units, lambda x, w_EDF: einsum("ned,edf->nef", x, w_EDF), lambda b_EF: b_EF
     )
     gate_nE = (
         jax.nn.one_hot(expert_nS, p.n_experts, dtype=gate_nS.dtype) * gate_nS[..., None]

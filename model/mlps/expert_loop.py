@@ -55,14 +55,14 @@ def _put(a_r, part, at):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def experts(act, rows: int, x_rD, first_E, count_E, w, sums):
+def experts(units, rows: int, x_rD, first_E, count_E, w, sums):
     """The experts' MLPs on a layout in narrow blocks (`rows` is the width of a wide one): expert e
     has the `count_E[e]` blocks from `first_E[e]` on. Rows that no expert has come back as zeros.
     `w`: "gate" where it is gated, "in", "out", each (E, in, out), and their biases (E, out).
     `sums`: {}, or what the gradients of `w` are added to, like `w` in float32: the gradient of `w`
     comes back as these sums.
     """
-    return _forward(act, rows, x_rD, first_E, count_E, w, sums)[0]
+    return _forward(units, rows, x_rD, first_E, count_E, w, sums)[0]
 
 
 def _names(w) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def _linear(x, w, name):
     return y + w[f"{name}_bias"] if f"{name}_bias" in w else y
 
 
-def _forward(act, rows, x_rD, first_E, count_E, w, sums):
+def _forward(units, rows, x_rD, first_E, count_E, w, sums):
     def expert(made, of):
         first, count, w = of
 
@@ -82,7 +82,9 @@ def _forward(act, rows, x_rD, first_E, count_E, w, sums):
             x = _cut(x_rD, at, size)
             before = {name: _linear(x, w, name) for name in _names(w)}
             return jax.tree.map(
-                lambda a, b: _put(a, b, at), made, (before, _linear(hidden(act, before), w, "out"))
+                lambda a, b: _put(a, b, at),
+                made,
+                (before, _linear(hidden(units, before), w, "out")),
             )
 
         return _over(rows, x_rD.shape[0], first, count, block, made), None
@@ -93,7 +95,7 @@ def _forward(act, rows, x_rD, first_E, count_E, w, sums):
     return y_rD, (x_rD, before, first_E, count_E, w, sums)
 
 
-def _backward(act, rows, held, dy_rD):
+def _backward(units, rows, held, dy_rD):
     x_rD, before_rF, first_E, count_E, w, sums = held
 
     def back(g, w):
@@ -107,7 +109,7 @@ def _backward(act, rows, held, dy_rD):
             # made once before they are turned (xla_cpu.py)
             x, dy = made_once(_cut(x_rD, at, size)), _cut(dy_rD, at, size)
             h, pull = jax.vjp(
-                functools.partial(hidden, act),
+                functools.partial(hidden, units),
                 {name: _cut(a, at, size) for name, a in before_rF.items()},
             )
             of_result = {"out": dy, **pull(back(dy, w["out"]))[0]}
@@ -146,5 +148,9 @@ def summed(ex: Execution, grads: dict) -> dict:
         return {}
     flat = traverse_util.flatten_dict(grads)
     return traverse_util.unflatten_dict(
-        {p: a for p, a in flat.items() if (*p[:-1], "router") in flat and p[-1] != "router"}
+        {
+            p: a
+            for p, a in flat.items()
+            if (*p[:-1], "router") in flat and p[-1].removesuffix("_bias") in ("gate", "in", "out")
+        }
     )

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model import config
-from model.config import Execution, Model, choose
-from model.mlps import dispatch, routing
+from model.config import Execution, Model
+from model.mlps import dispatch, hidden, routing
 from model.mlps.dense import Dense
-from model.mlps.hidden import ACTIVATIONS, biases, inputs, kept, matrices
-from model.numerics import precise
+from model.mlps.hidden import Units, biases, inputs, kept, matrices
+from model.numerics import einsum, precise
 from model.params import declare
 from model.state import State
 from model.work import Work, matmuls, size, total
@@ -38,12 +38,23 @@ class MoE:
     n_shared: int = 0  # experts that every token passes, as one MLP of n_shared x d_expert
     activation: str = "gelu"  # of model/mlps/hidden.py
     bias: bool = False  # of the experts' linear maps
+    # f(alpha x) / alpha in the place of the nonlinearity f(x): 1.702 of swiglu in gpt-oss
+    alpha: float = 1.0
+    # what the nonlinearity takes is at most limit, the branch that is not gated within +-limit;
+    # 0: none
+    limit: float = 0.0
+    shift: float = 0.0  # is added to the branch that is not gated
+    # the shared experts' sum is multiplied by a sigmoid of x w (Qwen2-MoE, arXiv 2407.10671)
+    shared_gate: bool = False
+    router_bias: bool = False  # a bias of the router's scores, trained like a weight
     router: str = "softmax"  # scores of a token: softmax over experts | sigmoid of each
     # the top_k gates of a token sum to 1; a single gate stays the expert's score
     renormalise: bool = True
     gate_scale: float = 1.0  # the gates are multiplied by it, last
     expert_groups: int = 1  # a token chooses among the experts of its best ...
     top_groups: int = 1  # ... top_groups groups
+    # a group is as good as: top2, its best two experts together | best, its best one (DeepSeek-V2)
+    group_score: str = "top2"
     # a bias per expert that decides choice alone, moved without gradient towards equal load ...
     selection_bias: bool = False
     bias_rate: float = 0.001  # ... by this much a step
@@ -74,11 +85,16 @@ class MoE:
 
     def shared(self, m: Model) -> Dense:
         """The shared experts as one MLP."""
-        return Dense(self.n_shared * self.width(m), self.activation, self.bias)
+        own = self.alpha, self.limit, self.shift
+        return Dense(self.n_shared * self.width(m), self.activation, self.bias, *own)
 
     def check(self, m: Model) -> None:
         config.positive(self, ("n_experts", "top_k", "routing_group"), "model.moe")
-        choose(ACTIVATIONS, self.activation, "model.moe.activation")
+        hidden.check(self, "moe")
+        if self.shared_gate and not self.n_shared:
+            raise ValueError(
+                "model.moe.shared_gate needs model.moe.n_shared: it has nothing to gate"
+            )
         routing.check(self)
         if not self.d_expert and self.active_width(m) % self.top_k:
             raise ValueError(
@@ -97,10 +113,11 @@ class MoE:
         one = matrices(self.activation) * m.d_model * self.width(m)
         if self.bias:
             one += biases(self.activation, self.width(m), m.d_model)
+        shared = self.shared(m).active(m) if self.n_shared else 0
         return {
-            "router": m.d_model * self.n_experts,
+            "router": (m.d_model + self.router_bias) * self.n_experts,
             "experts": self.n_experts * one,
-            "shared_experts": self.shared(m).active(m) if self.n_shared else 0,
+            "shared_experts": shared + m.d_model * self.shared_gate,
         }
 
     def active(self, m: Model) -> int:
@@ -111,7 +128,7 @@ class MoE:
     def multiplied(self, m: Model) -> int:
         chosen = self.top_k + self.n_shared
         expert = matrices(self.activation) * m.d_model * self.width(m)
-        return m.d_model * self.n_experts + chosen * expert
+        return m.d_model * (self.n_experts + self.shared_gate) + chosen * expert
 
     def router_flops(self, m: Model) -> int:
         return 2 * m.d_model * self.n_experts
@@ -125,8 +142,8 @@ class MoE:
         tokens, d, f = batch * m.seq_len, m.d_model, self.width(m)
         layout = dispatch.COUNTS[ex.moe](self, m, ex, tokens)
         matrix, combine = matrices(self.activation) * d * f, 2 * tokens * layout.combined * d
-        hidden = matrices(self.activation) - 1 if layout.made else kept(self.activation)
-        held = layout.rows * (2 * d + hidden * f) + layout.copies * matrix + tokens * self.top_k * d
+        arrays = matrices(self.activation) - 1 if layout.made else kept(self.activation)
+        held = layout.rows * (2 * d + arrays * f) + layout.copies * matrix + tokens * self.top_k * d
         spare = layout.rows * f * size(ex)
         parts = [
             matmuls(2 * tokens * d * self.n_experts, kept=32 * tokens * self.n_experts),
@@ -136,6 +153,8 @@ class MoE:
         ]
         if self.n_shared:
             parts.append(self.shared(m).work(m, ex, batch))
+        if self.shared_gate:
+            parts.append(matmuls(2 * tokens * d, kept=tokens * f * self.n_shared * size(ex)))
         return total(parts)
 
     def state(self, m: Model) -> State:
@@ -199,6 +218,8 @@ class _MoE(nn.Module):
         router_DE = declare(self, "router", shape, axes, m.d_model**-0.5)
         w, bias_E = self._weights(), self._selection_bias()
         logits_BTE = product("btd,de->bte", precise(x_BTD), router_DE)
+        if p.router_bias:
+            logits_BTE += declare(self, "router_bias", (p.n_experts,), ("experts_out",))
         r = routing.route(p, logits_BTE, bias_E, dropless=decoding)
         self.sow(
             "intermediates", "expert", r.expert_BTS
@@ -206,11 +227,20 @@ class _MoE(nn.Module):
         self._note_load(r.expert_BTS)
         y_BTD = self._experts(x_BTD, r, w)
         if p.n_shared:
-            y_BTD += p.shared(m).module(m, self.ex, "shared")(x_BTD)[0]
+            y_BTD += self._shared(x_BTD)
         if decoding:
             return y_BTD, {}
         most = max(q.n_experts for q in m.routed)
         return y_BTD, routing.statistics(p, most, logits_BTE, r)
+
+    def _shared(self, x_BTD):
+        p, m = self.p, self.m
+        y_BTD = p.shared(m).module(m, self.ex, "shared")(x_BTD)[0]
+        if not p.shared_gate:
+            return y_BTD
+        w_D1 = declare(self, "shared_gate", (m.d_model, 1), ("embed", None), m.d_model**-0.5)
+        gate_BT1 = jax.nn.sigmoid(precise(einsum("btd,de->bte", x_BTD, w_D1.astype(x_BTD.dtype))))
+        return y_BTD * gate_BT1.astype(y_BTD.dtype)
 
     def _experts(self, x_BTD, r: routing.Routing, w):
         p, ex = self.p, self.ex
@@ -220,8 +250,7 @@ class _MoE(nn.Module):
             return a.reshape(groups, -1, a.shape[-1])
 
         rank_GnS = routing.ranks(p, r.expert_BTS) if ex.moe == "capacity" else None
-        act = ACTIVATIONS[p.activation][0]
         y = dispatch.IMPLEMENTATIONS[ex.moe](
-            split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, act, p, ex
+            split(x_BTD), split(r.expert_BTS), split(r.gate_BTS), rank_GnS, w, Units.read(p), p, ex
         )
         return y.reshape(x_BTD.shape)

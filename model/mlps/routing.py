@@ -78,12 +78,14 @@ def _top_k(scores_BTn, k: int):
 
 def _limited(p, choice_BTE):
     """The scores of the experts in a token's best groups, the others' at minus infinity. A group is
-    as good as its best two experts together (DeepSeek-V3, section 2.1.2).
+    as good as its best two experts together (DeepSeek-V3, section 2.1.2), or as its best one
+    (DeepSeek-V2, arXiv 2405.04434, section 2.2.2).
     """
     if p.expert_groups == 1:
         return choice_BTE
     grouped = choice_BTE.reshape(*choice_BTE.shape[:-1], p.expert_groups, -1)
-    best = _top_k(grouped, min(2, grouped.shape[-1]))[0].sum(-1)
+    count = 2 if p.group_score == "top2" else 1
+    best = _top_k(grouped, min(count, grouped.shape[-1]))[0].sum(-1)
     chosen = _top_k(best, p.top_groups)[1]
     allowed = jax.nn.one_hot(chosen, p.expert_groups, dtype=bool).any(-2)
     return jnp.where(allowed[..., None], grouped, -jnp.inf).reshape(choice_BTE.shape)
@@ -178,6 +180,8 @@ def check(p) -> None:
         )
     if p.router not in ("softmax", "sigmoid"):
         raise ValueError(f"model.moe.router={p.router!r}: choose from softmax, sigmoid")
+    if p.group_score not in ("top2", "best"):
+        raise ValueError(f"model.moe.group_score={p.group_score!r}: choose from top2, best")
     if p.balance_scope not in ("layer", "model"):
         raise ValueError(f"model.moe.balance_scope={p.balance_scope!r}: choose from layer, model")
     if p.routing_group < 1:

@@ -31,12 +31,15 @@ def view(m) -> SimpleNamespace:
 
 def maker(**base):
     """A function that makes a Model of `base` and what is changed. `layers`: the pattern as text,
-    in place of the flat list.
+    in place of the flat list, and after semicolons what `--set model.` would set.
     """
 
     def make(layers: str = "", **change):
         m = records_version1.model(**{**base, **change})
-        return parts.set_field(m, "pattern", layers) if layers else m
+        pattern, *settings = (s.strip() for s in layers.split(";"))
+        for s in [f"pattern={pattern}"] * bool(layers) + settings:
+            m = parts.set_field(m, *s.split("=", 1))
+        return m
 
     return make
 
@@ -62,4 +65,15 @@ BY_LAYER = {
     "output norm": "attention(n_heads=2,qk_norm=full)/dense/layer(norm=output)",
     "parallel": "attention(n_heads=2)/moe(n_experts=4)/layer(residual=parallel)",
     "shared norm": "attention(n_heads=2)/dense/layer(residual=shared)",
+    # what released models have, each with its own
+    "sinks": "attention(n_heads=4,n_kv_heads=2,window=4,sinks=true)/moe(n_experts=4,bias=true,"
+    "router_bias=true,activation=swiglu,alpha=1.702,limit=0.5,shift=1.0), attention(n_heads=2,"
+    "sinks=true,cap=5.0,scale=0.5,clip=1.5)/dense(activation=geglu,limit=2.0)",
+    "gated shared": "attention(n_heads=2)/moe(n_experts=4,n_shared=1,shared_gate=true,"
+    "expert_groups=2,group_score=best)/layer(residual_scale=0.5); rope.scaling=yarn(factor=4.0,"
+    "original=4); embed_multiplier=3.0; logit_scale=0.5",
+    "latent scale": "latent(n_heads=2,kv_rank=8,d_rope=4,scale=0.5)/dense(alpha=2.0); "
+    "rmsnorm.centred=true; logit_cap=5.0; logit_scale=2.0",
+    "no bias": "attention(n_heads=2,qk_norm=head)/dense/layer(norm=sandwich,residual_scale=2.0); "
+    "norm=layernorm(bias=false); rope.scaling=llama3(original=16)",
 }

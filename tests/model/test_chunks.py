@@ -30,7 +30,7 @@ def _chunked():
     """
     for c, name in zip(SHAPES, NAMES):
         for dtype in ("float32", "bfloat16"):
-            quick = dtype == "float32" and (window(c) or c.logit_cap)
+            quick = dtype == "float32" and (window(c) or c.logit_cap or name == "sinks")
             yield pytest.param(
                 c, dtype, id=f"{name}-{dtype}", marks=() if quick else pytest.mark.slow
             )

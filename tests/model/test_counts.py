@@ -139,6 +139,8 @@ QUICK = {
     "output norm": ["remat", "settle"],
     "parallel": ["remat", "chunks-settle-remat"],
     "shared norm": ["remat"],
+    "sinks": ["chunks", "chunks-settle-remat", "block-True"],
+    "gated shared": ["remat", "loop-True"],
 }
 
 

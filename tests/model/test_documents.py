@@ -147,6 +147,9 @@ def test_documents_are_numbered_and_positions_restart(first):
     np.testing.assert_array_equal(ctx.at[0], wanted[1])
 
 
+SINKS = model("attention(n_heads=2,sinks=true{})", window=4)
+
+
 def cases(windowed: bool):
     """Every mixer with a window, or every other one, position and execution. In the fast lane
     chunks of every mixer at one position; of attention one that turns and one that is added to the
@@ -184,7 +187,9 @@ def by_themselves(t_BT):
     return alone
 
 
-@pytest.mark.parametrize("c,ex", [*cases(True)])
+@pytest.mark.parametrize(
+    "c,ex", [*cases(True), *((SINKS, EXECUTIONS[how]) for how in ("whole", "chunks", "kept"))]
+)
 def test_a_document_is_read_by_itself(c, ex):
     read_by_itself(c, ex)
 

@@ -100,7 +100,7 @@ def test_sparse_attention_equals_dense_attention_under_its_mask():
             blocks = {(a // 4, b // 4) for a, b in zip(*np.nonzero(more))}
             assert max([0, *(sum(a == row for a, _ in blocks) for row in range(8))]) == drawn
             q, k, v = (jnp.einsum("td,dhk->htk", x_BTD[0], w[n]["kernel"]) for n in "qkv")
-            q, k = (m.positions.rotate(a.swapaxes(0, 1), i[:, 0]).swapaxes(0, 1) for a in (q, k))
+            q, k = (m.positions.rotate(m, a.swapaxes(0, 1), i[:, 0]).swapaxes(0, 1) for a in (q, k))
             raw = jnp.where(seen | more, q @ k.swapaxes(1, 2) * q.shape[-1] ** -0.5, -jnp.inf)
             want = jnp.einsum("htk,hkd->td", jax.nn.softmax(raw, -1) @ v, w["out"]["kernel"])
             for chunk in (0, 4):
@@ -120,7 +120,7 @@ def test_hashed_attention_equals_dense_attention_under_its_mask():
             alike = [j for j in range(i + 1) if found[h, j, r] == found[h, i, r]]
             seen[h, i, alike[-3:]] = True
         assert 3 < seen.sum(-1).max() <= 5 and (seen.sum(-1) == 1).any()
-        q, k = (m.positions.rotate(a, np.arange(23)) for a in (q, q / jnp.sqrt((q * q).sum(
+        q, k = (m.positions.rotate(m, a, np.arange(23)) for a in (q, q / jnp.sqrt((q * q).sum(
             -1, keepdims=True) + 1e-12)))  # fmt: skip
         raw = jnp.einsum("thk,jhk->htj", q, k) * q.shape[-1] ** -0.5 - 1e5 * np.eye(23)
         weights = jax.nn.softmax(jnp.where(seen, raw, -jnp.inf), -1)

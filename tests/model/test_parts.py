@@ -24,6 +24,7 @@ from tests.model import shapes
 
 VALUES = {
     bool: st.booleans(),
+    parts.FLOATS: st.lists(st.floats(0, 1e30), max_size=3).map(tuple),
     int: st.integers(0, 10**12),
     float: st.floats(0, 1e30),
     str: st.from_regex(r"[a-z_]{1,9}", fullmatch=True).filter(lambda w: w not in ("true", "false")),
@@ -36,7 +37,9 @@ def a_part(draw, table):
     own = {}
     for name, kind in parts.kinds(cls).items():
         if draw(st.booleans()):
-            own[name] = draw(a_part(POSITIONS) if kind == "positions" else VALUES[kind])
+            own[name] = draw(
+                a_part(parts.REGISTRIES[kind]) if isinstance(kind, str) else VALUES[kind]
+            )
     return cls(**own)
 
 
