@@ -135,7 +135,7 @@ def _one_differs(m: Model, a: Layer, other: Model, b: Layer):
     """((name by the part, name in the layer; empty where all layers share it), value) of what layer
     `a` of `m` has and layer `b` of `other` has not.
     """
-    for n in ("norm", "residual"):
+    for n in ("norm", "residual", "residual_scale"):
         if getattr(a, n) != getattr(b, n):
             yield (f"layer.{n}", n), repr(getattr(a, n))
     for at, x, y in (("mixer", a.mixer, b.mixer), ("mlp", a.mlp, b.mlp)):
