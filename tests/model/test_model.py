@@ -314,7 +314,9 @@ def test_rope_is_relative():
     """Scores of equal offsets agree, whatever the absolute position."""
     q, k = np.random.default_rng(0).normal(size=(2, 16)).astype(np.float32)
     rotate = POSITIONS["rope"]().rotate
-    turned = [rotate(np.broadcast_to(v, (1, 16, 1, 16)), np.arange(16))[0, :, 0] for v in (q, k)]
+    turned = [
+        rotate(TINY, np.broadcast_to(v, (1, 16, 1, 16)), np.arange(16))[0, :, 0] for v in (q, k)
+    ]
     scores = turned[0] @ turned[1].T
     np.testing.assert_allclose(np.diag(scores, 3), scores[3 - 3, 3], rtol=1e-4)
     assert abs(scores[0, 3] - scores[0, 5]) > 1e-3
