@@ -6,17 +6,17 @@ process that is killed loses the tasks under way, and whoever goes on makes the 
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data import cache
 from data.shards import SPLITS
-from data.sources.corpus import Piece, Unit
+from data.sources.corpus import Unit
 
 MOST = 2**31  # bytes of a shard
-BATCH = 2**20  # bytes of text that are tokenised at a time
+BATCH = 2**20  # tokens that are written at a time
 
 
 class Task(NamedTuple):
@@ -45,10 +45,10 @@ def run(folder: str, task: Task, corpus: Any, tokenizer: Any, advance: Callable)
     with contextlib.ExitStack() as stack:
         writers = {s: _Writer(folder, s, task.number, tokenizer, stack) for s in SPLITS}
         for unit in task.units:
-            for batch in _batches(corpus.read(unit)):
-                counted = tokenizer.counted_batch([p.text for p in batch])
-                for piece, (ids, sizes) in zip(batch, counted, strict=True):
-                    writers[piece.split].add(piece, ids, sizes)
+            for splits, texts, ends in corpus.read(unit):
+                counted = tokenizer.counted_batch(texts)
+                for split, text, (ids, sizes) in zip(splits, texts, counted, strict=True):
+                    writers[split].add(len(text), ends, ids, sizes)
             advance(unit.weight)
         for w in writers.values():
             w.close()
@@ -56,19 +56,6 @@ def run(folder: str, task: Task, corpus: Any, tokenizer: Any, advance: Callable)
     np.save(os.path.join(folder, f"{task.number:05d}-seen.npy"), writers["train"].seen)
     cache.write_json(os.path.join(folder, f"{task.number:05d}.json"), about)
     return about
-
-
-def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
-    """Lists of pieces of about a megabyte."""
-    batch, size = [], 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece.text)
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class _Writer:
@@ -96,20 +83,20 @@ class _Writer:
             "unknown": 0,
         }
 
-    def add(self, piece: Piece, ids: np.ndarray, sizes: np.ndarray | None) -> None:
-        """A separator ends every document. It stands for what no other token does; where a piece
-        does not end its document, the piece's last token does.
+    def add(self, length: int, ends: bool, ids: np.ndarray, sizes: np.ndarray | None) -> None:
+        """The tokens of `length` bytes of text. A separator ends every document. It stands for what
+        no other token does; where a piece does not end its document, the piece's last token does.
         """
         about = self.about
-        about["left"] += len(piece.text)
+        about["left"] += length
         if self._by_place:
-            self._dropped += len(piece.text) - int(sizes.sum(dtype=np.int64))
-            if not piece.ends and ids.size:
+            self._dropped += length - int(sizes.sum(dtype=np.int64))
+            if not ends and ids.size:
                 sizes = sizes.copy()
                 sizes[-1] += self._dropped
                 self._dropped = 0
         self._put(ids, sizes)
-        if piece.ends:
+        if ends:
             last = np.array([self._tokenizer.separator])
             self._put(last, np.array([self._dropped]) if self._by_place else None)
             about["first"] = about["first"] if about["documents"] else about["left"]

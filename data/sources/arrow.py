@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from data.sources import files
-from data.sources.corpus import Piece, Source, Unit
+from data.sources.corpus import Block, Source, Unit
 from data.sources.files import File
 from data.sources.parquet import ROWS, column_of, documents, pyarrow
 
@@ -46,7 +46,7 @@ class Arrow(Source):
     def units(self, f: File, split: str) -> list[Unit]:
         return [Unit(f.path, 0, -1, split, f.size)]
 
-    def read(self, unit: Unit) -> Iterator[Piece]:
+    def read(self, unit: Unit) -> Iterator[Block]:
         with self._open(unit.path) as (schema, batches):
             at = schema.names.index(self.column)
             for batch in batches:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from data.config import DataError
 
 FIRST = 65536  # bytes that a file's kind is seen from
+OUT = 2**17  # bytes of a .zst that are unpacked at a time
+WINDOW = 2**31  # bytes that a .zst may look back, the format's bound: --long=31
 
 # what a file begins with, and how a person calls it
 _KINDS = (
@@ -99,12 +101,12 @@ def unpacked(path: str) -> Iterator[Any]:
     a file that is damaged.
     """
     with opened(path) as f:
-        start = f.read(4)
+        start = _start(f, 4)
         f.seek(0)
         if start[:2] == b"\x1f\x8b":
             reader: Any = io.BufferedReader(gzip.GzipFile(fileobj=f), 2**20)
         elif start == b"\x28\xb5\x2f\xfd":
-            reader = io.BufferedReader(_Zstandard(f, _zstandard(path)), 2**20)
+            reader = io.BufferedReader(_Zstandard(f, _zstandard(path)), 2**16)
         else:
             reader = f if isinstance(f, io.BufferedReader) else io.BufferedReader(f, 2**20)
         try:
@@ -115,6 +117,15 @@ def unpacked(path: str) -> Iterator[Any]:
             raise unreadable(path, e) from None
 
 
+def _start(f, size: int) -> bytes:
+    """The first bytes of a file, behind the frames that a .zst may begin with and that hold no
+    content (RFC 8878, section 3.1.2): pzstd writes one.
+    """
+    while len(head := f.read(8)) == 8 and head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:
+        f.seek(int.from_bytes(head[4:], "little"), os.SEEK_CUR)
+    return (head + f.read(max(0, size - 8)))[:size]
+
+
 class _Zstandard(io.RawIOBase):
     """Frames one after the other. The library's own reader takes a file that is cut off for one
     that ends (zstandard 0.25).
@@ -123,25 +134,28 @@ class _Zstandard(io.RawIOBase):
     def __init__(self, f, library):
         self._f, self._library, self._frame = f, library, None
         self._packed, self._held, self._at = b"", b"", 0
+        self._take = 2**12  # bytes to unpack at a time: so many that about OUT come out of them
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, out) -> int:
         while self._at == len(self._held):
-            block = self._packed or self._f.read(2**16)
+            block = self._packed or self._f.read(self._take)
             if not block:
                 if self._frame:
                     raise EOFError("the last frame is not complete")
                 return 0
-            self._frame = self._frame or self._library.ZstdDecompressor().decompressobj(
-                write_size=2**20
-            )
+            self._frame = self._frame or self._library.ZstdDecompressor(
+                max_window_size=WINDOW
+            ).decompressobj(write_size=OUT)
             try:
                 self._held, self._at = self._frame.decompress(block), 0
             except self._library.ZstdError as e:
                 raise EOFError(str(e)) from None
             self._packed = self._frame.unused_data if self._frame.eof else b""
+            if self._held:
+                self._take = min(2**16, max(64, self._take * OUT // len(self._held)))
             self._frame = None if self._frame.eof else self._frame
         n = min(len(out), len(self._held) - self._at)
         out[:n] = memoryview(self._held)[self._at : self._at + n]
@@ -169,7 +183,7 @@ def truncated(path: str, e: Exception) -> DataError:
 def kind(path: str) -> str:
     """What a file is, by its first bytes: `text`, `JSON lines`, `parquet`, `gzip`, `binary` ..."""
     with opened(path) as f:
-        start = f.read(FIRST)
+        start = _start(f, FIRST)
     for magic, name in _KINDS:
         if start.startswith(magic):
             return name

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from data.config import DataError
 from data.sources import corpus, files
-from data.sources.corpus import Piece, Source, Unit
+from data.sources.corpus import Block, Source, Unit
 from data.sources.files import File
 
-ROWS = 512  # of a batch that is read at a time
+ROWS = 512  # of a batch that is read at a time, fewer where they are long
 
 
 def pyarrow(source: str) -> Any:
@@ -47,7 +47,7 @@ def column_of(schema, name: str, path: str, source: str) -> None:
         )
 
 
-def documents(column, split: str) -> Iterator[Piece]:
+def documents(column, split: str) -> Iterator[Block]:
     """The documents of a column of text, whose bytes need not be UTF-8; rows without text are left
     out.
     """
@@ -55,9 +55,13 @@ def documents(column, split: str) -> Iterator[Piece]:
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    for text in column.cast(pa.large_binary()).to_pylist():
-        if text is not None:
-            yield from corpus.document(text, split)
+    # as a view, which copies nothing, and checks nothing
+    as_bytes = pa.binary() if pa.types.is_string(column.type) else pa.large_binary()
+    known = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    texts = (column.view(as_bytes) if known else column.cast(as_bytes)).to_pylist()
+    if column.null_count:
+        texts = [t for t in texts if t is not None]
+    yield from corpus.documents(texts, split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +82,10 @@ class Parquet(Source):
         import pyarrow.parquet as pq
 
         with files.opened(path) as opened:
-            try:
-                yield pq.ParquetFile(opened, buffer_size=2**20, pre_buffer=False)
+            try:  # a local file by its name: the library reads it without Python
+                where = opened if files.remote(path) else path
+                with pq.ParquetFile(where, buffer_size=2**20, pre_buffer=False) as found:
+                    yield found
             except (pyarrow("parquet").ArrowException, OSError, EOFError) as e:
                 raise files.truncated(path, e) from None
 
@@ -97,8 +103,11 @@ class Parquet(Source):
                 start, weight = i, 0
         return out
 
-    def read(self, unit: Unit) -> Iterator[Piece]:
+    def read(self, unit: Unit) -> Iterator[Block]:
         with self._open(unit.path) as opened:
             groups = list(range(unit.start, unit.stop))
-            for batch in opened.iter_batches(ROWS, groups, [self.column], use_threads=False):
+            about = [opened.metadata.row_group(i) for i in groups]
+            each = sum(g.total_byte_size for g in about) // max(1, sum(g.num_rows for g in about))
+            rows = min(ROWS, max(1, corpus.BLOCK // max(1, each)))
+            for batch in opened.iter_batches(rows, groups, [self.column], use_threads=False):
                 yield from documents(batch.column(0), unit.split)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from data.config import DataError
 from data.sources import corpus, files
-from data.sources.corpus import Corpus, Piece, Source, Unit
+from data.sources.corpus import Block, Corpus, Source, Unit
 from data.sources.files import File
 
 SKIPPED = {
@@ -72,9 +72,9 @@ class PythonSource(Source):
         where = "validation" if number % corpus.VALIDATION_SHARE == 0 else "train"
         return [Unit(f.path, 0, f.size, where, f.size)]
 
-    def read(self, unit: Unit) -> Iterator[Piece]:
+    def read(self, unit: Unit) -> Iterator[Block]:
         with files.opened(unit.path) as f:
-            yield from corpus.document(f.read(), unit.split)
+            yield from corpus.documents([f.read()], unit.split)
 
 
 @functools.cache

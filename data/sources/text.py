@@ -3,12 +3,13 @@ on where one is near.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import ClassVar
 
 from data.config import DataError
 from data.sources import corpus, files
-from data.sources.corpus import Piece, Source, Unit
+from data.sources.corpus import Block, Source, Unit
 from data.sources.files import File
 
 BLOCK = 65536  # bytes that a place to cut at is looked for at a time
@@ -27,11 +28,25 @@ class Text(Source):
             raise DataError(f"text(newlines={self.newlines}): choose keep or unix")
         files.expect(path, "text", "text")
         with files.opened(path) as f:
-            if not self.newlines and b"\r\n" in f.read(files.FIRST):
-                raise DataError(
-                    f"{path} has Windows line ends (CRLF): set data.source=text(newlines=unix) to"
-                    " read them as plain ones, or text(newlines=keep) to train on them"
-                )
+            self._checked(f.read(files.FIRST), path)
+
+    def _checked(self, block: bytes, path: str) -> bytes:
+        """Raises DataError where something stands in a text that is not taken for text."""
+        if b"\0" in block:
+            raise DataError(
+                f"{path} holds NUL bytes, so it is no text: take them out, by tr -d '\\0', or leave"
+                " the file out"
+            )
+        if b"\r" not in block or self.newlines == "keep":
+            return block
+        if self.newlines == "unix":
+            return block.replace(b"\r\n", b"\n")
+        if b"\r\n" in block:
+            raise DataError(
+                f"{path} has Windows line ends (CRLF): set data.source='text(newlines=unix)' to"
+                " read them as plain ones, or 'text(newlines=keep)' to train on them"
+            )
+        return block
 
     def units(self, f: File, split: str) -> list[Unit]:
         if not f.size:
@@ -45,7 +60,7 @@ class Text(Source):
                 *_blocks(opened, f.path, at, f.size, "validation"),
             ]
 
-    def read(self, unit: Unit) -> Iterator[Piece]:
+    def read(self, unit: Unit) -> Iterator[Block]:
         yield from corpus.pieces(self._read(unit), unit.split, unit.ends)
 
     def _read(self, unit: Unit) -> Iterator[bytes]:
@@ -55,18 +70,28 @@ class Text(Source):
             while left:
                 try:
                     block = f.read(min(corpus.PIECE, left))
+                    left -= len(block)
+                    # a line end that two blocks share, or two units, is the second one's
+                    ends = block.endswith(b"\r") and _next(f) == b"\n"
                 except OSError as e:
                     raise files.unreadable(unit.path, e) from None
                 if not block:
                     raise DataError(f"{unit.path} became shorter: start again")
-                left -= len(block)
-                yield block.replace(b"\r\n", b"\n") if self.newlines == "unix" else block
+                checked = self._checked(block + b"\n" if ends else block, unit.path)
+                yield checked[:-1] if ends else checked
+
+
+def _next(f) -> bytes:
+    """The byte that is read next."""
+    found = f.read(1)
+    f.seek(-len(found), os.SEEK_CUR)
+    return found
 
 
 def _blocks(f, path: str, start: int, stop: int, split: str) -> list[Unit]:
     """A document as units of about UNIT bytes, cut between lines."""
-    edges = [start]
-    while stop - edges[-1] > 2 * corpus.UNIT:
+    edges = [start] if stop > start else []  # a small text has no last twentieth
+    while edges and stop - edges[-1] > 2 * corpus.UNIT:
         edges.append(_between(f, edges[-1] + corpus.UNIT))
     edges.append(stop)
     return [

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 from data.config import DataError
 from data.sources import corpus
-from data.sources.corpus import Corpus, Piece, Unit
+from data.sources.corpus import Block, Corpus, Unit
 from data.sources.files import File
 
 ROWS = 4096  # examples of a unit
+AT_A_TIME = 64  # examples of a block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +47,13 @@ class Tfds:
             Unit(split, a, b, split, 1024 * (b - a)) for a, b in zip(edges, edges[1:], strict=False)
         ]
 
-    def read(self, unit: Unit) -> Iterator[Piece]:
+    def read(self, unit: Unit) -> Iterator[Block]:
         feature, opened, _ = _opened(self.name, self.path)
-        for i in range(unit.start, unit.stop):
-            text = opened[unit.split][i][feature]
-            yield from corpus.document(
-                text if isinstance(text, bytes) else str(text).encode(), unit.split
-            )
+        for start in range(unit.start, unit.stop, AT_A_TIME):
+            rows = range(start, min(start + AT_A_TIME, unit.stop))
+            found = [opened[unit.split][i][feature] for i in rows]
+            texts = [t if isinstance(t, bytes) else str(t).encode() for t in found]
+            yield from corpus.documents(texts, unit.split)
 
 
 _OPEN: dict[tuple[str, str], Any] = {}  # of this process: a builder takes a second to make

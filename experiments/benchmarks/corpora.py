@@ -72,7 +72,7 @@ def _parquet_bare(path: str) -> int:
 
 def _read(source: str, path: str, cache: str) -> int:
     corpus = registry.load(Data(source=source, path=path), cache)
-    return sum(len(p.text) for unit in corpus.units() for p in corpus.read(unit))
+    return sum(len(t) for unit in corpus.units() for b in corpus.read(unit) for t in b.texts)
 
 
 def _copies_and_hash(path: str) -> None:

@@ -74,7 +74,8 @@ def test_documents_are_those_that_were_written(written, tmp_path, source, name, 
     got = read(d, str(tmp_path / "cache"))
     assert sorted(got["train"] + got["validation"]) == sorted(t.encode() for t in TEXTS)
     assert 3 <= len(got["validation"]) <= 40
-    want = {t.encode() for t in TEXTS if corpus.split_of(t.encode()) == "validation"}
+    texts = [t.encode() for t in TEXTS]
+    want = {t for t, s in zip(texts, corpus.splits_of(texts)) if s == "validation"}
     assert set(got["validation"]) == want
     monkeypatch.setattr(corpus, "UNIT", 1000)
     assert read(d, str(tmp_path / "cache")) == got
@@ -144,11 +145,15 @@ def test_long_lines_are_documents_like_others(tmp_path, monkeypatch):
     found = registry.load(Data(source="jsonl", path=str(path)), str(tmp_path))
     whole, held = [], b""
     for unit in found.units():
-        for p in found.read(unit):
-            assert len(p.text) <= 1000
-            held += p.text
-            if p.ends:
-                whole, held = [*whole, held], b""
+        for block in found.read(unit):
+            assert len(block.splits) == len(block.texts) and max(map(len, block.texts)) <= 1000
+            if block.ends and not held:
+                whole += block.texts
+            else:
+                (piece,) = block.texts
+                held += piece
+                if block.ends:
+                    whole, held = [*whole, held], b""
     assert sorted(whole) == sorted(t.encode() for t in texts) == sorted(sum(want.values(), []))
 
 
@@ -160,11 +165,53 @@ def test_pieces_are_the_document(raw, size):
         corpus.PIECE = size
         for blocks in ([raw], [raw[i : i + 7] for i in range(0, len(raw), 7)]):
             found = list(corpus.pieces(iter(blocks)))
-            assert b"".join(p.text for p in found) == raw
+            assert b"".join(p.texts[0] for p in found) == raw
             assert [p.ends for p in found] == [False] * (len(found) - 1) + [True]
-            assert all(len(p.text) <= size for p in found)
+            assert all(len(p.texts) == 1 and len(p.texts[0]) <= size for p in found)
     finally:
         corpus.PIECE = before
+
+
+def test_which_documents_are_validated_on_stays():
+    """Another choice would be another corpus."""
+    texts = [b"%d" % i + b"x" * (97 * i) for i in range(60)]
+    held = [i for i, split in enumerate(corpus.splits_of(texts)) if split == "validation"]
+    assert held == [27, 40]
+    assert corpus.splits_of(texts[7:9]) == corpus.splits_of([texts[7]]) + corpus.splits_of(
+        [texts[8]]
+    )
+
+
+NUMBERS = st.integers() | st.floats(allow_nan=True)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.fixed_dictionaries({"text": st.text() | JSON | NUMBERS, "n": JSON | NUMBERS})),
+    st.sampled_from(["", " ", "\r", "}", ",", "{}"]),
+    st.booleans(),
+)
+def test_lines_are_read_as_json_reads_them(rows, behind, ascii_only):
+    """Also where the quicker library does not know what json does, as NaN and half of a pair."""
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=ascii_only) + behind
+        raw = line.encode("utf-8", "surrogatepass")
+        try:
+            want = json.loads(line)["text"]
+        except ValueError:
+            want = 0
+        source, unit = jsonl.Jsonl(), corpus.Unit("a.jsonl", 0, 9, "", 9)
+        if want is None or isinstance(want, str):
+            text = None if want is None else want.encode("utf-8", "surrogatepass")
+            assert source._text(raw, unit, 1) == text
+        else:
+            with pytest.raises(DataError, match=r"a.jsonl: line 1 "):
+                source._text(raw, unit, 1)
+
+
+def test_lines_without_the_quicker_library(monkeypatch):
+    monkeypatch.setattr(jsonl, "_row", json.loads)
+    test_lines_are_read_as_json_reads_them()
 
 
 def bad(tmp_path, name, content):
@@ -179,6 +226,14 @@ BAD = {
     "utf-16": ("text", "a.txt", "text".encode("utf-16") * 99, "UTF-16, .*iconv"),
     "nul": ("text", "a.txt", b"text\0" * 900, "binary, which data.source=text does not read"),
     "crlf": ("text", "a.txt", b"a line\r\n" * 900, r"CRLF.*text\(newlines=unix\)"),
+    "late nul": ("text", "a.txt", PLAIN * 20 + b"\0" + PLAIN * 200, r"NUL bytes.*tr -d"),
+    "late crlf": ("text", "a.txt", PLAIN * 20 + b"\r\n" + PLAIN * 200, "CRLF.*newlines=unix"),
+    "crlf of two blocks": (
+        "text",
+        "a.txt",
+        b"x" * (2**20 - 1) + b"\r\n" + b"x" * 2**20,
+        "CRLF.*newlines=unix",
+    ),
     "gz": ("text", "a.txt.gz", gzip.compress(PLAIN), "gzip, which data.source=text.*gunzip"),
     "json lines": ("text", "a.jsonl", ROW * 9, "JSON lines, not plain.*data.source=jsonl"),
     "parquet": ("text", "a.txt", b"PAR1" + b"x" * 99, "parquet, which .*data.source=parquet"),
@@ -253,6 +308,50 @@ def test_windows_line_ends_on_demand(tmp_path):
     for how, want in (("keep", b"a line\r\n"), ("unix", b"a line\n")):
         got = read(Data(source=f"text(newlines={how})", path=path), str(tmp_path / "c"))
         assert b"".join(sum(got.values(), [])) == want * 900
+
+
+@given(st.text("ab\r\n", max_size=300), st.integers(8, 40))
+def test_line_ends_that_blocks_share(tmp_path_factory, words, size):
+    """Wherever blocks and units end."""
+    folder, raw = tmp_path_factory.mktemp("text"), words.encode()
+    before = corpus.PIECE, corpus.UNIT
+    path = bad(folder, "a.txt", raw)
+    try:
+        corpus.PIECE, corpus.UNIT = size, 2 * size
+        got = read(Data(source="text(newlines=unix)", path=path), str(folder / "c"))
+        assert b"".join(sum(got.values(), [])) == raw.replace(b"\r\n", b"\n")
+    finally:
+        corpus.PIECE, corpus.UNIT = before
+
+
+def test_a_small_text_has_no_empty_document(tmp_path):
+    for n in (1, 19, 20, 200):
+        got = read(Data(source="text", path=bad(tmp_path, "a.txt", b"x" * n)), str(tmp_path / "c"))
+        assert b"".join(got["train"] + got["validation"]) == b"x" * n
+        assert all(got["train"] + got["validation"]) and len(got["validation"]) == (n >= 20)
+
+
+SKIPPED = b"\x5a\x2a\x4d\x18\4\0\0\0abcd"  # of RFC 8878, section 3.1.2
+
+
+def test_frames_of_zstandard(written, tmp_path):
+    """Those that hold nothing, before others and between them; and one that looks back further than
+    the library allows of itself, as zstd --long=31 writes it.
+    """
+    raw = (written / "a.jsonl").read_bytes()
+    z = zstandard.ZstdCompressor()
+    far = b"\x28\xb5\x2f\xfd\0" + bytes([21 << 3])  # no length, a window of 2^(10 + 21)
+    block = (len(raw) << 3 | 1).to_bytes(3, "little") + raw  # the last one, as it is
+    for packed in (
+        SKIPPED * 2 + z.compress(raw[:900]) + SKIPPED + z.compress(raw[900:]) + SKIPPED,
+        far + block,
+    ):
+        path = bad(tmp_path, "a.jsonl.zst", packed)
+        got = read(Data(source="jsonl", path=path), str(tmp_path / "c"))
+        assert sorted(sum(got.values(), [])) == sorted(t.encode() for t in TEXTS)
+    path = bad(tmp_path, "b.txt", SKIPPED + z.compress(raw))
+    with pytest.raises(DataError, match="b.txt is zstandard, which .*unpack it"):
+        read(Data(source="text", path=path), str(tmp_path / "c"))
 
 
 def test_links_in_a_circle(tmp_path):
