@@ -49,7 +49,7 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
 
     from launch import config
     from launch.devices import choice
-    from launch.runs import lease, record, train
+    from launch.runs import lease, preempt, record, train
 
     run, where = (
         config.from_dict(config.Run, order["run"]),
@@ -69,6 +69,8 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
             }
         except lease.Held as e:
             return {"kind": "elsewhere", "error": str(e)}
+        except preempt.Preempted:  # saved, and to be gone on with: no failure
+            raise
         except Exception as e:  # the whole trace goes to the worker's log
             with contextlib.suppress(OSError):  # on a full disk the log is full as well
                 traceback.print_exc()

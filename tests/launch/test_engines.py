@@ -20,7 +20,7 @@ from launch import config, engines, files
 from launch.config import ConfigError, Where
 from launch.devices import choice
 from launch.engines import local, skypilot, slurm, worker
-from launch.runs import checkpoint, checks, lease, ledger, record, train
+from launch.runs import checkpoint, checks, lease, ledger, preempt, record, train
 from launch.runs import program as programs
 from tests.conftest import ROOT
 from tests.launch.test_launch import ALONE, BASE
@@ -200,9 +200,12 @@ def attempt(tmp_path, monkeypatch, errors, run=BASE):
     monkeypatch.setattr(train, "train", trained)
     monkeypatch.setattr(programs, "forget", lambda: None)
     monkeypatch.setattr("jax.clear_caches", lambda: None)
-    task = engines.Task(run, str(tmp_path), {}, 0, 1)
     tmp_path.mkdir(exist_ok=True)
-    return worker.attempt(worker.order(task, ALONE)), seen
+    return worker.attempt(order_of(tmp_path, run)), seen
+
+
+def order_of(folder, run=BASE) -> dict:
+    return worker.order(engines.Task(run, str(folder), {}, 0, 1), ALONE)
 
 
 FULL = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
@@ -262,6 +265,15 @@ def test_what_another_holds_is_no_failure(tmp_path, monkeypatch):
     forged(tmp_path)
     message, _ = attempt(tmp_path, monkeypatch, [FileNotFoundError("removed by the other")])
     assert message["kind"] == "elsewhere" and record.failure(str(tmp_path)) is None
+
+
+def test_told_to_stop_is_no_failure(tmp_path, monkeypatch):
+    """As by a time limit of Slurm: the job ends with status 75 and is submitted again."""
+    with pytest.raises(preempt.Preempted):
+        attempt(tmp_path, monkeypatch, [preempt.Preempted("saved"), preempt.Preempted("saved")])
+    assert record.failure(str(tmp_path)) is None
+    with pytest.raises(SystemExit, match=str(preempt.STATUS)):
+        worker.serve_one(order_of(tmp_path))
 
 
 # ---- the engines
