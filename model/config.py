@@ -64,13 +64,18 @@ class Layer:
         after = {"sandwich": ("mixer", "mlp"), "output": ("mixer", "mlp")}.get(self.norm, ())
         if self.residual == "shared":
             before = before[:1]
-        return (*before, *(f"norm_after_{part}" for part in after))
+        names = (*before, *(f"norm_after_{part}" for part in after))
+        return tuple(n for n in names if self.has_mlp or not n.endswith("mlp"))
+
+    @property
+    def has_mlp(self) -> bool:
+        return not getattr(self.mlp, "absent", False)
 
     @property
     def ends(self) -> tuple[bool, bool]:
         """Whether the last matmul of mixer and MLP ends the layer: what it gives is only added."""
         free = self.norm == "pre"
-        return free and self.residual != "sequential", free
+        return free and (self.residual != "sequential" or not self.has_mlp), free
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from model.mixers.sparse import Sparse
 from model.mlps.channel_mix import ChannelMix
 from model.mlps.dense import Dense
 from model.mlps.moe import MoE
+from model.mlps.no_mlp import NoMLP
 from model.norms import LayerNorm, RMSNorm
 from model.positions import Alibi, Learned, NoPositions, Rope, Sinusoidal
 from model.rope_scaling import Dynamic, Linear, Llama3, LongRope, Yarn
@@ -55,6 +56,7 @@ MLPS = {
     "dense": Dense,
     "moe": MoE,
     "channel_mix": ChannelMix,
+    "no_mlp": NoMLP,
 }
 POSITIONS = {
     "none": NoPositions,

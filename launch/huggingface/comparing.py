@@ -11,8 +11,13 @@ from launch.huggingface.families import FAMILIES
 from model import parts
 from model.config import Layer, Model
 from model.mixers.attention import Attention
+from model.mixers.gated_delta import GatedDelta
 from model.mixers.latent import Latent
+from model.mixers.mamba import Mamba
+from model.mixers.mamba2 import Mamba2
+from model.mixers.rg_lru import RGLRU
 from model.mixers.softmax import head_width
+from model.mlps.channel_mix import ChannelMix
 from model.mlps.dense import Dense
 from model.mlps.moe import MoE
 from model.positions import NoPositions
@@ -32,6 +37,18 @@ def _moe(p: MoE, m: Model) -> dict:
 EXPLICIT = {
     Attention: lambda p, m: {"n_kv_heads": p.m_heads(), "d_head": head_width(p, m)},
     Latent: lambda p, m: {"d_head": head_width(p, m), "d_value": p.value_width(m)},
+    GatedDelta: lambda p, m: {
+        "n_value_heads": p.heads(),
+        "d_head": p.widths(m)[0],
+        "d_value": p.widths(m)[1],
+    },
+    Mamba: lambda p, m: {
+        "rank": p.thin(m),
+        "norm_eps": 0.0 if p.thin_norm == "none" else p.norm_eps,
+    },
+    Mamba2: lambda p, m: {"n_heads": p.heads(m)},
+    RGLRU: lambda p, m: {"n_channels": p.channels(m)},
+    ChannelMix: lambda p, m: {"d_ff": p.width(m)},
     Dense: lambda p, m: {"d_ff": p.width(m)},
     MoE: _moe,
 }

@@ -42,9 +42,16 @@ def one(m: Model, kind: type):
     return found[0]
 
 
-def shortest(layers: list[Layer]) -> tuple[Layer, ...]:
-    """The shortest pattern that tiles to `layers`."""
-    for n in range(1, len(layers) + 1):
-        if len(layers) % n == 0 and layers == layers[:n] * (len(layers) // n):
-            return tuple(layers[:n])
-    return tuple(layers)
+def tiled(layers: list[Layer]) -> dict:
+    """{"pattern", "first"}: the shortest pattern that tiles to `layers`; else with the fewest
+    layers before it, such as 2 and 3 of Griffin's 26.
+    """
+    count, best = len(layers), (len(layers), 0)
+    for n in range(1, count):
+        same = next((i for i in range(count - 1, n - 1, -1) if layers[i] != layers[i - n]), n - 1)
+        first = same - n + 1  # layers after these repeat with period n
+        first += (count - first) % n
+        if count - first >= 2 * n and n + first < sum(best):
+            best = n, first
+    n, first = best
+    return {"pattern": tuple(layers[first : first + n]), "first": tuple(layers[:first])}

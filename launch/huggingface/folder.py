@@ -12,7 +12,7 @@ from launch import files
 from launch.config import ConfigError
 from launch.huggingface.comparing import family_of, single_gate
 from launch.huggingface.config_values import Config, fixed
-from launch.huggingface.families import FAMILIES
+from launch.huggingface.families import FAMILIES, REFUSED
 from model.config import Model, check
 from model.lm import abstract, buffers
 
@@ -38,6 +38,8 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
         raise ConfigError(
             f"{path} is not a readable JSON object ({type(e).__name__}: {e})"
         ) from None
+    if name in REFUSED:
+        raise ConfigError(f"{path}: model_type {name!r} is not read: {REFUSED[name]}")
     if name not in FAMILIES:
         raise ConfigError(
             f"{path}: model_type {name!r} is not known here: families are {', '.join(FAMILIES)}"
@@ -159,7 +161,7 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
                 (np.ascontiguousarray(a) for a in e.read(arrays, [shapes[o] for o in e.ours])),
             )
         )
-    tied = {"lm_head.weight"} if c.tied else set()
+    tied = {"lm_head.weight", "head.weight"} if c.tied else set()
     left = [t for t in found if t not in used | tied and not t.endswith(IGNORED)]
     if left:
         raise ConfigError(

@@ -86,21 +86,50 @@ def fused(ours: list[str], theirs: str, axis: int, transposed: bool) -> Entry:
     return Entry(tuple(ours), (theirs,), read, write)
 
 
-def by_head(ours: list[str], theirs: str) -> Entry:
-    """BLOOM's query_key_value: (H, 3, K) along the output axis, head by head. Ours are (D, H, K)
-    each, or (H, K) for the biases.
+def by_head(ours: list[str], theirs: str, heads: int, inputs: int = 1) -> Entry:
+    """Several of ours in one matrix of theirs, group by group along the output axis: of the first
+    of `heads` all that is its own, then of the second. Ours have `inputs` axes before the heads, or
+    before several heads of each group: 1 for a matrix, 0 for a bias.
     """
 
     def read(a, shapes):
-        *inputs, heads, width = shapes[0]
-        whole = a[0].T.reshape(*inputs, heads, len(shapes), width)
-        return [whole[..., i, :] for i in range(len(shapes))]
+        whole = a[0].T.reshape(*shapes[0][:inputs], heads, -1)
+        widths = [int(np.prod(s[inputs:])) // heads for s in shapes]
+        parts = np.split(whole, np.cumsum(widths)[:-1], -1)
+        return [part.reshape(s) for part, s in zip(parts, shapes)]
 
     def write(a):
-        whole = np.stack(a, -2)
-        return [whole.reshape(*whole.shape[:-3], -1).T]
+        parts = [x.reshape(*x.shape[:inputs], heads, -1) for x in a]
+        whole = np.concatenate(parts, -1)
+        return [whole.reshape(*whole.shape[:inputs], -1).T]
 
     return Entry(tuple(ours), (theirs,), read, write)
+
+
+def depthwise(ours: list[str], theirs: str) -> Entry:
+    """A short convolution of every channel by itself, torch's Conv1d (channels, 1, width); ours are
+    (width, channels ...), of several one after the other.
+    """
+
+    def read(a, shapes):
+        widths = [int(np.prod(s[1:])) for s in shapes]
+        parts = np.split(a[0][:, 0].T, np.cumsum(widths)[:-1], 1)
+        return [part.reshape(s) for part, s in zip(parts, shapes)]
+
+    def write(a):
+        return [np.concatenate([x.reshape(x.shape[0], -1) for x in a], 1).T[:, None]]
+
+    return Entry(tuple(ours), (theirs,), read, write)
+
+
+def rows(ours: str, theirs: list[str]) -> Entry:
+    """An array of theirs, (1, 1, D), for each row of ours."""
+    return Entry(
+        (ours,),
+        tuple(theirs),
+        lambda a, shapes: [np.stack([x.reshape(-1) for x in a])],
+        lambda a: [row[None, None] for row in a[0]],
+    )
 
 
 def norm(ours: str, theirs: str, bias: bool) -> list[Entry]:

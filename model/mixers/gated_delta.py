@@ -47,6 +47,7 @@ class GatedDelta(Recurrent):
     conv: int = 4  # tokens that the short convolution sees
     decay: bool = True  # a state fades; false: DeltaNet
     gate: bool = True  # the output is gated
+    norm_eps: float = 1e-5  # of the norm of every head
 
     apart = True
 
@@ -143,7 +144,7 @@ class _GatedDelta(nn.Module):
             log_BTH = -jnp.exp(rates_H) * jax.nn.softplus(thin("steps") + bias_H)
         b_BTH = jax.nn.sigmoid(thin("beta"))
         y_BTHW = delta.mix(self, ctx, ex, q, k_BTHK, v_BTHW, b_BTH, log_BTH)
-        y_BTHW = HeadNorm(name="norm_head")(y_BTHW)
+        y_BTHW = HeadNorm(p.norm_eps, name="norm_head")(y_BTHW)
         if p.gate:
             y_BTHW = y_BTHW * silu(to_heads(m, ex, "gate", heads, w)(x_BTD))
         return from_heads(m, ex, heads, w)(y_BTHW)

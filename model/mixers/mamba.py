@@ -17,6 +17,7 @@ from model import config, context
 from model.config import Execution, Model
 from model.mixers import selective
 from model.mixers.recurrent import (
+    HeadNorm,
     Recurrent,
     ShortConv,
     conv_flops,
@@ -40,6 +41,12 @@ class Mamba(Recurrent):
     d_state: int = 16  # numbers of state a channel, Z
     rank: int = 0  # of the projection to time steps, P; 0: d_model / 16
     conv: int = 4  # tokens that the short convolution sees
+    # of the thin time steps, B and C: none | plain (no weights, Falcon Mamba, arXiv 2410.05355)
+    # | scaled (Jamba, arXiv 2403.19887)
+    thin_norm: str = "none"
+    norm_eps: float = 1e-5  # of these norms
+    conv_bias: bool = True  # of the short convolution
+    bias: bool = False  # of x, z and the output
 
     apart = True
 
@@ -51,10 +58,18 @@ class Mamba(Recurrent):
 
     def check(self, m: Model) -> None:
         config.positive(self, ("expand", "d_state", "conv"), "model.mamba")
+        if self.thin_norm not in ("none", "plain", "scaled"):
+            raise ValueError(
+                f"model.mamba.thin_norm={self.thin_norm!r}: choose from none, plain, scaled"
+            )
 
     def parameters(self, m: Model) -> dict[str, int]:
+        """Kernel and bias of the convolution, biases of steps, rates, skips; biases; norms."""
         u = self.channels(m)
-        return {"mixer": self.multiplied(m) + u * (self.conv + 1 + self.d_state + 2)}
+        biases = (2 * u + m.d_model) * self.bias + u * self.conv_bias
+        normed = (self.thin(m) + 2 * self.d_state) * (self.thin_norm == "scaled")
+        more = u * (self.conv + self.d_state + 2) + biases
+        return {"mixer": self.multiplied(m) + more, "norms": normed}
 
     def multiplied(self, m: Model) -> int:
         """x, z and out of D x U, dt, B and C of U x (P + 2 Z), dt of P x U."""
@@ -69,6 +84,8 @@ class Mamba(Recurrent):
         tokens, u = batch * m.seq_len, self.channels(m)
         one = 2 * tokens * self.multiplied(m) + tokens * conv_flops(self.conv, u)
         last, kept = 2 * tokens * u * m.d_model, 10 * tokens * u * size(ex)
+        if self.thin_norm != "none":
+            kept += tokens * 2 * (self.thin(m) + 2 * self.d_state) * size(ex)
         scanned = selective.work(ex, batch, m.seq_len, u, self.d_state)
         return total((matmuls(one, last, kept), scanned))
 
@@ -92,12 +109,15 @@ class _Mamba(nn.Module):
     def __call__(self, x_BTD, ctx=None):
         p, m, ex, u = self.p, self.m, self.ex, self.p.channels(self.m)
         ctx, rank = ctx or context.plain(x_BTD.shape[1]), p.thin(m)
-        x_BTU, z_BTU = (to_channels(m, ex, name, u)(x_BTD) for name in ("x", "z"))
-        x_BTU = silu(ShortConv(p.conv, ("channels",), name="conv")(x_BTU, ctx))
+        x_BTU, z_BTU = (to_channels(m, ex, n, u, bias=p.bias)(x_BTD) for n in ("x", "z"))
+        x_BTU = silu(ShortConv(p.conv, ("channels",), p.conv_bias, name="conv")(x_BTU, ctx))
 
         def thin(name, width):
-            return Einsum("btu,up->btp", (u, width), ("channels", None), u, dtype=ex.dtype,
-                          name=name)(x_BTU)  # fmt: skip
+            a = Einsum("btu,up->btp", (u, width), ("channels", None), u, dtype=ex.dtype,
+                       name=name)(x_BTU)  # fmt: skip
+            if p.thin_norm == "none":
+                return a
+            return HeadNorm(p.norm_eps, p.thin_norm == "scaled", name=f"norm_{name}")(a)
 
         # uniform in +-1/sqrt(rank) has this spread
         dt_BTU = Einsum("btp,pu->btu", (rank, u), (None, "channels"), rank, 3**-0.5, ex.dtype,
@@ -111,4 +131,4 @@ class _Mamba(nn.Module):
             precise(x_BTU),
         )  # fmt: skip
         y_BTU = (y_BTU + precise(x_BTU) * skip_U).astype(ex.dtype)
-        return from_channels(m, ex, u)(y_BTU * silu(z_BTU))
+        return from_channels(m, ex, u, p.bias)(y_BTU * silu(z_BTU))

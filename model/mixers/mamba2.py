@@ -42,6 +42,9 @@ class Mamba2(Recurrent):
     d_state: int = 64  # numbers of state a channel, K
     n_groups: int = 1  # heads of B and C, G
     conv: int = 4  # tokens that the short convolution sees
+    norm_eps: float = 1e-5  # of the norm after the recurrence
+    conv_bias: bool = True  # of the short convolution
+    bias: bool = False  # of all matrices
 
     apart = True
 
@@ -64,8 +67,10 @@ class Mamba2(Recurrent):
         return self.expand * m.d_model + 2 * self.n_groups * self.d_state
 
     def parameters(self, m: Model) -> dict[str, int]:
-        more = (self.conv + 1) * self._convolved(m) + 3 * self.heads(m)
-        return {"mixer": self.multiplied(m) + more, "norms": self.expand * m.d_model}
+        more = (self.conv + self.conv_bias) * self._convolved(m) + 3 * self.heads(m)
+        wide = self.expand * m.d_model
+        more += (wide + self._convolved(m) + self.heads(m) + m.d_model) * self.bias
+        return {"mixer": self.multiplied(m) + more, "norms": wide}
 
     def multiplied(self, m: Model) -> int:
         """z, x and out of D x H W, B and C of D x G K, dt of D x H."""
@@ -112,16 +117,17 @@ class _Mamba2(nn.Module):
         ctx = ctx or context.plain(x_BTD.shape[1])
 
         def convolved(name, count, wide, split):
-            a = to_heads(m, ex, name, count, wide, split)(x_BTD)
-            conv = ShortConv(p.conv, ("heads" if split else None, None), name=f"conv_{name}")
+            a = to_heads(m, ex, name, count, wide, split, p.bias)(x_BTD)
+            axes = ("heads" if split else None, None)
+            conv = ShortConv(p.conv, axes, p.conv_bias, name=f"conv_{name}")
             return silu(conv(a, ctx))
 
-        z_BTHW = to_heads(m, ex, "z", heads, width)(x_BTD)
+        z_BTHW = to_heads(m, ex, "z", heads, width, bias=p.bias)(x_BTD)
         x_BTHW = convolved("x", heads, width, True)
         b_BTGK, c_BTGK = (convolved(n, p.n_groups, p.d_state, False) for n in ("b", "c"))
         bias_H = declare(self, "steps_bias", (heads,), ("heads",), start=Steps())
         dt_BTH = jax.nn.softplus(
-            precise(to_heads(m, ex, "steps", heads, 1)(x_BTD)[..., 0]) + bias_H
+            precise(to_heads(m, ex, "steps", heads, 1, bias=p.bias)(x_BTD)[..., 0]) + bias_H
         )
         rates_H = -jnp.exp(declare(self, "rates", (heads,), ("heads",), start=LogUniform(1, 16)))
         skip_H = declare(self, "skip", (heads,), ("heads",), mean=1.0)
@@ -129,5 +135,7 @@ class _Mamba2(nn.Module):
         y_BTHW = linear.mix(self, ctx, ex, c_BTGK, b_BTGK, v_BTHW, dt_BTH * rates_H)
         y_BTHW = y_BTHW + (precise(x_BTHW) * skip_H[:, None]).astype(ex.dtype)
         gated = (y_BTHW * silu(z_BTHW)).reshape(*x_BTD.shape[:2], -1)
-        y_BTHW = HeadNorm(groups=p.n_groups, name="norm_gated")(gated).reshape(y_BTHW.shape)
-        return from_heads(m, ex, heads, width)(y_BTHW)
+        y_BTHW = HeadNorm(p.norm_eps, groups=p.n_groups, name="norm_gated")(gated).reshape(
+            y_BTHW.shape
+        )
+        return from_heads(m, ex, heads, width, p.bias)(y_BTHW)

@@ -58,12 +58,12 @@ def to_channels(m: Model, ex: Execution, name: str, width: int, split: bool = Tr
                   name=name)  # fmt: skip
 
 
-def from_heads(m: Model, ex: Execution, heads: int, width: int) -> Einsum:
+def from_heads(m: Model, ex: Execution, heads: int, width: int, bias: bool = False) -> Einsum:
     """The projection of heads back to D, which starts 1/sqrt(2 L) smaller, as attention's."""
     shape, gain = (heads, width, m.d_model), (2 * m.n_layers) ** -0.5
     axes = ("heads", "head_dim", "embed")
     return Einsum("bthk,hkd->btd", shape, axes, heads * width, gain=gain, dtype=ex.dtype,
-                  name="out")  # fmt: skip
+                  bias=bias, name="out")  # fmt: skip
 
 
 def from_channels(m: Model, ex: Execution, width: int, bias: bool = False) -> Einsum:

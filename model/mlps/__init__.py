@@ -16,6 +16,8 @@ state(m) -> State                                      numbers kept when decodin
 n_experts, unit                                        experts that a token chooses among, 0: none;
                                                        sequences that it looks at together
 apart                                                  as of a mixer
+absent                                                 True where the layer has no MLP and no norm
+                                                       of one
 axes(m) -> [(axis, name, size)]                        what a mesh may split, as of a mixer
 check(m)                                               raises ValueError, in words that say what to
                                                        change

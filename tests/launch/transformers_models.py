@@ -123,6 +123,84 @@ CONFIGS = {
     ),
 }
 
+RECURRENT = dict(vocab_size=67, hidden_size=32, num_hidden_layers=2)
+
+
+# families whose layers have a state
+STATES = {
+    "mamba": ("mamba", dict(RECURRENT, state_size=5)),
+    "mamba-biased": (
+        "mamba",
+        dict(
+            RECURRENT,
+            state_size=4,
+            time_step_rank=3,
+            use_bias=True,
+            use_conv_bias=False,
+            tie_word_embeddings=False,
+        ),
+    ),
+    "falcon_mamba": ("falcon_mamba", dict(RECURRENT, state_size=5, mixer_rms_eps=1e-3)),
+    "mamba2": (
+        "mamba2",
+        dict(RECURRENT, state_size=6, num_heads=8, head_dim=8, n_groups=2, chunk_size=8),
+    ),
+    "mamba2-biased": (
+        "mamba2",
+        dict(
+            RECURRENT,
+            state_size=6,
+            num_heads=4,
+            head_dim=16,
+            n_groups=1,
+            chunk_size=8,
+            layer_norm_epsilon=1e-2,
+            use_bias=True,
+            use_conv_bias=False,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "rwkv": ("rwkv", dict(RECURRENT, context_length=40, intermediate_size=48)),
+    "rwkv-rescaled": (
+        "rwkv",
+        dict(RECURRENT, context_length=40, num_hidden_layers=4, rescale_every=2),
+    ),
+    "jamba": (
+        "jamba",
+        dict(
+            LLAMA,
+            num_hidden_layers=4,
+            num_experts=4,
+            mamba_d_state=5,
+            attn_layer_period=4,
+            attn_layer_offset=2,
+        ),
+    ),
+    "jamba-dense": (
+        "jamba",
+        dict(
+            LLAMA,
+            num_experts=1,
+            mamba_dt_rank=3,
+            mamba_expand=1,
+            attn_layer_period=3,
+            attn_layer_offset=1,
+            mamba_proj_bias=True,
+        ),
+    ),
+    "bamba": (
+        "bamba",
+        dict(
+            LLAMA,
+            attn_layer_indices=[1],
+            mamba_n_heads=8,
+            mamba_n_groups=2,
+            mamba_d_state=6,
+            mamba_chunk_size=8,
+        ),
+    ),
+}
+
 
 def tokens(batch=2, length=33, seed=0):
     return np.random.default_rng(seed).integers(0, 67, (batch, length)).astype(np.int32)
@@ -132,7 +210,7 @@ def build(name, path):
     """A tiny random model of transformers, saved in `path`; weights are scaled so that no logit is
     near zero.
     """
-    family, fields = CONFIGS[name]
+    family, fields = (CONFIGS | STATES)[name]
     torch.manual_seed(7)
     config = transformers.AutoConfig.for_model(family, **fields)
     model = (
@@ -160,3 +238,9 @@ def worst(got, want):
 golden = pytest.mark.skipif(
     not os.path.isdir(GOLDEN), reason="the golden folders are not beside this checkout"
 )
+
+
+def logits(model, of=None):
+    """A model's, of `tokens()` or of others."""
+    with torch.no_grad():
+        return model(torch.tensor(tokens() if of is None else of, dtype=torch.long)).logits.numpy()

@@ -20,8 +20,8 @@ def reference(name):
 sigmoid, softplus, silu = jax.nn.sigmoid, jax.nn.softplus, jax.nn.silu
 
 
-def rms(x, scale=1.0):
-    return x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * scale
+def rms(x, scale=1.0, eps=1e-5):
+    return x / jnp.sqrt((x * x).mean(-1, keepdims=True) + eps) * scale
 
 
 def heads(w, name, x_TD):
@@ -174,23 +174,30 @@ def mamba2(p, m, w, x):
 
     y = by_head(one, u, b, c, dt, -jnp.exp(w["rates"]) + jnp.zeros_like(dt))
     y = (y + w["skip"][:, None] * u) * silu(heads(w, "z", x))
-    y = rms(y.reshape(len(x), p.n_groups, -1)).reshape(len(x), -1) * w["norm_gated"]["scale"]
+    y = (
+        rms(y.reshape(len(x), p.n_groups, -1), 1, p.norm_eps).reshape(len(x), -1)
+        * w["norm_gated"]["scale"]
+    )
     return out(w, y.reshape(len(x), p.heads(m), -1))
 
 
 @reference("mamba")
 def mamba(p, m, w, x):
     """Gu & Dao 2023, algorithm 2 and figure 3."""
-    u, z = (x @ w[n]["kernel"] for n in "xz")
+    u, z = (heads(w, n, x) for n in "xz")
     u = silu(convolved(w["conv"], u))
-    dt = softplus(u @ w["steps_down"]["kernel"] @ w["steps"]["kernel"] + w["steps_bias"])
+    thin = {n: u @ w[n]["kernel"] for n in ("steps_down", "b", "c")}
+    if p.thin_norm != "none":
+        scales = {n: w.get(f"norm_{n}", {}).get("scale", 1) for n in thin}
+        thin = {n: rms(a, scales[n], p.norm_eps) for n, a in thin.items()}
+    dt = softplus(thin["steps_down"] @ w["steps"]["kernel"] + w["steps_bias"])
     a = -jnp.exp(w["rates"])
 
     def step(h, u, dt, b, c):
         h = jnp.exp(dt[:, None] * a) * h + dt[:, None] * b * u[:, None]
         return h, h @ c + w["skip"] * u
 
-    y = loop(step, jnp.zeros_like(a), u, dt, u @ w["b"]["kernel"], u @ w["c"]["kernel"])
+    y = loop(step, jnp.zeros_like(a), u, dt, thin["b"], thin["c"])
     return out(w, y * silu(z))
 
 
@@ -212,7 +219,7 @@ def gated_delta(p, m, w, x):
 
         return loop(step, jnp.zeros((v.shape[1], k.shape[1])), q, k, v, b, decay)
 
-    y = rms(by_head(one, q, k, v, b, decay), w["norm_head"]["scale"])
+    y = rms(by_head(one, q, k, v, b, decay), w["norm_head"]["scale"], p.norm_eps)
     return out(w, y * silu(heads(w, "gate", x)) if p.gate else y)
 
 

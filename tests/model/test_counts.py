@@ -97,6 +97,11 @@ SHAPES = {
         "n_layers": 4,
         "pattern": ("attention/moe", "attention/dense"),
     },
+    "alone": {
+        "layers": "mamba(thin_norm=scaled,bias=true)/no_mlp, mamba2(n_heads=2,bias=true)/no_mlp"
+        ", mamba(thin_norm=plain,conv_bias=false)/no_mlp",
+        "n_layers": 3,
+    },
     "buckets": {"layers": "reformer(n_heads=2,n_buckets=4,span=6)/dense"},
     "blocks": {"layers": "sparse(n_heads=2,block=4,local=4,n_global=2,n_random=1)/dense"},
     **{name: {"layers": layers, "n_layers": 2} for name, layers in shapes.BY_LAYER.items()},
@@ -136,6 +141,7 @@ QUICK = {
     "buckets": ["chunks-remat", "chunks"],
     "two widths": ["remat", "ragged-True"],
     "sandwich": ["remat"],
+    "alone": ["remat", "chunks-remat"],
     "output norm": ["remat", "settle"],
     "parallel": ["remat", "chunks-settle-remat"],
     "shared norm": ["remat"],

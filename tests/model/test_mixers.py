@@ -16,6 +16,10 @@ MORE = [
     "gated_delta(n_heads=2,n_value_heads=4,d_value=3)",
     "gated_delta(n_heads=2,decay=false,gate=false)",
     "lstm(n_units=5)",
+    "mamba(thin_norm=plain,bias=true,conv_bias=false,norm_eps=0.1)",
+    "mamba(thin_norm=scaled)",
+    "mamba2(n_heads=4,bias=true,conv_bias=false,norm_eps=0.1)",
+    "gated_delta(n_heads=2,norm_eps=0.1)",
     "s4d(d_state=6)",
 ]
 CHANNELS = ("gla", "rwkv7")  # in blocks and chunks of a chunk's quarter

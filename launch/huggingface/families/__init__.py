@@ -14,7 +14,15 @@ A family is added in five steps:
 A behaviour that no part has is a field of the part, with counts and contracts, not a case here.
 """
 
-from launch.huggingface.families import deepseeks, gpts, llamas, mixtures
+from launch.huggingface.families import (
+    deepseeks,
+    gpts,
+    hybrids,
+    llamas,
+    mambas,
+    mixtures,
+    rwkvs,
+)
 
 FAMILIES = {
     "gpt2": gpts.GPT2,
@@ -28,4 +36,17 @@ FAMILIES = {
     "olmoe": mixtures.OLMOE,
     "qwen3_moe": mixtures.QWEN3_MOE,
     "deepseek_v3": deepseeks.DEEPSEEK_V3,
+    "mamba": mambas.MAMBA,
+    "falcon_mamba": mambas.FALCON_MAMBA,
+    "mamba2": mambas.MAMBA2,
+    "rwkv": rwkvs.RWKV,
+    "jamba": hybrids.JAMBA,
+    "bamba": hybrids.BAMBA,
+}
+# families that are not read, and why
+REFUSED = {
+    "reformer": "its chunks of sorted tokens move with what comes later, and its residual stream is"
+    " two; mixer reformer sees the last tokens of a bucket instead",
+    "big_bird": "its blocks see tokens that come later, and its causal form is full attention with"
+    " a head of several layers; mixer sparse has causal blocks",
 }

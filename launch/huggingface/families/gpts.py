@@ -245,8 +245,8 @@ def _write_bloom(m: Model) -> dict:
 def _attention_bloom(p, m: Model, ours: str, theirs: str) -> list[Entry]:
     t, qkv = f"{theirs}.self_attention", [f"params/{ours}/{x}" for x in "qkv"]
     return [
-        by_head([f"{x}/kernel" for x in qkv], f"{t}.query_key_value.weight"),
-        by_head([f"{x}/bias" for x in qkv], f"{t}.query_key_value.bias"),
+        by_head([f"{x}/kernel" for x in qkv], f"{t}.query_key_value.weight", p.n_heads),
+        by_head([f"{x}/bias" for x in qkv], f"{t}.query_key_value.bias", p.n_heads, 0),
         *projection(f"{ours}/out", f"{t}.dense", 2, True),
     ]
 

@@ -5,7 +5,7 @@ share with families of experts.
 import functools
 
 from launch.huggingface.config_values import Config, activation, named, rope, rope_fields
-from launch.huggingface.family import Family, held, one, shortest
+from launch.huggingface.family import Family, held, one, tiled
 from launch.huggingface.part_tensors import Names, attention, dense, of_model
 from model import parts
 from model.config import Layer, Model
@@ -173,7 +173,7 @@ def write_windows(m: Model) -> dict:
 def _read_qwen3(cfg: Config) -> Model:
     mlp = read_dense(cfg)
     layers = [Layer(mixer, mlp) for mixer in read_qwen_attention(cfg)]
-    return parts.model(shortest(layers), **read_shared(cfg))
+    return parts.model(**tiled(layers), **read_shared(cfg))
 
 
 def _write_qwen3(m: Model) -> dict:

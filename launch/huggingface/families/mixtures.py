@@ -16,7 +16,7 @@ from launch.huggingface.families.llamas import (
     write_shared,
     write_windows,
 )
-from launch.huggingface.family import Family, held, one, shortest
+from launch.huggingface.family import Family, held, one, tiled
 from launch.huggingface.part_tensors import moe, of_model
 from model import parts
 from model.config import Layer, Model
@@ -132,7 +132,7 @@ def _read_qwen3_moe(cfg: Config) -> Model:
     own, mlp = read_moe(cfg, n, "moe_intermediate_size", **more), read_dense(cfg)
     mixers = zip(read_qwen_attention(cfg), read_sparse(cfg))
     layers = [Layer(mixer, own if sparse else mlp) for mixer, sparse in mixers]
-    return parts.model(shortest(layers), **read_shared(cfg))
+    return parts.model(**tiled(layers), **read_shared(cfg))
 
 
 def _write_qwen3_moe(m: Model) -> dict:
