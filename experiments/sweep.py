@@ -13,7 +13,7 @@ from data import pipeline
 from experiments.planning import grid as plans
 from experiments.planning.grid import Plan, Planned, SweepJob
 from launch import config, engines, files
-from launch.runs import checks, ledger, record
+from launch.runs import checks, ledger, record, trunk
 
 SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = (
     engines.SWEEP,
@@ -114,6 +114,7 @@ def _entry(p: Planned) -> dict:
         "size": p.size,
         "tokens": p.tokens,
         "flops": p.flops,
+        "spent": p.spent,
         "seconds": p.seconds,
     }
 
@@ -161,7 +162,12 @@ def tasks(workdir: str, job: SweepJob, plan: Plan) -> list[engines.Task]:
     def tags(p):
         return dict(p.tags, sweep=job.sweep.name)
 
+    forks = trunk.chains([p.run for p in plan.runs]) if job.sweep.trunks else None
     return [
-        engines.Task(p.run, engines.folder(workdir, p.id), tags(p), p.shape, p.seconds or p.flops)
-        for p in plan.runs
+        engines.Task(
+            *(p.run, engines.folder(workdir, p.id), tags(p), p.shape),
+            (p.seconds or p.flops) * p.here,
+            forks[i] if forks else None,
+        )
+        for i, p in enumerate(plan.runs)
     ]

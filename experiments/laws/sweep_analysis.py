@@ -18,6 +18,7 @@ from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, noise_
 from experiments.laws.fitting.solve import Objective
 from experiments.laws.runs import losses
 from experiments.laws.runs.points import cell, tuned, usable
+from experiments.planning import trunks
 
 
 def _isoflop(points, excluded):
@@ -313,6 +314,7 @@ def analyse(
         "arms": part("arms against each other", lambda: arm_gaps.compare(kept, totals)),
         "leverage": part("efficiency leverage", lambda: moe_gaps.leverage(families, draws)),
         "learning_rates": verdicts,
+        "trunks": trunks.of_results(results),
         "brackets": part(
             "learning-rate brackets", lambda: learning_rate_brackets.brackets(verdicts)
         ),

@@ -96,8 +96,10 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
                 "ratio": f["train"] / seconds["train"],
             }
         )
-        total["predicted"] += f["train"] + f["evaluate"] + f["setup"]
-        total["actual"] += seconds["total"]
+        before = _before(r)  # of a trunk: what other runs have trained
+        share = before.get("steps", 0) / max(1, r["steps"])
+        total["predicted"] += f["train"] * (1 - share) + f["evaluate"] + f["setup"]
+        total["actual"] += seconds["total"] - before.get("seconds", 0.0)
         own = r.get("cpu_seconds")
         own = own if r["device"].get("platform") == "cpu" and isinstance(own, dict) else {}
         cpu.append(sum(own.values()))
@@ -119,17 +121,33 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
     }
 
 
+def _before(r: dict) -> dict:
+    """Steps, seconds and joules of training that a run of a trunk has in its record, and that
+    others took.
+    """
+    shared = r.get("shared")
+    if not shared:
+        return {}
+    here, joules = shared["here"], (r.get("energy") or {}).get("joules")
+    return {
+        "steps": shared["step"],
+        "seconds": r["seconds"]["train"] - here["seconds"],
+        "joules": joules - here["joules"] if joules and here.get("joules") else 0.0,
+    }
+
+
 def _energy(results: list[dict]) -> dict | None:
     """Measured energy of the runs that have it."""
     found = [
-        r["energy"]
+        r
         for r in results
         if isinstance(r.get("energy"), dict) and _number(r["energy"].get("joules"))
     ]
     if not found:
         return None
-    source = "; ".join(dict.fromkeys(str(e["source"]) for e in found))
-    return {"runs": len(found), "kwh": sum(e["joules"] for e in found) / 3.6e6, "source": source}
+    source = "; ".join(dict.fromkeys(str(r["energy"]["source"]) for r in found))
+    joules = sum(r["energy"]["joules"] - _before(r).get("joules", 0.0) for r in found)
+    return {"runs": len(found), "kwh": joules / 3.6e6, "source": source}
 
 
 def text(c: dict | None) -> list[str]:

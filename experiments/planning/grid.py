@@ -9,6 +9,7 @@ from typing import NamedTuple
 from experiments.planning import arms, fairness, ladder, step_time
 from launch import config
 from launch.config import ConfigError, Run
+from launch.runs import trunk
 from model import account
 
 MIN_STEPS = 20  # fewer updates than this are a warm-up, not a run
@@ -41,6 +42,8 @@ class Sweep:
     )  # of the ladder's learning rate: a bracket when there are several
     # which loss is compared and fitted: bits_per_byte, or a source of a mixture; empty: nats/token
     loss: str = ""
+    # runs that differ in length alone hand on what they have in common (schedule.decay=wsd)
+    trunks: bool = False
     replicate_size: int = 0  # one more (size, budget) ...
     replicate_budget: float = 0.0
     replicate_seeds: tuple[
@@ -119,6 +122,7 @@ class Planned(NamedTuple):
     asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
     dial: str = "d_model"  # what the size is
     reference: str = ""  # the arm that own arms are compared with: the first one
+    begins: int = 0  # the update that it goes on from, of a shorter run of its trunk
 
     @property
     def id(self) -> str:
@@ -133,8 +137,18 @@ class Planned(NamedTuple):
         return self.tokens * account.flops_per_token(self.run.model)["matmul"]
 
     @property
+    def here(self) -> float:
+        """The share of its steps that it trains itself; 1 without a trunk."""
+        return 1 - self.begins / config.steps(self.run)
+
+    @property
+    def spent(self) -> int:
+        """FLOPs of the steps that it trains itself."""
+        return self.flops - self.begins * self.flops // config.steps(self.run)
+
+    @property
     def seconds(self) -> float | None:
-        """Predicted, of training alone."""
+        """Predicted, of training alone, all of its steps."""
         return None if self.speed.step is None else config.steps(self.run) * self.speed.step
 
     @property
@@ -290,7 +304,11 @@ def make(job: SweepJob, platform: str, target: step_time.Target | None = None) -
             f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs"
             f" {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
         )
-    return Plan(list(runs.values()), left_out)
+    planned = list(runs.values())
+    if s.trunks:
+        for i, forks in enumerate(trunk.chains([p.run for p in planned])):
+            planned[i] = planned[i]._replace(begins=forks[0].step if forks else 0)
+    return Plan(planned, left_out)
 
 
 def identity(job: SweepJob, plan: Plan) -> str:
@@ -310,5 +328,5 @@ def predicted_wall(
     if any(p.seconds is None for p in todo):
         return None
     return (startup if todo else 0.0) + step_time.wall(
-        [(p.seconds + p.speed.evaluate, p.shape, p.speed.setup) for p in todo], workers
+        [(p.seconds * p.here + p.speed.evaluate, p.shape, p.speed.setup) for p in todo], workers
     )

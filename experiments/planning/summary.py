@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data import pipeline
 from data.config import DataError
-from experiments.planning import cost, fairness, step_time
+from experiments.planning import cost, fairness, step_time, trunks
 from experiments.planning.grid import Plan, Planned, SweepJob
 from launch import config
 from launch.devices.accelerators import Figure
@@ -19,8 +19,8 @@ UNKNOWN = step_time.UNKNOWN
 
 
 def _row(p: Planned, job: SweepJob, target: step_time.Target, rates: cost.Rates) -> dict:
-    """One run. `seconds` and `hours` are of its own devices; money, kWh and kg CO2 count every one
-    of them.
+    """One run. `seconds` and `hours` are of its own devices, and of the steps that it trains
+    itself; money, kWh and kg CO2 count every device.
     """
     fit = step_time.fit(p.run, job.where, target)
     each = step_time.devices_of(fit)
@@ -30,7 +30,8 @@ def _row(p: Planned, job: SweepJob, target: step_time.Target, rates: cost.Rates)
         if speed.step is None
         else speed.step * step_time.recomputed(p.run, job.where, fit, target.platform)
     )
-    seconds = None if step is None else config.steps(p.run) * step + speed.evaluate
+    own = config.steps(p.run) - p.begins
+    seconds = None if step is None else own * step + speed.evaluate
     hours = None if seconds is None else seconds / 3600
     spent = cost.cost(None if hours is None else hours * each, rates)
     n = account.parameters(p.run.model)
@@ -49,6 +50,7 @@ def _row(p: Planned, job: SweepJob, target: step_time.Target, rates: cost.Rates)
         "tokens": p.tokens,
         "parameters": {k: n[k] for k in ("total", "active", "non_embedding", "multiplied")},
         "flops": p.flops,
+        "spent": p.spent,
         "step_seconds": step,
         "step_seconds_source": speed.source,
         "compile_seconds": speed.setup,
@@ -89,8 +91,9 @@ def total(runs: list[dict], count: int, rates: cost.Rates, startup: float = 0.0)
     spent = cost.cost(device_hours, rates)
     return {
         "runs": len(runs),
-        "flops": sum(r["flops"] for r in runs),
+        "flops": sum(r["spent"] for r in runs),
         "tokens": sum(r["tokens"] for r in runs),
+        "trunks": trunks.costs((r["flops"], r["spent"]) for r in runs),
         "hours": hours,
         "device_hours": device_hours,
         **spent._asdict(),

@@ -30,6 +30,7 @@ table_fit = Lazy("experiments.laws.table_fit")
 sweep_analysis = Lazy("experiments.laws.sweep_analysis")
 selection = Lazy("experiments.laws.runs.selection")
 sweep = Lazy("experiments.sweep")
+trunks = Lazy("experiments.planning.trunks")
 tables = Lazy("experiments.laws.runs.table")
 
 
@@ -86,6 +87,7 @@ def _detail(a: dict) -> list[str]:
         lines.append(
             f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {edges}"
         )
+    lines += trunks.words(a["trunks"])
     lines += [f"flagged: {e['what']}: {e['why']}" for e in a["flagged"]]
     return lines + [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
 

@@ -177,7 +177,7 @@ def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
         )
     if fv.budget is not None:
         return budget.solve(
-            job, make, lambda p: sum(q.flops for q in p.runs), fv.budget, "FLOPs", pinned
+            job, make, lambda p: sum(q.spent for q in p.runs), fv.budget, "FLOPs", pinned
         )
     if fv.money is None and fv.hours is None:
         return budget.Scaled(job, [])

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.console import terminal
+from experiments.planning import trunks
 from experiments.planning.fairness import words
 from experiments.report import labels
 
@@ -141,7 +142,7 @@ def _recipe(answer: dict) -> None:
         else f"{memory.count(False)} do not fit"
     )
     print(_line("memory", fits, answer["sources"]["memory"]))
-    for line in (*_matched(answer), *_cap(answer)):
+    for line in (*_matched(answer), *_cap(answer), *trunks.words(t["trunks"])):
         print(line)
     for note in answer["notes"]:
         print(textwrap.fill(f"note      {note}", 130, subsequent_indent=" " * 10))

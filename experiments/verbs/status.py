@@ -16,6 +16,7 @@ from absl import flags
 from experiments import cli
 from experiments.cli import UserError
 from experiments.console import terminal
+from experiments.planning import trunks
 from launch import engines, files
 from launch.runs import ledger, record
 
@@ -62,8 +63,15 @@ def read(workdir: str) -> dict:
         "name": str(named.get("name", os.path.basename(os.path.abspath(workdir)))),
         "counts": counts,
         "left_s": ledger.left(runs, standings),
+        "trunks": trunks.costs(_costs(r, standings[r.id]) for r in runs),
         "runs": [{**r._asdict(), **standings[r.id]._asdict()} for r in runs],
     }
+
+
+def _costs(r: ledger.Planned, s: ledger.Standing) -> tuple[float, float]:
+    """FLOPs alone and here: as planned, once a run is done as it was."""
+    done = s.state in ("done", "diverged")
+    return r.flops, (s.spent if done else r.spent) or r.flops
 
 
 def duration(seconds: float) -> str:
@@ -105,11 +113,13 @@ def view(s: dict, width: int = 130):
             else "nothing is training: the same isoflop sweep command goes on"
         )
     counts.append(end, style="bold" if end else "")
+    saved = [Text(line) for line in trunks.words(s["trunks"])]
     over = sum(s["counts"][k] for k in ("done", "failed", "diverged"))
     parts = [
         head,
         _bar(over / total, min(60, width - 12), "green").append(f"  {over}/{total}"),
         counts,
+        *saved,
     ]
     parts += [t for t in (_training(s["runs"]), _troubles(s["runs"])) if t]
     return Group(*parts)

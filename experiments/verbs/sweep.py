@@ -41,6 +41,7 @@ fairness = Lazy("experiments.planning.fairness")
 grid = Lazy("experiments.planning.grid")
 environment_check = Lazy("launch.devices.environment_check")
 sweep = Lazy("experiments.sweep")
+trunks = Lazy("experiments.planning.trunks")
 checks = Lazy("launch.runs.checks")
 train = Lazy("launch.runs.train")
 account = Lazy("model.account")
@@ -94,7 +95,7 @@ class _Progress:
     def __init__(self, console, plan: Plan, done: set[str], wall: float | None):
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        self._cost = {p.id: p.flops for p in plan.runs}
+        self._cost = {p.id: p.spent for p in plan.runs}
         self._what = {p.id: f"{p.family} {p.dial} {p.size}" for p in plan.runs}
         self._all, self._done = len(plan.runs), len(done)
         self._finished = float(sum(self._cost[i] for i in done))
@@ -239,7 +240,8 @@ def _finish(fv, workdir: str, job: SweepJob, plan: Plan, failures: list[str]) ->
 
 def _ending(analysis: dict) -> list[str]:
     """The answer, what was left out of it, and how long it took."""
-    out = [*answer_text.lines(analysis), *forecast.text(analysis["forecast"])]
+    out = [*answer_text.lines(analysis), *trunks.words(analysis["trunks"])]
+    out += forecast.text(analysis["forecast"])
     for name in ("excluded", "flagged"):
         if analysis[name]:
             first = analysis[name][0]
@@ -253,12 +255,14 @@ def _announce(
 ) -> float | None:
     workers = max(1, min(place.workers, len(plan.runs) - len(done)))
     wall = grid.predicted_wall(plan, workers, done, startup)
-    total = sum(p.flops for p in plan.runs)
+    total = sum(p.spent for p in plan.runs)
     for line in plan.left_out:
         out.print(f"left out: {line}", highlight=False)
     if pairs := fairness.of_plan(plan.runs, job.sweep.match):
         out.print(fairness.words(pairs), highlight=False)
     time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"
+    for line in trunks.words(trunks.costs((p.flops, p.spent) for p in plan.runs)):
+        out.print(line, highlight=False)
     out.print(
         f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers}"
         f" worker{'s' * (workers > 1)}; predicted {time_text}",

@@ -12,16 +12,21 @@ once and last. Every engine skips what is finished, takes over what died, halves
 once where memory ran out (launch/engines/worker.py), and submits again what ended with status 75.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launch import config
 from launch.config import ConfigError, Where
 from launch.runs import record
+
+if TYPE_CHECKING:
+    from launch.runs import trunk
 
 ENGINES = {
     "local": "launch.engines.local",
@@ -38,7 +43,8 @@ STOPS = 10
 
 class Task(NamedTuple):
     """One run to train in `folder`. `shape`: tasks of equal shape share a compiled program. `cost`:
-    relative, for the order.
+    relative, for the order. `forks`: of its trunk, at which it may begin, the nearest first; None:
+    it has none.
     """
 
     run: config.Run
@@ -46,10 +52,21 @@ class Task(NamedTuple):
     tags: dict
     shape: Any
     cost: float
+    forks: tuple[trunk.Fork, ...] | None = None
 
     @property
     def id(self) -> str:
         return config.run_id(self.run)
+
+    def ready(self, to_come: Collection[str]) -> bool:
+        """Whether it may begin: the nearest fork stands, or is not `to_come`, by one of the runs
+        that are still to be trained.
+        """
+        from launch.runs import checkpoint, trunk
+
+        if not self.forks or self.forks[0].run not in to_come:
+            return True
+        return trunk.saved(self.folder, self.forks[0]) or bool(checkpoint.steps(self.folder))
 
 
 class Patience:

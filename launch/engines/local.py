@@ -202,8 +202,8 @@ class _Pool:
     def run(self) -> None:
         while self._todo or self._elsewhere or any(w.task for w in self.workers):
             for w in self.workers:
-                if self._todo and not w.task:
-                    self._give(w)
+                if not w.task and (ready := self._ready()):
+                    self._give(w, ready)
             for key, _ in self._selector.select(LOOK):
                 self._listen(key.data)
             # one that hangs is stopped from outside (SIGSTOP, a dead disk); killed, it counts as
@@ -215,11 +215,19 @@ class _Pool:
                     w.process.kill()
             self._look()
 
-    def _give(self, w: _Worker) -> None:
+    def _ready(self) -> list[Task]:
+        """What may begin now; a run waits for the fork of its trunk that another is to leave."""
+        if not self._todo:
+            return []
+        at_work = [w.task for w in self.workers if w.task]
+        to_come = {t.id for t in (*self._todo, *self._elsewhere, *at_work) if t.forks is not None}
+        return [t for t in self._todo if t.ready(to_come)]
+
+    def _give(self, w: _Worker, ready: list[Task]) -> None:
         if w.closed:
             w = self.workers[w.index] = self._start(w.index)
         others = set().union(*(o.shapes for o in self.workers if o is not w))
-        task = choose(self._todo, w.shapes, others)
+        task = choose(ready, w.shapes, others)
         self._todo.remove(task)
         w.give(task, self._where)
         self._report("started", w.index, task, {})

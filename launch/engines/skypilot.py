@@ -26,7 +26,7 @@ from launch import config, files
 from launch.config import ConfigError, Where
 from launch.devices import child_process, mesh
 from launch.engines import SWEEP, Place, Task, folder, worker
-from launch.runs import preempt
+from launch.runs import preempt, trunk
 
 MOUNT, ORDERS = "/isoflop", "/tmp/isoflop-orders.json"  # on the nodes
 STORES = ("s3", "gs", "r2", "cos", "oci", "nebius", "https")
@@ -124,7 +124,8 @@ def submit(tasks: list[Task], where: Where, workdir: str, report: Callable[..., 
     os.makedirs(root, exist_ok=True)
     orders, path = os.path.join(root, "orders.json"), os.path.join(root, "task.yaml")
     there = dataclasses.replace(where, engine="local", cache="")
-    listed = sorted(tasks, key=lambda t: -t.cost)
+    # who trains all of them in this order finds every fork that a run may begin at
+    listed = sorted(tasks, key=lambda t: (len(t.forks or ()), -t.cost))
     sweep = os.path.join(workdir, SWEEP)
     about = files.read_json(sweep, "sweep") if os.path.exists(sweep) else None
     files.write_json(
@@ -172,7 +173,10 @@ def main(orders: str, workdir: str) -> int:
         else:
             runs = [(config.from_dict(config.Run, o["run"]), o) for o in todo]
             tasks = [
-                Task(r, o["folder"], o["tags"], (r.model, r.batch, r.dtype), o["cost"])
+                Task(
+                    *(r, o["folder"], o["tags"], (r.model, r.batch, r.dtype), o["cost"]),
+                    trunk.read(o.get("forks")),
+                )
                 for r, o in runs
             ]
             with preempt.raised():

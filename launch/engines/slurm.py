@@ -218,7 +218,7 @@ class _Watch:
                 )
                 record.fail(task.folder, why)
                 self._end("failed", task, {"error": why})
-            else:
+            elif identity in self._sent or task.ready(self._open):
                 again.append(task)
         return again
 

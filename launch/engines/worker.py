@@ -34,6 +34,7 @@ def order(task, where) -> dict:
         "where": config.to_dict(where),
         "folder": task.folder,
         "tags": task.tags,
+        "forks": task.forks,
     }
 
 
@@ -49,18 +50,19 @@ def attempt(order: dict, progress: Callable[[int, int], None] = lambda done, tot
 
     from launch import config
     from launch.devices import choice
-    from launch.runs import lease, preempt, record, train
+    from launch.runs import lease, preempt, record, train, trunk
 
     run, where = (
         config.from_dict(config.Run, order["run"]),
         config.from_dict(config.Where, order["where"]),
     )
     folder, tags, halved = order["folder"], order["tags"], False
+    forks = trunk.read(order.get("forks"))
     if record.to_be_halved(folder):
         where, halved = _halved(run, where) or where, True
     while True:
         try:
-            result = train.train(run, where, folder, progress, tags)
+            result = train.train(run, where, folder, progress, tags, forks=forks)
             return {
                 "kind": "finished",
                 "id": result["id"],

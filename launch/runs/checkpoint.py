@@ -46,9 +46,35 @@ def steps(folder: str) -> list[int]:
     """Steps of the complete checkpoints of a run, oldest first. Their content is not verified."""
     root = os.path.join(folder, FOLDER)
     names = os.listdir(root) if os.path.isdir(root) else []
-    return sorted(
-        int(n) for n in names if n.isdigit() and os.path.exists(os.path.join(root, n, MARK))
-    )
+    return sorted(int(n) for n in names if n.isdigit() and stands(folder, int(n)))
+
+
+def stands(folder: str, step: int) -> bool:
+    """Whether the checkpoint at `step` is complete. Its content is not verified."""
+    return os.path.exists(os.path.join(folder, FOLDER, str(step), MARK))
+
+
+def adopt(source: str, owner: str, step: int, folder: str, identity: str, scan: bool) -> bool:
+    """Copies a checkpoint of the run `owner` in `source`, for the run `identity` in `folder` to go
+    on from; its mark comes last. False where it is gone, damaged or of another layout. Raises
+    OSError where the disk is full.
+    """
+    theirs, mine = (os.path.join(os.path.abspath(f), FOLDER, str(step)) for f in (source, folder))
+    try:
+        mark = files.read_json(os.path.join(theirs, MARK), "checkpoint")
+        if [mark.get(k) for k in ("version", "run", "scan")] != [VERSION, owner, scan]:
+            return False
+        shutil.rmtree(mine, ignore_errors=True)
+        shutil.copytree(theirs, mine, ignore=shutil.ignore_patterns(MARK))
+        if whole := mark.get("files") == _files(mine):
+            files.write_json(os.path.join(mine, MARK), {**mark, "run": identity})
+    except (OSError, RecordError) as e:
+        if any(os.strerror(n) in str(e) for n in (errno.ENOSPC, errno.EDQUOT)):
+            raise
+        whole = False
+    if not whole:
+        shutil.rmtree(mine, ignore_errors=True)
+    return whole
 
 
 def remove(folder: str, step: int) -> None:

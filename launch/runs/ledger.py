@@ -35,6 +35,7 @@ class Standing(NamedTuple):
     holder: str | None = None
     age: float | None = None
     seconds: float | None = None  # that a finished run took, from start to result
+    spent: float | None = None  # FLOPs (`matmul`) that a finished run of a trunk has trained itself
 
 
 def standing(folder: str, identity: str = "") -> Standing:
@@ -54,6 +55,7 @@ def standing(folder: str, identity: str = "") -> Standing:
             number(result["validation"].get("loss")),
             _words(result.get("why")),
             seconds=seconds,
+            spent=_spent(result),
         )
     status = _status(folder)
     (logged, loss), of = _last(folder), as_integer(status.get("of"))
@@ -70,6 +72,12 @@ def _status(folder: str) -> dict:
         return files.read_json(os.path.join(folder, record.STATUS), "status")
     except files.RecordError:
         return {}
+
+
+def _spent(result: dict) -> float | None:
+    """FLOPs that a run has trained itself, of those that its trunk has; None without a trunk."""
+    shared = result.get("shared")
+    return number(shared["here"]["flops"]) if shared else None
 
 
 def _words(value) -> str | None:
@@ -111,6 +119,7 @@ class Planned(NamedTuple):
     size: int | None
     flops: float
     seconds: float | None
+    spent: float | None = None  # FLOPs of the steps that it trains itself, of a trunk
 
 
 def planned(runs) -> list[Planned]:
@@ -125,6 +134,7 @@ def planned(runs) -> list[Planned]:
                 as_integer(r.get("size")),
                 number(r.get("flops")) or 1.0,
                 number(r.get("seconds")),
+                number(r.get("spent")),
             )
     return list(out.values())
 
@@ -165,7 +175,8 @@ def left(runs: list[Planned], standings: dict[str, Standing]) -> float | None:
             seconds = r.seconds
         else:
             return None
-        total += seconds * (
-            1 - min(1.0, s.step / s.of) if s.step and s.of and s.state == "running" else 1
-        )
+        share = 1.0 if r.spent is None else min(1.0, r.spent / r.flops)
+        if s.step and s.of and s.state == "running":
+            share = 1 - min(1.0, s.step / s.of)
+        total += seconds * share
     return total / len(training)

@@ -12,22 +12,30 @@ from launch.runs.record import Metrics
 from model import account, optim
 
 
+def _numbers(v) -> list | float | None:
+    """Ready for JSON."""
+    v = np.asarray(v).tolist()
+    if isinstance(v, list):
+        return [_numbers(x) for x in v]
+    return v if math.isfinite(v) else None
+
+
 class Meter:
     """One line every `every` steps and one at the end: means over the steps since the last line,
     skipped ones left out.
 
     `state()` holds what stands between two lines, so that a run resumed anywhere writes the same
-    lines.
+    lines; up to update `fork` it holds every step, of which a run of another length makes its own.
     """
 
-    def __init__(
-        self, run, where, total: int, out: Metrics, watch: Watch, state: dict | None = None
-    ):
+    def __init__(self, run, where, total: int, out: Metrics, watch: Watch, state=None, fork=0):
         self._run, self._total, self._out, self._watch = run, total, out, watch
         self.every = where.log_every or max(1, total // 50)
         self._per_step = run.batch * run.model.seq_len
         self._flops = account.flops_per_token(run.model)["matmul"] * self._per_step
         state = state or {"kept": [], "last_loss": None}
+        self._fork = fork
+        self._history: dict[str, list] = state.get("history") or {}  # a value of every step by name
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
         self.waited = 0.0  # seconds for batches, since the run began
         self._bytes, self._mark, self._since, self._kept = 0, time.perf_counter(), 0, []
@@ -42,14 +50,8 @@ class Meter:
         finite.
         """
 
-        def number(v):
-            return None if not math.isfinite(v) else float(v)
-
-        kept = [
-            [n, {k: [number(x) for x in v] if v.ndim else number(v) for k, v in m.items()}]
-            for n, m in self._kept
-        ]
-        return {"kept": kept, "last_loss": number(self.last_loss)}
+        kept = [[n, {k: _numbers(v) for k, v in m.items()}] for n, m in self._kept]
+        return {"kept": kept, "last_loss": _numbers(self.last_loss), "history": self._history}
 
     def add(self, first: int, bytes_by_step, metrics) -> None:
         """Metrics of the steps after `first`, with a leading axis of at least as many steps as
@@ -57,13 +59,28 @@ class Meter:
         """
         host = jax.tree.map(np.asarray, metrics)
         for i, n_bytes in enumerate(bytes_by_step):
-            m = jax.tree.map(lambda a, i=i: a[i], host)
-            self._kept.append((int(n_bytes), m))
-            self._bytes, self._since = self._bytes + int(n_bytes), self._since + 1
-            self._watch.add(float(m["loss"]), bool(m["skipped"]))
-            n = first + i + 1
-            if n % self.every == 0 or n == self._total:
-                self._line(n)
+            self._since += 1
+            self._step(first + i + 1, int(n_bytes), jax.tree.map(lambda a, i=i: a[i], host))
+
+    def tell_again(self, history: dict) -> None:
+        """All steps of a run that this one is up to there."""
+        names = [k for k in history if k != "bytes"]
+        for i, n_bytes in enumerate(history["bytes"]):
+            m = {k: np.asarray(history[k][i], np.float32) for k in names}
+            self._step(i + 1, n_bytes, m)
+
+    def _step(self, n: int, n_bytes: int, m: dict) -> None:
+        """The `n`-th update from 1 on."""
+        self._kept.append((n_bytes, m))
+        self._bytes += n_bytes
+        self._watch.add(float(m["loss"]), bool(m["skipped"]))
+        if n <= self._fork:
+            for k, v in (("bytes", n_bytes), *m.items()):
+                self._history.setdefault(k, []).append(v if k == "bytes" else _numbers(v))
+        else:
+            self._history = {}
+        if n % self.every == 0 or n == self._total:
+            self._line(n)
 
     def _line(self, n: int) -> None:
         now, tokens = time.perf_counter(), len(self._kept) * self._per_step
@@ -86,7 +103,11 @@ class Meter:
                 "grad_norm": float(mean["grad_norm"]),
                 "tokens": n * self._per_step,
                 "flops_matmul": float(n * self._flops),
-                "tokens_per_s": self._since * self._per_step / max(1e-9, now - self._mark),
+                "tokens_per_s": (
+                    self._since * self._per_step / max(1e-9, now - self._mark)
+                    if self._since
+                    else None  # told again
+                ),
                 "waited_s": self.waited,
                 "skipped": len(self._kept) - len(used),
                 **{k: v.tolist() for k, v in mean.items() if k not in ("loss", "grad_norm")},

@@ -39,6 +39,7 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
         "bytes": tally.bytes,
         "flops": {k: n * tokens for k, n in per_token.items()},
         "flops_per_token": per_token,
+        "shared": _shared(tally, run, per_token["matmul"], seconds),
         "executed_flops": total * account.executed_flops(run.model, p.layout.lm.ex, run.batch),
         "train_loss": record.finite(tally.meter.last_loss),
         "validation": v,
@@ -59,6 +60,29 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
         "commit": record.commit(),
         "corpus": dataset.corpus,
         "fingerprints": dataset.fingerprints,
+    }
+
+
+def _shared(tally, run, flops: int, seconds: float) -> dict | None:
+    """What the run went on from (launch/runs/trunk.py), and what it took from there on; None where
+    it trained all of its steps. `flops`: of a token; seconds and joules: of training.
+    """
+    begun = tally.begun
+    if begun is None:
+        return None
+    tokens = (tally.steps - begun["step"]) * run.batch * run.model.seq_len
+    joules = tally.gauge.total()
+    known = joules is not None and begun["joules"] is not None
+    return {
+        "run": begun["run"],
+        "step": begun["step"],
+        "here": {
+            "steps": tally.steps - begun["step"],
+            "tokens": tokens,
+            "flops": tokens * flops,
+            "seconds": seconds - begun["seconds"],
+            "joules": joules - begun["joules"] if known else None,
+        },
     }
 
 

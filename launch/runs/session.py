@@ -13,7 +13,7 @@ import numpy as np
 
 from launch import config, files
 from launch.config import Run, Where
-from launch.runs import checkpoint, preempt, record
+from launch.runs import checkpoint, preempt, record, trunk
 from launch.runs.lease import Held, Lease, Nothing
 
 
@@ -43,7 +43,8 @@ def open_run(run: Run, where: Where, folder: str):
 class Session:
     """A run that trains: its phase, its checkpoints, and whether it was told to stop."""
 
-    def __init__(self, run: Run, where: Where, folder: str, total: int, lease, say):
+    def __init__(self, run: Run, where: Where, folder: str, total: int, lease, say, forks=()):
+        """forks: of the trunk, at which the run may begin."""
         self._where, self._folder, self._total, self._lease, self._say = (
             where,
             folder,
@@ -53,7 +54,7 @@ class Session:
         )
         self._identity, self.leader, self.done = config.run_id(run), jax.process_index() == 0, 0
         self.watcher, self._saver = preempt.Watcher(self._leave), None
-        self.every, self._saved = where.checkpoint_every, None
+        self.every, self._saved, self._forks = where.checkpoint_every, None, forks
 
     def __enter__(self):
         # several processes stop at the same step: jax.distributed listens to SIGTERM for all of
@@ -99,12 +100,10 @@ class Session:
         return self._saver
 
     def restore(self, like, shardings):
-        """(state, meta) of the newest whole checkpoint; None if there is none."""
-        step = (
-            checkpoint.newest(self._folder, self._identity, self._where.scan, self._say)
-            if self.leader
-            else None
-        )
+        """(state, meta) of the newest whole checkpoint, else of the nearest fork; None if there is
+        none.
+        """
+        step = self._newest() if self.leader else None
         if not self._alone:
             from jax.experimental import multihost_utils
 
@@ -112,6 +111,14 @@ class Session:
             step = None if step < 0 else step
         self._saved = step
         return None if step is None else self.saver.restore(step, like, shardings)
+
+    def _newest(self) -> int | None:
+        about = self._folder, self._identity
+        step = checkpoint.newest(*about, self._where.scan, self._say)
+        if step is None and self._forks:
+            trunk.take(*about, self._forks, self._where.scan, self._say)
+            step = checkpoint.newest(*about, self._where.scan, self._say)
+        return step
 
     def next_stop(self) -> int:
         """The step at which the next dispatch must end at the latest."""
@@ -148,10 +155,14 @@ class Session:
             self.save(state, meta, loss)
         self.settle()
 
-    def discard(self) -> None:
-        """Removes the last state where none was asked for; the result stands."""
+    def discard(self, begun: int = 0) -> None:
+        """Removes the last state where none was asked for, and the fork that the run begun at; the
+        result stands.
+        """
         if self._saved == self.done and not self.due():
             checkpoint.remove(self._folder, self.done)
+        if begun and begun not in self._where.keep_steps:
+            checkpoint.remove(self._folder, begun)
 
     def settle(self) -> None:
         """Until the last save is on the disk and marked: the result comes after everything it

@@ -7,6 +7,7 @@ import time
 import jax
 import numpy as np
 
+from launch import config
 from launch.devices import energy
 from launch.runs import divergence, record
 from launch.runs.meter import Clock, Meter
@@ -15,11 +16,20 @@ from launch.runs.pace import Pace
 
 class Tally:
     """meta: what the checkpoint kept that the run goes on from; {} at its start. Leaves lines of
-    metrics in `folder` if this process is the leader.
+    metrics in `folder` if this process is the leader. fork: the update up to which other runs
+    may go on from this one (launch/runs/trunk.py).
+
+    What another run has left at its fork is told again step by step: lines and verdict depend on
+    the length of the run. `begun`: that run, its step and what it had spent; None of a run that
+    trained all of its steps.
     """
 
-    def __init__(self, run, where, folder: str, total: int, most: int, meta: dict, clock: Clock):
-        self.clock = clock
+    def __init__(self, run, where, folder, total, most, meta: dict, clock: Clock, fork=0):
+        self.clock, self._id = clock, config.run_id(run)
+        other = meta.get("run", self._id) != self._id
+        self.begun = meta.get("begun")
+        if other:
+            self.begun = {k: meta[k] for k in ("run", "step", "seconds", "joules")}
         # of text, by source; a checkpoint of an earlier version has one number
         self.by_source = np.atleast_1d(np.array(meta.get("bytes", 0), np.int64))
         self.waited = meta.get("waited", 0.0)  # seconds for batches
@@ -27,13 +37,21 @@ class Tally:
         self.steps = meta.get("step", 0)
         # a checkpoint of an earlier version has the seconds of training alone
         before = {"train": meta.get("seconds", 0.0)}
-        clock.go_on(meta.get("clock", {"wall": before, "cpu": {}}))
-        self.watch = divergence.Watch(total, run.max_bad_steps, meta.get("watch"))
+        kept = meta.get("clock", {"wall": before, "cpu": {}})
+        if other:  # its start was its own
+            kept = {of: {"train": laps.get("train", 0.0)} for of, laps in kept.items()}
+        clock.go_on(kept)
+        mine = {} if other else meta
+        self.watch = divergence.Watch(total, run.max_bad_steps, mine.get("watch"))
         leader = jax.process_index() == 0
         self._out = (
-            record.Metrics(folder, self.steps, where.tensorboard) if leader else record.Nothing()
+            record.Metrics(folder, mine.get("step", 0), where.tensorboard)
+            if leader
+            else record.Nothing()
         )
-        self.meter = Meter(run, where, total, self._out, self.watch, meta.get("meter"))
+        self.meter = Meter(run, where, total, self._out, self.watch, mine.get("meter"), fork)
+        if other:
+            self.meter.tell_again(meta["meter"]["history"])
         self.gauge = energy.Gauge(
             jax.local_device_count(), meta.get("joules", None if meta else 0.0)
         )
@@ -86,6 +104,8 @@ class Tally:
     def kept(self) -> dict:
         """What a checkpoint keeps beside the state."""
         return {
+            "run": self._id,
+            "begun": self.begun,
             "step": self.steps,
             "bytes": self.by_source.tolist(),
             "waited": self.waited,

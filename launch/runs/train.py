@@ -5,9 +5,10 @@ step) -> the compiled step -> metrics, read one dispatch late -> result.json.
 """
 
 import contextlib
+import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from launch import config, files
 from launch.config import Run, Where
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
-from launch.runs import checks, evaluation, record
+from launch.runs import checks, evaluation, record, trunk
 from launch.runs import program as programs
 from launch.runs import result as results
 from launch.runs.meter import Clock
@@ -45,16 +46,21 @@ def train(
     progress: Callable[[int, int], None] = _no_progress,
     tags: dict | None = None,
     say: Callable[[str], None] = _warn,
+    forks: Sequence[trunk.Fork] | None = None,
 ) -> dict:
     """Trains `run` in `folder` and returns its result; a finished one is returned as it stands, a
     stopped one goes on from its newest whole checkpoint.
 
-    progress(done, total) is called after every dispatch, say(text) with warnings. Raises
+    progress(done, total) is called after every dispatch, say(text) with warnings. forks: of the
+    run's trunk, at which it may begin; it leaves its own for others. None: it has no trunk. Raises
     ConfigError, DataError, RecordError on what a user can mend, Preempted after SIGTERM; SIGTERM
     while compiling, restoring or evaluating ends the process with status 75.
     """
     run = checks.resolve(run, jax.default_backend())
     clock, total = Clock(), config.steps(run)
+    own = 0 if forks is None else trunk.fork(run)
+    if own:
+        where = dataclasses.replace(where, keep_steps=(*where.keep_steps, own))
     dataset = pipeline.load(run.data, run.model.seq_len, where.cache)
     run = checks.identified(run, where, dataset)
     identity = config.run_id(run)
@@ -66,7 +72,7 @@ def train(
         lease = stack.enter_context(open_run(run, where, folder))
         if lease is None:
             return record.result(folder, identity)
-        session = stack.enter_context(Session(run, where, folder, total, lease, say))
+        session = stack.enter_context(Session(run, where, folder, total, lease, say, forks or ()))
         session.phase("compile")
         p = programs.program(run, where, dataset)
         clock.lap("setup")
@@ -78,7 +84,7 @@ def train(
         else:
             state = _initial(p, run, where)
         session.done = meta.get("step", 0)
-        tally = Tally(run, where, folder, total, p.dispatch, meta, clock)
+        tally = Tally(run, where, folder, total, p.dispatch, meta, clock, own)
         stack.enter_context(contextlib.closing(tally))
         session.phase("step")
         clock.lap("restore")
@@ -94,7 +100,7 @@ def train(
         if jax.process_index() == 0:
             lease.check()
             result = record.finish(folder, result)
-            session.discard()
+            session.discard(tally.begun["step"] if tally.begun else 0)
     return result
 
 

@@ -76,6 +76,20 @@ def by_position(v) -> bool:
 
 
 COLUMNS = ("first", "tokens", "loss", "se")
+
+
+def shared(v) -> bool:
+    """What a result says of a trunk."""
+    return (
+        isinstance(v, dict)
+        and text(v.get("run"))
+        and number(v.get("step"))
+        and isinstance(v.get("here"), dict)
+        and all(number(v["here"].get(k)) for k in ("steps", "tokens", "flops", "seconds"))
+        and optional(number)(v["here"].get("joules"))
+    )
+
+
 RESULT = {  # a field with ? may be missing
     "id": text,
     "family": name,
@@ -103,6 +117,7 @@ RESULT = {  # a field with ? may be missing
     "bytes?": optional(number),
     "flops": each(positive),
     "flops_per_token?": each(positive),
+    "shared?": optional(shared),
     "executed_flops?": optional(number),
     "train_loss?": optional(number),
     "validation": {

@@ -47,6 +47,7 @@ CLOCKS = (
     "where",
     "device",
     "commit",
+    "shared",  # where a run of a trunk began
 )
 
 
@@ -371,6 +372,41 @@ def test_fifty_faults_over_24_runs(tmp_path):
                 else None
             )
             subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+TRUNKS = [
+    "--set=schedule.decay=wsd",
+    "--set=schedule.warmup_tokens=6400",
+    "--set=sweep.budgets=",
+    "--set=sweep.tokens=1e5,2e5,4e5",
+    "--set=sweep.seeds=0,1",
+    "--set=where.checkpoint_every=1000",
+]
+
+
+@pytest.mark.slow
+def test_faults_over_trunks(tmp_path):
+    """25 faults over 12 runs of four trunks; the sweep that was left alone has none."""
+    expected = alone(tmp_path / "alone", *TRUNKS)
+    assert len(expected) == 12
+    more = [*TRUNKS, "--set=sweep.trunks=true"]
+    attack = Attack(tmp_path / "w", int(os.environ.get("FAULTS_SEED", "0")), more)
+    try:
+        kinds = [k for k in Attack.KINDS if k != "fill disk"]
+        attack.faults(25, (1.5, 6), kinds)
+        attack.finish(600)
+        for name, n in sorted(attack.tally.items()):
+            print(f"  {n:3d} {name}")
+        verdict = attack.verdict(expected)
+        shared = [
+            record.result(str(p.parent))["shared"]
+            for p in attack.workdir.glob(f"runs/*/{record.RESULT}")
+        ]
+        print(f"  {sum(map(bool, shared))} of 12 runs began at a fork; verdict {verdict}")
+        assert verdict == {"lost": 0, "different": 0, "unasked": 0, "twice": 0}
+        assert any(shared)
+    finally:
+        attack.end()
 
 
 def results_so_far(attack) -> list:

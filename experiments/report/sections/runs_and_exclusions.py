@@ -1,5 +1,6 @@
 """Every finished run, and what no fit used, with the reason."""
 
+from experiments.planning import trunks
 from experiments.report.elements import f4, table
 
 
@@ -53,7 +54,8 @@ def runs(results, curves, a) -> str:
         )
     return (
         "<section><h2>Runs</h2><p class=read>Every finished run. N and FLOPs are counted;"
-        f" conventions in docs/counting.md.</p>{table(columns, rows, 2)}</section>"
+        f" conventions in docs/counting.md. {' '.join(trunks.words(a['trunks']))}</p>"
+        f"{table(columns, rows, 2)}</section>"
     )
 
 
