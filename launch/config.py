@@ -11,7 +11,7 @@ import typing
 from typing import Any
 
 from data.config import Data
-from model import config, optim
+from model import averages, config, optim
 from model.config import Model
 from model.optim import Optimizer, Schedule
 
@@ -52,6 +52,8 @@ class Run:
     horizon: Horizon = Horizon()
     batch: int = 8  # sequences per step, over all devices
     seed: int = 0  # of the initial parameters; data.seed orders the data
+    # of the weights, evaluated beside the last ones: ema(0.999) | lawa(5,100) (model/averages.py)
+    average: str = ""
     # fingerprint of the weights training starts from (isoflop train --init_from); empty: drawn from
     # the seed
     init: str = ""
@@ -283,6 +285,10 @@ def check(run: Run) -> None:
     for name, seed in (("seed", run.seed), ("data.seed", run.data.seed)):
         if not 0 <= seed < 2**31:
             raise ConfigError(f"{name}={seed} must lie in 0 .. 2^31 - 1")
+    try:
+        averages.check(run.average, steps(run))
+    except ValueError as e:
+        raise ConfigError(str(e)) from None
     total, step_tokens = steps(run), run.batch * run.model.seq_len
     warm, cool = (
         optim.warmup_of(run.schedule, total, step_tokens),

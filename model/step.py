@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from model import loss, optim
+from model import averages, loss, optim
 from model.block import layer_at
 from model.lm import LM, buffers
 from model.mlps import expert_loop, routing
@@ -22,11 +22,17 @@ class State(NamedTuple):
     params: Any
     opt: Any
     buffers: Any  # what moves without gradient: selection biases; {} for most models
+    average: Any = ()  # of the parameters along the run (model/averages.py), where one is asked for
 
 
 def variables(state: State) -> dict:
     """What `LM.apply` and `eval_step` take."""
     return {"params": state.params, "buffers": state.buffers}
+
+
+def averaged(state: State) -> dict:
+    """`variables` with the average of the parameters in their place."""
+    return {"params": state.average, "buffers": state.buffers}
 
 
 def _next_token_loss(lm: LM, of, tokens_BT1):
@@ -102,7 +108,8 @@ def _rebalanced(lm: LM, biases, load):
 def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyper):
     """One AdamW update on B sequences of T+1 tokens.
 
-    hyper: scalars lr, embed_lr, weight_decay of this step. Returns (state, metrics); `loss` is the
+    hyper: scalars lr, embed_lr, weight_decay of this step, and the weight of an average where the
+    state has one. Returns (state, metrics); `loss` is the
     cross-entropy alone in nats per token, before the update; MoE statistics hold one value per MoE
     layer. Where the loss or the gradient is not finite the batch is consumed and the state stays as
     it was: `skipped` is 1.
@@ -117,7 +124,11 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     moved = _rebalanced(lm, state.buffers, load) if state.buffers else state.buffers
     norm = optax.tree.norm(grads)
     ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-    state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), State(params, opt, moved), state)
+    new, old = State(params, opt, moved), state._replace(average=())
+    kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, old)
+    if state.average:
+        kept = kept._replace(average=averages.moved(state.average, kept.params, hyper["average"]))
+    state = kept
     return state, {**metrics, "grad_norm": norm, "skipped": 1.0 - ok}
 
 
@@ -153,7 +164,10 @@ def eval_step(lm: LM, held: dict, tokens_BT1):
     return nll_BT, stats
 
 
-def create(lm: LM, optimizer: optim.Optimizer, params) -> State:
-    """A State from parameters, with zero moments and zero buffers."""
+def create(lm: LM, optimizer: optim.Optimizer, params, average: bool = False) -> State:
+    """A State from parameters, with zero moments and zero buffers; `average`: and with zeros for
+    that of the parameters.
+    """
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), buffers(lm.m, lm.ex))
-    return State(params, optim.transform(optimizer).init(params), zeros)
+    own = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), params) if average else ()
+    return State(params, optim.transform(optimizer).init(params), zeros, own)

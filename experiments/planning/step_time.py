@@ -168,12 +168,13 @@ def bytes_held(run: Run, where: Where, platform: str) -> int:
     """
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
     apart = run.data.documents == "apart"
-    return _bytes_of_shape(run.model, run.batch, dtype, where, platform, apart)
+    held = bool(run.average)
+    return _bytes_of_shape(run.model, run.batch, dtype, where, platform, apart, held)
 
 
 @functools.lru_cache(maxsize=4096)  # seeds and learning rates of a shape hold the same
 def _bytes_of_shape(
-    model: Model, batch: int, dtype: str, where: Where, platform: str, apart: bool
+    model: Model, batch: int, dtype: str, where: Where, platform: str, apart: bool, average: bool
 ) -> int:
     sizes = mesh.resolve(mesh.parse(where.mesh), 1)
     rows = mesh.rows(sizes)
@@ -182,7 +183,7 @@ def _bytes_of_shape(
     m = account.memory(model, ex, batch // rows)
     local = choice.evaluated(model, ex, platform, rows, batch) // rows
     evaluation = account.evaluation(model, choice.evaluation(model, ex, platform, local), local)
-    weights = m["parameters"] + m["gradients"] + m["optimizer_state"] + m["buffers"]
+    weights = (1 + average) * m["parameters"] + m["gradients"] + m["optimizer_state"] + m["buffers"]
     return int(
         weights / (sizes["fsdp"] * sizes["expert"] * sizes["tensor"])
         + m["batch"]

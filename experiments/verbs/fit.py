@@ -150,8 +150,8 @@ def define_conventions(fv) -> None:
     flags.DEFINE_string(
         "loss",
         "",
-        "which loss is L: bits_per_byte, or a source of a mixture [that of the sweep's recipe, else"
-        " nats per token of all validation windows]",
+        "which loss is L: bits_per_byte, ema or lawa (of runs with an average), or a source of a"
+        " mixture [that of the sweep's recipe, else nats per token of all validation windows]",
         flag_values=fv,
     )
     flags.DEFINE_alias("params", "n", flag_values=fv)

@@ -57,12 +57,15 @@ def lay(
     ex: Execution,
     mesh,
     separator: Separator | None = None,
+    average: bool = False,
 ) -> Layout:
-    """separator: of documents that are kept apart; None: they are joined."""
+    """separator: of documents that are kept apart; None: they are joined. average: of the
+    parameters, beside them.
+    """
     lm, boxed = LM(model, ex, separator), abstract(model, ex)
 
     with ambient(mesh):
-        state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), boxed)
+        state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p), average), boxed)
         if jnp.dtype(ex.dtype) == jnp.float64:
 
             def double(a):
@@ -78,6 +81,7 @@ def lay(
             param_sh,
             _like_params(state.opt, param_sh, whole),
             jax.tree.map(lambda _: whole, state.buffers),
+            param_sh if average else (),
         )
     return Layout(lm, optimizer, mesh, boxed, state, sh)
 
@@ -101,16 +105,19 @@ def _arguments(l: Layout):
     return jax.tree.map(place, l.state, l.shardings)
 
 
+def _hyper(l: Layout, shape: tuple, sharding) -> dict:
+    """What a step is handed besides its batch."""
+    names = ("lr", "embed_lr", "weight_decay", *(("average",) if l.state.average else ()))
+    return {k: jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding) for k in names}
+
+
 def lower_train(l: Layout, batch: int, dispatch: int):
     """`step.train_steps` of up to `dispatch` steps on `batch` sequences each, lowered; the state is
     donated.
     """
     rows, whole = meshes.batch_sharding(l.mesh, 1), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((dispatch, batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
-    hyper = {
-        k: jax.ShapeDtypeStruct((dispatch,), np.float32, sharding=whole)
-        for k in ("lr", "embed_lr", "weight_decay")
-    }
+    hyper = _hyper(l, (dispatch,), whole)
     count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     with ambient(l.mesh):
         program = jax.jit(
@@ -128,10 +135,7 @@ def lower_step(l: Layout, batch: int):
     """
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
-    hyper = {
-        k: jax.ShapeDtypeStruct((), np.float32, sharding=whole)
-        for k in ("lr", "embed_lr", "weight_decay")
-    }
+    hyper = _hyper(l, (), whole)
     with ambient(l.mesh):
         step_of = functools.partial(step.train_step, l.lm, l.optimizer)
         program = jax.jit(
@@ -173,13 +177,14 @@ def initial(l: Layout, seed: int):
 
 
 def started(l: Layout, parameters, buffers=None):
-    """The state that starts from `parameters` on the devices: moments and counts are zero, and
-    buffers unless given.
+    """The state that starts from `parameters` on the devices: moments, counts and averages are
+    zero, and buffers unless given.
     """
     zeros = functools.partial(jax.tree.map, lambda a, s: _drawn_shards(None, a, s))
     if buffers is None:
         buffers = zeros(l.state.buffers, l.shardings.buffers)
-    return step.State(parameters, zeros(l.state.opt, l.shardings.opt), buffers)
+    average = zeros(l.state.average, l.shardings.average)
+    return step.State(parameters, zeros(l.state.opt, l.shardings.opt), buffers, average)
 
 
 def _drawn_shards(draws, a, sharding):

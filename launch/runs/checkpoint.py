@@ -148,7 +148,22 @@ def peek(folder: str, step: int, like) -> tuple[dict, bool]:
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), like(scan)
     )
     with ocp.StandardCheckpointer() as c:
-        return jax.tree.map(np.asarray, c.restore(os.path.join(path, "state"), spec)), scan
+        found = c.restore(os.path.join(path, "state"), _stored(spec))
+    return jax.tree.map(np.asarray, _again(found, spec)), scan
+
+
+def _stored(state):
+    """A state as it is stored: without the average of a run that has none, as earlier versions
+    wrote it.
+    """
+    if getattr(state, "average", None) != ():
+        return state
+    return {k: v for k, v in state._asdict().items() if k != "average"}
+
+
+def _again(stored, like):
+    """The state in the form of `like`."""
+    return type(like)(**stored) if isinstance(stored, dict) and hasattr(like, "_asdict") else stored
 
 
 def _set_aside(root: str, name: str) -> None:
@@ -217,12 +232,12 @@ class Checkpoints:
         like = jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings
         )
-        args = self._ocp.args
+        like, args = _stored(like), self._ocp.args
         r = self._manager.restore(
             step, args=args.Composite(state=args.StandardRestore(like), meta=args.JsonRestore())
         )
         self.last = step
-        return r["state"], r["meta"]
+        return _again(r["state"], state), r["meta"]
 
     def save(self, step: int, state, meta: dict, loss: float) -> None:
         """Copies the state and returns; writing goes on in the background. Raises RecordError if
@@ -239,7 +254,9 @@ class Checkpoints:
         try:
             self._manager.save(
                 step,
-                args=args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta)),
+                args=args.Composite(
+                    state=args.StandardSave(_stored(state)), meta=args.JsonSave(meta)
+                ),
                 metrics={"loss": loss},
                 force=True,
             )

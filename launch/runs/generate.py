@@ -54,7 +54,7 @@ def load(folder: str, say: Callable[[str], None] = print) -> Saved:
     def like(scan):
         ex = Execution(scan=scan)
         return jax.eval_shape(
-            lambda p: step.create(LM(run.model, ex), run.optimizer, p),
+            lambda p: step.create(LM(run.model, ex), run.optimizer, p, bool(run.average)),
             _arrays(abstract(run.model, ex)),
         )
 

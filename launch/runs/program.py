@@ -20,7 +20,7 @@ from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
 from launch.devices.layout import Layout
 from launch.runs import checks
-from model import optim
+from model import averages, optim
 from model.config import Execution
 from model.context import Separator
 
@@ -54,11 +54,15 @@ def hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
     f = [config.rate(run, first + i, total) for i in range(count)]
     out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * optim.embed_rate(o)
     out = out.astype(np.float32)
-    return {
+    made = {
         "lr": out[0],
         "embed_lr": out[1],
         "weight_decay": np.full(length, o.weight_decay, np.float32),
     }
+    if average := averages.read(run.average):
+        made["average"] = np.zeros(length, np.float32)
+        made["average"][:count] = [average.weight(first + i, total) for i in range(count)]
+    return made
 
 
 PROGRAMS = 16  # that a process keeps: a worker may meet many shapes
@@ -73,9 +77,12 @@ def _program(
     batch: int,
     dispatch: int,
     separator: Separator | None,
+    average: bool,
 ) -> Program:
     started = time.perf_counter()
-    layout = layouts.lay(model, optimizer, ex, meshes.make(meshes.parse(mesh_text)), separator)
+    layout = layouts.lay(
+        model, optimizer, ex, meshes.make(meshes.parse(mesh_text)), separator, average
+    )
     platform, groups = jax.default_backend(), meshes.rows(layout.mesh.shape)
     compiled = functools.partial(choice.compiled, platform=platform)
     train = compiled(layouts.lower_train(layout, batch, dispatch))
@@ -130,7 +137,8 @@ def program(run: Run, where: Where, dataset=None) -> Program:
         choice.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1
     )
     apart = separator(run, where, dataset)
-    return _program(run.model, static, ex, where.mesh, run.batch, dispatch, apart)
+    held = bool(run.average)
+    return _program(run.model, static, ex, where.mesh, run.batch, dispatch, apart, held)
 
 
 def forget() -> None:

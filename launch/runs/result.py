@@ -5,18 +5,18 @@ import jax
 from launch import config
 from launch.devices import choice
 from launch.runs import divergence, evaluation, record
-from model import account
+from model import account, averages
 
 
-def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation, tags) -> dict:
-    """seconds: of training."""
+def made(run, where, p, dataset, tally, seconds: float, e, averaged, tags) -> dict:
+    """seconds: of training. e, averaged: the evaluations of the last weights and of their average,
+    None without one.
+    """
     total, watch, times = tally.steps, tally.watch, tally.clock.record(seconds)
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
     why = divergence.at_the_end(watch, total, e.loss)
-    apart = ("statistics", "sources", "by_position")
-    v = {k: record.finite(x) for k, x in e._asdict().items() if k not in apart}
     return {
         "version": record.VERSION,
         "id": config.run_id(run),
@@ -42,7 +42,8 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
         "shared": _shared(tally, run, per_token["matmul"], seconds),
         "executed_flops": total * account.executed_flops(run.model, p.layout.lm.ex, run.batch),
         "train_loss": record.finite(tally.meter.last_loss),
-        "validation": v,
+        "validation": _validation(e),
+        "averages": {averages.name(run.average): _validation(averaged)} if averaged else {},
         "sources": _sources(dataset, total * run.batch, run.model.seq_len, tally, e),
         "loss_by_position": record.finite(e.by_position),
         "moe": e.statistics,
@@ -61,6 +62,11 @@ def made(run, where, p, dataset, tally, seconds: float, e: evaluation.Evaluation
         "corpus": dataset.corpus,
         "fingerprints": dataset.fingerprints,
     }
+
+
+def _validation(e: evaluation.Evaluation) -> dict:
+    apart = ("statistics", "sources", "by_position")
+    return {k: record.finite(x) for k, x in e._asdict().items() if k not in apart}
 
 
 def _shared(tally, run, flops: int, seconds: float) -> dict | None:

@@ -91,9 +91,11 @@ def train(
         state = _steps(run, p, state, dataset, total, progress, session, tally)
         kept, used = tally.kept(), tally.gauge.record()
         clock.lap("train")
-        e = _evaluated(p, state, kept, session, tally, dataset)
+        last, averaged = _evaluated(p, state, kept, session, tally, dataset)
         clock.lap("evaluate")
-        result = results.made(run, where, p, dataset, tally, kept["seconds"], e, tags or {})
+        result = results.made(
+            run, where, p, dataset, tally, kept["seconds"], last, averaged, tags or {}
+        )
         result |= {"cpu_seconds": clock.cpu, "energy": used}
         session.settle()
         tally.close()
@@ -138,14 +140,18 @@ def _steps(run, p: Program, state, dataset, total, progress, session: Session, t
     return state
 
 
-def _evaluated(p: Program, state, kept, session, tally: Tally, dataset) -> evaluation.Evaluation:
-    """`evaluate` that costs no training: whatever fails in it, the state is on disk."""
+def _evaluated(p: Program, state, kept, session, tally: Tally, dataset) -> tuple:
+    """`evaluate` of the weights and of their average, None without one, that costs no training:
+    whatever fails in it, the state is on disk.
+    """
     secure = functools.partial(session.secure, state, kept, tally.loss)
     if jax.process_count() > 1 or kept["seconds"] > SAFE:
         secure()
     session.phase("evaluate")
     try:
-        return evaluation.evaluate(p, step.variables(state), dataset)
+        last = evaluation.evaluate(p, step.variables(state), dataset)
+        averaged = step.averaged(state) if state.average else None
+        return last, averaged and evaluation.evaluate(p, averaged, dataset)
     except Exception:
         if jax.process_count() == 1:
             with contextlib.suppress(files.RecordError):  # the first error is the one to tell

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from launch import config
 from launch.config import ConfigError, Run
 from launch.runs import checkpoint
-from model import optim
+from model import averages, optim
 
 
 class Fork(NamedTuple):
@@ -43,6 +43,10 @@ def chains(runs: Sequence[Run]) -> list[tuple[Fork, ...]]:
                 "sweep.trunks=true wants runs that begin alike whatever their length: set"
                 f" schedule.decay=wsd, in the place of {run.schedule.decay}"
             )
+        try:
+            averages.check(run.average, config.steps(run), fork(run))
+        except ValueError as e:
+            raise ConfigError(str(e)) from None
         key = config.run_id(dataclasses.replace(run, horizon=config.Horizon(steps=1)))
         trunks[key].append((fork(run), config.steps(run), i))
     out: list[tuple[Fork, ...]] = [()] * len(runs)

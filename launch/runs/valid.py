@@ -90,6 +90,11 @@ def shared(v) -> bool:
     )
 
 
+def validation(v) -> bool:
+    """Losses of averaged weights."""
+    return isinstance(v, dict) and all(optional(number)(x) for x in v.values()) and "loss" in v
+
+
 RESULT = {  # a field with ? may be missing
     "id": text,
     "family": name,
@@ -128,6 +133,7 @@ RESULT = {  # a field with ? may be missing
         "excess_se?": optional(number),
     },
     "sources?": each(source),
+    "averages?": each(validation),
     "loss_by_position?": by_position,
     "moe?": numbers,
     "seconds?": each(optional(number)),

@@ -18,7 +18,11 @@ WHERE = dataclasses.replace(
 RUN = dataclasses.replace(BASE, schedule=Schedule(warmup=0.3))
 
 
-RUNS = {"dense": RUN, "moe": dataclasses.replace(RUN, model=MOE)}
+RUNS = {
+    "dense": RUN,
+    "moe": dataclasses.replace(RUN, model=MOE),
+    "averaged": dataclasses.replace(RUN, average="ema(0.9)"),
+}
 
 
 class Stop(Exception):

@@ -20,7 +20,7 @@ from launch.files import RecordError
 from launch.runs import checkpoint, evaluation, record, train
 from launch.runs import program as programs
 from launch.runs.session import Session
-from tests.launch.stopped_runs import RUN, RUNS, WHERE, Stop, differences, stop_at
+from tests.launch.stopped_runs import RUN, RUNS, WHERE, Stop, arrays, differences, stop_at
 from tests.launch.test_launch import lines
 
 
@@ -261,6 +261,13 @@ def test_foreign_checkpoints_are_refused(field, value, words, cut, tmp_path):
     assert checkpoint.steps(str(folder)) == [4, 8]
 
 
+def test_a_run_without_an_average_stores_what_earlier_versions_did(cut):
+    """So that theirs are read: a field more in the tree is another tree."""
+    with_one = {k.split("'")[1] for k in arrays(cut["averaged"])}
+    assert with_one == {"params", "opt", "average"}
+    assert {k.split("'")[1] for k in arrays(cut["dense"])} == {"params", "opt"}
+
+
 def test_last_best_and_named_are_kept(tmp_path):
     """Losses are lowest at step 2; 3 is named; 5 and 6 are the last."""
     state = {"a": np.arange(4.0)}
@@ -296,3 +303,14 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, m
     ):
         train.train(RUN, WHERE, str(tmp_path / "r"))
     assert checkpoint.steps(str(tmp_path / "r")) == [4]
+
+
+@pytest.mark.parametrize("average", ["lawa(1,5)", "ema(0.0)"])
+def test_an_average_of_the_last_weights_alone_is_them(average, whole, tmp_path):
+    """Its loss is theirs, and beside it nothing of the run changes."""
+    r = train.train(dataclasses.replace(RUN, average=average), ONCE, str(tmp_path))
+    want = record.result(str(whole["dense"]))
+    assert r["averages"] == {average.partition("(")[0]: r["validation"]}
+    assert r["validation"] == want["validation"] and r["train_loss"] == want["train_loss"]
+    mean = record.result(str(whole["averaged"]))
+    assert mean["averages"]["ema"]["loss"] != mean["validation"]["loss"]

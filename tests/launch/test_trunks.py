@@ -64,6 +64,7 @@ def test_a_branch_is_the_straight_run(name, steps, alone, handed_on):
     assert differences(mine, straight) in ([], ["shared"])
     r, own = record.result(str(mine)), record.result(str(straight))
     assert r["id"] == own["id"] and own["shared"] is None
+    assert r["averages"] == own["averages"] and bool(own["averages"]) == (name == "averaged")
     before = {10: None, 20: 10, 40: 20}[steps]
     if before is None:
         assert r["shared"] is None

@@ -1,15 +1,16 @@
 """What trunks save: the plan's shares against arithmetic by hand, and what cannot share one."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 
 from experiments import cli
-from experiments.planning import grid, trunks
+from experiments.planning import grid, step_time, trunks
 from experiments.recipes import quickstart
 from launch import config
 from launch.config import ConfigError
+from model import account
 from model.optim import Schedule
 
 PER = 2 * 128  # tokens of a step
@@ -21,8 +22,8 @@ def job(schedule=WSD, **sweep):
     made = quickstart.recipe()
     about = {"budgets": (), "tokens": LENGTHS, "trunks": True, "sizes": (16, 24)}
     about |= {"replicate_size": 0, "replicate_budget": 0.0, "replicate_seeds": (), **sweep}
-    run = dataclasses.replace(made.run, schedule=schedule)
-    return dataclasses.replace(made, sweep=dataclasses.replace(made.sweep, **about), run=run)
+    run = replace(made.run, schedule=schedule)
+    return replace(made, sweep=replace(made.sweep, **about), run=run)
 
 
 @pytest.mark.parametrize("cooldown,saved", [(0.2, 0.8 * 15 / 31), (0.1, 0.9 * 15 / 31)])
@@ -30,7 +31,7 @@ def test_the_share_saved_of_five_lengths(cooldown, saved):
     """1 + 2 + 4 + 8 + 16 alone; the first whole, and of each other what lies behind the fork of
     the one before it.
     """
-    plan = grid.make(job(dataclasses.replace(WSD, cooldown=cooldown)), "cpu")
+    plan = grid.make(job(replace(WSD, cooldown=cooldown)), "cpu")
     assert len(plan.runs) == 20 and 0.37 < saved < 0.47
     found = trunks.costs((p.flops, p.spent) for p in plan.runs)
     assert found["saved"] == pytest.approx(saved, abs=1e-12)
@@ -55,6 +56,13 @@ def test_budgets_share_trunks_too():
     """Every size has its own lengths there."""
     plan = grid.make(job(tokens=(), budgets=(1e10, 2e10, 4e10), sizes=(16,)), "cpu")
     assert [bool(p.begins) for p in plan.runs] == [False] * 2 + [True] * 4
+
+
+def test_an_average_is_one_more_copy_of_the_parameters():
+    run = grid.make(job(), "cpu").runs[0].run
+    where = config.Where()
+    held = [step_time.bytes_held(r, where, "cpu") for r in (run, replace(run, average="ema(0.9)"))]
+    assert held[1] - held[0] == 4 * account.parameters(run.model)["total"]
 
 
 def test_hours_are_of_what_is_trained_here():

@@ -49,6 +49,7 @@ def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "flops": r["flops"][c],
         "loss": math.nan if r["validation"]["loss"] is None else r["validation"]["loss"],
         "bits_per_byte": r["validation"].get("bits_per_byte") or math.nan,
+        **{k: v["loss"] for k, v in (r.get("averages") or {}).items()},
         **{k: v["validation"]["loss"] for k, v in (r.get("sources") or {}).items()},
         "seed": r["run"]["seed"],
         "size": r["tags"].get("size") or 0,
