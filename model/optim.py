@@ -59,7 +59,7 @@ def _half_cosine(x: float) -> float:
 
 # share of the way from peak to final after a fraction x of the decay
 DECAYS = {"cosine": _half_cosine, "linear": lambda x: x, "constant": lambda x: 0.0}
-# the same of a cooldown; sqrt: arXiv 2405.18392, equation 1
+# the same of a cooldown; sqrt: arXiv 2405.18392
 COOLDOWNS = {"sqrt": math.sqrt, "linear": lambda x: x, "cosine": _half_cosine}
 WSD = "wsd"
 

@@ -1,7 +1,7 @@
 """What a card does: numerics against the CPU first, then times. Each part takes less than eight
 minutes on one H200-class card.
 
-python -m experiments.benchmarks.gpu --part=dense|moe|members|decode [--scale=toy]
+python -m experiments.benchmarks.gpu --part=dense|moe|members|decode|trunks [--scale=toy]
 
 dense
     12M to 1.3B parameters at context 1024 or 2048: attention by XLA and by cuDNN, layers scanned
@@ -13,6 +13,7 @@ members
     K models mapped through one step, over the fastest step of one model at the same tokens each;
     one update a call, and twenty
 decode    prefill and decode
+trunks    runs of five lengths by themselves and from each other's forks; not measured on a card yet
 
 Every figure carries its convention: model FLOPs a second by `matmul` and `matmul_causal` over a
 peak of 989 TFLOP/s (H100, H200; dense bf16). One JSON object a line on stdout; the last proposes
@@ -31,7 +32,7 @@ import unittest.mock
 
 import jax
 
-from experiments.benchmarks import steps
+from experiments.benchmarks import steps, trunks
 from launch.config import Run
 from launch.runs import generate
 from model import account, step
@@ -247,7 +248,13 @@ def decode(toy: bool, say) -> dict:
     return {}
 
 
-PARTS = {"dense": dense, "moe": moe, "members": members, "decode": decode}
+def trunked(toy: bool, say) -> dict:
+    s = TOY["toy"] if toy else DENSE["12M"]
+    dtype = "float32" if toy else "bfloat16"
+    return trunks.compare(steps.model(s), s.batch, toy, dtype, say)
+
+
+PARTS = {"dense": dense, "moe": moe, "members": members, "decode": decode, "trunks": trunked}
 
 
 class Say:

@@ -97,7 +97,7 @@ def compare(workdir: str, results: list[dict]) -> dict | None:
             }
         )
         before = _before(r)  # of a trunk: what other runs have trained
-        share = before.get("steps", 0) / max(1, r["steps"])
+        share = before.get("steps", 0) / (r.get("steps") or 1)
         total["predicted"] += f["train"] * (1 - share) + f["evaluate"] + f["setup"]
         total["actual"] += seconds["total"] - before.get("seconds", 0.0)
         own = r.get("cpu_seconds")

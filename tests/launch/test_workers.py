@@ -161,10 +161,10 @@ def test_a_worker_that_a_full_disk_killed_stops_it_too(tmp_path, monkeypatch):
 def test_a_worker_says_so_though_its_log_is_full(tmp_path, monkeypatch):
     from launch.runs import train
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def wrapped(*_):
+    def wrapped(*_, **__):
         try:
             full()
         except OSError as e:
@@ -176,7 +176,7 @@ def test_a_worker_says_so_though_its_log_is_full(tmp_path, monkeypatch):
         monkeypatch.setattr(train, "train", fault)
         message = worker.attempt(worker.order(task, ALONE))
         assert message["full"] and "no space left on the disk" in message["error"]
-    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(ConfigError("other")))
+    monkeypatch.setattr(train, "train", lambda *_, **__: (_ for _ in ()).throw(ConfigError("other")))
     monkeypatch.setattr(worker.traceback, "print_exc", lambda: None)
     assert not worker.attempt(worker.order(task, ALONE))["full"]
 

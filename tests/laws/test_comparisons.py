@@ -4,8 +4,26 @@ import math
 
 import pytest
 
+from experiments.laws import sweep_analysis
 from experiments.laws.comparisons import arm_gaps, equal_time_and_memory, learning_rate_brackets
+from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import bootstrap, isoflop
+from tests.laws import made_up_records
+
+
+def test_the_loss_of_averaged_weights_is_fitted():
+    """A law of its own, of losses of their own; a run without it has none."""
+    rows = [made_up_records.result(i) for i in range(6)]
+    last, mean = (sweep_analysis.analyse(rows, resamples=20, loss=name) for name in ("", "ema"))
+    assert mean["loss_unit"] == "nats/token of the averaged weights (ema)"
+    lower = [
+        q["loss_opt"] - p["loss_opt"]
+        for p, q in zip(*(a["families"]["dense"]["parabolas"] for a in (last, mean)), strict=True)
+    ]
+    assert lower == pytest.approx([-0.1, -0.1])
+    assert last["trunks"]["here"] == pytest.approx(6 * 0.8)
+    with pytest.raises(FitError, match="those of runs that have an average"):
+        sweep_analysis.analyse([*rows, {**rows[0], "averages": {}}], resamples=20, loss="ema")
 
 
 def test_arms_by_hand():

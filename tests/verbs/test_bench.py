@@ -99,6 +99,8 @@ def test_gpu_parts_run_on_a_cpu(part, capsys):
     assert gpu.main([f"--part={part}", "--scale=toy"]) == 0
     first, *figures, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert first["part"] == part and figures and "proposed" in last
+    if part == "trunks":
+        assert last["proposed"]["equal_losses"] and 0.3 < last["proposed"]["saved_flops"] < 0.6
     if part in ("dense", "moe"):
         numerics = figures[0]["numerics"]
         assert all(d["loss"] < 1e-5 and d["gradient"] < 1e-4 for d in numerics.values())
