@@ -191,7 +191,7 @@ def attempt(tmp_path, monkeypatch, errors, run=BASE):
     """
     seen, left = [], list(errors)
 
-    def trained(run, where, folder, progress, tags):
+    def trained(run, where, folder, progress, tags, forks):
         seen.append(where.accumulate)
         if left and (error := left.pop(0)):
             raise error

@@ -176,7 +176,9 @@ def test_a_worker_says_so_though_its_log_is_full(tmp_path, monkeypatch):
         monkeypatch.setattr(train, "train", fault)
         message = worker.attempt(worker.order(task, ALONE))
         assert message["full"] and "no space left on the disk" in message["error"]
-    monkeypatch.setattr(train, "train", lambda *_, **__: (_ for _ in ()).throw(ConfigError("other")))
+    monkeypatch.setattr(
+        train, "train", lambda *_, **__: (_ for _ in ()).throw(ConfigError("other"))
+    )
     monkeypatch.setattr(worker.traceback, "print_exc", lambda: None)
     assert not worker.attempt(worker.order(task, ALONE))["full"]
 
