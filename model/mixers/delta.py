@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from model import context
 from model.config import Execution
-from model.mixers.linear import in_chunks, only, running, same
+from model.mixers.linear import in_chunks, only, running, running_work, same
 from model.numerics import einsum, precise, scores
-from model.work import Work, matmuls, size
+from model.work import Work, matmuls, size, total
 
 
 def mix(module, ctx: context.Context, ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH):
@@ -130,4 +130,5 @@ def work(ex: Execution, batch: int, length: int, heads: int, keys: int, values: 
     maps = chunk**2 * (3 * keys + 2 * values) + 2 * factors(chunk) * chunk**3
     numbers = 8 * chunk**2 + 2 * keys * values + chunk * (5 * keys + 4 * values)
     one = maps + 3 * chunk * keys * values
-    return matmuls(2 * count * one, kept=count * numbers * max(4, size(ex)))
+    inner = matmuls(2 * count * one, kept=count * numbers * max(4, size(ex)))
+    return total((inner, running_work(ex, batch, length, chunk, heads)))

@@ -24,7 +24,7 @@ from model.config import Execution, Model
 from model.mixers.recurrent import Recurrent
 from model.numerics import einsum, precise, scores
 from model.state import State
-from model.work import Work, matmuls, size
+from model.work import Work, matmuls, size, total
 
 BLOCK = 8  # tokens that see each other one by one, where decays are of channels
 
@@ -134,6 +134,15 @@ def running(log_Bc, axis: int, one: Same):
     return own + jax.lax.stop_gradient(sums - own)
 
 
+def running_work(ex: Execution, batch: int, length: int, chunk: int, n: int, learned=True) -> Work:
+    """`running` over `n` decays a token where documents are kept apart; they have a gradient where
+    they are `learned`, the map of who is of one document has none.
+    """
+    count = batch * -(-length // chunk) * ex.apart
+    flops = 2 * count * chunk**2 * n
+    return Work(flops, flops * learned, flops, kept=4 * count * chunk**2)
+
+
 def level(sums, one: Same):
     """`sums`, which cancel out; where they may be another document's, without a gradient."""
     return sums if one.within_Bcij is None else jax.lax.stop_gradient(sums)
@@ -238,10 +247,11 @@ def flops(heads: int, keys: int, values: int) -> int:
 
 def work(
     ex: Execution, batch: int, length: int, groups: int, heads: int, keys: int, values: int,
-    channels: bool = False,
+    channels: bool = False, learned: bool = True,
 ) -> Work:  # fmt: skip
     """Executed: a map of every chunk for each group of heads, its product with the values, update
-    and read of the state. Kept: the maps, and the states between chunks.
+    and read of the state. Kept: the maps, and the states between chunks. learned: whether decays
+    are.
     """
     chunk = chunk_of(ex, length, channels)
     count = batch * -(-length // chunk)
@@ -253,4 +263,6 @@ def work(
     one = groups * pairs * keys + heads * (chunk**2 * values + 2 * chunk * keys * values)
     numbers = (heads + groups) * chunk**2 + heads * (2 * keys * values + chunk * 3 * values)
     more = 2 * heads * chunk * BLOCK * keys * channels
-    return matmuls(2 * count * one, kept=count * (numbers + more) * max(4, size(ex)))
+    inner = matmuls(2 * count * one, kept=count * (numbers + more) * max(4, size(ex)))
+    decays = heads * (keys if channels else 1)
+    return total((inner, running_work(ex, batch, length, chunk, decays, learned)))

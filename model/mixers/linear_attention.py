@@ -52,7 +52,7 @@ class LinearAttention(Recurrent):
         return total(
             (
                 matmuls(2 * tokens * self.multiplied(m), last, kept),
-                linear.work(ex, batch, m.seq_len, h, h, k, k + 1),
+                linear.work(ex, batch, m.seq_len, h, h, k, k + 1, learned=False),
             )
         )
 

@@ -58,7 +58,7 @@ class RetNet(linear.Heads):
         return total(
             (
                 matmuls(2 * tokens * self.multiplied(m), last, kept),
-                linear.work(ex, batch, m.seq_len, h, h, k, w),
+                linear.work(ex, batch, m.seq_len, h, h, k, w, learned=False),
             )
         )
 

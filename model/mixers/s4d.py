@@ -60,12 +60,19 @@ class S4D(Recurrent):
         return 12 * m.d_model * self.states()
 
     def work(self, m: Model, ex: Execution, batch: int) -> Work:
-        """Executed: the Toeplitz product, update and read of every chunk, and the kernel."""
+        """Executed: the Toeplitz product, update and read of every chunk, and the kernel. Where
+        documents are kept apart, the recurrence.
+        """
         d, z, chunk = m.d_model, self.states(), min(ex.chunk, m.seq_len)
         tokens, filled = batch * m.seq_len, batch * chunk * -(-m.seq_len // chunk)
+        outer = matmuls(2 * tokens * self.multiplied(m), kept=6 * tokens * d * size(ex))
+        if ex.apart:  # a token at a time; states of a chunk once more in the backward pass
+            one = filled * self.recurrence(m)
+            state = 4 * 2 * batch * d * z
+            kept = 4 * filled * d * 3 + state * filled // (batch * chunk)
+            return total((outer, Work(one, 2 * one + one * 2 // 3, one, kept, spare=state * chunk)))
         inner = 2 * filled * d * (chunk + 4 * z) + 4 * d * z * chunk
         kept = 4 * (filled * d * 3 + filled // chunk * 4 * d * z + d * chunk * (chunk + 8 * z))
-        outer = matmuls(2 * tokens * self.multiplied(m), kept=6 * tokens * d * size(ex))
         return total((outer, matmuls(inner, kept=kept)))
 
     def state(self, m: Model) -> State:

@@ -65,7 +65,7 @@ class Sparse:
     def work(self, m: Model, ex: Execution, batch: int) -> Work:
         tokens, wide = batch * m.seq_len, self.n_heads * head_width(self, m)
         pairs = m.seq_len**2
-        if in_blocks(ex):
+        if in_blocks(ex) and not ex.apart:
             keys = self.seen_blocks(-(-m.seq_len // self.block))
             pairs = keys.size * self.block**2
         kept = batch * self.n_heads * pairs * (4 + 2 * size(ex))

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from model import context
 from model.config import Execution
 from model.mixers.delta import factors, inverse
-from model.mixers.linear import chunk_of, in_chunks, level, only, running, same
+from model.mixers.linear import chunk_of, in_chunks, level, only, running, running_work, same
 from model.numerics import einsum, precise, scores
-from model.work import Work, matmuls
+from model.work import Work, matmuls, total
 
 
 def mix(module, ctx: context.Context, ex: Execution, r, k, v, c, b, log):
@@ -103,4 +103,5 @@ def work(ex: Execution, batch: int, length: int, heads: int, width: int) -> Work
     count = batch * heads * -(-length // chunk)
     maps = chunk**2 * (4 * width + 5 * width) + 2 * factors(chunk) * chunk**3
     numbers = 16 * chunk**2 + 3 * width**2 + 14 * chunk * width
-    return matmuls(2 * count * (maps + 4 * chunk * width**2), kept=4 * count * numbers)
+    inner = matmuls(2 * count * (maps + 4 * chunk * width**2), kept=4 * count * numbers)
+    return total((inner, running_work(ex, batch, length, chunk, heads * width)))

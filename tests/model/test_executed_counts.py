@@ -37,7 +37,10 @@ def walked(name: str, how: str) -> None:
     """Forward and training, to the last FLOP: padding, masked pairs, copies of weights,
     recomputation; of a loop over as many blocks as the routing wants, the most that it can want.
     """
-    c, ex = model(name), EXECUTIONS[how]
+    walk_over(model(name), EXECUTIONS[how])
+
+
+def walk_over(c, ex) -> None:
     counted, turns = account.work(c, ex, 4), None
     if (
         ex.moe == "loop"

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from model import optim, sample, step
 from model.config import Execution
+from model.context import Separator
 from model.lm import LM, abstract
 
 
@@ -103,9 +104,14 @@ def batch(c, n, more=0):
     return jax.ShapeDtypeStruct((n, c.seq_len + more), np.int32)
 
 
+def lm(c, ex):
+    """The model, with documents apart where `ex` says so."""
+    return LM(c, ex, Separator(3) if ex.apart else None)
+
+
 def forward(c, ex, n):
     """The traced forward pass on `n` sequences."""
-    return jax.make_jaxpr(lambda s, t: LM(c, ex).apply(step.variables(s), t)[0])(
+    return jax.make_jaxpr(lambda s, t: lm(c, ex).apply(step.variables(s), t)[0])(
         state(c, ex), batch(c, n)
     ).jaxpr
 
@@ -113,13 +119,13 @@ def forward(c, ex, n):
 def decoding(c, n):
     """The traced step of a decoder, one token more for each of `n` sequences."""
     ex, pad = Execution(), np.zeros(n, np.int32)
-    lm, tokens = LM(c, ex), jax.ShapeDtypeStruct((n, 1), np.int32)
+    one_lm, tokens = LM(c, ex), jax.ShapeDtypeStruct((n, 1), np.int32)
 
     def first(s, t):
-        return sample.prefill(lm, step.variables(s), t, pad, 2)[1]
+        return sample.prefill(one_lm, step.variables(s), t, pad, 2)[1]
 
     def one(s, t, cache):
-        return sample.decode(lm, step.variables(s), t, pad, 2, 1, cache)[0]
+        return sample.decode(one_lm, step.variables(s), t, pad, 2, 1, cache)[0]
 
     cache = jax.eval_shape(first, state(c, ex), tokens)
     return jax.make_jaxpr(one)(state(c, ex), tokens, cache).jaxpr
@@ -127,6 +133,6 @@ def decoding(c, n):
 
 def training(c, ex, n):
     """The traced forward and backward pass."""
-    return jax.make_jaxpr(lambda s, t: step.gradients(LM(c, ex), s, t))(
+    return jax.make_jaxpr(lambda s, t: step.gradients(lm(c, ex), s, t))(
         state(c, ex), batch(c, n, 1)
     ).jaxpr
