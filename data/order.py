@@ -3,11 +3,22 @@
 import numpy as np
 
 
+# made once: a batch is a few numbers, and what it costs is calls
+_A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+_31, _29 = np.uint64(31), np.uint64(29)
+_ROUNDS = [np.uint64(r * 0x632BE59BD9B4E019 % 2**63) for r in range(4)]
+
+
 def _mix(x: np.ndarray, key: int) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        z = (x + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    return z ^ (z >> np.uint64(29))
+    return _mixed(x + np.uint64(key))
+
+
+def _mixed(z: np.ndarray) -> np.ndarray:
+    z = z * _A
+    z ^= z >> _31
+    z *= _B
+    z ^= z >> _29
+    return z
 
 
 def _key(seed: int, epoch: np.ndarray, order: int) -> np.ndarray:
@@ -17,6 +28,7 @@ def _key(seed: int, epoch: np.ndarray, order: int) -> np.ndarray:
     return _mix(epoch, int(_mix(np.array(seed, np.uint64), 0x2545F4914F6CDD1D)))
 
 
+@np.errstate(over="ignore")
 def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray, order: int = 2) -> np.ndarray:
     """Position of items `i` under a pseudo-random permutation of range(n), one per (seed, epoch).
     Four Feistel rounds on the next even power of two; items that fall outside are walked on until
@@ -25,13 +37,15 @@ def permute(i: np.ndarray, n: int, seed: int, epoch: np.ndarray, order: int = 2)
     """
     half = max(1, ((n - 1).bit_length() + 1) // 2)
     low = np.uint64(2**half - 1)
+    wide = np.uint64(half)
     key = _key(seed, np.asarray(epoch, np.uint64), order)
+    keys = [key + r for r in _ROUNDS]
     x = np.asarray(i, np.uint64).copy()
     todo = np.ones(x.shape, bool)
     while todo.any():
-        a, b = x >> np.uint64(half), x & low
-        for r in range(4):
-            a, b = b, a ^ (_mix(b + key, r * 0x632BE59BD9B4E019 % 2**63) & low)
-        x = np.where(todo, (a << np.uint64(half)) | b, x)
+        a, b = x >> wide, x & low
+        for k in keys:
+            a, b = b, a ^ (_mixed(b + k) & low)
+        x = np.where(todo, (a << wide) | b, x)
         todo = x >= n
     return x.astype(np.int64)

@@ -37,6 +37,7 @@ class Row:
 
     def __init__(self, shards: list[Shard]):
         self._shards = [s for s in shards if s.tokens]
+        self._dtypes = [np.dtype(s.dtype) for s in self._shards]
         self._ends = np.cumsum([s.tokens for s in self._shards], dtype=np.int64)
         self.size = int(self._ends[-1]) if self._shards else 0
         self._open: collections.OrderedDict[int, int] = collections.OrderedDict()
@@ -53,24 +54,26 @@ class Row:
 
     def _read(self, i: int, at: int, n: int) -> np.ndarray:
         """`n` numbers of shard `i`, from the one at `at` on."""
-        s = self._shards[i]
-        width = np.dtype(s.dtype).itemsize
+        s, dtype = self._shards[i], self._dtypes[i]
+        width = dtype.itemsize
         try:
             raw = os.pread(self._handle(i), n * width, s.offset + at * width)
         except OSError as e:
             raise DataError(f"cannot read the tokens in {s.path}: {e.strerror}") from None
         if len(raw) < n * width:
             raise DataError(f"{s.path} is shorter than it was when it was opened")
-        return np.frombuffer(raw, s.dtype)
+        return np.frombuffer(raw, dtype)
 
     def gather(self, starts: np.ndarray, length: int, dtype) -> np.ndarray:
         """`length` numbers from each of `starts` on, (len(starts), length)."""
         starts = np.asarray(starts, np.int64)
         out = np.empty((len(starts), length), dtype)
         first = np.searchsorted(self._ends, starts, side="right")
+        rows = np.argsort(first, kind="stable")  # a shard's windows together
+        places = zip(rows.tolist(), first[rows].tolist(), starts[rows].tolist())
         with self._lock:  # several threads may read ahead
-            for row in np.argsort(first, kind="stable"):  # a shard's windows together
-                shard, at, done = int(first[row]), int(starts[row]), 0
+            for row, shard, at in places:
+                done = 0
                 while done < length:
                     end = int(self._ends[shard])
                     n = min(length - done, end - at)
