@@ -2,7 +2,6 @@
 
 import numpy as np
 
-
 # made once: a batch is a few numbers, and what it costs is calls
 _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _31, _29 = np.uint64(31), np.uint64(29)

@@ -1,11 +1,13 @@
 """Each kind of file is read back as it was written, and told apart by what it begins with."""
 
+import contextlib
 import glob
 import gzip
 import http.server
 import json
 import os
 import pathlib
+import tempfile
 import threading
 
 import pyarrow as pa
@@ -393,12 +395,38 @@ def test_a_name_that_is_not_utf8(tmp_path):
     assert read(Data(source="text", path=str(folder)), str(tmp_path / "c"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_no_rights(tmp_path):
-    path = bad(tmp_path, "a.txt", PLAIN)
-    os.chmod(path, 0)
-    with pytest.raises(DataError, match="Permission denied"):
-        registry.load(Data(source="text", path=path), str(tmp_path / "c"))
+@contextlib.contextmanager
+def somebody():
+    """Root may read everything: as another user, where that is possible."""
+    me = os.geteuid()
+    if me == 0:
+        try:
+            os.seteuid(65534)
+        except OSError:
+            pytest.skip("root cannot become another user here")
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+
+
+def test_no_rights():
+    """To read a file, to look into a folder, to write the cache."""
+    with tempfile.TemporaryDirectory() as place:  # which others may go into, unlike pytest's
+        os.chmod(place, 0o755)
+        folder = pathlib.Path(place)
+        path, locked = bad(folder, "a.txt", PLAIN), folder / "locked"
+        locked.mkdir(mode=0)
+        got = Data(source="text", path=path)
+        prepare.prepare(got, str(folder / "own"), 1)  # what it imports may be root's alone
+        with somebody():
+            with pytest.raises(DataError, match="cannot write the token cache .* ISOFLOP_CACHE"):
+                prepare.prepare(got, str(locked / "c"), 1)
+        os.chmod(path, 0)
+        for what in (path, str(locked), str(locked / "b.txt")):
+            with somebody(), pytest.raises(DataError, match=f"{what}.*(denied|matches no file)"):
+                registry.load(Data(source="text", path=what), str(folder / "c"))
+        os.chmod(locked, 0o755)
 
 
 def test_a_glob_that_matches_nothing(tmp_path):
