@@ -96,15 +96,22 @@ def _fields(where: str, a, b) -> dict[str, str]:
     }
 
 
+def _embedded(m: Model) -> float:
+    """What embeddings are multiplied by."""
+    return m.embed_multiplier * (m.d_model**0.5 if m.embed_scale else 1.0)
+
+
 def differences(m: Model, other: Model) -> dict[str, str]:
     """{what `--set` calls it: the value} of all in which the function of `m` at inference differs
     from that of `other`.
     """
+    apart = ["positions", "norm", "pattern", "first"]
+    if _embedded(m) == _embedded(other):
+        apart += ["embed_scale", "embed_multiplier"]
     out = {
         f.name: repr(getattr(m, f.name))
         for f in dataclasses.fields(Model)
-        if f.name not in ("positions", "norm", "pattern", "first")
-        and getattr(m, f.name) != getattr(other, f.name)
+        if f.name not in apart and getattr(m, f.name) != getattr(other, f.name)
     }
     out |= _fields("norm", m.norm, other.norm)
     added, theirs = (x.positions if x.positions.embedded else None for x in (m, other))

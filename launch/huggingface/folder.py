@@ -17,6 +17,7 @@ from model.config import Model, check
 from model.lm import abstract, buffers
 
 # what other programs leave in a file and no model reads
+IGNORED_FIRST = ("mtp.",)  # layers that predict further tokens
 IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids")
 
 
@@ -162,7 +163,11 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
             )
         )
     tied = {"lm_head.weight", "head.weight"} if c.tied else set()
-    left = [t for t in found if t not in used | tied and not t.endswith(IGNORED)]
+    left = [
+        t
+        for t in found
+        if t not in used | tied and not t.endswith(IGNORED) and not t.startswith(IGNORED_FIRST)
+    ]
     if left:
         raise ConfigError(
             f"{hf_dir}: tensor {left[0]} is not part of a {name} model of this config.json"

@@ -135,6 +135,8 @@ def moe(
             out.append(vector(f"buffers/{ours}/selection_bias", bias))
         if p.n_shared:
             out += dense(shared, names)(p.shared(m), m, f"{ours}/shared", t)
+        if p.shared_gate:
+            out.append(linear(f"params/{ours}/shared_gate", f"{t}.{shared}_gate.weight"))
         return out
 
     return entries

@@ -5,6 +5,7 @@ multi-query (Shazeer 2019, arXiv 1911.02150).
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -20,6 +21,7 @@ from model.mixers.softmax import (
     output,
     own_positions,
 )
+from model.numerics import precise
 from model.params import Einsum, declare
 from model.positions import NoPositions
 from model.state import State
@@ -45,6 +47,9 @@ class Attention:
     # a learned score of each head beside those of the keys, whose weight goes nowhere (gpt-oss;
     # Xiao et al. 2023, arXiv 2309.17453)
     sinks: bool = False
+    # what a head gives is multiplied by sigmoid(x W), number by number (Qiu et al. 2025, arXiv
+    # 2505.06708; Qwen3-Next); W has a bias where queries have
+    gate: bool = False
     positions: NoPositions | None = None  # of this layer; None: the model's
 
     apart = True
@@ -78,7 +83,7 @@ class Attention:
 
     def parameters(self, m: Model) -> dict[str, int]:
         q, kv = self._widths(m)
-        biases = (q + 2 * kv) * self.qkv_bias + m.d_model * self.out_bias
+        biases = (q * (1 + self.gate) + 2 * kv) * self.qkv_bias + m.d_model * self.out_bias
         biases += self.n_heads * self.sinks
         normed = {"none": 0, "head": 2 * head_width(self, m), "full": q + kv}[self.qk_norm]
         return {
@@ -87,19 +92,21 @@ class Attention:
         }
 
     def multiplied(self, m: Model) -> int:
-        """q and out of D x H K, k and v of D x M K."""
+        """q, out and the gate of D x H K, k and v of D x M K."""
         q, kv = self._widths(m)
-        return 2 * m.d_model * (q + kv)
+        return m.d_model * ((2 + self.gate) * q + 2 * kv)
 
     def map_flops(self, m: Model, causal: bool) -> int | float:
         """Scores and values: 2 x 2 H K per attended pair."""
         return map_flops(self, m, causal, 2 * head_width(self, m))
 
     def work(self, m: Model, ex: Execution, batch: int) -> Work:
-        """Kept: queries, keys, values, what is attended to, and the map."""
+        """Kept: queries, keys, values, what is attended to, the map, and of a gate what goes into
+        it, comes out of it and is gated.
+        """
         tokens, (q, kv), k = batch * m.seq_len, self._widths(m), head_width(self, m)
         normed = 0 if self.qk_norm == "none" else q + kv
-        kept = tokens * (2 * (q + kv) + normed) * size(ex)
+        kept = tokens * (2 * (q + kv) + normed + 3 * q * self.gate) * size(ex)
         return total(
             (
                 matmuls(2 * tokens * self.multiplied(m), 2 * tokens * m.d_model * q, kept=kept),
@@ -134,13 +141,17 @@ class _Attention(nn.Module):
 
         def project(name, heads):
             shape, axes = (m.d_model, heads, width), ("embed", "heads", "head_dim")
-            y_BTHK = Einsum(
+            return Einsum(
                 "btd,dhk->bthk", shape, axes, m.d_model, dtype=dtype, bias=p.qkv_bias, name=name
             )(x_BTD)
+
+        def clipped(name, heads):
+            y_BTHK = project(name, heads)
             return jnp.clip(y_BTHK, -p.clip, p.clip) if p.clip else y_BTHK
 
-        def placed(x_BTHK, name):
+        def placed(name, heads):
             """Normed and turned to its position."""
+            x_BTHK, name = clipped(name, heads), f"norm_{name}"
             if p.qk_norm == "full":
                 flat = x_BTHK.reshape(*x_BTHK.shape[:2], -1)
                 x_BTHK = m.norm.module(name)(flat).reshape(x_BTHK.shape)
@@ -148,10 +159,12 @@ class _Attention(nn.Module):
                 x_BTHK = m.norm.module(name)(x_BTHK)
             return rule.positions.rotate(m, x_BTHK, ctx.at)
 
-        q_BTHK = placed(project("q", p.n_heads), "norm_q")
-        k_BJMK = context.remember(self, "k", placed(project("k", p.m_heads()), "norm_k"), ctx)
-        v_BJMK = context.remember(self, "v", project("v", p.m_heads()), ctx)
+        q_BTHK = placed("q", p.n_heads)
+        k_BJMK = context.remember(self, "k", placed("k", p.m_heads()), ctx)
+        v_BJMK = context.remember(self, "v", clipped("v", p.m_heads()), ctx)
         sinks_H = declare(self, "sinks", (p.n_heads,), ("heads",)) if p.sinks else None
         scale = p.scale or width**-0.5
         y_BTHK = attend(rule, self.ex, ctx, q_BTHK, k_BJMK, v_BJMK, scale, sinks_H)
+        if p.gate:
+            y_BTHK *= jax.nn.sigmoid(precise(project("gate", p.n_heads))).astype(dtype)
         return output(p, m, dtype, width)(y_BTHK)

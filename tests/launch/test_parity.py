@@ -17,6 +17,7 @@ from model.sample import Sampling
 from tests.launch.transformers_models import (
     CONFIGS,
     GOLDEN,
+    HYBRIDS,
     STATES,
     build,
     golden,
@@ -46,7 +47,7 @@ def test_logits(pair):
 
 
 def test_every_family_has_a_witness():
-    assert {family for family, _ in (CONFIGS | STATES).values()} == set(FAMILIES)
+    assert {family for family, _ in (CONFIGS | STATES | HYBRIDS).values()} == set(FAMILIES)
 
 
 def test_out_again(pair, tmp_path):

@@ -123,10 +123,18 @@ CONFIGS = {
     ),
 }
 
+DELTA = dict(
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=6,
+    linear_value_head_dim=5,
+)
+
+
 RECURRENT = dict(vocab_size=67, hidden_size=32, num_hidden_layers=2)
 
 
-# families whose layers have a state
+# families of layers with a state
 STATES = {
     "mamba": ("mamba", dict(RECURRENT, state_size=5)),
     "mamba-biased": (
@@ -165,6 +173,9 @@ STATES = {
         "rwkv",
         dict(RECURRENT, context_length=40, num_hidden_layers=4, rescale_every=2),
     ),
+}
+# families with such layers and attention in turns
+HYBRIDS = {
     "jamba": (
         "jamba",
         dict(
@@ -186,6 +197,53 @@ STATES = {
             attn_layer_period=3,
             attn_layer_offset=1,
             mamba_proj_bias=True,
+        ),
+    ),
+    "recurrent_gemma": (
+        "recurrent_gemma",
+        dict(
+            RECURRENT,
+            num_hidden_layers=5,
+            num_attention_heads=4,
+            num_key_value_heads=1,
+            intermediate_size=48,
+            attention_window_size=6,
+        ),
+    ),
+    "recurrent_gemma-wide": (
+        "recurrent_gemma",
+        dict(
+            RECURRENT,
+            num_attention_heads=2,
+            intermediate_size=48,
+            lru_width=40,
+            attention_bias=True,
+            block_types=["attention", "recurrent"],
+        ),
+    ),
+    "qwen3_next": (
+        "qwen3_next",
+        dict(
+            MOE,
+            **DELTA,
+            num_hidden_layers=4,
+            num_experts=6,
+            head_dim=16,
+            shared_expert_intermediate_size=24,
+        ),
+    ),
+    "qwen3_next-two-shared": (
+        "qwen3_next",
+        dict(
+            MOE,
+            **DELTA,
+            num_experts=6,
+            head_dim=8,
+            attention_bias=True,
+            norm_topk_prob=False,
+            shared_expert_intermediate_size=48,
+            layer_types=["full_attention", "linear_attention", "linear_attention"],
+            mlp_only_layers=[1],
         ),
     ),
     "bamba": (
@@ -210,7 +268,7 @@ def build(name, path):
     """A tiny random model of transformers, saved in `path`; weights are scaled so that no logit is
     near zero.
     """
-    family, fields = (CONFIGS | STATES)[name]
+    family, fields = (CONFIGS | STATES | HYBRIDS)[name]
     torch.manual_seed(7)
     config = transformers.AutoConfig.for_model(family, **fields)
     model = (

@@ -64,6 +64,7 @@ BY_LAYER = {
     "sandwich": "attention(n_heads=2)/dense/layer(norm=sandwich)",
     "output norm": "attention(n_heads=2,qk_norm=full)/dense/layer(norm=output)",
     "parallel": "attention(n_heads=2)/moe(n_experts=4)/layer(residual=parallel)",
+    "gated": "attention(n_heads=2,n_kv_heads=1,gate=true,qkv_bias=true)/dense",
     "shared norm": "attention(n_heads=2)/dense/layer(residual=shared)",
     # what released models have, each with its own
     "sinks": "attention(n_heads=4,n_kv_heads=2,window=4,sinks=true)/moe(n_experts=4,bias=true,"

@@ -141,6 +141,7 @@ QUICK = {
     "buckets": ["chunks-remat", "chunks"],
     "two widths": ["remat", "ragged-True"],
     "sandwich": ["remat"],
+    "gated": ["remat", "chunks-remat"],
     "alone": ["remat", "chunks-remat"],
     "output norm": ["remat", "settle"],
     "parallel": ["remat", "chunks-settle-remat"],

@@ -17,10 +17,12 @@ A behaviour that no part has is a field of the part, with counts and contracts, 
 from launch.huggingface.families import (
     deepseeks,
     gpts,
+    griffins,
     hybrids,
     llamas,
     mambas,
     mixtures,
+    qwen3_nexts,
     rwkvs,
 )
 
@@ -42,6 +44,8 @@ FAMILIES = {
     "rwkv": rwkvs.RWKV,
     "jamba": hybrids.JAMBA,
     "bamba": hybrids.BAMBA,
+    "recurrent_gemma": griffins.RECURRENT_GEMMA,
+    "qwen3_next": qwen3_nexts.QWEN3_NEXT,
 }
 # families that are not read, and why
 REFUSED = {
