@@ -80,7 +80,11 @@ def scaled(
     bracket = unchecked and len(s.lr_multipliers) == 1 and "sweep.lr_multipliers" not in pinned
     if bracket:
         sweep = dataclasses.replace(sweep, lr_multipliers=BRACKET)
-    fresh = dataclasses.replace(job, sweep=sweep, run=dataclasses.replace(new, batch=batch))
+    schedule = dataclasses.replace(
+        new.schedule, warmup_tokens=round(new.schedule.warmup_tokens * by_tokens)
+    )
+    run = dataclasses.replace(new, batch=batch, schedule=schedule)
+    fresh = dataclasses.replace(job, sweep=sweep, run=run)
     return Scaled(fresh, _notes(job, fresh, ratio, middle * factor, centre, bracket))
 
 

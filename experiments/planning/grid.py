@@ -322,11 +322,11 @@ def predicted_wall(
     plan: Plan, workers: int, done: Collection[str] = frozenset(), startup: float = 0.0
 ) -> float | None:
     """Seconds until the missing runs are done, evaluation and compilation of each shape included;
-    None where no speed is known.
+    None where no speed is known. Of a trunk, one part comes after the other.
     """
     todo = [p for p in plan.runs if p.id not in done]
     if any(p.seconds is None for p in todo):
         return None
-    return (startup if todo else 0.0) + step_time.wall(
-        [(p.seconds * p.here + p.speed.evaluate, p.shape, p.speed.setup) for p in todo], workers
-    )
+    own: list = [(p.seconds * p.here + p.speed.evaluate, p.shape, p.speed.setup) for p in todo]
+    chains = [p.seconds + p.speed.evaluate + p.speed.setup for p in todo if p.begins]
+    return (startup if todo else 0.0) + max(step_time.wall(own, workers), *chains)

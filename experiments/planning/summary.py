@@ -30,8 +30,8 @@ def _row(p: Planned, job: SweepJob, target: step_time.Target, rates: cost.Rates)
         if speed.step is None
         else speed.step * step_time.recomputed(p.run, job.where, fit, target.platform)
     )
-    own = config.steps(p.run) - p.begins
-    seconds = None if step is None else own * step + speed.evaluate
+    alone = None if step is None else config.steps(p.run) * step + speed.evaluate
+    seconds = None if step is None else alone - p.begins * step
     hours = None if seconds is None else seconds / 3600
     spent = cost.cost(None if hours is None else hours * each, rates)
     n = account.parameters(p.run.model)
@@ -55,6 +55,7 @@ def _row(p: Planned, job: SweepJob, target: step_time.Target, rates: cost.Rates)
         "step_seconds_source": speed.source,
         "compile_seconds": speed.setup,
         "seconds": seconds,
+        "seconds_alone": alone,
         "hours": hours,
         "devices": each,
         "memory": {
@@ -85,9 +86,10 @@ def total(runs: list[dict], count: int, rates: cost.Rates, startup: float = 0.0)
         else None
     )
     timed = [(r["seconds"], shape(r), r["compile_seconds"]) for r in runs] if known else []
-    hours = (
-        (startup + step_time.wall(timed, count // each)) / 3600 if known and count >= each else None
-    )
+    hours = None
+    if known and count >= each:  # of a trunk, one part comes after the other
+        longest = max(r["seconds_alone"] + r["compile_seconds"] for r in runs)
+        hours = (startup + max(step_time.wall(timed, count // each), longest)) / 3600
     spent = cost.cost(device_hours, rates)
     return {
         "runs": len(runs),

@@ -26,6 +26,7 @@ RECIPES = {
     "mixtures": "experiments.recipes.mixtures",
     "vocabulary": "experiments.recipes.vocabulary",
     "learning_rate": "experiments.recipes.learning_rate",
+    "trunks": "experiments.recipes.trunks",
     "known_entropy": "experiments.recipes.known_entropy",
     "known_truth": "experiments.recipes.known_truth",
 }

@@ -71,6 +71,8 @@ def test_hours_are_of_what_is_trained_here():
     walls = [grid.predicted_wall(p, 1) for p in (plan, alone)]
     saved = sum(p.seconds * (1 - p.here) for p in plan.runs)
     assert walls[1] - walls[0] == pytest.approx(saved) and saved > 0
+    alone = [p.seconds + p.speed.evaluate + p.speed.setup for p in plan.runs]
+    assert grid.predicted_wall(plan, 1000) == max(alone)  # parts of a trunk follow each other
 
 
 def test_a_schedule_that_knows_the_length_has_no_trunk():

@@ -43,6 +43,8 @@ def shrunk(job: SweepJob) -> list[str]:
         out.append("--set=sweep.budgets=" + ",".join(f"{b * factor:g}" for b in s.budgets))
     if s.tokens:
         out.append("--set=sweep.tokens=" + ",".join(f"{int(t * factor)}" for t in s.tokens))
+    if job.run.schedule.warmup_tokens:
+        out.append(f"--set=schedule.warmup_tokens={int(job.run.schedule.warmup_tokens * factor)}")
     if s.replicate_budget:
         out.append(f"--set=sweep.replicate_budget={s.replicate_budget * factor:g}")
         out.append("--set=sweep.replicate_size=24")
