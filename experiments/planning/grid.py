@@ -329,4 +329,4 @@ def predicted_wall(
         return None
     own: list = [(p.seconds * p.here + p.speed.evaluate, p.shape, p.speed.setup) for p in todo]
     chains = [p.seconds + p.speed.evaluate + p.speed.setup for p in todo if p.begins]
-    return (startup if todo else 0.0) + max(step_time.wall(own, workers), *chains)
+    return (startup if todo else 0.0) + max([step_time.wall(own, workers), *chains])
