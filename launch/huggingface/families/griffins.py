@@ -50,7 +50,8 @@ def _read(cfg: Config) -> Model:
     local = read_attention(cfg, window=cfg["attention_window_size"])
     local = dataclasses.replace(local, out_bias=True)  # whatever the others have
     mlp = Dense(cfg["intermediate_size"] // 2, "geglu", bias=True)
-    kinds, n = list(cfg["block_types"]), cfg["num_hidden_layers"]
+    # the first files have an underscore
+    kinds, n = list(cfg.get("_block_types") or cfg["block_types"]), cfg["num_hidden_layers"]
     for kind in dict.fromkeys(kinds):
         if kind not in ("recurrent", "attention"):
             cfg.refuse(f"block_types with {kind!r} is not supported")
@@ -124,5 +125,5 @@ RECURRENT_GEMMA = Family(
         "attention_bias": False,
         "partial_rotary_factor": 0.5,
     },
-    {"hidden_activation": "gelu_pytorch_tanh"},
+    {"hidden_activation": "gelu_pytorch_tanh", "embeddings_scale_by_sqrt_dim": True},
 )
