@@ -7,7 +7,9 @@ import numpy as np
 
 from experiments.laws.comparisons import (
     arm_gaps,
+    context_gains,
     equal_time_and_memory,
+    frontiers,
     known_floor,
     learning_rate_brackets,
     moe_gaps,
@@ -305,14 +307,19 @@ def analyse(
         "gaps": part("gaps of dense and MoE", lambda: moe_gaps.gaps_of(pairs)),
         "equal_flops": part(
             "MoE against dense at equal FLOPs",
-            lambda: moe_gaps.equal_flops(families, draws, excluded),
+            lambda: frontiers.equal_flops(families, draws, excluded),
         ),
         "equal_spent": part(
             "MoE against dense at equal seconds and bytes",
             lambda: equal_time_and_memory.equal(families, draws, groups, results),
         ),
         "arms": part("arms against each other", lambda: arm_gaps.compare(kept, totals)),
-        "leverage": part("efficiency leverage", lambda: moe_gaps.leverage(families, draws)),
+        "frontiers": part(
+            "the best of each arm at equal FLOPs",
+            lambda: frontiers.compare(families, draws, results, arm_gaps.base(kept), excluded),
+        ),
+        "contexts": part("gains from context", lambda: context_gains.compare(kept)),
+        "leverage": part("efficiency leverage", lambda: frontiers.leverage(families, draws)),
         "learning_rates": verdicts,
         "trunks": trunks.of_results(results),
         "brackets": part(

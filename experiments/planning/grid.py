@@ -311,6 +311,23 @@ def make(job: SweepJob, platform: str, target: step_time.Target | None = None) -
     return Plan(planned, left_out)
 
 
+def depths(runs: list[Planned]) -> str | None:
+    """In words where arms of one size have not one depth, because patterns are kept whole."""
+    layers: dict = {}
+    for p in runs:
+        layers.setdefault(p.size, {})[p.family] = p.run.model.n_layers
+    uneven = {size: own for size, own in layers.items() if len(set(own.values())) > 1}
+    if not uneven:
+        return None
+    size, own = min(uneven.items())
+    most = max(own, key=own.__getitem__)
+    return (
+        f"depths differ: at size {size} {', '.join(f'{f} {n}' for f, n in own.items())} layers, for"
+        f" whole patterns are kept: compare at equal FLOPs (--set sweep.match=flops), or give all"
+        f" of them the depth of {most} (--set 'sweep.ladder=width(n_layers={own[most]})')"
+    )
+
+
 def identity(job: SweepJob, plan: Plan) -> str:
     """Names a sweep by the runs it consists of."""
     return hashlib.sha256(

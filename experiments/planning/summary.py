@@ -10,7 +10,7 @@ from typing import NamedTuple
 from data import pipeline
 from data.config import DataError
 from experiments.planning import cost, fairness, step_time, trunks
-from experiments.planning.grid import Plan, Planned, SweepJob
+from experiments.planning.grid import Plan, Planned, SweepJob, depths
 from launch import config
 from launch.devices.accelerators import Figure
 from model import account
@@ -223,7 +223,7 @@ def describe(
         ),
         "sources": _sources(found, target, rates, fits[0].source),
         "matched": fairness.of_plan(plan.runs, job.sweep.match),
-        "notes": notes + _epochs(found, job) + _doubts(found, target),
+        "notes": notes + _depths(plan.runs) + _epochs(found, job) + _doubts(found, target),
         "left_out": plan.left_out,
         "command": _command(asked.verb, asked.name, asked.job, job, asked.settings, fits),
     }
@@ -258,6 +258,11 @@ def _epochs(found: list[dict], job: SweepJob) -> list[str]:
         " 2023): give a larger source, --set data.source=text --set data.path=..."
     )
     return [why]
+
+
+def _depths(runs: list[Planned]) -> list[str]:
+    said = depths(runs)
+    return [said] if said else []
 
 
 REACHED = 50e6  # parameters of the model whose utilisation is the default

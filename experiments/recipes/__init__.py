@@ -20,6 +20,8 @@ RECIPES = {
     "quickstart": "experiments.recipes.quickstart",
     "isoflop": "experiments.recipes.isoflop",
     "dense_vs_moe": "experiments.recipes.dense_vs_moe",
+    "architectures": "experiments.recipes.architectures",
+    "context": "experiments.recipes.context",
     "positions": "experiments.recipes.positions",
     "granularity": "experiments.recipes.granularity",
     "repeats": "experiments.recipes.repeats",

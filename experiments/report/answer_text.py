@@ -36,6 +36,9 @@ def lines(a: dict, most: int = MOST) -> list[str]:
     blocks = [_brackets(a), _arms(a), *([*gaps, last] if made_for_gaps(a) else [curves, *gaps])]
     if a["known_entropy"]:
         blocks.insert(0, _known_floor(a))
+    for special in (_frontiers(a), _contexts(a)):
+        if special.answer:  # then all else is beside it
+            blocks = [special, *(Block([], [*b.answer, *b.cells]) for b in blocks)]
     if not any(b.answer or b.cells for b in blocks):
         return ["nothing to compare: one size, one arm, one rate"]
     return _fitted(blocks, most)
@@ -142,6 +145,59 @@ def _arms(a) -> Block:
             f"  {_name(r['family'])}, {a['dial']} {r['size']}, {_spent(r)}, {_seeds(r)}:"
             f" {labels.spread(r['gap'], r['gap_interval'])}"
             for r in sorted(cells, key=lambda r: r["gap"])
+        ],
+    )
+
+
+def _frontiers(a) -> Block:
+    """Of an isoFLOP sweep of several arms: the best of each at the largest budget where both have a
+    minimum, lowest first.
+    """
+    answer, more = [], []
+    for r in a["frontiers"]:
+        for e in sorted(r["gaps"], key=lambda e: -e["flops"])[:1]:
+            times = next((m for m in r["multipliers"] if m["budget"] == e["budget"]), None)
+            compute = ""
+            if times and times["leverage"]:
+                more_of_it = labels.spread(times["leverage"], times["interval"])
+                compute = f"; {_name(r['reference'])} needs x{more_of_it} the compute for it"
+            gap = labels.spread(e["difference"], e["interval"])
+            what = f"best at {e['flops']:.3g} {a['c_convention']} FLOPs"
+            answer.append((e["difference"], f"{_name(r['family'])}: {what}: {gap}{compute}"))
+        if r["family"] != r["reference"] and not r["gaps"]:
+            more.append(
+                f"  {_name(r['family'])}: no budget where it and the reference have a minimum"
+            )
+    if not answer:
+        return Block([], more)
+    base = _name(a["frontiers"][0]["reference"])
+    head = f"loss minus {base}'s at equal FLOPs, best of each ({a['loss_unit']}):"
+    return Block([head, *(f"  {line}" for _, line in sorted(answer))], more)
+
+
+def _contexts(a) -> Block:
+    """What each arm gains from its longest context over its shortest, most first."""
+    lines = []
+    for arm in dict.fromkeys((r["arm"], r["size"]) for r in a["contexts"]):
+        own = [r for r in a["contexts"] if (r["arm"], r["size"]) == arm and r["gain"] is not None]
+        if not own:
+            continue
+        last = max(own, key=lambda r: r["context"])
+        lines.append(
+            (
+                last["gain"],
+                f"{_name(arm[0])}, {a['dial']} {arm[1]}: {last['context']:,} tokens of context"
+                f" instead of {last['shortest']:,} lower the loss by"
+                f" {labels.spread(last['gain'], last['gain_interval'])} {a['loss_unit']}",
+            )
+        )
+    rest = [r for r in a["contexts"] if r["gain"] is not None]
+    return Block(
+        [line for _, line in sorted(lines, reverse=True)],
+        [
+            f"  {_name(r['arm'])}, {r['context']:,} tokens, {_seeds(r)}: lower by"
+            f" {labels.spread(r['gain'], r['gain_interval'])}"
+            for r in rest
         ],
     )
 

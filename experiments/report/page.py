@@ -14,14 +14,17 @@ from experiments.report.sections import (
     arm_comparison,
     checklist,
     compute_optimal,
+    contexts,
     dense_against_moe,
     efficiency_leverage,
     equal_time_and_memory,
     expert_load,
+    frontiers,
     isoflop_curves,
     known_entropy,
     learning_rates,
     loss_against_compute,
+    loss_by_position,
     parametric_law,
     predicted_against_actual,
     runs_and_exclusions,
@@ -33,6 +36,8 @@ from launch.runs import record
 # in the order of the page; a new section is a file in sections/ with a function (results, curves,
 # analysis) -> HTML, and an entry here
 SECTIONS = (
+    frontiers.section,
+    contexts.section,
     arm_comparison.section,
     sources_of_text.section,
     known_entropy.section,
@@ -45,6 +50,7 @@ SECTIONS = (
     expert_load.section,
     parametric_law.section,
     learning_rates.section,
+    loss_by_position.section,
     predicted_against_actual.section,
     checklist.section,
     runs_and_exclusions.runs,
@@ -83,8 +89,8 @@ def _answer(a: dict) -> str:
 
 
 def _cards(a: dict) -> str:
-    """Where there are exponents: the figures that are cited most."""
-    if all(f["n_exponent"] is None for f in a["families"].values()):
+    """Where there are exponents: the figures that are cited most. Many arms have a table."""
+    if len(a["families"]) > 4 or all(f["n_exponent"] is None for f in a["families"].values()):
         return ""
     out = []
     for family, f in a["families"].items():

@@ -1,6 +1,8 @@
 """How the figures of a report look: colours, marks, axes, and SVG text with searchable labels."""
 
 import io
+import itertools
+from typing import NamedTuple
 
 import matplotlib
 
@@ -13,6 +15,7 @@ BLUE, ORANGE, GREEN = "#3b6fb6", "#d1602a", "#2b8a57"
 COLOUR = {"dense": BLUE, "moe": ORANGE, "sinusoidal": BLUE, "learned": ORANGE, "rope": GREEN}
 COLOUR |= {"moe_8_1": BLUE, "moe_32_4": ORANGE, "moe_64_8": GREEN}
 SHADES = {"dense": ("#9cbfe6", "#3b6fb6", "#17365f"), "moe": ("#f2b892", "#d1602a", "#6e2a0c")}
+MORE = ("#7a4fb0", "#b0963b", "#3ba6b0", "#b5476f", "#6b7280", "#7a5c3e", "#4d7c0f", "#9f1239")
 MARK = {"moe": "s", "learned": "s", "rope": "D", "moe_32_4": "s", "moe_64_8": "D"}
 STYLE = {
     "svg.fonttype": "none",
@@ -37,6 +40,32 @@ STYLE = {
 }
 
 
+class Style(NamedTuple):
+    """How an arm is drawn."""
+
+    colour: str
+    mark: str
+    line: str
+
+
+def styles(families: list[str]) -> dict[str, Style]:
+    """A colour and a mark for each arm; an arm and the same with experts (`NAME_moe`) share the
+    colour.
+    """
+    taken = [COLOUR[f] for f in families if f in COLOUR]
+    spare = itertools.cycle([c for c in (BLUE, ORANGE, GREEN, *MORE) if c not in taken])
+    colours: dict[str, str] = {}
+    out = {}
+    for f in families:
+        stem = f.removesuffix("_moe")
+        if f not in COLOUR and stem not in colours:
+            colours[stem] = COLOUR.get(stem) or next(spare)
+        routed = f.endswith("moe")
+        mark = MARK.get(f, "s" if routed else "o")
+        out[f] = Style(COLOUR.get(f) or colours[stem], mark, "--" if routed and stem else "-")
+    return out
+
+
 def svg(fig) -> str:
     out = io.StringIO()
     fig.savefig(out, format="svg", metadata={"Date": None})
@@ -48,6 +77,20 @@ def svg(fig) -> str:
 def canvas(columns=1, width=9.2, height=3.9, **kw):
     with plt.rc_context(STYLE):
         return plt.subplots(1, columns, figsize=(width, height), layout="constrained", **kw)
+
+
+def panels(n: int, height=3.9, **kw):
+    """A figure of `n` panels, four in a row at most, and its axes in order."""
+    if n <= 4:
+        fig, axes = canvas(n, height=height, squeeze=False, **kw)
+        return fig, axes[0]
+    with plt.rc_context(STYLE):
+        rows = -(-n // 4)
+        size = (9.2, 2.5 * rows)
+        fig, axes = plt.subplots(rows, 4, figsize=size, layout="constrained", squeeze=False, **kw)
+    for ax in axes.flat[n:]:
+        ax.axis("off")
+    return fig, axes.flat[:n]
 
 
 def shades(family: str, n: int) -> list:

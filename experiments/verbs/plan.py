@@ -10,6 +10,11 @@ isoflop plan --config=quickstart --hours=1 --calibrate
     at most a minute of measuring first; kept for later plans and sweeps
 isoflop plan --flops=3.14e23 --devices=256 --peak_flops=6e13 --utilisation=.7 --price_per_hour=2
 
+isoflop plan --config=quickstart --set sweep.families=dense,jamba,mamba2 --set sweep.match=flops
+    arms that have a name: dense, moe, moe_8_1, moe_32_4, moe_64_8, sinusoidal, learned, rope; the
+    hybrids jamba, samba, griffin, qwen3_next; any mixer, MLP, position or norm, and a layer of two
+    such as mamba2/moe. Others by --set sweep.arms.NAME=... (docs/add_an_architecture.md)
+
 A budget moves the recipe's own budgets by one factor; sizes and batch follow by the ladder. --set
 pins a field. Nothing is trained.
 """

@@ -258,6 +258,8 @@ def _announce(
     total = sum(p.spent for p in plan.runs)
     for line in plan.left_out:
         out.print(f"left out: {line}", highlight=False)
+    if said := grid.depths(plan.runs):
+        out.print(said, highlight=False)
     if pairs := fairness.of_plan(plan.runs, job.sweep.match):
         out.print(fairness.words(pairs), highlight=False)
     time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"

@@ -1,15 +1,24 @@
 """Arms that have a name, and what an arm may set besides its part."""
 
 import dataclasses
+import json
+import re
 
+import numpy as np
 import pytest
 
+from experiments import cli
 from experiments.planning import arms, grid, ladder
 from experiments.planning.grid import Sweep, SweepJob
 from experiments.recipes import quickstart
+from experiments.verbs import plan
 from launch.config import ConfigError
+from launch.runs import generate
 from model import account, parts
-from model.config import check
+from model.config import Execution, check
+from model.sample import Sampling
+from tests.launch.test_launch import BASE
+from tests.model.test_model import forward, variables
 
 HYBRIDS = {  # layers by mixer, and how many have experts: of the papers
     "jamba": ({"mamba": 7, "attention": 1}, 4),
@@ -85,3 +94,47 @@ def test_an_arm_has_a_rate_a_batch_and_a_context_of_its_own():
 def test_every_name_is_a_model():
     for name in arms.ARMS:
         check(ladder.shape(SweepJob().run.model, 32, name))
+
+
+def test_a_plan_says_where_depths_differ(capsys):
+    small = ["--set=sweep.sizes=16", "--set=sweep.replicate_seeds=", "--set=sweep.replicate_size=0"]
+    small += ["--set=sweep.replicate_budget=0"]
+    argv = ["plan", "--config=quickstart", "--set=sweep.families=dense,jamba", *small]
+    assert cli.main([*argv, "--format=json"]) == 0
+    (note,) = (n for n in json.loads(capsys.readouterr().out)["notes"] if "depths differ" in n)
+    assert "dense 2, jamba 8 layers" in note and "width(n_layers=8)" in note
+    assert cli.main([*argv, "--set=sweep.ladder=width(n_layers=8)", "--format=json"]) == 0
+    assert not any("depths" in n for n in json.loads(capsys.readouterr().out)["notes"])
+
+
+def test_the_help_of_a_plan_names_every_arm():
+    words = set(re.findall(r"[\w/]+", plan.__doc__))
+    assert set(arms.ARMS) <= words and "mamba2/moe" in words
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_count_says_what_a_decoder_of_a_hybrid_keeps(name, capsys):
+    settings = [f"--set=sweep.families={name}", "--set=sweep.sizes=16", "--set=sweep.budgets=1e11"]
+    assert cli.main(["count", "--config=dense_vs_moe", *settings]) == 0
+    text = capsys.readouterr().out
+    m = ladder.shape(quickstart.recipe().run.model, 16, name)
+    kept = account.memory(m, Execution(), 2)
+    state, cache = kept["state_per_sequence"], kept["kv_cache_per_token"]
+    assert re.search(rf"state.*sequence.* {state:,}\b", text), text
+    assert cache > 0 and re.search(rf"cache.*token.* {cache:,}\b", text), text
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_a_hybrid_goes_on_from_prompts_of_unequal_length(name):
+    """As `isoflop sample` does: what follows a prompt beside a longer one is what follows it
+    alone, and what whole passes choose.
+    """
+    m = ladder.shape(parts.model(seq_len=24, vocab_size=32), 8, name)
+    held = variables(m)
+    run = dataclasses.replace(BASE, model=m, dtype="float32")
+    prompts = [np.array([3, 1, 4, 1, 5, 9, 2], np.int32), np.array([2, 7], np.int32)]
+    out = generate.generate(run, held, prompts, 5, Sampling(0.0)).tokens
+    for prompt, row in zip(prompts, out):
+        text = np.concatenate([prompt, row])
+        logits = forward(m, Execution(), held, np.pad(text, (0, 24 - len(text)))[None])[0]
+        assert row.tolist() == logits[len(prompt) - 1 : len(text) - 1].argmax(-1).tolist()

@@ -12,11 +12,12 @@ import sys
 import pytest
 
 from experiments import recipes
+from experiments.planning import grid
 from experiments.planning.grid import SweepJob
 from tests.conftest import ROOT
 
 SMALL = ["--set=data.validation_windows=8", "--set=where.tensorboard=false"]
-SIZES = {2: "16,24", 3: "16,24,32", 4: "16,24,32,48", 5: "8,16,24,32,48"}
+SIZES = {1: "16", 2: "16,24", 3: "16,24,32", 4: "16,24,32,48", 5: "8,16,24,32,48"}
 
 
 def run(*argv, cwd):
@@ -37,17 +38,22 @@ def run(*argv, cwd):
 
 def shrunk(job: SweepJob) -> list[str]:
     """Flags that make every run of a sweep short; as many sizes, budgets, arms, seeds and rates."""
-    s, factor = job.sweep, 1 / 40
-    out = [f"--set=sweep.sizes={SIZES[len(s.sizes)]}"]
+    small = max(job.sweep.sizes) < 32  # as it ships: no run would have steps enough
+    s, factor = job.sweep, 1 / 10 if small else 1 / 40
+    out = [] if small else [f"--set=sweep.sizes={SIZES[len(s.sizes)]}"]
     if s.budgets:
         out.append("--set=sweep.budgets=" + ",".join(f"{b * factor:g}" for b in s.budgets))
     if s.tokens:
-        out.append("--set=sweep.tokens=" + ",".join(f"{int(t * factor)}" for t in s.tokens))
+        # as many as the largest needs for steps enough, where a batch is large
+        least = 2 * grid.MIN_STEPS * job.run.batch * job.run.model.seq_len
+        share = max(factor, least / max(s.tokens))
+        out.append("--set=sweep.tokens=" + ",".join(f"{int(t * share)}" for t in s.tokens))
     if job.run.schedule.warmup_tokens:
         out.append(f"--set=schedule.warmup_tokens={int(job.run.schedule.warmup_tokens * factor)}")
     if s.replicate_budget:
         out.append(f"--set=sweep.replicate_budget={s.replicate_budget * factor:g}")
-        out.append("--set=sweep.replicate_size=24")
+        if not small:
+            out.append("--set=sweep.replicate_size=24")
     return out
 
 

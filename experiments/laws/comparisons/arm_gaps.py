@@ -15,6 +15,13 @@ def reference(families) -> str:
     return min(families, key=lambda f: (order.index(f) if f in order else len(order), f))
 
 
+def base(points: list[dict]) -> str:
+    """The arm that a sweep names as its reference, or else the first in the ladder's list."""
+    families = sorted({p["family"] for p in points})
+    named = next((p["reference"] for p in points if p.get("reference") in families), None)
+    return named or reference(families)
+
+
 def compare(points: list[dict], totals: dict[str, int]) -> list[dict]:
     """One row for each size, budget and family: mean loss over seeds with its Student interval, and
     the mean difference from the reference arm over the seeds that both have. `totals`: all
@@ -23,29 +30,28 @@ def compare(points: list[dict], totals: dict[str, int]) -> list[dict]:
     families = sorted({p["family"] for p in points})
     if len(families) < 2:
         return []
-    named = next((p["reference"] for p in points if p.get("reference") in families), None)
-    base, cells = named or reference(families), defaultdict(dict)
+    against, cells = base(points), defaultdict(dict)
     for p in points:
         cells[cell(p)].setdefault(p["family"], {})[p["seed"]] = p
     rows = []
     for (size, budget, asked), arms in sorted(
         cells.items(), key=lambda kv: (kv[0][1] or 0, kv[0][2] or 0, kv[0][0])
     ):
-        for family in sorted(arms, key=lambda f: (f != base, f)):
+        for family in sorted(arms, key=lambda f: (f != against, f)):
             own = arms[family]
             loss, around = bootstrap.student([p["loss"] for p in own.values()])
-            both = sorted(set(own) & set(arms.get(base, {}))) if family != base else []
+            both = sorted(set(own) & set(arms.get(against, {}))) if family != against else []
             gap, spread = (
-                bootstrap.student([own[s]["loss"] - arms[base][s]["loss"] for s in both])
+                bootstrap.student([own[s]["loss"] - arms[against][s]["loss"] for s in both])
                 if both
                 else (None, None)
             )
             one = next(iter(own.values()))
-            measured = ratios(own[both[0]], arms[base][both[0]]) if both else {}
+            measured = ratios(own[both[0]], arms[against][both[0]]) if both else {}
             rows.append(
                 {
                     "family": family,
-                    "reference": base,
+                    "reference": against,
                     "size": size,
                     "budget": budget,
                     "asked": asked,

@@ -1,5 +1,6 @@
 """Records to points: what a fit reads of a run, which runs it may use, and why not the others."""
 
+import json
 import math
 
 from experiments.laws.runs import selection
@@ -25,8 +26,15 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "unlearned": bool(r.get("unlearned")),
         "loss": r["validation"]["loss"],
         "steps": r["steps"],
+        "context": r["run"]["model"].get("seq_len"),
+        "alike": _but_context(r["run"]["model"]),
         **selection.identity(r),
     }
+
+
+def _but_context(model: dict) -> str:
+    """Equal for models that differ in the length of their windows alone."""
+    return json.dumps({k: v for k, v in model.items() if k != "seq_len"}, sort_keys=True)
 
 
 def cell(p: dict) -> tuple:

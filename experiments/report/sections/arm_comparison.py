@@ -9,26 +9,14 @@ from experiments.laws.comparisons.moe_gaps import RATIOS
 from experiments.report import elements, plotting
 from experiments.report.elements import esc, f4, span, table
 from experiments.report.labels import LABEL
-from experiments.report.plotting import COLOUR, MARK, STYLE
+from experiments.report.plotting import STYLE
 
 UNBROKEN = {ord(" "): "\u00a0", ord("-"): "\u2011"}  # a name stays on one line
 
 
-def _styles(families: list[str]) -> dict[str, tuple[str, str]]:
-    """Colour and mark of each arm; of two that share them, the later one gets others."""
-    spare = [("#7a4fb0", "^"), ("#8a919c", "v"), ("#b0963b", "P"), ("#3ba6b0", "X")]
-    out = {}
-    for family in families:
-        own = COLOUR.get(family, "#555"), MARK.get(family, "o")
-        taken = own in out.values()
-        out[family] = spare[sum(s in out.values() for s in spare) % len(spare)] if taken else own
-    return out
-
-
 def _bars(ax, x, style, value, interval):
     error = [[value - interval[0]], [interval[1] - value]] if interval else None
-    colour, mark = style
-    ax.errorbar(x, value, error, fmt=mark, color=colour, ms=6, lw=1.3, capsize=4)
+    ax.errorbar(x, value, error, fmt=style.mark, color=style.colour, ms=6, lw=1.3, capsize=4)
 
 
 def _cell(r: dict) -> tuple:
@@ -50,18 +38,19 @@ def draw(rows: list[dict], dial: str, unit: str) -> str:
     """Points are means over seeds with 95% Student intervals, side by side in each cell."""
     cells = sorted({_cell(r) for r in rows})
     families = list(dict.fromkeys(r["family"] for r in rows))
-    styles = _styles(families)
+    styles = plotting.styles(families)
     with plt.rc_context(STYLE):
         fig, axes = plotting.canvas(2, height=4.2)
         for r in rows:
-            shift = (families.index(r["family"]) - (len(families) - 1) / 2) * 0.16
+            apart = min(0.16, 0.9 / len(families))
+            shift = (families.index(r["family"]) - (len(families) - 1) / 2) * apart
             x = cells.index(_cell(r)) + shift
             _bars(axes[0], x, styles[r["family"]], r["loss"], r["interval"])
             if r["gap"] is not None:
                 _bars(axes[1], x, styles[r["family"]], r["gap"], r["gap_interval"])
         for f in families:
-            colour, mark = styles[f]
-            axes[0].plot([], [], marker=mark, color=colour, ls="none", label=LABEL.get(f, f))
+            style, name = styles[f], LABEL.get(f, f)
+            axes[0].plot([], [], marker=style.mark, color=style.colour, ls="none", label=name)
         axes[1].axhline(0, color="#8a919c", lw=1)
         for ax in axes:
             many = len(cells) > (6 if len({c[:2] for c in cells}) == 1 else 3)
@@ -72,7 +61,7 @@ def draw(rows: list[dict], dial: str, unit: str) -> str:
         base = rows[0]["reference"]
         axes[0].set(title="loss", ylabel=f"validation loss ({unit})")
         axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel=unit)
-        axes[0].legend(fontsize=9)
+        axes[0].legend(fontsize=9 if len(families) < 6 else 7, ncols=1 + len(families) // 8)
         return plotting.svg(fig)
 
 
@@ -146,5 +135,5 @@ def section(results, curves, a) -> str:
         reading,
         draw(rows, a["dial"], a["loss_unit"]),
         table(columns, data),
-        opened=True,
+        opened=len(rows) <= 40,
     )

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.laws.published.constants import ALLOCATIONS
 from experiments.report.elements import count_span, f4, figure_section, span, table
 from experiments.report.labels import LABEL
-from experiments.report.plotting import COLOUR, MARK, STYLE, canvas, log_ticks, svg
+from experiments.report.plotting import STYLE, canvas, log_ticks, styles, svg
 
 
 def _parabolas(a: dict) -> str:
@@ -45,6 +45,7 @@ def draw(analysis) -> str:
     """N_opt and D_opt against C with their power laws."""
     with plt.rc_context(STYLE):
         fig, axes = canvas(2, height=5.2)
+        drawn = styles(list(analysis["families"]))
         for ax, field, name in (
             (axes[0], "n", f"N_opt: {analysis['n_means']}"),
             (axes[1], "d", "D_opt: training tokens"),
@@ -61,8 +62,8 @@ def draw(analysis) -> str:
                     c * (1 + 0.02 * k),
                     y,
                     error,
-                    fmt=MARK.get(family, "o"),
-                    color=COLOUR.get(family),
+                    fmt=drawn[family].mark,
+                    color=drawn[family].colour,
                     ms=6,
                     lw=1.2,
                     capsize=3,
@@ -76,7 +77,7 @@ def draw(analysis) -> str:
                     ax.plot(
                         grid,
                         np.exp(law[0]) * grid ** law[1],
-                        color=COLOUR.get(family),
+                        color=drawn[family].colour,
                         lw=1.4,
                         label=f"{LABEL.get(family, family)}: C^{exponent:.2f}{around}",
                     )

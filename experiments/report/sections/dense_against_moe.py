@@ -134,8 +134,8 @@ def _gap_tables(a) -> str:
             [
                 f"{e['flops']:.3g}",
                 "" if e["ratio"] is None else f"{e['ratio']:.3f}",
-                f4(e["dense"]),
-                f4(e["moe"]),
+                f4(e["reference_loss"]),
+                f4(e["loss"]),
                 f"{e['difference']:+.4f}",
                 span(e["interval"]),
             ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.report.elements import f4, figure_section, table, units
 from experiments.report.labels import LABEL
-from experiments.report.plotting import MARK, STYLE, canvas, log_ticks, shades, svg
+from experiments.report.plotting import MARK, STYLE, log_ticks, panels, shades, svg
 
 
 def _points(results, a) -> str:
@@ -32,7 +32,7 @@ def draw(analysis, results) -> str:
     """Loss against N at each budget, one panel per family, with the parabolas and their minima."""
     families = list(analysis["families"])
     with plt.rc_context(STYLE):
-        fig, axes = canvas(len(families), sharey=True, squeeze=False)
+        fig, axes = panels(len(families), sharey=True)
         points, best = defaultdict(list), set(analysis.get("fitted") or ())
         for r in results:
             if r["validation"]["loss"] is not None and (not best or r["id"] in best):
@@ -40,7 +40,8 @@ def draw(analysis, results) -> str:
                     (r["parameters"][analysis["n_convention"]], r["validation"]["loss"])
                 )
         every = [n for group in points.values() for n, _ in group]
-        for ax, family in zip(axes[0], families):
+        many = len(families) > 4
+        for ax, family in zip(axes, families):
             rows = analysis["families"][family]["parabolas"]
             for q, colour in zip(rows, shades(family, len(rows))):
                 xy = np.array(sorted(points[family, q["budget"]]))
@@ -68,13 +69,13 @@ def draw(analysis, results) -> str:
                     ax.plot(
                         q["n_opt"], q["loss_opt"], "*", color=colour, ms=13, mec="white", mew=0.8
                     )
-            ax.set(
-                xscale="log", title=LABEL.get(family, family), xlabel=f"N: {analysis['n_means']}"
-            )
-            log_ticks(ax.xaxis, min(every), max(every))
+            n = "N" if many else f"N: {analysis['n_means']}"
+            ax.set(xscale="log", title=LABEL.get(family, family), xlabel=n)
+            log_ticks(ax.xaxis, min(every), max(every), most=4 if many else 9)
             if rows:
-                ax.legend(loc="best", fontsize=9)
-        axes[0][0].set_ylabel(f"validation loss ({analysis['loss_unit']})")
+                ax.legend(loc="best", fontsize=6 if many else 9)
+        for ax in axes[::4]:
+            ax.set_ylabel("loss" if many else f"validation loss ({analysis['loss_unit']})")
         return svg(fig)
 
 

@@ -27,8 +27,9 @@ def _draw(rows: list[dict], dial: str, unit: str) -> str:
     """
     families = list(dict.fromkeys(r["family"] for r in rows))
     with plt.rc_context(STYLE):
-        fig, axes = plotting.canvas(len(families), sharey=True, squeeze=False, height=4.2)
-        for ax, family in zip(axes[0], families):
+        fig, axes = plotting.panels(len(families), sharey=True, height=4.2)
+        wide = len(families) <= 4
+        for ax, family in zip(axes, families):
             cells = sorted({_cell(r)[1:] for r in rows if r["family"] == family})
             many = len({c[:2] for c in cells}) > 1
             for (budget, tokens, size), colour in zip(cells, plotting.shades(family, len(cells))):
@@ -62,14 +63,15 @@ def _draw(rows: list[dict], dial: str, unit: str) -> str:
             ax.set(
                 xscale="log",
                 title=LABEL.get(family, family),
-                xlabel="learning rate over the ladder's",
+                xlabel="learning rate over the ladder's" if wide else "",
             )
             ax.set_xticks(ticks, [f"x{t:g}" for t in ticks])
             ax.minorticks_off()
             few = len(cells) <= 6
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3)}
-            ax.legend(fontsize=9 if few else 7, **({} if few else below))
-        axes[0][0].set_ylabel(f"validation loss ({unit})")
+            if wide:
+                ax.legend(fontsize=9 if few else 7, **({} if few else below))
+        axes[0].set_ylabel(f"validation loss ({unit})")
         return plotting.svg(fig)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.report.elements import f4, figure_section, table
 from experiments.report.labels import LABEL
-from experiments.report.plotting import COLOUR, MARK, STYLE, canvas, svg
+from experiments.report.plotting import STYLE, canvas, styles, svg
 
 
 def envelope(points: dict) -> dict:
@@ -46,15 +46,16 @@ def draw(analysis, results, curves) -> str:
     """Training curves against compute, their envelope, and the final validation losses."""
     with plt.rc_context(STYLE):
         fig, ax = canvas(height=4.3)
+        drawn = styles(list(analysis["families"]))
         points = training_curves(results, curves, analysis["c_convention"])
         for family, group in points.items():
             for c, loss in group:
-                ax.plot(c, loss, color=COLOUR.get(family), lw=0.6, alpha=0.28)
+                ax.plot(c, loss, color=drawn[family].colour, lw=0.6, alpha=0.28)
         for family, (c, loss) in envelope(points).items():
             ax.plot(
                 c,
                 loss,
-                color=COLOUR.get(family),
+                color=drawn[family].colour,
                 lw=2,
                 label=f"{LABEL.get(family, family)}: envelope of training loss",
             )
@@ -65,9 +66,9 @@ def draw(analysis, results, curves) -> str:
             ax.plot(
                 [r["flops"][analysis["c_convention"]] for r in own],
                 [r["validation"]["loss"] for r in own],
-                MARK.get(family, "o"),
+                drawn[family].mark,
                 ms=4.5,
-                color=COLOUR.get(family),
+                color=drawn[family].colour,
                 mec="white",
                 mew=0.5,
                 label=f"{LABEL.get(family, family)}: final validation loss",

@@ -6,14 +6,14 @@ import numpy as np
 from experiments.laws.published import constants
 from experiments.report.elements import esc, f4, figure_section, g4, span, table, units
 from experiments.report.labels import LABEL
-from experiments.report.plotting import COLOUR, MARK, STYLE, canvas, log_ticks, svg
+from experiments.report.plotting import STYLE, Style, canvas, log_ticks, styles, svg
 
 
-def _losses(ax, family: str, p: dict) -> None:
+def _losses(ax, family: str, style: Style, p: dict) -> None:
     """Measured and held-out losses of a family against compute, the law's best loss at each
     budget with its band, and what a fit without the upper runs predicted of them.
     """
-    colour, mark = COLOUR.get(family, "#4a5361"), MARK.get(family, "o")
+    colour, mark = style.colour, style.mark
     q = {k: np.array(v) for k, v in p["points"].items()}
     out = q["held_out"].astype(bool)
     label = f"{LABEL.get(family, family)}: runs"
@@ -30,9 +30,9 @@ def _losses(ax, family: str, p: dict) -> None:
         ax.plot(q["c"][at], p["extrapolation"]["predicted"], "x", color=colour, ms=5, label=label)
 
 
-def _residuals(ax, k: str, family: str, p: dict) -> None:
+def _residuals(ax, k: str, style: Style, p: dict) -> None:
     """Of a family against N or D."""
-    colour, mark = COLOUR.get(family, "#4a5361"), MARK.get(family, "o")
+    colour, mark = style.colour, style.mark
     q = {name: np.array(v) for name, v in p["points"].items()}
     out = q["held_out"].astype(bool)
     ax.plot(q[k][~out], 100 * q["log_residual"][~out], mark, color=colour, ms=5)
@@ -44,16 +44,18 @@ def draw(a: dict) -> str:
     laws = {k: f["parametric"] for k, f in a["families"].items() if "points" in f["parametric"]}
     with plt.rc_context(STYLE):
         fig, panels = canvas(3, height=4.0, gridspec_kw={"width_ratios": [1.5, 1, 1]})
+        drawn = styles(list(laws))
         for family, p in laws.items():
-            _losses(panels[0], family, p)
-            _residuals(panels[1], "n", family, p)
-            _residuals(panels[2], "d", family, p)
+            _losses(panels[0], family, drawn[family], p)
+            _residuals(panels[1], "n", drawn[family], p)
+            _residuals(panels[2], "d", drawn[family], p)
         panels[0].set(
             xscale="log",
             xlabel=f"C: training FLOPs ({a['c_convention']})",
             ylabel=f"validation loss ({a['loss_unit']})",
         )
-        panels[0].legend(fontsize=8)
+        if len(laws) <= 4:  # else it would cover the figure
+            panels[0].legend(fontsize=8)
         for ax, k, name in (
             (panels[1], "n", f"N: {a['n_means']}"),
             (panels[2], "d", "D: training tokens"),

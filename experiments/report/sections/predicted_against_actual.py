@@ -6,7 +6,7 @@ import numpy as np
 from experiments.report import elements, plotting
 from experiments.report.elements import esc, table
 from experiments.report.labels import LABEL
-from experiments.report.plotting import COLOUR, MARK, STYLE
+from experiments.report.plotting import STYLE
 
 WITHIN = 0.25  # what a prediction is held to
 
@@ -26,13 +26,14 @@ def _draw(c: dict) -> str:
             label=f"within {WITHIN:.0%}",
         )
         ax.plot(line, line, color="#8a919c", lw=1)
-        for family in dict.fromkeys(r["family"] for r in c["runs"]):
+        drawn = plotting.styles(list(dict.fromkeys(r["family"] for r in c["runs"])))
+        for family, style in drawn.items():
             own = [r for r in c["runs"] if r["family"] == family]
             xy = [[r[k] for r in own] for k in ("actual", "predicted")]
             ax.plot(
                 *xy,
-                MARK.get(family, "o"),
-                color=COLOUR.get(family, "#555"),
+                style.mark,
+                color=style.colour,
                 ms=5,
                 alpha=0.8,
                 label=LABEL.get(family, family),
