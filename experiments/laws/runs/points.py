@@ -26,15 +26,15 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "unlearned": bool(r.get("unlearned")),
         "loss": r["validation"]["loss"],
         "steps": r["steps"],
-        "context": r["run"]["model"].get("seq_len"),
-        "alike": _but_context(r["run"]["model"]),
+        **_context(r["run"].get("model") or {}),
         **selection.identity(r),
     }
 
 
-def _but_context(model: dict) -> str:
-    """Equal for models that differ in the length of their windows alone."""
-    return json.dumps({k: v for k, v in model.items() if k != "seq_len"}, sort_keys=True)
+def _context(model: dict) -> dict:
+    """The length of windows, and what is equal for models that differ in it alone."""
+    rest = {k: v for k, v in model.items() if k != "seq_len"}
+    return {"context": model.get("seq_len"), "alike": json.dumps(rest, sort_keys=True)}
 
 
 def cell(p: dict) -> tuple:
