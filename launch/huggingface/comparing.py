@@ -28,15 +28,23 @@ TRAINING = ("balance_weight", "balance_scope", "z_weight", "bias_rate", "routing
 
 def _moe(p: MoE, m: Model) -> dict:
     own = {f.name: f.default for f in dataclasses.fields(p) if f.name in TRAINING}
-    alone = {} if p.expert_groups > 1 else {"top_groups": 1}
+    alone = {} if p.expert_groups > 1 else {"top_groups": 1, "group_score": "top2"}
     gates = {"renormalise": False} if p.top_k == 1 else {}
     return {"d_ff": 0, "d_expert": p.width(m), **own, **alone, **gates}
 
 
 # fields of a part whose defaults depend on the model, or that nothing reads: what they stand for
 EXPLICIT = {
-    Attention: lambda p, m: {"n_kv_heads": p.m_heads(), "d_head": head_width(p, m)},
-    Latent: lambda p, m: {"d_head": head_width(p, m), "d_value": p.value_width(m)},
+    Attention: lambda p, m: {
+        "n_kv_heads": p.m_heads(),
+        "d_head": head_width(p, m),
+        "scale": p.scale or head_width(p, m) ** -0.5,
+    },
+    Latent: lambda p, m: {
+        "d_head": head_width(p, m),
+        "d_value": p.value_width(m),
+        "scale": p.scale or (head_width(p, m) + p.d_rope) ** -0.5,
+    },
     GatedDelta: lambda p, m: {
         "n_value_heads": p.heads(),
         "d_head": p.widths(m)[0],
@@ -184,7 +192,7 @@ def family_of(m: Model) -> str:
     for name, family in FAMILIES.items():
         try:
             again = family.read(Config(family.write(m), family.defaults))
-        except (ConfigError, ValueError, TypeError):
+        except (ConfigError, ValueError, TypeError, AttributeError):
             continue  # it has no place for one of the parts
         differ = differences(m, again)
         if not differ:

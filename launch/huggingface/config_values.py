@@ -1,9 +1,8 @@
 """What the families share in reading and writing a config.json: defaults, fields that must have
-one value, activations, rope.
+one value, activations. Rope: rope_values.py.
 """
 
 from launch.config import ConfigError
-from model.positions import NoPositions, Rope
 
 # theirs -> (ours, ours where the MLP is gated)
 ACTIVATIONS = {
@@ -62,23 +61,9 @@ def fixed(cfg: Config, values: dict) -> None:
             cfg.refuse(f"{name}={cfg[name]!r} is not supported (only {value!r})", harmless=True)
 
 
-def rope(cfg: Config, interleaved: bool = False) -> Rope:
-    """Rotary positions: `rope_parameters`, or `rope_theta` and
-    `rope_scaling` of older files.
+def whole(x: float):
+    """`x` without the rounding of a square root or a division that led to it, as an int where it is
+    one.
     """
-    given = cfg.get("rope_parameters") or {}
-    scaling = cfg.get("rope_scaling") or given
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind != "default":
-        cfg.refuse(
-            f"rope_parameters.rope_type={kind!r} is not supported (only 'default')", harmless=True
-        )
-    theta = given.get("rope_theta", cfg.get("rope_theta") or cfg.get("default_theta", 10_000.0))
-    fraction = given.get("partial_rotary_factor") or cfg.get("partial_rotary_factor") or 1.0
-    return Rope(float(theta), float(fraction), interleaved)
-
-
-def rope_fields(positions: NoPositions) -> dict:
-    """`rope_parameters` of a config.json; of positions that are none, rope's defaults."""
-    own = positions if isinstance(positions, Rope) else Rope()
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": own.theta}}
+    near = round(x, 9)
+    return int(near) if near == int(near) else near

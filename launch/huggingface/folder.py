@@ -18,7 +18,10 @@ from model.lm import abstract, buffers
 
 # what other programs leave in a file and no model reads
 IGNORED_FIRST = ("mtp.",)  # layers that predict further tokens
-IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids")
+IGNORED = (
+    *("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids"),
+    *(".attention.bias", ".attention.masked_bias"),
+)
 
 
 def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[str]]:
@@ -47,7 +50,7 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
         )
     family = FAMILIES[name]
     cfg = Config(given, family.defaults, counting)
-    fixed(cfg, family.fixed)
+    fixed(cfg, {**family.fixed, "quantization_config": None})
     try:
         c = family.read(cfg)
         check(c)
@@ -162,7 +165,7 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
                 (np.ascontiguousarray(a) for a in e.read(arrays, [shapes[o] for o in e.ours])),
             )
         )
-    tied = {"lm_head.weight", "head.weight"} if c.tied else set()
+    tied = {"lm_head.weight", "head.weight", "embed_out.weight"} if c.tied else set()
     left = [
         t
         for t in found

@@ -66,19 +66,22 @@ def layers(m: Model) -> Iterator[tuple[int, str, Layer]]:
 
 def of_norm(m: Model, ours: str, theirs: str) -> list[Entry]:
     """A norm of the model's kind."""
-    return norm(ours, theirs, isinstance(m.norm, LayerNorm))
+    return norm(ours, theirs, isinstance(m.norm, LayerNorm) and m.norm.bias)
 
 
 LLAMA = {x: f"self_attn.{x}_proj" for x in "qkv"} | {
     "out": "self_attn.o_proj",
     "norm_q": "self_attn.q_norm",
     "norm_k": "self_attn.k_norm",
+    "sinks": "self_attn.sinks",
 }
 GATED = {"gate": "gate_proj", "in": "up_proj", "out": "down_proj"}
 
 
 def attention(names: dict[str, str] = LLAMA) -> Callable:
-    """Queries, keys and values each by itself, and norms of them where the part has any."""
+    """Queries, keys and values each by itself, and norms of them and sinks where the part has
+    any.
+    """
 
     def entries(p, m: Model, ours: str, theirs: str) -> list[Entry]:
         out = []
@@ -86,6 +89,8 @@ def attention(names: dict[str, str] = LLAMA) -> Callable:
             out += projection(f"{ours}/{x}", f"{theirs}.{names[x]}", 1, p.qkv_bias)
             if p.qk_norm != "none" and x != "v":
                 out += of_norm(m, f"{ours}/norm_{x}", f"{theirs}.{names[f'norm_{x}']}")
+        if p.sinks:
+            out.append(plain(f"params/{ours}/sinks", f"{theirs}.{names['sinks']}"))
         return out + projection(f"{ours}/out", f"{theirs}.{names['out']}", 2, p.out_bias)
 
     return entries

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.launch.released_models import RELEASED
 
 torch = pytest.importorskip("torch")
 
@@ -38,6 +39,7 @@ LATENT = dict(
 
 # name -> (family, fields of its config class)
 CONFIGS = {
+    **RELEASED,
     "gpt2": ("gpt2", dict(vocab_size=67, n_embd=32, n_layer=3, n_head=4, n_positions=40)),
     "gpt2-relu": (
         "gpt2",

@@ -4,9 +4,10 @@ share with families of experts.
 
 import functools
 
-from launch.huggingface.config_values import Config, activation, named, rope, rope_fields
+from launch.huggingface.config_values import Config, activation, named
 from launch.huggingface.family import Family, held, one, tiled
 from launch.huggingface.part_tensors import Names, attention, dense, of_model
+from launch.huggingface.rope_values import rope, rope_fields
 from model import parts
 from model.config import Layer, Model
 from model.mixers.attention import Attention
@@ -39,16 +40,19 @@ NAMES = Names(
 )
 
 
-def read_shared(cfg: Config, interleaved: bool = False) -> dict:
-    """Fields that all layers share."""
+def read_shared(cfg: Config, interleaved: bool = False, **own) -> dict:
+    """Fields that all layers share; `own` are the family's."""
+    if "norm" not in own:
+        own["norm"] = RMSNorm(cfg["rms_norm_eps"])
+    if "positions" not in own:
+        own["positions"] = rope(cfg, interleaved)
     return {
         "vocab_size": cfg["vocab_size"],
         "seq_len": cfg["max_position_embeddings"],
         "d_model": cfg["hidden_size"],
         "n_layers": cfg["num_hidden_layers"],
         "tied": cfg["tie_word_embeddings"],
-        "norm": RMSNorm(cfg["rms_norm_eps"]),
-        "positions": rope(cfg, interleaved),
+        **own,
     }
 
 
@@ -58,9 +62,7 @@ def read_attention(cfg: Config, **more) -> Attention:
         heads,
         cfg.get("num_key_value_heads") or heads,
         cfg.get("head_dim") or cfg["hidden_size"] // heads,
-        qkv_bias=biased,
-        out_bias=biased,
-        **more,
+        **{"qkv_bias": biased, "out_bias": biased, **more},
     )
 
 
@@ -68,16 +70,18 @@ def read_dense(cfg: Config, **more) -> Dense:
     return Dense(cfg["intermediate_size"], activation(cfg["hidden_act"], gated=True), **more)
 
 
-def write_shared(m: Model) -> dict:
-    """The inverse of `read_shared`."""
+def write_shared(m: Model, eps: str = "rms_norm_eps", partial: bool = False) -> dict:
+    """The inverse of `read_shared`. eps: what the family calls it; partial: it turns a share of a
+    head.
+    """
     return {
         "vocab_size": m.vocab_size,
         "max_position_embeddings": m.seq_len,
         "hidden_size": m.d_model,
         "num_hidden_layers": m.n_layers,
-        "rms_norm_eps": m.norm.eps,
+        eps: m.norm.eps,
         "tie_word_embeddings": m.tied,
-        **rope_fields(m.positions),
+        **rope_fields(m.positions, partial),
     }
 
 
@@ -138,13 +142,17 @@ MISTRAL = Family(
 )
 
 
-def _windows(cfg: Config) -> list[int]:
-    """Of every layer: those of `layer_types`, or of older files, from max_window_layers on."""
+def read_windows(cfg: Config, kinds: list[str] | None = None) -> list[int]:
+    """Of every layer: those of `layer_types`, or of older files `kinds`; without these, from
+    max_window_layers on.
+    """
     n = cfg["num_hidden_layers"]
-    full = cfg["max_window_layers"] if cfg.get("use_sliding_window") else n
-    kinds = cfg.get("layer_types") or [
-        "sliding_attention" if i >= full else "full_attention" for i in range(n)
-    ]
+    full = cfg.get("max_window_layers") if cfg.get("use_sliding_window") else n
+    kinds = (
+        cfg.get("layer_types")
+        or kinds
+        or ["sliding_attention" if i >= full else "full_attention" for i in range(n)]
+    )
     for kind in dict.fromkeys(kinds):
         if kind not in ("sliding_attention", "full_attention"):
             cfg.refuse(f"layer_types with {kind!r} is not supported")
@@ -155,7 +163,7 @@ def _windows(cfg: Config) -> list[int]:
 
 def read_qwen_attention(cfg: Config) -> list[Attention]:
     """Of every layer."""
-    return [read_attention(cfg, qk_norm="head", window=w) for w in _windows(cfg)]
+    return [read_attention(cfg, qk_norm="head", window=w) for w in read_windows(cfg)]
 
 
 def write_windows(m: Model) -> dict:
