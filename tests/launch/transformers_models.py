@@ -39,7 +39,6 @@ LATENT = dict(
 
 # name -> (family, fields of its config class)
 CONFIGS = {
-    **RELEASED,
     "gpt2": ("gpt2", dict(vocab_size=67, n_embd=32, n_layer=3, n_head=4, n_positions=40)),
     "gpt2-relu": (
         "gpt2",
@@ -270,7 +269,7 @@ def build(name, path):
     """A tiny random model of transformers, saved in `path`; weights are scaled so that no logit is
     near zero.
     """
-    family, fields = (CONFIGS | STATES | HYBRIDS)[name]
+    family, fields = (CONFIGS | STATES | HYBRIDS | RELEASED)[name]
     torch.manual_seed(7)
     config = transformers.AutoConfig.for_model(family, **fields)
     model = (

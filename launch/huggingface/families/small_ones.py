@@ -46,6 +46,7 @@ def _write_smollm3(m: Model) -> dict:
         **write_windows(m),
         "mlp_bias": one(m, Dense).bias,
         "no_rope_layers": [int(p.positions is None) for p in held(m, Attention)],
+        "pad_token_id": None,  # theirs lies beyond a small vocabulary
     }
 
 
@@ -81,6 +82,7 @@ def _write_phi3(m: Model) -> dict:
         **write_dense(m),
         "sliding_window": window,
         "original_max_position_embeddings": getattr(scaling, "original", m.seq_len),
+        "pad_token_id": None,  # theirs lies beyond a small vocabulary
     }
 
 
