@@ -79,9 +79,9 @@ def test_round_trip(name, tmp_path):
             {"pattern": ("attention/moe",), "n_experts": 4, "capacity_factor": 1.25},
             "mixtral, differs in model.moe.capacity_factor",
         ),
-        ({"qkv_bias": True}, "model.attention.out_bias=False"),
+        ({"out_bias": True}, "llama, differs in model.attention.out_bias=True"),
         ({"positions": "learned"}, "model.positions='learned'"),
-        ({"rope_fraction": 0.5}, "model.rope.fraction=0.5"),
+        ({"rope_fraction": 0.5, "qk_norm": "head"}, "model.rope.fraction=0.5"),
         ({"layers": shapes.BY_LAYER["sandwich"]}, "model.layer.norm='sandwich'"),
         (
             {"layers": ", ".join(f"attention(n_heads=2,window={w})/{GATED}" for w in (4, 6))},
@@ -135,8 +135,16 @@ DAMAGE = {
     "missing field": (lambda p: edit(p, hidden_size="DROP"), "no field 'hidden_size'"),
     "wrong type": (lambda p: edit(p, hidden_size="big"), "config.json"),
     "another rope": (
-        lambda p: edit(p, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}),
-        "rope_type='yarn'",
+        lambda p: edit(p, rope_parameters={"rope_type": "spiral", "rope_theta": 1e4}),
+        "rope_type='spiral' is not supported: choose from default, linear",
+    ),
+    "a rope without its factor": (
+        lambda p: edit(p, rope_parameters={"rope_type": "linear", "rope_theta": 1e4}),
+        "rope_type='linear' have no 'factor'",
+    ),
+    "4-bit weights": (
+        lambda p: edit(p, quantization_config={"quant_method": "mxfp4"}),
+        "quantization_config=",
     ),
     "another activation": (
         lambda p: edit(p, hidden_act="gelu"),
