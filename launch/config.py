@@ -11,9 +11,10 @@ import typing
 from typing import Any
 
 from data.config import Data
-from model import averages, config, optim
+from model import averages, config, optim, optimizers
 from model.config import Model
-from model.optim import Optimizer, Schedule
+from model.optim import Schedule
+from model.optimizers import AdamW, Optimizer
 
 
 class ConfigError(ValueError):
@@ -47,7 +48,7 @@ class Run:
 
     model: Model = dataclasses.field(default_factory=_model)
     data: Data = Data()
-    optimizer: Optimizer = Optimizer()
+    optimizer: Optimizer = AdamW()
     schedule: Schedule = Schedule()
     horizon: Horizon = Horizon()
     batch: int = 8  # sequences per step, over all devices
@@ -156,6 +157,8 @@ def _fields(value, full: bool) -> dict:
 
         return parts.to_dict(value, full)
     out: dict[str, Any] = {"version": VERSION} if isinstance(value, Run) else {}
+    if isinstance(value, Optimizer) and type(value) is not AdamW:
+        out["name"] = optimizers.name(value)
     for f in dataclasses.fields(value):
         v = getattr(value, f.name)
         if dataclasses.is_dataclass(v):
@@ -191,6 +194,8 @@ def from_dict(cls, d: dict):
     meant before it existed (`before` in its metadata). Raises ConfigError
     on a field that is unknown.
     """
+    if cls is Optimizer:
+        cls, d = _optimizer(d)
     hints, out = field_types(cls), {}
     if cls is Run:
         d = {**d, "model": _read_model(d.get("model", {}), d.get("version", 1))}
@@ -236,6 +241,15 @@ def _read_model(d: dict, version: int) -> Model:
         raise ConfigError(f"{e}: the record was written by another version") from None
 
 
+def _optimizer(d: dict) -> tuple[type, dict]:
+    """(class, fields) of an optimizer in a record. Raises ConfigError."""
+    d = dict(d)
+    try:
+        return config.choose(optimizers.OPTIMIZERS, d.pop("name", "adamw"), "optimizer"), d
+    except ValueError as e:
+        raise ConfigError(f"{e}: the record was written by another version") from None
+
+
 def steps(run: Run) -> int:
     """Updates of the run: its horizon rounded to whole batches. Raises ConfigError if that is
     none.
@@ -270,13 +284,19 @@ def check(run: Run) -> None:
             from model import parts
 
             parts.check_apart(run.model)
-        optim.check(run.optimizer, run.schedule)
+        run.optimizer.check()
+        optim.check(run.schedule)
     except ValueError as e:
         raise ConfigError(str(e)) from None
     if run.batch < 1 or run.batch % run.model.unit:
         raise ConfigError(
             f"batch={run.batch} must be a positive multiple of"
             f" model.moe.routing_group={run.model.unit}"
+        )
+    if run.optimizer.head_lr and run.model.tied:
+        raise ConfigError(
+            "optimizer.head_lr: the head is the embedding (model.tied), whose rate is"
+            " optimizer.embed_lr: set optimizer.head_lr=0"
         )
     if run.dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype={run.dtype!r}: choose from auto, float32, bfloat16")

@@ -9,6 +9,7 @@ import typing
 
 from launch.config import ConfigError, Job, Run, field_types
 from model.config import Model
+from model.optimizers import OPTIMIZERS, Optimizer
 
 
 def _parse(key: str, text: str, kind):
@@ -58,6 +59,8 @@ def override(value, key: str, text: str, full: str = ""):
     inner = getattr(value, head)
     if isinstance(inner, Model):
         return dataclasses.replace(value, **{head: _override_model(inner, rest, text)})
+    if isinstance(inner, Optimizer) and not rest:
+        return dataclasses.replace(value, **{head: _optimizer(inner, text)})
     if dataclasses.is_dataclass(inner):
         if not rest:
             raise ConfigError(
@@ -81,6 +84,26 @@ def _override_model(model: Model, key: str, text: str) -> Model:
         raise ConfigError(str(e)) from None
 
 
+def _optimizer(before: Optimizer, text: str) -> Optimizer:
+    """The optimizer that `text` names. The fields that all of them have it takes from the one
+    before, unless it names them.
+    """
+    from model import parts
+    from model import text as text_form
+
+    try:
+        node = text_form.one(text)
+        made = parts.build(OPTIMIZERS, node, "optimizer")
+    except ValueError as e:
+        raise ConfigError(str(e)) from None
+    common = {
+        f.name: getattr(before, f.name)
+        for f in dataclasses.fields(Optimizer)
+        if f.name not in node.fields
+    }
+    return dataclasses.replace(made, **common)
+
+
 def _similar_fields(name: str) -> list[str]:
     """Dotted places of a field named like `name` inside the sections of a Run."""
     places = {
@@ -91,6 +114,8 @@ def _similar_fields(name: str) -> list[str]:
     }
     from model import parts
 
+    for optimizer in OPTIMIZERS.values():
+        places |= {f.name: f"optimizer.{f.name}" for f in dataclasses.fields(optimizer)}
     places = {**parts.fields(), **places}
     return [places[n] for n in difflib.get_close_matches(name, places, 1, 0.7)]
 

@@ -16,9 +16,11 @@ of a fit: the weights of the matmuls that a token passes through (active experts
 when tied; no embedding lookup, no positions, no norm scales, no biases).
 """
 
-from model import norms, optim
+from model import norms
 from model.config import Execution, Model
+from model.leaves import Inventory
 from model.lm import ONE_HOT_VOCAB
+from model.optimizers import AdamW, Optimizer
 from model.state import State
 from model.work import CONVENTIONS, Work, size, total  # noqa: F401
 
@@ -65,6 +67,11 @@ def parameters(m: Model) -> dict:
         "active_non_embedding": total - inactive - lookup,
         "multiplied": multiplied + m.vocab_size * m.d_model,
     }
+
+
+def inventory(m: Model) -> Inventory:
+    """What an optimizer's counts are made of."""
+    return Inventory(parameters(m)["total"], m)
 
 
 def _layer_flops(layer, m: Model, causal: bool) -> int:
@@ -177,7 +184,7 @@ def evaluation(m: Model, ex: Execution, batch: int) -> int:
     return max(logits, layers, rows) + 2 * tokens * m.d_model * size(ex)
 
 
-def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
+def memory(m: Model, ex: Execution, batch: int, optimizer: Optimizer = AdamW()) -> dict[str, int]:
     """Bytes of training on one device, all exact but `activations`; buffers are selection biases.
     `kv_cache_per_token` and `state_per_sequence` are of decoding; a state is kept in float32 at
     least.
@@ -186,7 +193,7 @@ def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
     return {
         "parameters": 4 * n,
         "gradients": 4 * n * (1 + (ex.accumulate > 1)),  # their sum, and those of a micro-batch
-        "optimizer_state": optim.state_bytes(n),
+        "optimizer_state": optimizer.state_bytes(inventory(m)),
         "buffers": sum(4 * p.n_experts * p.selection_bias for p in m.routed),
         "batch": 4 * batch * (m.seq_len + 1),
         "activations": activations(m, ex, batch // ex.accumulate),
@@ -195,8 +202,9 @@ def memory(m: Model, ex: Execution, batch: int) -> dict[str, int]:
     }
 
 
-def executed_flops(m: Model, ex: Execution, batch: int) -> int:
-    """Matmul FLOPs of one training step: forward, backward, and under remat what is computed
-    again.
+def executed_flops(m: Model, ex: Execution, batch: int, optimizer: Optimizer = AdamW()) -> int:
+    """Matmul FLOPs of one training step: forward, backward, under remat what is computed again, and
+    those of the optimizer's update.
     """
-    return ex.accumulate * work(m, ex, batch // ex.accumulate).training(ex.remat)
+    passes = ex.accumulate * work(m, ex, batch // ex.accumulate).training(ex.remat)
+    return passes + optimizer.update_flops(inventory(m))

@@ -11,7 +11,7 @@ from model.block import Group, block, stack
 from model.config import Execution, Model
 from model.mlps import routing
 from model.numerics import einsum, precise
-from model.params import Kernel, declare
+from model.params import MATRIX, Kernel, declare
 
 # Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a
 # matmul, not a scatter.
@@ -62,7 +62,12 @@ class LM(nn.Module):
             parts.check_apart(m)
             ctx = context.apart(tokens_BT, self.separator)
         table_VD = declare(
-            self, "embed", (m.vocab_size, m.d_model), ("vocab", "embed"), 0.02 if m.tied else 1.0
+            self,
+            "embed",
+            (m.vocab_size, m.d_model),
+            ("vocab", "embed"),
+            0.02 if m.tied else 1.0,
+            matrix=MATRIX,
         )
         x_BTD = self._embed(table_VD, tokens_BT, ctx)
         stats = []

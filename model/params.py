@@ -28,6 +28,8 @@ class Parameter(nn.LogicallyPartitioned):
     mean: float = struct.field(default=0.0, pytree_node=False)
     std: float = struct.field(default=0.0, pytree_node=False)
     start: Any = struct.field(default=None, pytree_node=False)
+    # of a matrix: axes of its inputs, axes of its outputs, both counted from the end
+    matrix: Any = struct.field(default=None, pytree_node=False)
 
     def drawn(self, rng: np.random.Generator, shape):
         """Initial values, float32 of numpy."""
@@ -38,11 +40,21 @@ class Parameter(nn.LogicallyPartitioned):
         return np.full(shape, self.mean, np.float32)
 
 
+MATRIX = ((-2,), (-1,))  # inputs, then outputs
+
+
 def declare(
-    module: nn.Module, name: str, shape, axes, std: float = 0.0, mean: float = 0.0, start=None
+    module: nn.Module,
+    name: str,
+    shape,
+    axes,
+    std: float = 0.0,
+    mean: float = 0.0,
+    start=None,
+    matrix=None,
 ):
     """Declares parameter `name` of `shape` with logical `axes`, drawn from N(mean, std^2), or by
-    `start`. Returns the float32 array.
+    `start`; a `matrix` says which axes are its inputs and outputs. Returns the float32 array.
     """
 
     def init(key, shape):
@@ -51,7 +63,7 @@ def declare(
             if start
             else mean + std * jax.random.normal(key, shape, jnp.float32)
         )
-        return Parameter(value, tuple(axes), mean=mean, std=std, start=start)
+        return Parameter(value, tuple(axes), mean=mean, std=std, start=start, matrix=matrix)
 
     return module.param(name, init, tuple(shape))
 
@@ -71,9 +83,21 @@ def at_use(tree: dict, dtype: str) -> dict:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def matrix_of(eq: str, stacked: str = "") -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Axes of the kernel of ``einsum(eq, x, kernel)``, counted from the end, that are summed over,
+    and that it adds. Those that `x` and the result share too number matrices, as do `stacked` ones.
+    """
+    operands, result = eq.split("->")
+    x, w = operands.split(",")
+    axes = [(i - len(w), letter) for i, letter in enumerate(w) if letter not in stacked]
+    rows = tuple(i for i, letter in axes if letter in x and letter not in result)
+    return rows, tuple(i for i, letter in axes if letter not in x)
+
+
 class Einsum(nn.Module):
     """``einsum(eq, x, kernel)`` with its own kernel; `fan_in` sets the initial spread gain /
     sqrt(fan_in). A bias, where asked for, is added over the kernel's axes that the result keeps.
+    `stacked`: letters of axes that number matrices, such as the gates of a cell.
     """
 
     eq: str
@@ -83,10 +107,12 @@ class Einsum(nn.Module):
     gain: float = 1.0
     dtype: str = "float32"
     bias: bool = False
+    stacked: str = ""
 
     @nn.compact
     def __call__(self, x):
-        w = declare(self, "kernel", self.shape, self.axes, self.gain * self.fan_in**-0.5)
+        std, sides = self.gain * self.fan_in**-0.5, matrix_of(self.eq, self.stacked)
+        w = declare(self, "kernel", self.shape, self.axes, std, matrix=sides)
         y = product(self.eq, x, w.astype(self.dtype))
         if not self.bias:
             return y
@@ -105,7 +131,7 @@ class Kernel(nn.Module):
 
     @nn.compact
     def __call__(self):
-        return declare(self, "kernel", self.shape, self.axes, self.std)
+        return declare(self, "kernel", self.shape, self.axes, self.std, matrix=MATRIX)
 
 
 def is_parameter(x):

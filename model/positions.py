@@ -22,7 +22,7 @@ from model import config, rope_scaling
 from model.config import Model
 from model.context import on_device
 from model.numerics import precise
-from model.params import declare
+from model.params import MATRIX, declare
 
 
 def _space(at):
@@ -86,8 +86,8 @@ class Learned(NoPositions):
     bounded = embedded = True
 
     def embed(self, module, m, at):
-        shape = m.seq_len + self.offset, m.d_model
-        table_TD = declare(module, "positions", shape, ("seq", "act_embed"), 0.02)  # GPT-2
+        shape, axes = (m.seq_len + self.offset, m.d_model), ("seq", "act_embed")
+        table_TD = declare(module, "positions", shape, axes, 0.02, matrix=MATRIX)  # GPT-2
         if isinstance(at, np.ndarray):
             return table_TD[self.offset : self.offset + at.size]
         return table_TD[jnp.clip(at + self.offset, 0, table_TD.shape[0] - 1)]

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from model import averages, loss, optim
+from model import averages, loss
 from model.block import layer_at
+from model.leaves import leaves
 from model.lm import LM, buffers
 from model.mlps import expert_loop, routing
+from model.optimizers import Optimizer
 
 
 class State(NamedTuple):
@@ -105,22 +107,25 @@ def _rebalanced(lm: LM, biases, load):
     return jax.tree_util.tree_map_with_path(moved, biases, load)
 
 
-def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyper):
-    """One AdamW update on B sequences of T+1 tokens.
+def transform(lm: LM, optimizer: Optimizer) -> optax.GradientTransformation:
+    """Gradients of `lm` to updates, before learning rate and decay."""
+    return optimizer.transform(leaves(lm.m, lm.ex), lm.ex.dtype)
 
-    hyper: scalars lr, embed_lr, weight_decay of this step, and the weight of an average where the
-    state has one. Returns (state, metrics); `loss` is the
-    cross-entropy alone in nats per token, before the update; MoE statistics hold one value per MoE
-    layer. Where the loss or the gradient is not finite the batch is consumed and the state stays as
-    it was: `skipped` is 1.
+
+def train_step(lm: LM, optimizer: Optimizer, state: State, tokens_BT1, hyper):
+    """One update on B sequences of T+1 tokens.
+
+    hyper: scalars of this step, as model.optimizers.base.HYPER names them, and the weight of an
+    average where the state has one. Returns (state, metrics); `loss` is the cross-entropy alone in
+    nats per token, before the update; MoE statistics hold one value per MoE layer. Where the loss
+    or the gradient is not finite the batch is consumed and the state stays as it was: `skipped` is
+    1.
     """
 
     grads, (metrics, load) = accumulated(lm, state, tokens_BT1)
     metrics = routing.summary(lm.m, metrics)
-    updates, opt = optim.transform(optimizer).update(grads, state.opt)
-    params = optim.apply(
-        optimizer, state.params, updates, hyper["lr"], hyper["embed_lr"], hyper["weight_decay"]
-    )
+    updates, opt = transform(lm, optimizer).update(grads, state.opt)
+    params = optimizer.applied(leaves(lm.m, lm.ex), state.params, updates, hyper)
     moved = _rebalanced(lm, state.buffers, load) if state.buffers else state.buffers
     norm = optax.tree.norm(grads)
     ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
@@ -132,7 +137,7 @@ def train_step(lm: LM, optimizer: optim.Optimizer, state: State, tokens_BT1, hyp
     return state, {**metrics, "grad_norm": norm, "skipped": 1.0 - ok}
 
 
-def train_steps(lm: LM, optimizer: optim.Optimizer, state: State, tokens_KBT1, hyper_K, count):
+def train_steps(lm: LM, optimizer: Optimizer, state: State, tokens_KBT1, hyper_K, count):
     """The first `count` of K updates in one dispatch; K is static, `count` is not. Metrics have a
     leading axis K, zero past count.
     """
@@ -164,10 +169,10 @@ def eval_step(lm: LM, held: dict, tokens_BT1):
     return nll_BT, stats
 
 
-def create(lm: LM, optimizer: optim.Optimizer, params, average: bool = False) -> State:
-    """A State from parameters, with zero moments and zero buffers; `average`: and with zeros for
-    that of the parameters.
+def create(lm: LM, optimizer: Optimizer, params, average: bool = False) -> State:
+    """A State from parameters, with a zero optimizer state and zero buffers; `average`: and with
+    zeros for that of the parameters.
     """
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), buffers(lm.m, lm.ex))
     own = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), params) if average else ()
-    return State(params, optim.transform(optimizer).init(params), zeros, own)
+    return State(params, transform(lm, optimizer).init(params), zeros, own)

@@ -25,9 +25,10 @@ import numpy as np
 from experiments.benchmarks import contest
 from launch.config import Where
 from launch.devices import allocator, choice
-from model import account, optim, params, parts, step
+from model import account, params, parts, step
 from model.config import Model
 from model.lm import LM, abstract
+from model.optimizers import AdamW
 
 BASE = parts.model(vocab_size=1056, seq_len=256, d_model=128)
 BATCH = 16
@@ -59,9 +60,9 @@ def points(base: Model, batch: int, toy: bool) -> dict[str, list[tuple[Model, in
 def prepared(c: Model, batch: int):
     """A call that takes one donated step and waits for it."""
     ex = choice.execution(c, Where(), "float32", "cpu", 1, batch * c.seq_len)
-    lm, o = LM(c, ex), optim.Optimizer()
+    lm, o = LM(c, ex), AdamW()
     state = step.create(lm, o, jax.tree.map(jnp.asarray, params.initial(abstract(c, ex), 0)))
-    hyper = {"lr": 3e-4, "embed_lr": 3e-4, "weight_decay": 0.1}
+    hyper = {"lr": 3e-4, "embed_lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1}
     tokens = (
         np.random.default_rng(0).integers(0, c.vocab_size, (batch, c.seq_len + 1)).astype(np.int32)
     )

@@ -24,10 +24,10 @@ from launch.devices import mesh as meshes
 from model import params, parts
 from model.config import Execution, Model
 from model.lm import LM
-from model.optim import Optimizer
+from model.optimizers import AdamW
 
 STEPS, BATCH = 20, 32
-OPTIMIZER = Optimizer(b1=0.0, clip=1e9)
+OPTIMIZER = AdamW(b1=0.0, clip=1e9)
 DENSE = parts.model(
     "attention/dense(d_ff=64,activation=swiglu)", vocab_size=1040, seq_len=16, d_model=32
 )
@@ -129,7 +129,7 @@ def follow(
     l = l._replace(boxed=jax.tree.map(spread, l.boxed, is_leaf=params.is_parameter))
     program = layouts.lower_train(l, BATCH, STEPS).compile()
     state, read = layouts.initial(l, 0), tokens(model)
-    hyper = {"lr": 3e-3, "embed_lr": 3e-3, "weight_decay": 0.1}
+    hyper = {"lr": 3e-3, "embed_lr": 3e-3, "head_lr": 3e-3, "weight_decay": 0.1}
 
     def put(rows):
         return meshes.put(rows, meshes.batch_sharding(l.mesh, 1))

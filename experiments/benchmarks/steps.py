@@ -17,13 +17,14 @@ import numpy as np
 
 from launch.config import Where
 from launch.devices import choice
-from model import account, optim, params, parts, step
+from model import account, params, parts, step
 from model.config import Execution, Model
 from model.lm import LM, abstract
+from model.optimizers import AdamW
 
 PEAK = 989e12
-OPTIMIZER = optim.Optimizer()
-HYPER = {"lr": 3e-4, "embed_lr": 3e-4, "weight_decay": 0.1}
+OPTIMIZER = AdamW()
+HYPER = {"lr": 3e-4, "embed_lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1}
 STEPS, ROUND_S = (
     5,
     0.3,

@@ -20,7 +20,8 @@ from launch.huggingface import folder
 from model import account, params, parts
 from model.config import Model
 from model.lm import abstract
-from model.optim import Optimizer, Schedule
+from model.optim import Schedule
+from model.optimizers import AdamW
 
 SHAPES = {
     "full": (4, 1024, dict(vocab_size=8192, seq_len=256, d_model=256, n_layers=6)),
@@ -75,7 +76,7 @@ def job(name: str, scale: str, settings: list[str]) -> Job:
         model=parts.model(layers, **shape, **fields, tied=True),
         data=Data(source="python_source", validation_windows=8),
         batch=BATCH[scale],
-        optimizer=Optimizer(lr=LR, weight_decay=DECAY, decay="all", clip=1e9),
+        optimizer=AdamW(lr=LR, weight_decay=DECAY, decay="all", clip=1e9),
         schedule=Schedule(decay="constant", warmup=0.0),
         horizon=Horizon(steps=100_000),
         dtype="float32",

@@ -81,7 +81,8 @@ def key(run: Run) -> str:
         data=dataclasses.replace(run.data, seed=0),
     )
     brief = config.brief(like)
-    brief.pop("optimizer", None)
+    named = brief.pop("optimizer", {}).get("name")  # its values cost nothing, its update may
+    brief |= {"optimizer": named} if named else {}
     brief.pop("schedule", None)
     return hashlib.sha256(json.dumps(brief, sort_keys=True).encode()).hexdigest()[:12]
 

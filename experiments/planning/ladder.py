@@ -18,7 +18,7 @@ from launch import overrides
 from launch.config import ConfigError, Run, family
 from model import account, parts
 from model.config import Model
-from model.optim import Optimizer
+from model.optimizers import Optimizer
 
 # Peak learning rate of the matrices: LR_32 x (32 / d_model)^LR_POWER; `learning_rate` bracket,
 # LOG.md 2026-11-24
@@ -251,12 +251,26 @@ def shape(base: Model, size: int, arm: str = "dense", ladder=BOTH) -> Model:
 
 
 def at(base: Run, size: int, arm: str, lr_multiplier: float = 1.0, ladder=BOTH) -> Run:
-    """`base` at this size with an arm, with the ladder's learning rate times `lr_multiplier`."""
+    """`base` at this size with an arm, with the ladder's learning rate times `lr_multiplier`; the
+    ladder's rates are AdamW's, and those of an optimizer that wants others are so many times these.
+    """
     model = shape(base.model, size, arm, ladder)
+    text = arms.named(arm, base.model)
+    run = _with_settings(dataclasses.replace(base, model=model), text)
     lr = learning_rate(model.d_model, family(model)) * lr_multiplier
-    optimizer: Optimizer = dataclasses.replace(base.optimizer, lr=lr, embed_lr=LR_EMBED)
-    run = dataclasses.replace(base, model=model, optimizer=optimizer)
-    return _with_settings(run, arms.named(arm, base.model))
+    lr *= _own_multiplier(text) * run.optimizer.AGAINST_ADAMW
+    embed_lr = LR_EMBED * run.optimizer.AGAINST_ADAMW
+    optimizer: Optimizer = dataclasses.replace(run.optimizer, lr=lr, embed_lr=embed_lr)
+    return dataclasses.replace(run, optimizer=optimizer)
+
+
+def check_free(key: str, value: str) -> None:
+    """Raises ConfigError where a setting names what the ladder or the plan decides."""
+    if key == "optimizer" and "(" in value:
+        inside = [t.partition("=")[0].strip() for t in value.partition("(")[2].split(",")]
+        key = next((k for t in inside if (k := f"optimizer.{t}") in OWNED), key)
+    if key in OWNED:
+        raise ConfigError(f"{key} is not free in a sweep: set {OWNED[key]} instead")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,18 +280,26 @@ class _Rate:
     lr_multiplier: float = 1.0  # of the ladder's, times that of a bracket
 
 
+def _own_multiplier(arm: str) -> float:
+    """What an arm's text multiplies the ladder's learning rate by."""
+    out = 1.0
+    for setting in arms.parted(arm)[1]:
+        key, _, value = setting.partition("=")
+        if key == "lr_multiplier":
+            out *= overrides.override(_Rate(), key, value).lr_multiplier
+    return out
+
+
 def _with_settings(run: Run, arm: str) -> Run:
     """`run` with what an arm sets besides its model. Other text has other content."""
     for setting in arms.parted(arm)[1]:
         key, _, value = setting.partition("=")
         if key == "lr_multiplier":
-            factor = overrides.override(_Rate(), key, value).lr_multiplier
-            run = dataclasses.replace(
-                run, optimizer=dataclasses.replace(run.optimizer, lr=run.optimizer.lr * factor)
-            )
             continue
-        if key in OWNED:
-            raise ConfigError(f"arm {arm!r}: {key} is not free in a sweep: set {OWNED[key]}")
+        try:
+            check_free(key.strip(), value)
+        except ConfigError as e:
+            raise ConfigError(f"arm {arm!r}: {e}") from None
         if key.startswith("model."):
             continue
         run = overrides.override(run, key, value)
@@ -298,6 +320,7 @@ OWNED = {
     "model.n_layers": "sweep.sizes",
     "optimizer.lr": "sweep.lr_multipliers",
     "optimizer.embed_lr": "sweep.lr_multipliers",
+    "optimizer.head_lr": "sweep.lr_multipliers",
     "horizon.steps": "sweep.budgets",
     "horizon.tokens": "sweep.budgets",
     "horizon.flops": "sweep.budgets",

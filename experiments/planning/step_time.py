@@ -15,6 +15,7 @@ from launch.devices import accelerators, choice, mesh
 from launch.devices.accelerators import Device, Figure
 from model import account
 from model.config import Model
+from model.optimizers import Optimizer
 
 # Model FLOPs (`matmul`) over the bf16 peak where nothing was measured: what others reach on H100s
 # (docs/planning.md)
@@ -96,6 +97,13 @@ def named(kind: str, count: int, where: Where, utilisation: dict | None = None) 
     )
 
 
+def update_flops(run: Run) -> int:
+    """Matmul FLOPs of one update of the optimizer. Devices that hold whole parameters each execute
+    them all.
+    """
+    return run.optimizer.update_flops(account.inventory(run.model))
+
+
 def step_flops(run: Run) -> int:
     """Training FLOPs (`matmul`) of one step."""
     return account.flops_per_token(run.model)["matmul"] * run.batch * run.model.seq_len
@@ -117,7 +125,8 @@ def speed(run: Run, target: Target, each: int = 1) -> Speed:
     kind = config.family(run.model)
     if target.platform == "cpu":
         table = choice.CPU_RATE[kind]
-        seconds = flops / (table[min(table, key=lambda d: abs(d - run.model.d_model))] * 1e9)
+        rate = table[min(table, key=lambda d: abs(d - run.model.d_model))] * 1e9
+        seconds = (flops + update_flops(run)) / rate
         return Speed(
             seconds, _evaluation(run, seconds), choice.CPU_COMPILE[kind], choice.CPU_SOURCE
         )
@@ -131,7 +140,7 @@ def speed(run: Run, target: Target, each: int = 1) -> Speed:
             None, source=f"{UNKNOWN}: {why}; give --peak_flops, or --calibrate on the device"
         )
     used = target.utilisation[kind]
-    seconds = flops / (target.peak.value * used.value * each)
+    seconds = (flops / each + update_flops(run)) / (target.peak.value * used.value)
     source = (
         f"{target.peak.value:.4g} FLOP/s ({target.peak.source}) at {used.value:.0%} ({used.source})"
     )
@@ -168,19 +177,26 @@ def bytes_held(run: Run, where: Where, platform: str) -> int:
     """
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
     apart = run.data.documents == "apart"
-    held = bool(run.average)
-    return _bytes_of_shape(run.model, run.batch, dtype, where, platform, apart, held)
+    held, static = bool(run.average), run.optimizer.static()
+    return _bytes_of_shape(run.model, run.batch, dtype, where, platform, apart, held, static)
 
 
 @functools.lru_cache(maxsize=4096)  # seeds and learning rates of a shape hold the same
 def _bytes_of_shape(
-    model: Model, batch: int, dtype: str, where: Where, platform: str, apart: bool, average: bool
+    model: Model,
+    batch: int,
+    dtype: str,
+    where: Where,
+    platform: str,
+    apart: bool,
+    average: bool,
+    optimizer: Optimizer,
 ) -> int:
     sizes = mesh.resolve(mesh.parse(where.mesh), 1)
     rows = mesh.rows(sizes)
     tokens = batch // rows * model.seq_len
     ex = choice.execution(model, where, dtype, platform, 1, tokens, apart)
-    m = account.memory(model, ex, batch // rows)
+    m = account.memory(model, ex, batch // rows, optimizer)
     local = choice.evaluated(model, ex, platform, rows, batch) // rows
     evaluation = account.evaluation(model, choice.evaluation(model, ex, platform, local), local)
     weights = (1 + average) * m["parameters"] + m["gradients"] + m["optimizer_state"] + m["buffers"]

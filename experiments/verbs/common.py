@@ -48,7 +48,7 @@ def load(fv, want: type | None = None, change: Callable | None = None) -> Job | 
     before = job.run.optimizer
     for text in getattr(fv, "set"):
         job = _apply(job, text)
-    job = _embedding_follows(job, before, getattr(fv, "set"))
+    job = _rates_follow(job, before, getattr(fv, "set"))
     if "mesh" in fv and fv.mesh:
         from launch.devices import mesh
 
@@ -57,18 +57,20 @@ def load(fv, want: type | None = None, change: Callable | None = None) -> Job | 
     return job
 
 
-def _embedding_follows(job, before, settings: list[str]):
-    """A recipe's rate of the embedding keeps its ratio to a learning rate that --set changes,
-    unless it is set itself.
+def _rates_follow(job, before, settings: list[str]):
+    """A recipe's rates of embedding and head keep their ratio to a learning rate that --set
+    changes, unless they are set themselves.
     """
     now = job.run.optimizer
-    if now.lr == before.lr or any(
-        t.partition("=")[0].strip() == "optimizer.embed_lr" for t in settings
-    ):
+    if now.lr == before.lr or now.lr <= 0 or before.lr <= 0:  # the last are refused later
         return job
-    if now.lr <= 0 or before.lr <= 0:  # refused later, in its own words
-        return job
-    now = dataclasses.replace(now, embed_lr=now.embed_lr * now.lr / before.lr)
+    given = " ".join(t for t in settings if t.strip().startswith("optimizer"))
+    moved = {
+        name: getattr(now, name) * now.lr / before.lr
+        for name in ("embed_lr", "head_lr")
+        if name not in given
+    }
+    now = dataclasses.replace(now, **moved)
     return dataclasses.replace(job, run=dataclasses.replace(job.run, optimizer=now))
 
 
@@ -84,9 +86,8 @@ def _apply(job, text: str):
                 job, run=dataclasses.replace(job.run, horizon=config.Horizon())
             )
         return overrides.set_fields(job, [text])
-    if key in ladder.OWNED:
-        raise ConfigError(f"{key} is not free in a sweep: set {ladder.OWNED[key]} instead")
     value = text.partition("=")[2].strip()
+    ladder.check_free(key, value)
     if key.startswith("sweep."):
         return dataclasses.replace(job, sweep=_sweep(job.sweep, key, value))
     last = key.rpartition(".")[2]

@@ -32,7 +32,9 @@ from experiments.console.lazy import Lazy
 from experiments.verbs import common
 from launch import config, overrides
 from launch.config import Job, Run
+from model import optimizers
 from model.config import Execution, Model
+from model.optimizers import AdamW, Optimizer
 
 if TYPE_CHECKING:
     from experiments.planning.grid import SweepJob
@@ -56,10 +58,12 @@ def execution(run: Run, where, platform: str = "") -> Execution:
     return choice.execution(run.model, where, dtype, platform, groups, tokens, apart)
 
 
-def describe(c: Model, ex: Execution, batch: int) -> dict:
+def describe(c: Model, ex: Execution, batch: int, optimizer: Optimizer = AdamW()) -> dict:
     """The counts of one model as a JSON-ready dict; docs/counting.md defines every name."""
     micro = batch // ex.accumulate
     work, tokens = account.work(c, ex, micro), micro * c.seq_len
+
+    update = optimizer.update_flops(account.inventory(c)) / (batch * c.seq_len)
 
     def third(n):
         return n // 3 if n % 3 == 0 else n / 3
@@ -75,9 +79,10 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
         "executed_flops_per_token": {
             "forward": work.forward / tokens,
             "training": work.training(ex.remat) / tokens,
+            **({"update": update} if update else {}),
         },
         "forward_shares": account.shares(c),
-        "bytes": account.memory(c, ex, batch),
+        "bytes": account.memory(c, ex, batch, optimizer),
         "assumed": {
             "batch": batch,
             "dtype": ex.dtype,
@@ -85,6 +90,7 @@ def describe(c: Model, ex: Execution, batch: int) -> dict:
             "scan": ex.scan,
             "accumulate": ex.accumulate,
             **({"moe": ex.moe} if c.routed else {}),
+            **({} if type(optimizer) is AdamW else {"optimizer": optimizers.name(optimizer)}),
         },
     }
 
@@ -134,14 +140,16 @@ def _compiled(run: Run, where, ex: Execution, topology: str) -> dict:
 
     sizes = mesh.parse(where.mesh)
     if topology:
-        return compiled.over(run.model, ex, run.batch, compiled.described(topology, sizes))
+        return compiled.over(
+            run.model, ex, run.batch, compiled.described(topology, sizes), run.optimizer
+        )
     if not sizes:
-        return compiled.figures(run.model, ex, run.batch)
+        return compiled.figures(run.model, ex, run.batch, run.optimizer)
     mesh.simulate(sizes)
     import jax
 
     mesh.check(sizes, run.model, run.batch, jax.device_count(), where.accumulate)
-    return compiled.over(run.model, ex, run.batch, mesh.make(sizes))
+    return compiled.over(run.model, ex, run.batch, mesh.make(sizes), run.optimizer)
 
 
 def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
@@ -154,7 +162,7 @@ def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
             " chips are used"
         )
     ex = execution(run, job.where, "tpu" if fv.topology else "")
-    answer = {**said, **describe(run.model, ex, run.batch)}
+    answer = {**said, **describe(run.model, ex, run.batch, run.optimizer)}
     horizon = run.horizon
     if horizon.steps or horizon.tokens or horizon.flops:
         answer["steps"] = config.steps(run)
@@ -176,7 +184,7 @@ def _sweep(job: SweepJob) -> tuple[dict, str]:
     config.check_moe(job.run.model, job.where)
     found, texts = [], []
     for p in {p.shape: p for p in grid.make(job, choice.probe()[0]).runs}.values():
-        d = describe(p.run.model, execution(p.run, job.where), p.run.batch)
+        d = describe(p.run.model, execution(p.run, job.where), p.run.batch, p.run.optimizer)
         found.append({**d, "size": p.size})
         texts.append(count_text.text(p.run.model, d))
     return {"shapes": found}, "\n\n".join(texts)

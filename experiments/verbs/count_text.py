@@ -130,6 +130,8 @@ def _flops(d: dict) -> list[str]:
         "executed here, at most" if d["assumed"].get("moe") == "loop" else "executed here"
     )  # its routing decides
     lines.append(f"  {label:<40}{done['forward']:>34,.0f}{done['training']:>22,.0f}")
+    if "update" in done:
+        lines.append(f"  {'executed by the update of the optimizer':<74}{done['update']:>22,.0f}")
     parts = [
         f"{d['forward_shares'][k]:.1%} {text}"
         for k, text in SHARES.items()

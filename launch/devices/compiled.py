@@ -15,24 +15,26 @@ from launch.config import ConfigError
 from launch.devices import choice, collectives
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
-from model import account, optim, step
+from model import account, step
 from model.config import Execution, Model
 from model.lm import LM, abstract
+from model.optimizers import AdamW, Optimizer
+from model.optimizers.base import HYPER
 
 REMATERIALISED = "Involuntary full rematerialization"
 
 
-def figures(c: Model, ex: Execution, batch: int) -> dict:
+def figures(c: Model, ex: Execution, batch: int, optimizer: Optimizer = AdamW()) -> dict:
     """Compiles for one device of this process, from shapes alone: no array is made.
 
     Bytes of `forward_backward` (parameters in, gradients out; `temporaries` are the activations)
     and of a whole `step` (state donated); `flops` of the former by XLA's cost analysis, elementwise
     work included, None for scanned layers, whose body it counts once.
     """
-    lm, optimizer = LM(c, ex), optim.Optimizer()
+    lm = LM(c, ex)
     state = jax.eval_shape(lambda p: step.create(lm, optimizer, nn.unbox(p)), abstract(c, ex))
     tokens = jax.ShapeDtypeStruct((batch, c.seq_len + 1), np.int32)
-    hyper = {k: jax.ShapeDtypeStruct((), np.float32) for k in ("lr", "embed_lr", "weight_decay")}
+    hyper = {k: jax.ShapeDtypeStruct((), np.float32) for k in HYPER}
     compiled = functools.partial(choice.compiled, platform=jax.default_backend())
     passes = compiled(jax.jit(functools.partial(step.gradients, lm)).lower(state, tokens))
     whole = compiled(
@@ -49,7 +51,7 @@ def figures(c: Model, ex: Execution, batch: int) -> dict:
     }
 
 
-def over(c: Model, ex: Execution, batch: int, mesh) -> dict:
+def over(c: Model, ex: Execution, batch: int, mesh, optimizer: Optimizer = AdamW()) -> dict:
     """The step on `batch` sequences, compiled for all devices of `mesh`, of this process or of a
     described topology. Per device: bytes of the state as compiled and as counted (`account.memory`
     over fsdp x tensor x expert), of the whole `step`, and the collectives of a step.
@@ -58,9 +60,9 @@ def over(c: Model, ex: Execution, batch: int, mesh) -> dict:
     began = time.perf_counter()
     said: list[str] = []
     with _log(said):
-        layout = layouts.lay(c, optim.Optimizer(), ex, mesh)
+        layout = layouts.lay(c, optimizer, ex, mesh)
         program = choice.compiled(layouts.lower_step(layout, batch), mesh.devices.flat[0].platform)
-    counted = account.memory(c, ex, batch)
+    counted = account.memory(c, ex, batch, optimizer)
     state = counted["parameters"] + counted["optimizer_state"] + counted["buffers"]
     shards = [
         s.shard_shape(a.shape)

@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import NamedSharding, PartitionSpec
 
 from launch.devices import mesh as meshes
-from model import optim, params, step
+from model import params, step
 from model.config import Execution, Model
 from model.context import Separator
 from model.lm import LM, abstract
+from model.optimizers import Optimizer
+from model.optimizers.base import HYPER
 
 
 class Layout(NamedTuple):
@@ -28,7 +31,7 @@ class Layout(NamedTuple):
     """
 
     lm: LM
-    optimizer: optim.Optimizer
+    optimizer: Optimizer
     mesh: Any
     boxed: Any
     state: Any
@@ -53,7 +56,7 @@ def ambient(mesh):
 
 def lay(
     model: Model,
-    optimizer: optim.Optimizer,
+    optimizer: Optimizer,
     ex: Execution,
     mesh,
     separator: Separator | None = None,
@@ -79,23 +82,40 @@ def lay(
         param_sh, whole = meshes.shardings(mesh, boxed), meshes.replicated(mesh)
         sh = step.State(
             param_sh,
-            _like_params(state.opt, param_sh, whole),
+            _like_params(state.opt, state.params, param_sh, whole),
             jax.tree.map(lambda _: whole, state.buffers),
             param_sh if average else (),
         )
     return Layout(lm, optimizer, mesh, boxed, state, sh)
 
 
-def _like_params(opt, param_sh, whole):
-    """Shardings of an optimizer state: those of the parameters for every copy of their tree,
-    replicated for the rest.
+def _like_params(opt, parameters, param_sh, whole):
+    """Shardings of an optimizer state. What stands under a parameter's path is sharded along every
+    axis that is as long as the parameter's; the rest, such as counts, is replicated.
     """
-    structure = jax.tree.structure(param_sh)
 
-    def same(x):
-        return jax.tree.structure(x) == structure
+    def keys(path):
+        return tuple(k.key for k in path if hasattr(k, "key"))
 
-    return jax.tree.map(lambda x: param_sh if same(x) else whole, opt, is_leaf=same)
+    by_path = {
+        keys(path): (a.shape, s)
+        for (path, a), s in zip(
+            jax.tree_util.tree_leaves_with_path(parameters), jax.tree.leaves(param_sh)
+        )
+    }
+
+    def one(path, a):
+        names = keys(path)
+        shape, own = next(
+            (by_path[names[i:]] for i in range(len(names)) if names[i:] in by_path), (None, whole)
+        )
+        if shape is None or shape == a.shape:
+            return own
+        spec = (*own.spec, *[None] * (len(shape) - len(own.spec)))
+        kept = [axis if n == m else None for axis, n, m in zip(spec, shape, a.shape)]
+        return NamedSharding(own.mesh, PartitionSpec(*kept))
+
+    return jax.tree_util.tree_map_with_path(one, opt)
 
 
 def _arguments(l: Layout):
@@ -107,7 +127,7 @@ def _arguments(l: Layout):
 
 def _hyper(l: Layout, shape: tuple, sharding) -> dict:
     """What a step is handed besides its batch."""
-    names = ("lr", "embed_lr", "weight_decay", *(("average",) if l.state.average else ()))
+    names = (*HYPER, *(("average",) if l.state.average else ()))
     return {k: jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding) for k in names}
 
 

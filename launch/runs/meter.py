@@ -9,7 +9,7 @@ import numpy as np
 from launch import config
 from launch.runs.divergence import Watch
 from launch.runs.record import Metrics
-from model import account, optim
+from model import account
 
 
 def _numbers(v) -> list | float | None:
@@ -99,7 +99,7 @@ class Meter:
                     self.last_loss * tokens / math.log(2) / self._bytes if self._bytes else None
                 ),
                 "learning_rate": rate * self._run.optimizer.lr,
-                "embed_learning_rate": rate * optim.embed_rate(self._run.optimizer),
+                "embed_learning_rate": rate * self._run.optimizer.peaks()["embed_lr"],
                 "grad_norm": float(mean["grad_norm"]),
                 "tokens": n * self._per_step,
                 "flops_matmul": float(n * self._flops),

@@ -20,7 +20,7 @@ from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
 from launch.devices.layout import Layout
 from launch.runs import checks
-from model import averages, optim
+from model import averages
 from model.config import Execution
 from model.context import Separator
 
@@ -50,15 +50,10 @@ def hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
     """Learning rates and decay of steps first .. first+count, padded to `length`; computed on the
     host in float64.
     """
-    o, out = run.optimizer, np.zeros((2, length))
-    f = [config.rate(run, first + i, total) for i in range(count)]
-    out[0, :count], out[1, :count] = np.array(f) * o.lr, np.array(f) * optim.embed_rate(o)
-    out = out.astype(np.float32)
-    made = {
-        "lr": out[0],
-        "embed_lr": out[1],
-        "weight_decay": np.full(length, o.weight_decay, np.float32),
-    }
+    f = np.zeros(length)
+    f[:count] = [config.rate(run, first + i, total) for i in range(count)]
+    made = {k: (f * peak).astype(np.float32) for k, peak in run.optimizer.peaks().items()}
+    made["weight_decay"] = np.full(length, run.optimizer.weight_decay, np.float32)
     if average := averages.read(run.average):
         made["average"] = np.zeros(length, np.float32)
         made["average"][:count] = [average.weight(first + i, total) for i in range(count)]
@@ -130,14 +125,12 @@ def program(run: Run, where: Where, dataset=None) -> Program:
         ex = dataclasses.replace(ex, attention="xla")
     if not run.model.routed:  # fields that a dense model does not read must not split its cache
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
-    o = run.optimizer
-    static = optim.Optimizer(b1=o.b1, b2=o.b2, eps=o.eps, clip=o.clip, decay=o.decay)
     # several processes call in step, and their clocks differ
     dispatch = where.steps_per_dispatch or (
         choice.choice(platform).steps_per_dispatch if jax.process_count() == 1 else 1
     )
     apart = separator(run, where, dataset)
-    held = bool(run.average)
+    held, static = bool(run.average), run.optimizer.static()
     return _program(run.model, static, ex, where.mesh, run.batch, dispatch, apart, held)
 
 

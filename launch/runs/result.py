@@ -40,7 +40,8 @@ def made(run, where, p, dataset, tally, seconds: float, e, averaged, tags) -> di
         "flops": {k: n * tokens for k, n in per_token.items()},
         "flops_per_token": per_token,
         "shared": _shared(tally, run, per_token["matmul"], seconds),
-        "executed_flops": total * account.executed_flops(run.model, p.layout.lm.ex, run.batch),
+        "executed_flops": total
+        * account.executed_flops(run.model, p.layout.lm.ex, run.batch, run.optimizer),
         "train_loss": record.finite(tally.meter.last_loss),
         "validation": _validation(e),
         "averages": {averages.name(run.average): _validation(averaged)} if averaged else {},

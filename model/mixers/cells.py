@@ -127,9 +127,10 @@ def mix(module, x_BTD, ctx: context.Context | None, cell: Callable, bias):
     p, m, ex, units = module.p, module.m, module.ex, module.p.units(module.m)
     ctx = ctx or context.plain(x_BTD.shape[1])
     x_BTgU = Einsum("btd,dgu->btgu", (m.d_model, p.gates, units), ("embed", None, "channels"),
-                    m.d_model, dtype=ex.dtype, name="in")(x_BTD)  # fmt: skip
+                    m.d_model, dtype=ex.dtype, stacked="g", name="in")(x_BTD)  # fmt: skip
     axes = (None, None, "channels")
-    w_UgU = declare(module, "recurrent", (units, p.gates, units), axes, units**-0.5)
+    shape, sides = (units, p.gates, units), ((-3,), (-1,))  # a matrix for each gate
+    w_UgU = declare(module, "recurrent", shape, axes, units**-0.5, matrix=sides)
     h_BTU = _mixed(module, ctx, cell, ex, w_UgU, bias, x_BTgU, p.states)
     return from_channels(m, ex, units)(h_BTU)
 

@@ -69,7 +69,8 @@ class _GatedConv(nn.Module):
         width, d, dtype = self.p.conv, self.m.d_model, x_BTD.dtype
         ctx = ctx or context.plain(x_BTD.shape[1])
         shape, axes = (width, d, 2, d), (None, "embed", None, "channels")
-        kernel = declare(self, "kernel", shape, axes, (width * d) ** -0.5)
+        sides = (-4, -3), (-1,)  # all taps are one matrix's inputs; values and gates have one each
+        kernel = declare(self, "kernel", shape, axes, (width * d) ** -0.5, matrix=sides)
         x_BTD, length = context.real(whole(x_BTD), ctx), x_BTD.shape[1]
 
         def made(before_BwD):

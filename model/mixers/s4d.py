@@ -132,7 +132,8 @@ class _S4D(nn.Module):
         skip_D = declare(self, "skip", (d,), ("channels",), 1.0)
         y_BTU = jax.nn.gelu(y_BTU + x_BTU * skip_D).astype(ex.dtype)
         y_BTpD = Einsum("btu,upd->btpd", (d, 2, d), ("channels", None, "embed"), d,
-                        (2 * m.n_layers) ** -0.5, ex.dtype, name="out")(y_BTU)  # fmt: skip
+                        (2 * m.n_layers) ** -0.5, ex.dtype, stacked="p",
+                        name="out")(y_BTU)  # fmt: skip
         return y_BTpD[:, :, 0] * jax.nn.sigmoid(precise(y_BTpD[:, :, 1])).astype(ex.dtype)
 
 

@@ -99,14 +99,14 @@ class _S5(nn.Module):
             (a[1] * real_U - (a[0] - 1) * turn_U) / size_U,
         )
         x_BTpU = Einsum("btd,dpu->btpu", (d, 2, u), ("embed", None, "channels"), 2 * d,
-                        dtype=ex.dtype, name="b")(x_BTD)  # fmt: skip
+                        dtype=ex.dtype, stacked="p", name="b")(x_BTD)  # fmt: skip
         u_BTU = diagonal.times(by, (precise(x_BTpU[:, :, 0]), precise(x_BTpU[:, :, 1])))
         length = x_BTD.shape[1]
         a_BTU = tuple(jnp.broadcast_to(x, (1, length, u)) for x in a)
         h_BTpU = jnp.stack(diagonal.mix(self, ctx, a_BTU, u_BTU), 2).astype(ex.dtype)
         # Re(C h) of all numbers: the factor 2 of the conjugates is in C
         y_BTD = Einsum("btpu,pud->btd", (2, u, d), (None, "channels", "embed"), 2 * u, 2**0.5,
-                       dtype=ex.dtype, name="c")(h_BTpU)  # fmt: skip
+                       dtype=ex.dtype, stacked="p", name="c")(h_BTpU)  # fmt: skip
         skip_D = declare(self, "skip", (d,), ("act_embed",), 1.0)
         y_BTD = jax.nn.gelu(precise(y_BTD) + precise(x_BTD) * skip_D).astype(ex.dtype)
         gate = Einsum("btd,de->bte", (d, d), ("embed", None), d, dtype=ex.dtype, name="gate")

@@ -19,7 +19,7 @@ from model.mlps import dispatch, hidden, routing
 from model.mlps.dense import Dense
 from model.mlps.hidden import Units, biases, inputs, kept, matrices
 from model.numerics import einsum, precise
-from model.params import declare
+from model.params import MATRIX, declare
 from model.state import State
 from model.work import Work, matmuls, size, total
 from model.xla_cpu import product
@@ -178,11 +178,14 @@ class _MoE(nn.Module):
     def _weights(self) -> dict:
         p, d, f = self.p, self.m.d_model, self.p.width(self.m)
         names, axes = inputs(p.activation), ("experts", "expert_embed", "mlp")
-        w = {name: declare(self, name, (p.n_experts, d, f), axes, d**-0.5) for name in names}
+        w = {
+            name: declare(self, name, (p.n_experts, d, f), axes, d**-0.5, matrix=MATRIX)
+            for name in names
+        }
         # gain over the fan-in of the dense MLP of equal active width: a token's top_k experts
         # together stand for it
         spread, axes = (2 * self.m.n_layers * f) ** -0.5, ("experts", "mlp", "expert_embed")
-        w["out"] = declare(self, "out", (p.n_experts, f, d), axes, spread)
+        w["out"] = declare(self, "out", (p.n_experts, f, d), axes, spread, matrix=MATRIX)
         if p.bias:
             for name in (*names, "out"):
                 width, axis = (d, "act_embed") if name == "out" else (f, "mlp")
@@ -215,7 +218,7 @@ class _MoE(nn.Module):
         p, m = self.p, self.m
         decoding = ctx is not None and ctx.slot is not None
         shape, axes = (m.d_model, p.n_experts), ("embed", "experts_out")
-        router_DE = declare(self, "router", shape, axes, m.d_model**-0.5)
+        router_DE = declare(self, "router", shape, axes, m.d_model**-0.5, matrix=MATRIX)
         w, bias_E = self._weights(), self._selection_bias()
         logits_BTE = product("btd,de->bte", precise(x_BTD), router_DE)
         if p.router_bias:

@@ -12,7 +12,7 @@ from experiments.laws import sweep_analysis
 from launch.runs import divergence, train
 from model import step
 from model.lm import LM, abstract
-from model.optim import Optimizer
+from model.optimizers import AdamW
 from model.params import initial
 from tests.launch.stopped_runs import RUN, WHERE, arrays
 from tests.launch.test_launch import DENSE, lines
@@ -21,18 +21,18 @@ from tests.launch.test_launch import DENSE, lines
 def test_a_bad_update_is_skipped_on_the_device():
     lm, tokens = LM(DENSE), np.zeros((2, DENSE.seq_len + 1), np.int32)
     params = jax.tree.map(np.array, initial(abstract(DENSE), 0))
-    hyper = {"lr": 1e-2, "embed_lr": 1e-2, "weight_decay": 0.0}
-    good = step.create(lm, Optimizer(), params)
+    hyper = {"lr": 1e-2, "embed_lr": 1e-2, "head_lr": 1e-2, "weight_decay": 0.0}
+    good = step.create(lm, AdamW(), params)
     after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(
-        lm, Optimizer(), good, tokens, hyper
+        lm, AdamW(), good, tokens, hyper
     )
     assert metrics["skipped"] == 0 and not np.array_equal(
         after.params["head"]["kernel"], params["head"]["kernel"]
     )
     params["embed"][0, 0] = np.inf
-    bad = step.create(lm, Optimizer(), params)
+    bad = step.create(lm, AdamW(), params)
     after, metrics = jax.jit(step.train_step, static_argnums=(0, 1))(
-        lm, Optimizer(), bad, tokens, hyper
+        lm, AdamW(), bad, tokens, hyper
     )
     assert metrics["skipped"] == 1
     for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(bad)):
@@ -40,7 +40,7 @@ def test_a_bad_update_is_skipped_on_the_device():
 
 
 def test_non_finite_steps_end_a_run_as_diverged(tmp_path):
-    run = dataclasses.replace(RUN, optimizer=Optimizer(lr=1e30), max_bad_steps=3)
+    run = dataclasses.replace(RUN, optimizer=AdamW(lr=1e30), max_bad_steps=3)
     r = train.train(run, WHERE, str(tmp_path / "r"))
     assert r["status"] == "diverged" and "3 updates in a row were skipped" in r["why"]
     assert r["skipped"] >= 3 and r["steps"] == r["updates"] + r["skipped"] < 12

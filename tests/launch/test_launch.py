@@ -23,7 +23,7 @@ from launch.runs import program as programs
 from launch.runs.pace import SECONDS, Pace
 from model import parts
 from model.config import Execution
-from model.optim import Optimizer
+from model.optimizers import AdamW
 from tests.model import shapes
 
 make = shapes.maker(
@@ -35,7 +35,7 @@ BASE = Run(
     data=Data(source="synthetic", validation_windows=40),
     batch=8,
     horizon=Horizon(steps=12),
-    optimizer=Optimizer(lr=1e-2),
+    optimizer=AdamW(lr=1e-2),
 )
 ALONE = Where(mesh="data=1", log_every=4, tensorboard=False, keep_final=False)
 
@@ -256,7 +256,7 @@ def test_learning_rate_reuses_the_program(tmp_path):
             dtype="float32",
             horizon=Horizon(steps=99),
             seed=4,
-            optimizer=Optimizer(lr=0.5, weight_decay=0.1),
+            optimizer=AdamW(lr=0.5, weight_decay=0.1),
         ),
         ALONE,
     )
@@ -269,9 +269,7 @@ def test_a_start_traces_a_layer_once(model):
 
     def products(depth):
         c = dataclasses.replace(model, n_layers=depth)
-        l = layout.lay(
-            c, Optimizer(), Execution(), mesh.make(mesh.parse("data=1"), jax.devices()[:1])
-        )
+        l = layout.lay(c, AdamW(), Execution(), mesh.make(mesh.parse("data=1"), jax.devices()[:1]))
         return layout.lower_step(l, 2).as_text().count("stablehlo.dot_general")
 
     assert products(6) == products(2) > 10 and gc.isenabled()

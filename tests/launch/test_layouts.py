@@ -19,7 +19,7 @@ from launch.runs import train
 from model import account, params, step
 from model.config import Execution
 from model.mlps import dispatch
-from model.optim import Optimizer
+from model.optimizers import AdamW
 from model.registry import MIXERS
 from tests.model import shapes
 
@@ -204,7 +204,7 @@ def test_state_is_spread_evenly():
     ):
         sizes = meshes.parse(mesh)
         l = layouts.lay(
-            model, Optimizer(), Execution(moe_groups=meshes.rows(sizes)), meshes.make(sizes)
+            model, AdamW(), Execution(moe_groups=meshes.rows(sizes)), meshes.make(sizes)
         )
         leaves = list(zip(jax.tree.leaves(l.state), jax.tree.leaves(l.shardings)))
         held = sum(a.dtype.itemsize * int(np.prod(s.shard_shape(a.shape))) for a, s in leaves)
@@ -222,7 +222,7 @@ def test_the_first_state_is_born_in_shards(scan, monkeypatch):
     c = routed(seq_len=8, d_model=32, d_ff=32, positions="learned")
     l = layouts.lay(
         c,
-        Optimizer(),
+        AdamW(),
         Execution(moe_groups=8, scan=scan),
         meshes.make(meshes.parse("data=2,fsdp=2,expert=2")),
     )
@@ -234,7 +234,7 @@ def test_the_first_state_is_born_in_shards(scan, monkeypatch):
 
     monkeypatch.setattr(jax, "make_array_from_callback", note)
     state = layouts.initial(l, 5)
-    want = step.create(l.lm, Optimizer(), params.initial(l.boxed, 5))
+    want = step.create(l.lm, AdamW(), params.initial(l.boxed, 5))
     jax.tree.map(np.testing.assert_array_equal, state, want)
     assert max(put) <= most / 2
     for array, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(l.shardings)):

@@ -19,7 +19,7 @@ from launch.runs import generate, record
 from model import records_version1, step
 from model.lm import LM
 from model.mlps import routing
-from model.optim import Optimizer
+from model.optimizers import AdamW
 from tests.launch.transformers_models import (
     GOLDEN,
     golden,
@@ -41,10 +41,13 @@ def test_five_updates(name):
     expected = np.load(os.path.join(path, "expected.npz"))
     c, held = folder.load(path)
     c = shapes.replace(c, balance_weight=0.0, z_weight=0.0)  # cross-entropy alone
-    o = Optimizer(b1=recipe["b1"], b2=recipe["b2"], eps=recipe["eps"], clip=1e9, decay="all")
+    o = AdamW(b1=recipe["b1"], b2=recipe["b2"], eps=recipe["eps"], clip=1e9, decay="all")
     lm, hyper = (
         LM(c),
-        {"lr": recipe["lr"], "embed_lr": recipe["lr"], "weight_decay": recipe["weight_decay"]},
+        {
+            **dict.fromkeys(("lr", "embed_lr", "head_lr"), recipe["lr"]),
+            "weight_decay": recipe["weight_decay"],
+        },
     )
     state = step.create(lm, o, held["params"])._replace(buffers=held["buffers"])
     one, losses = jax.jit(lambda s, t: step.train_step(lm, o, s, t, hyper)), []

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import averages, optim, step
+from model import averages, step
 from model.lm import LM
+from model.optimizers import AdamW
 from tests.model.test_model import TINY, tokens, weights
 
 
@@ -39,8 +40,8 @@ def test_lawa_is_the_mean_of_the_last_states(k, every, before):
 
 def test_a_step_moves_the_average_and_nothing_else():
     """Of an update that is skipped too: an average without its first weight would be too small."""
-    c, o = TINY, optim.Optimizer()
-    lm, hyper = LM(c), {"lr": 1e-2, "embed_lr": 2e-2, "weight_decay": 0.0}
+    c, o = TINY, AdamW()
+    lm, hyper = LM(c), {"lr": 1e-2, "embed_lr": 2e-2, "head_lr": 1e-2, "weight_decay": 0.0}
     alone, beside = (step.create(lm, o, weights(c), average) for average in (False, True))
     f = jax.jit(lambda s, h: step.train_step(lm, o, s, tokens(c, 2, 1), h)[0])
     want = f(alone, hyper)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import optim, params, step
+from model import params, step
 from model.config import Execution
 from model.lm import LM
+from model.optimizers import AdamW
 from tests.model.test_model import (
     NAMES,
     SHAPES,
@@ -43,7 +44,7 @@ def test_chunks_agree(c, dtype):
     again.
     """
     held, t = variables(c), tokens(c, 2)
-    state = step.create(LM(c), optim.Optimizer(), held["params"])._replace(buffers=held["buffers"])
+    state = step.create(LM(c), AdamW(), held["params"])._replace(buffers=held["buffers"])
 
     def passes(ex, state, t):
         grads, (metrics, _) = step.gradients(LM(c, ex), state, t)
@@ -89,7 +90,7 @@ def test_micro_batches_add_up_to_the_batch(more, ungated):
 
     def passes(ex):
         lm = LM(c, ex)
-        held = step.create(lm, optim.Optimizer(), weights(c, ex))
+        held = step.create(lm, AdamW(), weights(c, ex))
         grads, (metrics, _) = jax.jit(functools.partial(step.accumulated, lm))(held, t)
         return params.unrolled(grads), metrics["loss"]
 

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from model import optim, params, step
+from model import params, step
 from model.config import Execution
 from model.lm import LM
+from model.optimizers import AdamW
 from tests.model.test_model import (
     make,
     rich_shapes,
@@ -23,8 +24,8 @@ def test_scan_and_remat_agree(c):
     """Loss, gradient norm and statistics of a training step: one compiled body for all layers,
     recomputed, against unrolled layers.
     """
-    lm, o, t = LM(c), optim.Optimizer(), tokens(c, 2)
-    hyper = {"lr": 1e-2, "embed_lr": 1e-2, "weight_decay": 0.1}
+    lm, o, t = LM(c), AdamW(), tokens(c, 2)
+    hyper = {"lr": 1e-2, "embed_lr": 1e-2, "head_lr": 1e-2, "weight_decay": 0.1}
     want = None
     for ex in (Execution(), Execution(scan=True, remat=True)):
         held = variables(c, ex)
@@ -44,11 +45,11 @@ def test_scan_and_remat_agree(c):
 
 
 def _losses(c, ex, batch=4):
-    lm, o = LM(c, ex), optim.Optimizer()
+    lm, o = LM(c, ex), AdamW()
     state = step.create(lm, o, weights(c, ex))
     hyper = {
         k: np.full(3, v, np.float32)
-        for k, v in dict(lr=1e-2, embed_lr=1e-2, weight_decay=0.1).items()
+        for k, v in dict(lr=1e-2, embed_lr=1e-2, head_lr=1e-2, weight_decay=0.1).items()
     }
     many = np.stack([tokens(c, batch, s) for s in range(3)])
     return jax.jit(lambda s, t, h: step.train_steps(lm, o, s, t, h, 3))(state, many, hyper)[1]

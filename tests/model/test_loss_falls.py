@@ -5,8 +5,9 @@ import math
 import jax
 import numpy as np
 
-from model import optim, params, step
+from model import params, step
 from model.lm import LM, abstract
+from model.optimizers import AdamW
 from tests.model.test_model import falling_shapes
 
 
@@ -16,12 +17,13 @@ def test_loss_falls(c):
 
 
 def falls(c):
-    lm, o = LM(c), optim.Optimizer(lr=1e-2)
+    lm, o = LM(c), AdamW(lr=1e-2)
     state = step.create(lm, o, params.initial(abstract(c), 0))
     batch = np.tile(np.arange(c.seq_len + 1) * 7 % c.vocab_size, (8, 1)).astype(np.int32)
     hyper = {
         "lr": np.full(30, 1e-2, np.float32),
         "embed_lr": np.full(30, 1e-2, np.float32),
+        "head_lr": np.full(30, 1e-2, np.float32),
         "weight_decay": np.zeros(30, np.float32),
     }
     loss = np.asarray(

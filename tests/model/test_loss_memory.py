@@ -11,8 +11,9 @@ import pytest
 from experiments.planning import step_time
 from launch.config import Run, Where
 from launch.devices import choice, layout, mesh
-from model import account, lm, loss, optim, records_version1, step
+from model import account, lm, loss, records_version1, step
 from model.config import Execution
+from model.optimizers import AdamW
 from tests.model import walk
 from tests.model.test_memory import dense, make_moe
 
@@ -34,7 +35,7 @@ def test_no_logits_of_full_size(tied):
         logit_cap=30.0,
     )
     ex = choice.execution(c, Where(), "float32", "cpu", 1, 8192)
-    l = layout.lay(c, optim.Optimizer(), ex, mesh.make({a: 1 for a in mesh.AXES}))
+    l = layout.lay(c, AdamW(), ex, mesh.make({a: 1 for a in mesh.AXES}))
     for program in (layout.lower_step(l, 32).compile(), layout.lower_evaluate(l, 32).compile()):
         sizes = [
             math.prod(map(int, s.split(",")))
@@ -97,7 +98,7 @@ def test_evaluation_fits_beside_the_state(name):
     ex = choice.execution(c, Where(), "float32", "cpu", 1, batch * c.seq_len)
     rows = choice.evaluated(c, ex, "cpu", 1, batch)
     how = choice.evaluation(c, ex, "cpu", rows)
-    l = layout.lay(c, optim.Optimizer(), ex, mesh.make({"data": 1} | {a: 1 for a in mesh.AXES}))
+    l = layout.lay(c, AdamW(), ex, mesh.make({"data": 1} | {a: 1 for a in mesh.AXES}))
 
     def compiled(lowered):
         return lowered.compile().memory_analysis().temp_size_in_bytes

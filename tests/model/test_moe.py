@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import optim, step
+from model import step
 from model.config import Execution, check
 from model.lm import LM
 from model.mlps import expert_rows, routing
 from model.mlps.moe import MoE
+from model.optimizers import AdamW
 from tests.model import shapes
 from tests.model.test_model import ROUTED, forward, make, tokens, variables, weights
 
@@ -158,9 +159,9 @@ def test_selection_bias_moves_without_gradient_towards_equal_load():
         np.sort(r.gate_BTS[0, 0])[::-1], 2.5 * gates / gates.sum(), rtol=1e-5
     )
     assert not np.any(jax.grad(lambda b: routing.route(p, logits, b, True).gate_BTS.sum())(bias))
-    lm, o = LM(c), optim.Optimizer()
+    lm, o = LM(c), AdamW()
     state = step.create(lm, o, variables(c)["params"])
-    hyper = {"lr": 0.0, "embed_lr": 0.0, "weight_decay": 0.0}
+    hyper = {"lr": 0.0, "embed_lr": 0.0, "head_lr": 0.0, "weight_decay": 0.0}
     one = jax.jit(lambda s: step.train_step(lm, o, s, tokens(c, 8), hyper))
     first, metrics = one(state)
     moved = np.concatenate([a.ravel() for a in jax.tree.leaves(first.buffers)])

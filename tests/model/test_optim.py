@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import optim, step
+from model.config import Execution
+from model.leaves import leaves as leaves_of
 from model.lm import LM
+from model.optimizers import AdamW
 from tests.model.test_model import (
     TINY,
     tokens,
@@ -18,13 +21,13 @@ from tests.model.test_model import (
 
 
 def test_only_count_steps_are_taken():
-    c, o = TINY, optim.Optimizer()
+    c, o = TINY, AdamW()
     lm = LM(c)
     f = jax.jit(lambda s, t, h, n: step.train_steps(lm, o, s, t, h, n))
     many = np.stack([tokens(c, 2, s) for s in range(4)])
     hyper = {
         k: np.full(4, v, np.float32)
-        for k, v in dict(lr=1e-2, embed_lr=2e-2, weight_decay=0.0).items()
+        for k, v in dict(lr=1e-2, embed_lr=2e-2, head_lr=2e-2, weight_decay=0.0).items()
     }
     whole, _ = f(step.create(lm, o, weights(c)), many, hyper, 4)
     half, metrics = f(step.create(lm, o, weights(c)), many, hyper, 2)
@@ -108,15 +111,15 @@ def test_a_warm_up_in_tokens_is_that_of_any_schedule():
     ],
 )
 def test_a_schedule_that_cannot_be(change, words):
-    optim.check(optim.Optimizer(), WSD)
+    optim.check(WSD)
     with pytest.raises(ValueError, match=words):
-        optim.check(optim.Optimizer(), dataclasses.replace(WSD, **change))
+        optim.check(dataclasses.replace(WSD, **change))
 
 
 def test_adamw_equals_optax():
     import optax
 
-    c, o = TINY, optim.Optimizer(b1=0.8, b2=0.9, clip=0.5)
+    c, o = TINY, AdamW(b1=0.8, b2=0.9, clip=0.5)
     w = weights(c)
 
     def square(w):
@@ -131,6 +134,8 @@ def test_adamw_equals_optax():
         optax.adamw(0.01, 0.8, 0.9, 1e-8, weight_decay=0.1, mask=decayed),
     )
     want = optax.apply_updates(w, reference.update(g, reference.init(w), w)[0])
-    t = optim.transform(o)
-    got = optim.apply(o, w, t.update(g, t.init(w))[0], 0.01, 0.01, 0.1)
+    leaves = leaves_of(c, Execution())
+    t = o.transform(leaves)
+    hyper = {"lr": 0.01, "embed_lr": 0.01, "head_lr": 0.01, "weight_decay": 0.1}
+    got = o.applied(leaves, w, t.update(g, t.init(w))[0], hyper)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), want, got)

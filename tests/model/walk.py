@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from model import optim, sample, step
+from model import sample, step
 from model.config import Execution
 from model.context import Separator
 from model.lm import LM, abstract
+from model.optimizers import AdamW
 
 
 def _dot(e) -> tuple[int, bool]:
@@ -95,9 +96,7 @@ def flops(jaxpr, matrices_only: bool = False, turns=None) -> int:
 @functools.cache
 def state(c, ex):
     """The abstract State of a model."""
-    return jax.eval_shape(
-        lambda p: step.create(LM(c, ex), optim.Optimizer(), nn.unbox(p)), abstract(c, ex)
-    )
+    return jax.eval_shape(lambda p: step.create(LM(c, ex), AdamW(), nn.unbox(p)), abstract(c, ex))
 
 
 def batch(c, n, more=0):
