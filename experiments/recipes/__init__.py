@@ -29,6 +29,7 @@ RECIPES = {
     "vocabulary": "experiments.recipes.vocabulary",
     "learning_rate": "experiments.recipes.learning_rate",
     "trunks": "experiments.recipes.trunks",
+    "optimizers": "experiments.recipes.optimizers",
     "known_entropy": "experiments.recipes.known_entropy",
     "known_truth": "experiments.recipes.known_truth",
 }
