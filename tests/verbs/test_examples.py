@@ -70,7 +70,7 @@ def test_the_text_says_what_the_records_say(name, capsys):
         elif isinstance(v, float):
             values.update({f"{v:.3f}", f"{v:+.3f}"})
 
-    collect([a["arms"], a["brackets"], a["gaps"]])
+    collect([a["arms"], a["brackets"], a["gaps"], a["frontiers"]])
     text = pathlib.Path(ROOT, "examples", name, "README.md").read_text()
     rows = [
         line
