@@ -47,10 +47,10 @@ ARMS = {
     # arXiv 2402.19427
     "griffin": "rg_lru/dense, rg_lru/dense, attention(window={half},n_kv_heads=1)/dense",
     # three of gated delta, one of full attention, fine experts in all: Qwen3-Next-80B-A3B (Qwen
-    # team 2025); without its shared expert and its gate of attention
+    # team 2025); without its shared expert
     "qwen3_next": ", ".join(
         f"{mixer}/moe(n_experts=32,top_k=4)"
-        for mixer in (*["gated_delta"] * 3, "attention(qk_norm=head)")
+        for mixer in (*["gated_delta"] * 3, "attention(qk_norm=head,gate=true)")
     ),
 }
 
@@ -105,15 +105,25 @@ def _read(arm: str) -> tuple[str, Any, tuple]:
         raise ConfigError(f"arm {arm!r}: {e}") from None
 
 
+# what the ladder sets in every part that has it
+DIALS = ("n_heads", "d_ff")
+
+
 def _over(base, part, node: text_form.Node | None):
-    """`part`, which takes from `base` every field of equal name that its text does not name."""
+    """`part`, which takes from `base` every field of equal name that its text does not name. From a
+    part of another kind it takes the ladder's and what was set there: a default says nothing, and
+    attention's gate, off by default, is another one than a delta rule's.
+    """
     named = node.fields if node else {}
-    have = {f.name for f in dataclasses.fields(base)}
-    own = {
-        f.name: getattr(base, f.name)
-        for f in dataclasses.fields(part)
-        if f.name in have and f.name not in (*named, "mixer", "mlp")
-    }
+    have = {f.name: f.default for f in dataclasses.fields(base)}
+
+    def taken(name: str) -> bool:
+        if name not in have or name in (*named, "mixer", "mlp"):
+            return False
+        set_there = getattr(base, name) != have[name]
+        return type(base) is type(part) or name in DIALS or set_there
+
+    own = {f.name: getattr(base, f.name) for f in dataclasses.fields(part) if taken(f.name)}
     return dataclasses.replace(part, **own)
 
 

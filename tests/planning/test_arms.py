@@ -16,6 +16,9 @@ from launch.config import ConfigError
 from launch.runs import generate
 from model import account, parts
 from model.config import Execution, check
+from model.mixers.attention import Attention
+from model.mixers.gated_delta import GatedDelta
+from model.mixers.mamba2 import Mamba2
 from model.sample import Sampling
 from tests.launch.test_launch import BASE
 from tests.model.test_model import forward, variables
@@ -59,6 +62,17 @@ def test_parts_and_layers_are_arms_by_their_own_names():
     assert parts.written(lstm.pattern) == "lstm/moe"
     with pytest.raises(ConfigError, match="unknown family 'mamba3'"):
         planned(families=("dense", "mamba3"))
+
+
+def test_a_part_takes_what_was_set_and_no_default_of_another_kind():
+    """Attention's gate is off by default, a delta rule's on: they share nothing but the name."""
+    base = ladder.resized(parts.model(), ladder.BOTH.shape(16))
+    assert {"gate"} <= set(parts.kinds(Attention)) & set(parts.kinds(GatedDelta))
+    assert arms.apply(base, "gated_delta").pattern[0].mixer == GatedDelta(n_heads=2)
+    assert arms.apply(base, "mamba2/moe").pattern[0].mixer == Mamba2(n_heads=2)
+    gated = parts.model("attention(window=8)/dense(activation=swiglu,d_ff=24)")
+    mlp = arms.apply(gated, "sparse/moe").pattern[0].mlp
+    assert (mlp.activation, mlp.d_ff) == ("swiglu", 24)
 
 
 def test_a_bracket_stands_beside_the_grid():
