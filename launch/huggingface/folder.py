@@ -10,6 +10,7 @@ import numpy as np
 
 from launch import files
 from launch.config import ConfigError
+from launch.huggingface import tensor_files
 from launch.huggingface.comparing import family_of, single_gate
 from launch.huggingface.config_values import Config, fixed
 from launch.huggingface.families import FAMILIES, REFUSED
@@ -60,6 +61,9 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
 
 
 def _files(hf_dir: str) -> list[str]:
+    """The files with weights: those of the index, or all that lie there."""
+    if (found := tensor_files.shards(hf_dir)) is not None:
+        return found
     found = sorted(glob.glob(os.path.join(glob.escape(hf_dir), "*.safetensors")))
     if not found:
         others = [
@@ -114,34 +118,22 @@ def _nested(flat: dict) -> dict:
     return out
 
 
-def _open(paths: list[str]) -> dict:
-    """{tensor: (file, shape)} of all files. Raises ConfigError."""
-    from safetensors import SafetensorError, safe_open
-
-    where = {}
-    for path in paths:
-        try:
-            f = safe_open(path, framework="flax")
-            where |= {name: (f, tuple(f.get_slice(name).get_shape())) for name in f.keys()}
-        except (OSError, SafetensorError) as e:
-            raise ConfigError(f"{path} is not a readable safetensors file ({e})") from None
-    return where
-
-
 def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
     """(Model, {"params", "buffers"} of float32 numpy arrays, layers unrolled) of a folder. Raises
     ConfigError naming the tensor that is missing, left over, or of another shape. c: the model to
-    fill; by default the one that config.json describes.
+    fill; by default the one that config.json describes. Read tensor by tensor: above the model
+    stands what one entry of the family's table reads, a matrix or a layer's experts.
     """
     name, own, _ = read_config(hf_dir)
     c = c or own
-    found, table, shapes = _open(_files(hf_dir)), FAMILIES[name].tensors(c), _shapes(c)
+    found = {k: t for path in _files(hf_dir) for k, t in tensor_files.header(path).items()}
+    table, shapes = FAMILIES[name].tensors(c), _shapes(c)
     prefix = "" if any(t in found for e in table for t in e.theirs) else _prefix(table, found)
     used, flat = set(), {}
     for e in table:
         want = [
             np.asarray(a).shape
-            for a in e.write([np.broadcast_to(np.float32(0), shapes[o]) for o in e.ours])
+            for a in e.write([np.broadcast_to(np.int8(0), shapes[o]) for o in e.ours])
         ]
         arrays = []
         for theirs, shape in zip(e.theirs, want):
@@ -151,20 +143,17 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
                     f"{hf_dir}: tensor {theirs} is missing; config.json ({name}) asks for it with"
                     f" shape {list(shape)}"
                 )
-            f, stored = found[theirs]
+            stored = found[theirs].shape
             if stored != shape:
                 raise ConfigError(
                     f"{hf_dir}: tensor {theirs} has shape {list(stored)}, config.json ({name}) asks"
                     f" for {list(shape)}"
                 )
-            arrays.append(np.asarray(f.get_tensor(theirs), np.float32))
+            arrays.append(found[theirs].read())
             used.add(theirs)
-        flat |= dict(
-            zip(
-                e.ours,
-                (np.ascontiguousarray(a) for a in e.read(arrays, [shapes[o] for o in e.ours])),
-            )
-        )
+        # turned round as they are stored, and made float32 once, in place
+        for path, a in zip(e.ours, e.read(arrays, [shapes[o] for o in e.ours])):
+            flat[path] = np.ascontiguousarray(a, np.float32)
     tied = {"lm_head.weight", "head.weight", "embed_out.weight"} if c.tied else set()
     left = [
         t

@@ -11,7 +11,8 @@ import numpy as np
 class Entry(NamedTuple):
     """Tensors that belong together: `ours` are paths into {"params": ..., "buffers": ...} of the
     unrolled model, `theirs` names in the file. read(their arrays, our shapes) -> our arrays;
-    write(our arrays) -> their arrays.
+    write(our arrays) -> their arrays. Both move numbers and compute none: they are called with
+    arrays of any dtype.
     """
 
     ours: tuple[str, ...]
