@@ -67,12 +67,34 @@ def _imported(job: Job, hf_dir: str) -> Job:
     return dataclasses.replace(job, run=run, where=dataclasses.replace(job.where, init_from=hf_dir))
 
 
+def own_tokenizer(job: Job, hf_dir: str, settings: list[str]) -> Job:
+    """`job` with the tokenizer of the folder, where text is read, no --set and no recipe names one,
+    and the model's vocabulary is not that of bytes.
+    """
+    from data.sources.registry import OTHERS
+    from data.tokenizers import TOKENIZERS
+    from launch.huggingface import tokenizer
+
+    d, plain = job.run.data, type(job.run.data)()
+    named = any(s.strip().startswith("data.tokenizer") for s in settings)
+    bytes_fit = job.run.model.vocab_size == TOKENIZERS[plain.tokenizer](plain).vocab_size
+    if named or d.tokenizer != plain.tokenizer or bytes_fit or d.source in OTHERS:
+        return job
+    found = tokenizer.beside(hf_dir)
+    if found:
+        print(f"isoflop train: text is read by {found['tokenizer_path']}", file=sys.stderr)
+    run = dataclasses.replace(job.run, data=dataclasses.replace(d, **found))
+    return dataclasses.replace(job, run=run)
+
+
 def _prepared(fv) -> tuple[Job, dict]:
     """The job, and the sizes of its mesh, before jax is used."""
     from launch.devices import mesh
 
     change = (lambda job: _imported(job, fv.init_from)) if fv.init_from else None
     job = common.load(fv, Job, change)
+    if fv.init_from:
+        job = own_tokenizer(job, fv.init_from, getattr(fv, "set"))
     if not fv.workdir:
         raise UserError(
             "--workdir is missing: name the folder of the run, such as --workdir=runs/first"

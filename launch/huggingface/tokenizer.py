@@ -13,6 +13,21 @@ from launch import files
 from launch.config import ConfigError
 
 END = "<|endoftext|>"
+# files of a folder that hold its tokenizer, and what reads them; the first that is there
+FILES = {
+    "tokenizer.json": "hf",
+    "tokenizer.model": "sentencepiece",
+    "spiece.model": "sentencepiece",
+}
+
+
+def beside(hf_dir: str) -> dict[str, str]:
+    """The fields of `Data` that name the tokenizer of a folder; {} where it has none."""
+    for name, kind in FILES.items():
+        path = os.path.join(hf_dir, name)
+        if os.path.isfile(path):
+            return {"tokenizer": kind, "tokenizer_path": path}
+    return {}
 
 
 def _added(ids: dict[int, str]) -> list[dict]:

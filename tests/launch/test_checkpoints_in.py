@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.config import Data
+from experiments.verbs import train
+from launch import config
 from launch.config import ConfigError
 from launch.huggingface import folder, tensor_files
 from model import parts
@@ -117,6 +120,20 @@ def test_other_dtypes_are_named(tmp_path):
     path = written(tmp_path / "x.safetensors", tensor(dtype="F8_E4M3", shape=[64]))
     with pytest.raises(ConfigError, match="dtype F8_E4M3 is not read, only F64, F32, F16, BF16"):
         tensor_files.header(path)["a"].read()
+
+
+def test_text_is_read_by_the_folders_tokenizer(tmp_path):
+    """Unless another is named, or bytes are what the model reads."""
+    job = config.Job(run=config.Run(model=MODEL))
+    assert train.own_tokenizer(job, str(tmp_path), []) == job  # none is there
+    for name, kind in (("tokenizer.model", "sentencepiece"), ("tokenizer.json", "hf")):
+        (tmp_path / name).write_text("")
+        got = train.own_tokenizer(job, str(tmp_path), ["data.source=text"]).run.data
+        assert (got.tokenizer, got.tokenizer_path) == (kind, str(tmp_path / name))
+    bytes_fit = config.Job(run=config.Run(model=parts.set_field(MODEL, "vocab_size", "256")))
+    made = config.Job(run=config.Run(model=MODEL, data=Data(source="synthetic")))
+    for own, settings in ((bytes_fit, []), (made, []), (job, ["data.tokenizer=bytes"])):
+        assert train.own_tokenizer(own, str(tmp_path), settings) == own
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
