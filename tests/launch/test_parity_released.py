@@ -9,7 +9,7 @@ import pytest
 from launch.huggingface import folder
 from model import step
 from model.lm import LM
-from model.optim import Optimizer
+from model.optimizers import AdamW
 from tests.launch.released_models import RELEASED
 from tests.launch.test_greedy_text import twelve_tokens
 from tests.launch.test_parity import logits_agree, out_again
@@ -71,8 +71,8 @@ def test_five_updates(name, tmp_path):
     lr, decay = 2e-3, 0.1
     t = tokens(4, 25)
     want = _torch_losses(theirs, t, 6, dict(lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=decay))
-    o = Optimizer(b1=0.9, b2=0.95, eps=1e-8, clip=1e9, decay="all")
-    lm, hyper = LM(c), {"lr": lr, "embed_lr": lr, "weight_decay": decay}
+    o = AdamW(b1=0.9, b2=0.95, eps=1e-8, clip=1e9, decay="all")
+    lm, hyper = LM(c), {**dict.fromkeys(("lr", "embed_lr", "head_lr"), lr), "weight_decay": decay}
     state = step.create(lm, o, held["params"])._replace(buffers=held["buffers"])
     one, got = jax.jit(lambda s, t: step.train_step(lm, o, s, t, hyper)), []
     for _ in range(6):
