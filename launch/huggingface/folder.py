@@ -155,10 +155,11 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
         for path, a in zip(e.ours, e.read(arrays, [shapes[o] for o in e.ours])):
             flat[path] = np.ascontiguousarray(a, np.float32)
     tied = {"lm_head.weight", "head.weight", "embed_out.weight"} if c.tied else set()
+    unread = (*IGNORED_FIRST, *_further(hf_dir, c.n_layers))
     left = [
         t
         for t in found
-        if t not in used | tied and not t.endswith(IGNORED) and not t.startswith(IGNORED_FIRST)
+        if t not in used | tied and not t.endswith(IGNORED) and not t.startswith(unread)
     ]
     if left:
         raise ConfigError(
@@ -168,6 +169,16 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
     if missing := shapes.keys() - flat.keys():
         raise ConfigError(f"family {name} has no place for {sorted(missing)[0]}")
     return c, _nested(flat)
+
+
+def _further(hf_dir: str, n_layers: int) -> list[str]:
+    """How tensors begin of layers after the last one, which predict further tokens: as many as the
+    config says (DeepSeek-V3, GLM-4.5).
+    """
+    with open(os.path.join(hf_dir, "config.json")) as f:
+        count = json.load(f).get("num_nextn_predict_layers")
+    named = range(min(count, 100)) if isinstance(count, int) else ()
+    return [f"model.layers.{n_layers + i}." for i in named]
 
 
 def _prefix(table, found) -> str:

@@ -180,6 +180,15 @@ DAMAGE = {
 }
 
 
+def test_layers_that_predict_further_tokens_are_left_alone(llama):
+    """As many as the config says."""
+    rewrite(llama, lambda t: t.update({"model.layers.2.eh_proj.weight": np.zeros(3, np.float32)}))
+    with pytest.raises(ConfigError, match="model.layers.2.eh_proj.weight is not part of a llama"):
+        folder.load(str(llama))
+    edit(llama, num_nextn_predict_layers=1)
+    assert folder.load(str(llama))[0].n_layers == 2
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_named(damage, llama):
     change, words = DAMAGE[damage]
