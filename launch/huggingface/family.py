@@ -42,14 +42,6 @@ def one(m: Model, kind: type):
     return found[0]
 
 
-def shortest(layers: list[Layer]) -> tuple[Layer, ...]:
-    """The shortest pattern that tiles to `layers`."""
-    for n in range(1, len(layers) + 1):
-        if len(layers) % n == 0 and layers == layers[:n] * (len(layers) // n):
-            return tuple(layers[:n])
-    return tuple(layers)
-
-
 def tiled(layers: list[Layer]) -> dict:
     """{"pattern", "first"}: the shortest pattern that tiles to `layers`; else with the fewest
     layers before it, such as 2 and 3 of Griffin's 26.

@@ -58,6 +58,8 @@ def _read(cfg: Config) -> Model:
     layers = [
         Layer(local if kinds[i % len(kinds)] == "attention" else recurrent, mlp) for i in range(n)
     ]
+    if not cfg["logits_soft_cap"]:
+        cfg.refuse("logits_soft_cap=0 is not supported: logits are divided by it", harmless=True)
     own = {
         "norm": RMSNorm(cfg["rms_norm_eps"], centred=True),
         "logit_cap": float(cfg["logits_soft_cap"]),
@@ -82,7 +84,7 @@ def _write(m: Model) -> dict:
         "conv1d_width": p.conv,
         "intermediate_size": 2 * one(m, Dense).width(m),
         "hidden_activation": "gelu_pytorch_tanh",
-        "logits_soft_cap": m.logit_cap,
+        "logits_soft_cap": m.logit_cap or 30.0,  # 0 is no number there
         "block_types": [
             "attention" if isinstance(x.mixer, Attention) else "recurrent" for x in m.layers
         ],
