@@ -1,5 +1,5 @@
 """How much does a longer context buy? Attention, a window, Mamba-2 and an LSTM at 128 to 2,048
-tokens, on the same tokens, with as many in every batch.
+tokens, on as many tokens of one text, with as many in every batch.
 
 Each arm is compared with itself at 128 tokens. Validation covers as many tokens at every length
 (Kaplan et al. 2020, arXiv 2001.08361, fig. 7: LSTMs stop gaining where attention goes on).

@@ -187,7 +187,7 @@ def _contexts(a) -> Block:
             (
                 last["gain"],
                 f"{_name(arm[0])}, {a['dial']} {arm[1]}: {last['context']:,} tokens of context"
-                f" instead of {last['shortest']:,} lower the loss by"
+                f" instead of {last['shortest']:,} gain"
                 f" {labels.spread(last['gain'], last['gain_interval'])} {a['loss_unit']}",
             )
         )
@@ -195,7 +195,7 @@ def _contexts(a) -> Block:
     return Block(
         [line for _, line in sorted(lines, reverse=True)],
         [
-            f"  {_name(r['arm'])}, {r['context']:,} tokens, {_seeds(r)}: lower by"
+            f"  {_name(r['arm'])}, {r['context']:,} tokens, {_seeds(r)}: gain"
             f" {labels.spread(r['gain'], r['gain_interval'])}"
             for r in rest
         ],

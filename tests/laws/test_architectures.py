@@ -115,7 +115,7 @@ def test_gains_from_context_are_of_the_same_model_and_seed():
         assert r["gain_interval"][1] - r["gain_interval"][0] < 0.02
     text = answer_text.lines(record.finite(a))
     assert [t.partition(",")[0] for t in text[:4]] == ["attention", "mamba2", "lstm", "window"]
-    assert "2,048 tokens of context instead of 128 lower the loss by 0." in text[0]
+    assert "2,048 tokens of context instead of 128 gain 0." in text[0]
     shown = loss_by_position.curves_of(contexts(0.0), a)
     assert {r["family"] for r in shown} == {f"{arm}_2048" for arm in GAIN}  # the longest
 

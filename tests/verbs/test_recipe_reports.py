@@ -56,7 +56,7 @@ ANSWERS = {
     "known_truth": ("the source's entropy",),
     # made-up minima lie outside these sizes: tests/laws/test_architectures.py has others
     "architectures": ("attention_moe: loss", "from attention;", "best rate x1 in 1 of 1"),
-    "context": ("2,048 tokens of context instead of 128 lower the loss by", "window, d_model 32"),
+    "context": ("2,048 tokens of context instead of 128 gain", "window, d_model 32"),
 }
 
 

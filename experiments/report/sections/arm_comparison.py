@@ -81,20 +81,23 @@ def _verdicts(rows) -> str:
     return "; ".join(out)
 
 
-def _same(rows, c: str) -> str:
-    """What the arms of a cell have in common, as measured against the reference."""
+def _same(rows, c: str, contexts: bool) -> str:
+    """What the arms of a cell have in common, as measured against the reference. Windows of other
+    lengths are others.
+    """
     own = [r for r in rows if r["gap"] is not None]
     if not own:
         return "no cell and seed is in two arms"
     spread = {k: (min(r[k] for r in own), max(r[k] for r in own)) for k in RATIOS}
     text = {k: f"x{low:.3f} to {high:.3f}" for k, (low, high) in spread.items()}
-    tokens = (
-        "the same tokens"
-        if spread["tokens_ratio"] == (1, 1)
-        else f"{text['tokens_ratio']} of its tokens"
-    )
+    if contexts:
+        tokens = f"{text['tokens_ratio']} as many tokens"
+    elif spread["tokens_ratio"] == (1, 1):
+        tokens = "the same tokens in the same order"
+    else:
+        tokens = f"{text['tokens_ratio']} of its tokens in the same order"
     return (
-        f"{tokens} in the same order, the same initial values wherever parameters agree; active"
+        f"{tokens}, the same initial values wherever parameters agree; active"
         f" parameters {text['active_ratio']} of the reference's, {c} FLOPs {text['flops_ratio']}"
     )
 
@@ -128,7 +131,7 @@ def section(results, curves, a) -> str:
     reading = (
         "Means over seeds; bars and brackets are 95% Student intervals over them. Differences are"
         f" taken seed by seed against {esc(LABEL.get(base, base))}:"
-        f" {esc(_same(rows, a['c_convention']))}. {_verdicts(rows)}."
+        f" {esc(_same(rows, a['c_convention'], bool(a.get('contexts'))))}. {_verdicts(rows)}."
     )
     return elements.figure_section(
         "Arms against each other",
