@@ -107,6 +107,8 @@ class Where:
     accumulate: int = (
         1  # micro-batches of a step, at least, one after the other: activations of one at a time
     )
+    # the gradient noise scale, of the micro-batches of a step, in metrics and record
+    noise_scale: bool = False
     moe: str = "auto"  # auto | block | loop | capacity | ragged | all: see model/mlps/dispatch.py
     steps_per_dispatch: int = (
         0  # updates per call of the compiled program; 0: by device and clock (launch/runs/pace.py)

@@ -155,6 +155,7 @@ class Execution:
     # for XLA on one CPU, layers unrolled (model/xla_cpu.py)
     settle: bool = False
     accumulate: int = 1  # micro-batches of a step, whose gradients are summed one after the other
+    noise: bool = False  # the gradient noise scale is read off them (model/noise_scale.py)
     # documents are kept apart, for what a part then executes and keeps; the LM's separator does it
     apart: bool = False
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from model import averages, loss
+from model import averages, loss, noise_scale
 from model.block import layer_at
 from model.leaves import leaves
 from model.lm import LM, buffers
@@ -56,6 +56,9 @@ def gradients(lm: LM, state: State, tokens_BT1, share: float = 1.0, sums=None):
         return share * (nll + auxiliary), ({"loss": nll, **stats}, moved.get("load", {}))
 
     grads, seen = jax.grad(objective, has_aux=True)(state.params)
+    if lm.ex.noise:
+        done = traverse_util.flatten_dict(own)
+        seen[0][noise_scale.PART] = noise_scale.squared_norm(grads, sums, done) / share**2
     if sums is None:
         return grads, seen
     done, before = (traverse_util.flatten_dict(tree) for tree in (own, sums))
@@ -128,6 +131,9 @@ def train_step(lm: LM, optimizer: Optimizer, state: State, tokens_BT1, hyper):
     params = optimizer.applied(leaves(lm.m, lm.ex), state.params, updates, hyper)
     moved = _rebalanced(lm, state.buffers, load) if state.buffers else state.buffers
     norm = optax.tree.norm(grads)
+    if noise_scale.PART in metrics:
+        about = lm.ex.accumulate, tokens_BT1.shape[0]
+        metrics |= noise_scale.estimates(norm**2, metrics.pop(noise_scale.PART), *about)
     ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
     new, old = State(params, opt, moved), state._replace(average=())
     kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, old)

@@ -164,6 +164,7 @@ def _execution(
         and groups == 1
         and not where.scan,
         accumulate=where.accumulate,
+        noise=where.noise_scale,
         apart=apart,
     )
 

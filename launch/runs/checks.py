@@ -61,6 +61,11 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
         raise ConfigError(
             f"where.accumulate={where.accumulate} must be at least 1 micro-batch a step"
         )
+    if where.noise_scale and where.accumulate < 2:
+        raise ConfigError(
+            "where.noise_scale=true compares the micro-batches of a step: set where.accumulate=2 or"
+            " more"
+        )
     devices = jax.device_count() if devices is None else devices
     meshes.check(meshes.parse(where.mesh), run.model, run.batch, devices, where.accumulate)
     dataset = dataset or pipeline.load(run.data, run.model.seq_len, where.cache)

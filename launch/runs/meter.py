@@ -9,7 +9,7 @@ import numpy as np
 from launch import config
 from launch.runs.divergence import Watch
 from launch.runs.record import Metrics
-from model import account
+from model import account, noise_scale
 
 
 def _numbers(v) -> list | float | None:
@@ -34,7 +34,7 @@ class Meter:
         self._per_step = run.batch * run.model.seq_len
         self._flops = account.flops_per_token(run.model)["matmul"] * self._per_step
         state = state or {"kept": [], "last_loss": None}
-        self._fork = fork
+        self._fork, self._noise = fork, state.get("noise") or [0.0, 0.0, 0]
         self._history: dict[str, list] = state.get("history") or {}  # a value of every step by name
         self.last_loss = float("nan") if state["last_loss"] is None else state["last_loss"]
         self.waited = 0.0  # seconds for batches, since the run began
@@ -51,7 +51,12 @@ class Meter:
         """
 
         kept = [[n, {k: _numbers(v) for k, v in m.items()}] for n, m in self._kept]
-        return {"kept": kept, "last_loss": _numbers(self.last_loss), "history": self._history}
+        return {
+            "kept": kept,
+            "last_loss": _numbers(self.last_loss),
+            "history": self._history,
+            "noise": self._noise,
+        }
 
     def add(self, first: int, bytes_by_step, metrics) -> None:
         """Metrics of the steps after `first`, with a leading axis of at least as many steps as
@@ -74,6 +79,9 @@ class Meter:
         self._kept.append((n_bytes, m))
         self._bytes += n_bytes
         self._watch.add(float(m["loss"]), bool(m["skipped"]))
+        if noise_scale.SIGNAL in m and not m["skipped"] and 2 * n > self._total:
+            values = float(m[noise_scale.SIGNAL]), float(m[noise_scale.NOISE]), 1
+            self._noise = [a + b for a, b in zip(self._noise, values, strict=True)]
         if n <= self._fork:
             for k, v in (("bytes", n_bytes), *m.items()):
                 self._history.setdefault(k, []).append(v if k == "bytes" else _numbers(v))
@@ -81,6 +89,15 @@ class Meter:
             self._history = {}
         if n % self.every == 0 or n == self._total:
             self._line(n)
+
+    def noise_scale(self) -> dict | None:
+        """Means over the second half of the run, and their ratio; None where nothing was read."""
+        signal, noise, steps = self._noise
+        if not steps:
+            return None
+        signal, noise = signal / steps, noise / steps
+        scale = noise_scale.tokens(signal, noise, self._run.model.seq_len)
+        return {"tokens": scale, "signal": signal, "noise": noise, "steps": steps}
 
     def _line(self, n: int) -> None:
         now, tokens = time.perf_counter(), len(self._kept) * self._per_step

@@ -48,6 +48,7 @@ def made(run, where, p, dataset, tally, seconds: float, e, averaged, tags) -> di
         "sources": _sources(dataset, total * run.batch, run.model.seq_len, tally, e),
         "loss_by_position": record.finite(e.by_position),
         "moe": e.statistics,
+        "noise_scale": record.finite(tally.meter.noise_scale()),
         "seconds": times,
         "tokens_per_s": tokens / times["train"],
         "mfu_matmul": choice.mfu(run.model, tokens / times["train"], kind, p.layout.mesh.size),

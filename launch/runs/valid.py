@@ -136,6 +136,7 @@ RESULT = {  # a field with ? may be missing
     "averages?": each(validation),
     "loss_by_position?": by_position,
     "moe?": numbers,
+    "noise_scale?": optional(each(optional(number))),
     "seconds?": each(optional(number)),
     "cpu_seconds?": each(number),
     "energy?": optional(

@@ -314,3 +314,22 @@ def test_an_average_of_the_last_weights_alone_is_them(average, whole, tmp_path):
     assert r["validation"] == want["validation"] and r["train_loss"] == want["train_loss"]
     mean = record.result(str(whole["averaged"]))
     assert mean["averages"]["ema"]["loss"] != mean["validation"]["loss"]
+
+
+def test_the_noise_scale_is_that_of_the_second_half(tmp_path):
+    """In lines and record, the same to the bit where the run was stopped between."""
+    where = dataclasses.replace(WHERE, accumulate=2, noise_scale=True, log_every=1)
+    r = train.train(RUN, where, str(tmp_path / "whole"))
+    with pytest.raises(Stop):
+        train.train(RUN, where, str(tmp_path / "cut"), stop_at(9))
+    train.train(RUN, where, str(tmp_path / "cut"))
+    assert differences(tmp_path / "cut", tmp_path / "whole") == []
+    half = lines(tmp_path / "whole")[6:]
+    found = r["noise_scale"]
+    assert found["steps"] == len(half) == 6
+    for name in ("signal", "noise"):
+        assert found[name] == pytest.approx(np.mean([m[f"gradient_{name}"] for m in half]))
+    tokens = found["noise"] / found["signal"] * RUN.model.seq_len if found["signal"] > 0 else None
+    assert found["tokens"] == tokens and found["noise"] > 0
+    with pytest.raises(config.ConfigError, match="set where.accumulate=2"):
+        train.train(RUN, dataclasses.replace(where, accumulate=1), str(tmp_path / "one"))

@@ -58,6 +58,7 @@ def result(i: int) -> dict:
             "step": 20,
             "here": {"steps": 80, "tokens": 80, "flops": 0.8, "seconds": 1.6, "joules": None},
         },
+        "noise_scale": {"tokens": 5e3, "signal": 0.1, "noise": 15.0, "steps": 50},
         "tokens_per_s": 1e4,
         "moe": {"auxiliary": 0.0},
         "seconds": {"train": 2.0, "total": 3.0},
