@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from model import noise_scale, optim, step
+from model import noise_scale, step
 from model.config import Execution
 from model.lm import LM
+from model.optimizers import AdamW
 from tests.model.test_model import TINY, tokens, variables
 from tests.model.test_moe import MOE
 
@@ -18,9 +19,9 @@ from tests.model.test_moe import MOE
 @pytest.mark.parametrize("c", [TINY, MOE], ids=["dense", "moe"])
 def test_a_step_reads_the_norms_of_its_micro_batches(c, moe):
     """No further pass: what the loop over them adds up is what each has. `loop` adds by itself."""
-    o, batch = optim.Optimizer(), tokens(c, 4, 1)
+    o, batch = AdamW(), tokens(c, 4, 1)
     lm = LM(c, Execution(accumulate=2, noise=True, moe=moe))
-    hyper = {"lr": 1e-2, "embed_lr": 2e-2, "weight_decay": 0.0}
+    hyper = {"lr": 1e-2, "embed_lr": 2e-2, "head_lr": 1e-2, "weight_decay": 0.0}
     state = step.create(lm, o, variables(c)["params"])
     new, metrics = jax.jit(lambda s, t: step.train_step(lm, o, s, t, hyper))(state, batch)
     one = LM(c, Execution(moe=moe))
