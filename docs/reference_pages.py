@@ -94,11 +94,27 @@ def _own_comments(cls) -> dict[str, str]:
     return out
 
 
+def _choice(cls, name: str, prefix: str) -> list[str]:
+    """What is said of a part or an optimizer that text may name."""
+    from model import text
+
+    about, rows = comments(cls), []
+    for f in dataclasses.fields(cls):
+        if f.name not in ("mixer", "mlp"):
+            kind = getattr(f.type, "__name__", str(f.type))
+            kind = "part" if f.default is None else "list" if kind == "tuple" else kind
+            shown = "" if f.default is None else f"`{text.value(f.default)}`"
+            rows.append([f"`{prefix}{f.name}`", f"`{kind}`", shown, cell(about[f.name])])
+    out = [f"## {name}\n", inspect.getdoc(cls) + "\n"]
+    return [*out, table(["field", "type", "default", "meaning"], rows)] if rows else out
+
+
 def fields() -> str:
     from experiments.planning.grid import Sweep
     from launch.config import Run, Where
-    from model import parts, text
+    from model import parts
     from model.config import Layer, Model
+    from model.optimizers import OPTIMIZERS
 
     out = [
         "# Fields\n",
@@ -133,16 +149,11 @@ def fields() -> str:
         "What `model.pattern`, `model.positions` and `model.norm` may name, with its fields.\n"
     )
     for cls, name in {Layer: "layer", **parts.NAMES}.items():
-        about, rows = comments(cls), []
-        for f in dataclasses.fields(cls):
-            if f.name not in ("mixer", "mlp"):
-                kind = getattr(f.type, "__name__", str(f.type))
-                kind = "part" if f.default is None else "list" if kind == "tuple" else kind
-                shown = "" if f.default is None else f"`{text.value(f.default)}`"
-                rows.append([f"`model.{name}.{f.name}`", f"`{kind}`", shown, cell(about[f.name])])
-        out.extend([f"## {name}\n", inspect.getdoc(cls) + "\n"])
-        if rows:
-            out.append(table(["field", "type", "default", "meaning"], rows))
+        out += _choice(cls, name, f"model.{name}.")
+    out.append("# Optimizers\n")
+    out.append("What `optimizer` may name, with its fields.\n")
+    for name, cls in OPTIMIZERS.items():
+        out += _choice(cls, name, "optimizer.")
     section(Where, "where.", Where())
     section(Sweep, "sweep.", Sweep())
     return "\n".join(out)

@@ -1,7 +1,7 @@
 """What a card does: numerics against the CPU first, then times. Each part takes less than eight
 minutes on one H200-class card.
 
-python -m experiments.benchmarks.gpu --part=dense|moe|members|decode|trunks [--scale=toy]
+python -m experiments.benchmarks.gpu --part=dense|moe|members|decode|trunks|optimizers [--scale=toy]
 
 dense
     12M to 1.3B parameters at context 1024 or 2048: attention by XLA and by cuDNN, layers scanned
@@ -14,6 +14,7 @@ members
     one update a call, and twenty
 decode    prefill and decode
 trunks    runs of five lengths by themselves and from each other's forks; not measured on a card yet
+optimizers    a step by Muon beside one by AdamW; not measured on a card yet
 
 Every figure carries its convention: model FLOPs a second by `matmul` and `matmul_causal` over a
 peak of 989 TFLOP/s (H100, H200; dense bf16). One JSON object a line on stdout; the last proposes
@@ -32,7 +33,7 @@ import unittest.mock
 
 import jax
 
-from experiments.benchmarks import steps, trunks
+from experiments.benchmarks import optimizers, steps, trunks
 from launch.config import Run
 from launch.runs import generate
 from model import account, step
@@ -254,7 +255,20 @@ def trunked(toy: bool, say) -> dict:
     return trunks.compare(steps.model(s), s.batch, toy, dtype, say)
 
 
-PARTS = {"dense": dense, "moe": moe, "members": members, "decode": decode, "trunks": trunked}
+def optimizing(toy: bool, say) -> dict:
+    shapes = TOY if toy else {k: DENSE[k] for k in ("124M", "350M")}
+    optimizers.on_card(shapes, "float32" if toy else "bfloat16", say)
+    return {}
+
+
+PARTS = {
+    "dense": dense,
+    "moe": moe,
+    "members": members,
+    "decode": decode,
+    "trunks": trunked,
+    "optimizers": optimizing,
+}
 
 
 class Say:

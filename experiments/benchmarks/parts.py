@@ -13,6 +13,7 @@ from experiments.benchmarks import (
     corpora,
     laws,
     layouts,
+    optimizers,
     reading,
     startup,
     tokenising,
@@ -46,5 +47,6 @@ PARTS = {
     "startup": _contest("startup", startup, startup.CONTENDERS, 2),
     "checkpoint": Part(checkpoint.measure, checkpoint.text),
     "laws": Part(laws.measure, laws.text),
+    "optimizers": Part(optimizers.measure, optimizers.text),
     "layouts": Part(layouts.measure, layouts.text),
 }

@@ -20,10 +20,9 @@ from launch.devices import choice
 from model import account, params, parts, step
 from model.config import Execution, Model
 from model.lm import LM, abstract
-from model.optimizers import AdamW
+from model.optimizers import AdamW, Optimizer
 
 PEAK = 989e12
-OPTIMIZER = AdamW()
 HYPER = {"lr": 3e-4, "embed_lr": 3e-4, "head_lr": 3e-4, "weight_decay": 0.1}
 STEPS, ROUND_S = (
     5,
@@ -65,6 +64,7 @@ class Case(NamedTuple):
     members: int = 0
     lowering: Callable = contextlib.nullcontext
     updates: int = 1
+    optimizer: Optimizer = AdamW()
 
     @property
     def lm(self) -> LM:
@@ -91,7 +91,7 @@ def batch_of(c: Model, *lead: int):
     )
 
 
-def fresh(lm: LM, members: int = 0):
+def fresh(lm: LM, members: int = 0, optimizer: Optimizer = AdamW()):
     """A state at its initial spread, drawn on the device; with `members`, of so many models."""
     boxes, structure = jax.tree.flatten(abstract(lm.m, lm.ex), is_leaf=params.is_parameter)
     lead = (members,) if members else ()
@@ -102,7 +102,7 @@ def fresh(lm: LM, members: int = 0):
             return jnp.asarray(box.start(np.random.default_rng(i), shape), jnp.float32)
         return box.mean + box.std * jax.random.normal(jax.random.key(i), shape)
 
-    made = functools.partial(step.create, lm, OPTIMIZER)
+    made = functools.partial(step.create, lm, optimizer)
     return (jax.vmap(made) if members else made)(
         structure.unflatten([draw(i, box) for i, box in enumerate(boxes)])
     )
@@ -110,11 +110,11 @@ def fresh(lm: LM, members: int = 0):
 
 def lowered(case: Case):
     def one(s, t):
-        return step.train_step(case.lm, OPTIMIZER, s, t, HYPER)
+        return step.train_step(case.lm, case.optimizer, s, t, HYPER)
 
     many = jax.vmap(one) if case.members else one
     call = many if case.updates == 1 else lambda s, t: jax.lax.scan(many, s, t)
-    state = jax.eval_shape(lambda: fresh(case.lm, case.members))
+    state = jax.eval_shape(lambda: fresh(case.lm, case.members, case.optimizer))
     with case.lowering():
         return jax.jit(call, donate_argnums=0).lower(state, case.tokens)
 
@@ -123,7 +123,8 @@ def seconds(program, case: Case, repeats: int = 3) -> float:
     """Of one update of the compiled program: the median over `repeats` rounds, after two calls that
     settle and a few that say how long one is.
     """
-    state, tokens, calls, out = fresh(case.lm, case.members), jax.device_put(case.tokens), 2, []
+    state, tokens = fresh(case.lm, case.members, case.optimizer), jax.device_put(case.tokens)
+    calls, out = 2, []
     for _ in range(repeats + 2):
         started = time.perf_counter()
         for _ in range(calls):

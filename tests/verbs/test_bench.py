@@ -14,6 +14,7 @@ from experiments.benchmarks import gpu, growth, training
 from experiments.benchmarks.parts import PARTS
 from launch import config, overrides
 from launch.runs import train
+from model.optimizers import OPTIMIZERS
 
 FIGURES = {"tokens_per_s", "tokens_per_cpu_s", "first_step_s", "peak_bytes"}
 
@@ -86,6 +87,16 @@ def test_startup(capsys):
 def test_decode(capsys):
     found = bench(capsys, "decode", "--contender=isoflop_llama")
     assert found["isoflop_llama"]["prefill"][0] > 0
+
+
+def test_optimizers(capsys):
+    argv = ["optimizers", "--scale=toy", "--rounds=1", "--format=json"]
+    assert cli.main(["bench", *argv]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    rows = answer["optimizers"]
+    assert PARTS["optimizers"].text(answer) and set(rows) == set(OPTIMIZERS)
+    assert rows["adamw"]["cpu_ratio"] == 1 == rows["lion"]["executed_ratio"]
+    assert rows["muon"]["executed_ratio"] > 1 and all(r["cpu_s"] > 0 for r in rows.values())
 
 
 @pytest.mark.parametrize(

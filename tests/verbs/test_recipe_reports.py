@@ -52,6 +52,7 @@ ANSWERS = {
     "granularity": ("64 experts, top-8: loss -0.06", "from 8 experts, top-1", "FLOPs x1.0"),
     "trunks": ("beyond the noise in", "d_model 16, 760k tokens"),
     "learning_rate": ("best rate x1 in 3 of 3", "ladder's rule"),
+    "optimizers": ("muon: loss", "from adamw", "best rate x1 in 3 of 3", "FLOPs x1.000"),
     "known_entropy": ("above the source", "falls as D^-"),
     "known_truth": ("the source's entropy",),
     # made-up minima lie outside these sizes: tests/laws/test_architectures.py has others
