@@ -18,8 +18,7 @@ from data.config import DataError
 from launch import config
 from launch.config import Run, Where
 from launch.devices import mesh
-from launch.runs import program as programs
-from launch.runs import train
+from launch.runs import compiled, train
 
 
 class _Done(Exception):
@@ -99,7 +98,7 @@ def main() -> int:
 
         run = dataclasses.replace(run, init=folder.fingerprint(where.init_from))
     mesh.simulate(mesh.parse(where.mesh))
-    programs.use_cache(where)
+    compiled.use_cache(where.cache)
 
     def say(answer):
         return answers.write(json.dumps(answer) + "\n")

@@ -10,11 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, isoflop, noise_model
+from experiments.laws.fitting import (
+    isoflop,
+    noise_model,
+    precision,
+    residual_noise,
+    slice_curves,
+)
 from experiments.laws.isoflop_slices import columns, noise, slices
 
 # of a run's tokens, at its end: Hoffmann's winners lie there, where the learning rate has come down
 DECAYED = 0.15
+# share of the resamples with a minimum outside of the sizes, above which a slice has none inside
+BEYOND = 0.1
 
 
 class Outcome(NamedTuple):
@@ -27,8 +35,8 @@ class Outcome(NamedTuple):
     verdict: str
     details: dict
 
-    def at(self, flops: float) -> dict:
-        """N_opt, D_opt and tokens per parameter at a budget, {value, interval}."""
+    def at(self, flops: float, levels=()) -> dict:
+        """N_opt, D_opt and tokens per parameter at a budget, as precision.answer has them."""
 
         def line(p, k):
             return np.exp(
@@ -36,17 +44,11 @@ class Outcome(NamedTuple):
             )
 
         known = [k for k in ("n", "d") if f"log_{k}" in self.parameters]
-        one, many = ({k: line(p, k) for k in known} for p in (self.parameters, self.draws))
-
-        def answer(value, draws):
-            return {
-                "value": float(value),
-                "interval": bootstrap.interval(draws) if len(draws) else None,
-            }
-
-        out = {f"{k}_opt": answer(one[k], many[k]) for k in known}
+        every = {k: np.append(line(self.parameters, k), line(self.draws, k)) for k in known}
+        out = {f"{k}_opt": precision.answer(f"{k}_opt", v, False, levels) for k, v in every.items()}
         if len(known) == 2:
-            out["tokens_per_parameter"] = answer(one["d"] / one["n"], many["d"] / many["n"])
+            ratio = every["d"] / every["n"]
+            out["tokens_per_parameter"] = precision.answer("", ratio, False, levels)
         return out
 
 
@@ -86,68 +88,114 @@ def _identified(values: dict, have) -> dict:
 
 
 def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
-    """Approach 2. Noise is drawn around the parabolas: `level`, or their residuals pooled over the
-    slices. A parabola's misfit is an error of this procedure, so it belongs to its intervals.
+    """Approach 2, by Huber's loss. Noise is drawn around the curves: `level`, or what their
+    residuals show. Where the parabolas misfit, the slices share a cubic (slice_curves.py).
     """
     (x, have), kept, dropped = columns(t, n, c), [], []
     for rows in slices(t, x["c"]):
+        flops = float(np.exp(np.log(x["c"][rows]).mean()))
         try:
-            q = isoflop.parabola(
-                x["n"][rows],
-                x["d"][rows],
-                x["loss"][rows],
-                float(np.exp(np.log(x["c"][rows]).mean())),
-            )
+            q = isoflop.parabola(x["n"][rows], x["d"][rows], x["loss"][rows], flops)
         except FitError as e:
             dropped.append(str(e))
             continue
-        if q.interior:
-            kept.append((rows, q))
-        else:
-            dropped.append(f"{q.flops:.3g} FLOPs: no interior minimum")
-    if len(kept) < 2:
-        raise FitError(
-            "fewer than two budgets have an interior minimum"
-            + (f" ({'; '.join(dropped[:3])})" if dropped else "")
+        (kept if q.interior else dropped).append(
+            (rows, flops) if q.interior else f"{flops:.3g} FLOPs: no interior minimum"
         )
-
-    def fitted(rows, q):
-        return np.polyval(q.coefficients[::-1], np.log(x["n"][rows]))
-
-    if level is None:
-        sums = [
-            (float(((x["loss"][r] - fitted(r, q)) ** 2).sum()), len(r) - 3)
-            for r, q in kept
-            if len(r) > 3
-        ]
-        level = noise_model.Level(*noise_model.noise(sums), "from residuals of the parabolas")
-    at = np.array([[q.flops, q.n_opt, q.d_opt] for _, q in kept]).T
-    rng, draws = np.random.default_rng(seed), []
-    for _ in range(resamples):
-        factor, qs = level.draw(rng), []
-        for rows, q in kept:
-            centre = fitted(rows, q)
-            drawn = centre + factor * level(centre) * rng.standard_normal(len(rows))
-            qs.append(isoflop.parabola(x["n"][rows], x["d"][rows], drawn, q.flops))
-        values = np.array([[q.flops, q.n_opt, q.d_opt] for q in qs]).T
-        lost = not np.isfinite(values).all()
-        draws.append(_LOST if lost else _both(*values))
-    p = _both(*at)
+    _two(kept, dropped)
+    s = slice_curves.slices(*([x[k][r] for r, _ in kept] for k in ("n", "loss")))
+    f = slice_curves.fit(s)
+    left = int(s.inside.sum()) - f.parameters
+    how = f"from residuals of the parabolas ({f.noise})"
+    if level is None and left < 1:
+        noise_model.noise([])  # says what to do
+    level, given = level or noise_model.Level(f.sigma, left, how), level
+    draws = _slice_draws(s, f, given, left, resamples, np.random.default_rng(seed))
+    z, loss = (v[0] for v in f.curves.vertex(s.low, s.high))
+    zs = draws.vertex(s.low, s.high)[0]
+    sure = np.isfinite(z) & (z > s.low) & (z < s.high)
+    beyond = ~((zs > s.low) & (zs < s.high))
+    sure &= beyond.mean(0) < BEYOND if len(zs) else True
+    dropped += [
+        f"{flops:.3g} FLOPs: its minimum is not inside beyond the noise"
+        for (_, flops), ok in zip(kept, sure)
+        if not ok
+    ]
+    kept, s = [k for k, ok in zip(kept, sure) if ok], s
+    _two(kept, dropped)
+    flops = np.array([f for _, f in kept])
+    n_opt, loss_opt = np.exp(z + s.middle)[sure], loss[sure]
+    log_n = (zs + s.middle)[:, sure]
+    tokens = [np.polyfit(np.log(x["n"][r]), np.log(x["d"][r]), 2) for r, _ in kept]
+    d_opt = np.exp([np.polyval(q, v) for q, v in zip(tokens, np.log(n_opt))])
+    log_d = np.stack([np.polyval(q, v) for q, v in zip(tokens, log_n.T)], 1)
+    p = _both(flops, n_opt, d_opt)
+    many = _lines(flops, log_n, log_d) if resamples else _stack([])
     minima = [
-        {"flops": q.flops, "n_opt": q.n_opt, "d_opt": q.d_opt, "loss_opt": q.loss_opt}
-        for _, q in kept
+        dict(zip(("flops", "n_opt", "d_opt", "loss_opt"), map(float, m)))
+        for m in zip(flops, n_opt, d_opt, loss_opt)
     ]
     words = f"{len(kept)} interior minima" + (
         f"; left out: {'; '.join(dropped)}" if dropped else ""
     )
     return Outcome(
         _identified(p, have),
-        _identified(_stack(draws), have),
-        _misfit(p, at[0], at[1]),
+        _identified(many, have),
+        _misfit(p, flops, n_opt),
         sum(len(r) for r, _ in kept),
         words,
-        _details(minima, level, have),
+        _details(minima, level, have) | _misfitting(f),
     )
+
+
+def _two(kept, dropped):
+    if len(kept) < 2:
+        raise FitError(
+            "fewer than two budgets have an interior minimum"
+            + (f" ({'; '.join(dropped[:3])})" if dropped else "")
+        )
+
+
+def _slice_draws(s, f, given, left, resamples, rng):
+    """Curves of the resamples: noise as it is given, or from the residuals."""
+    e = np.zeros((resamples, *s.z.shape))
+    if given is not None:
+        size = given(f.curves(s.z)[0])
+        factor = np.array([given.draw(rng) for _ in range(resamples)])[:, None, None]
+        e = factor * size * rng.standard_normal(e.shape)
+        sigma = np.inf  # normal noise: Huber's loss would cost a little for nothing
+    else:
+        found = residual_noise.source(
+            f.residuals[s.inside], f.parameters, f.noise, np.ones(int(s.inside.sum()))
+        )
+        e[:, s.inside] = found.draw(rng, resamples)
+        sigma = f.sigma
+    return slice_curves.drawn(s, f, e * s.inside, sigma, f.curves.shape.shape[-1])
+
+
+def _lines(flops, log_n, log_d) -> dict[str, np.ndarray]:
+    """_both of every draw, (draws, budgets)."""
+    out = {}
+    for k, y in (("n", log_n), ("d", log_d)):
+        at = np.log(flops) - np.log(flops).mean()
+        slope = y @ at / (at @ at)
+        out |= {
+            f"log_{k}": y.mean(1) - slope * np.log(flops).mean(),
+            f"{k}_exponent": slope,
+        }
+    return out
+
+
+def _misfitting(f) -> dict:
+    """What the slices' shape says: `shape`, and a warning where a parabola is not enough."""
+    extra = f.curves.shape.shape[-1]
+    out = {"shape": ("parabola", "cubic", "quartic")[extra], "misfit": f.misfit}
+    if extra:
+        out["warning"] = (
+            f"parabolas do not fit slices as wide as these (a shared cubic is {f.misfit:.1f} times"
+            f" its error): minima are those of the {out['shape']}"
+        )
+    return out
 
 
 def _details(minima: list[dict], level: noise_model.Level, have) -> dict:

@@ -2,15 +2,22 @@
 verdicts, predictions.
 """
 
-import re
-
 import numpy as np
 
+from experiments.laws import questions
 from experiments.laws.conventions import N_CONVENTIONS
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import allocation, bootstrap, fit, noise_model, solve, verdicts
+from experiments.laws.fitting import (
+    allocation,
+    bootstrap,
+    fit,
+    noise_model,
+    precision,
+    solve,
+    verdicts,
+)
 from experiments.laws.fitting.allocation import Cost
-from experiments.laws.fitting.fit import Fitted, Points
+from experiments.laws.fitting.fit import Points
 from experiments.laws.fitting.formula import Form
 from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
@@ -24,10 +31,11 @@ SLICED = ("chinchilla2", "chinchilla2_interpolated")  # procedures that draw noi
 
 
 def objective(text: str) -> Objective:
-    """`huber:1e-3`, `squared` or `lad`, with `:loss` at the end for residuals of the loss instead
-    of its logarithm. Raises FitError.
+    """`huber` (delta from the residuals' own scale), `huber:1e-3`, `squared` or `lad`, with `:loss`
+    at the end for residuals of the loss instead of its logarithm. Raises FitError.
     """
     kind, *rest = text.split(":")
+    own = kind == "huber" and rest in ([], ["loss"])
     space = "loss" if rest and rest[-1] == "loss" else "log"
     rest = rest[:-1] if space == "loss" else rest
     try:
@@ -40,10 +48,10 @@ def objective(text: str) -> Objective:
         or not 0 < delta < np.inf
     ):
         raise FitError(
-            f"--objective={text}: choose huber:DELTA (such as huber:1e-3), squared or lad; add"
-            " :loss for residuals of the loss itself"
+            f"--objective={text}: choose huber:DELTA (such as huber:1e-3), huber for the"
+            " residuals' own scale, squared or lad; add :loss for residuals of the loss itself"
         )
-    return Objective(kind, delta, space)
+    return Objective(kind, delta, space, own)
 
 
 def law(name: str) -> None:
@@ -56,22 +64,6 @@ def law(name: str) -> None:
             f"unknown law {name!r}{f': did you mean {near[0]!r}?' if near else ':'} laws are"
             f" {', '.join(LAWS)}"
         )
-
-
-def question(text: str) -> dict[str, float]:
-    """`C=1e21,E=8` as numbers. Raises FitError."""
-    out = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        m = re.fullmatch(r"(\w+)\s*=\s*(\S+)", part)
-        try:
-            out[m[1]] = float(m[2])
-        except (TypeError, ValueError):
-            raise FitError(
-                f"--predict={text}: write numbers such as C=1e21 or N=7e10,D=1.4e12"
-            ) from None
-        if not (np.isfinite(out[m[1]]) and (out[m[1]] > 0 or m[1] == "S")):
-            raise FitError(f"--predict={text}: {m[1]} must be a positive number")
-    return out
 
 
 def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[Points, str]:
@@ -116,8 +108,8 @@ def resampling(form: Form, pts: Points) -> tuple[str, str]:
     return (
         "noise",
         (
-            "normal noise of the residuals' size drawn around the fit: fewer than ten runs for a"
-            " parameter"
+            "noise like the residuals', outliers and all, drawn around the fit: fewer than ten runs"
+            " for a parameter"
         ),
     )
 
@@ -149,66 +141,6 @@ def held_out(table: tables.Table, form: Form, x: dict, above: float) -> np.ndarr
     return out if out.any() and (~out).sum() > len(form.names) + 1 else None
 
 
-def kind(law: str, form: Form, q: dict) -> str:
-    """What is asked: outcome | optimum | cheapest. Raises FitError if the law has no answer."""
-    more = set(form.inputs) - {"N", "D"}
-    if set(q) == set(form.inputs):
-        return "outcome"
-    if form.optimum and "C" in q and more <= set(q) and set(q) - more <= {"C", "memory", "D_inf"}:
-        return "optimum"
-    if form.optimum and "loss" in q and more <= set(q) and set(q) - more <= {"loss", "D_inf"}:
-        return "cheapest"
-    extra = "".join(f",{k}=8" for k in sorted(more))
-    asks = (
-        f"; C=1e21{extra} (with memory=BYTES or D_inf=TOKENS), or loss=2{extra} (with D_inf=TOKENS)"
-        if form.optimum
-        else ""
-    )
-    raise FitError(
-        f"--predict: {law} answers for {', '.join(form.inputs)} together{asks}; not for"
-        f" {', '.join(q)}"
-    )
-
-
-def predictions(f: Fitted, cost: Cost, asked: list[dict]) -> list[dict]:
-    """An answer for each question: the outcome at given inputs, the optimum of a budget C, or the
-    cheapest way to a loss.
-    """
-    out = []
-    for q in asked:
-        rest = {k: v for k, v in q.items() if k not in ("C", "memory", "D_inf", "loss")}
-        match kind(f.law, f.form, q):
-            case "outcome":
-                value, draws = f.predict({k: np.array([v]) for k, v in q.items()})
-                interval = bootstrap.interval(draws[:, 0]) if len(draws) else None
-                answer = {f.form.outcome: {"value": float(value[0]), "interval": interval}}
-                if f.law == "clark2022":
-                    answer["effective_parameters"] = allocation.effective_parameters(
-                        f, q["N"], q["E"]
-                    )
-            case "optimum":
-                answer = allocation.optimum(
-                    f, q["C"], cost, rest, q.get("memory", 0.0), q.get("D_inf", 0.0)
-                )
-                if q.get("E", 1) > 1:
-                    answer["leverage_over_dense"] = allocation.leverage(f, q["C"], q["E"], cost)
-            case "cheapest":
-                answer = allocation.cheapest(f, q["loss"], q.get("D_inf", 0.0), cost, rest)
-        out.append({"given": q, **answer})
-    return out
-
-
-def experts(f: Fitted, cost: Cost, table: tables.Table) -> dict | None:
-    """Leverage of the table's largest expert count over dense as a curve with its band, and where
-    routing stops helping.
-    """
-    if not {"N", "D", "E"} <= set(f.form.inputs) or "flops" not in table:
-        return None
-    e, c = float(f.points.x["E"].max()), table["flops"]
-    curve = allocation.leverage_curve(f, cost, e, np.geomspace(c.min(), c.max() * 10, 7))
-    return {"experts": e, "curve": curve, **allocation.routing_stops(curve)}
-
-
 def ask(
     table,
     name,
@@ -222,40 +154,33 @@ def ask(
     columns=None,
     pool=(),
     noise="",
+    levels=(),
 ) -> dict:
     """Everything `isoflop fit --runs --law` prints. `columns`: {common: theirs}. `pool`: what
     selection.py keeps apart and is fitted together. `noise`: of one run's loss, for isoFLOP slices.
-    Raises FitError in one line.
+    levels: of intervals beside those of 95%. Raises FitError in one line.
     """
     law(name)
     level = noise_model.given_noise(noise) if noise else None
     if noise and name not in SLICED:
         raise FitError(f"--noise is read by {' and '.join(SLICED)}, not by {name}")
     for q in asked:
-        _answerable(name, q)
+        questions.answerable(name, q)
     tables.numbers(table, "loss")
     inputs = FORMS[name].inputs if name in FORMS else ()
     rates = name in ("learning_rate", "batch_size")
     table, left = selection.of_table(table, bool({"E", "S", "G"} & set(inputs)), pool, rates)
     if name in PROCEDURES:
-        a = _procedure(table, name, n, c, resamples, asked, seed, level)
+        a = _procedure(table, name, n, c, resamples, asked, seed, level, levels)
     else:
-        a = _formula(table, name, spec, n, c, resamples, asked, hold_out, seed)
+        a = _formula(table, name, spec, n, c, resamples, asked, hold_out, seed, levels)
     a["conventions"] = {k: (columns or {}).get(v, v) for k, v in a["conventions"].items()}
     if "loss" in (columns or {}):
         a["conventions"]["loss"] = f"{columns['loss']}, in the file's own unit"
     return a | {"left_out": left, "warnings": table_warnings.warnings(table, n, asked)}
 
 
-def _answerable(name: str, q: dict) -> None:
-    """Raises FitError if the law has no answer to a question."""
-    if name in FORMS:
-        kind(name, FORMS[name], q)
-    elif set(q) != {"C"}:
-        raise FitError(f"--predict: {name} answers for a budget C alone, not for {', '.join(q)}")
-
-
-def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed) -> dict:
+def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed, levels) -> dict:
     form, edges = FORMS[name], None
     if name in ("learning_rate", "batch_size"):
         for column in ("n_params", "tokens", form.outcome):
@@ -265,6 +190,9 @@ def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed) -> dict:
     fit.check(name, pts)
     method, how = resampling(form, pts)
     f = fit.fit(name, pts, spec, resamples, seed, method, held_out(table, form, pts.x, hold_out))
+    f = f._replace(levels=tuple(levels))
+    if f.noise and f.noise.shown:
+        weighed = f"inverse variance of the residuals: {f.noise}"
     cost, values, intervals = price(table, form, n, c), f.parameters, f.intervals()
     reading = verdicts.read(f) | ({"edges": edges} if edges is not None else {})
     return {
@@ -275,17 +203,18 @@ def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed) -> dict:
         "derived": {k: v for k, v in values.items() if k not in form.names},
         "intervals": intervals,
         "level": 0.95,
+        "intervals_at": {f"{100 * k:g}%": f.intervals(k) for k in levels},
         "objective": f.value,
-        "objective_name": str(spec),
+        "objective_name": str(f.objective),
         "n_points": len(f.residuals),
         "residual_sd": f.residual_sd,
         "bootstrap": {"resamples": resamples, "method": how, "seed": seed},
         "weights": weighed,
         "conventions": conventions(form, table, n, c) | {"flops_per_token": str(cost)},
         "verdicts": reading,
-        "predictions": predictions(f, cost, list(asked)),
+        "predictions": questions.predictions(f, cost, list(asked)),
         "extrapolation": f.held_out,
-        "leverage": experts(f, cost, table),
+        "leverage": questions.experts(f, cost, table),
         "published": [
             {"name": k, "values": p.values, "where": p.where, "mark": p.mark}
             for k, p in constants.PUBLISHED.items()
@@ -308,7 +237,7 @@ def conventions(form: Form, table, n: str, c: str) -> dict[str, str]:
     return out | {"loss": "nats/token"}
 
 
-def _procedure(table, name, n, c, resamples, asked, seed, level) -> dict:
+def _procedure(table, name, n, c, resamples, asked, seed, level, levels) -> dict:
     p = PROCEDURES[name]
     o = p.run(table, n if n in table else "", c if c in table else "", resamples, seed, level)
     size, compute = n or "n_params", c or "flops"
@@ -322,6 +251,10 @@ def _procedure(table, name, n, c, resamples, asked, seed, level) -> dict:
         "parameters": o.parameters,
         "intervals": {k: bootstrap.interval(v) if len(v) else None for k, v in o.draws.items()},
         "level": 0.95,
+        "intervals_at": {
+            f"{100 * k:g}%": {name: bootstrap.interval(v, k) for name, v in o.draws.items()}
+            for k in levels
+        },
         "objective": o.objective,
         "objective_name": f"sum of squared residuals of log {[*known][0]}_opt",
         "n_points": o.n_points,
@@ -333,8 +266,8 @@ def _procedure(table, name, n, c, resamples, asked, seed, level) -> dict:
             "seed": seed,
         },
         "conventions": known | {"C": "6N x tokens" if made else compute, "loss": "nats/token"},
-        "verdicts": {"words": o.verdict, **o.details},
-        "predictions": [{"given": q, **o.at(q["C"])} for q in asked],
+        "verdicts": {"words": f"{o.verdict}{_known(o)}", **o.details},
+        "predictions": [{"given": q, **o.at(q["C"], levels)} for q in asked],
         "published": [
             {
                 "name": k,
@@ -345,3 +278,12 @@ def _procedure(table, name, n, c, resamples, asked, seed, level) -> dict:
             for k, a in constants.ALLOCATIONS.items()
         ],
     }
+
+
+def _known(o) -> str:
+    """How well the exponent is known, in words."""
+    for name in ("n_exponent", "d_exponent"):
+        if len(o.draws.get(name, ())):
+            found = precision.of(name, o.parameters[name], bootstrap.interval(o.draws[name]))
+            return f"; {name} {found.words}" if found else ""
+    return ""

@@ -26,9 +26,11 @@ from launch.runs import record
 from model import work
 
 answer_text = Lazy("experiments.report.answer_text")
+questions = Lazy("experiments.laws.questions")
 table_fit = Lazy("experiments.laws.table_fit")
 sweep_analysis = Lazy("experiments.laws.sweep_analysis")
 selection = Lazy("experiments.laws.runs.selection")
+compiled = Lazy("launch.runs.compiled")
 sweep = Lazy("experiments.sweep")
 trunks = Lazy("experiments.planning.trunks")
 tables = Lazy("experiments.laws.runs.table")
@@ -161,6 +163,17 @@ def define_conventions(fv) -> None:
     )
 
 
+def _levels(text: str) -> tuple[float, ...]:
+    """`80,50` as shares. Raises UserError."""
+    try:
+        found = tuple(float(p) / 100 for p in text.split(",") if p.strip())
+    except ValueError:
+        found = (0.0,)
+    if not all(0.01 <= k < 1 for k in found):
+        raise UserError(f"--level={text}: write percentages between 1 and 100, such as 80,50")
+    return found
+
+
 def _law(fv) -> dict:
     """The answer of one law to --runs (or --workdir). Raises UserError or FitError before anything
     is computed.
@@ -182,7 +195,7 @@ def _law(fv) -> dict:
                 " tokens=train_tokens,loss=val_loss"
             )
         columns[common.strip()] = theirs.strip()
-    asked = [table_fit.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
+    asked = [questions.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
     # a folder's counts are named by conventions; a file's by its columns
     for path in paths:
         if os.path.isdir(path):
@@ -208,19 +221,27 @@ def _law(fv) -> dict:
         columns,
         selection.pools(fv.pool),
         fv.noise,
+        _levels(fv.level),
     )
     return record.finite(a | {"data": tables.describe(paths), "where": fv.where})
 
 
 def _body(fv) -> int:
+    levels = _levels(fv.level)
+    if levels and not (fv.runs or fv.law):
+        raise UserError(
+            "--level is read with --law: name one (isoflop fit --workdir=... --law=...)"
+        )
     if fv.runs or fv.law:
         if not fv.runs and not fv.workdir:
             raise UserError("--runs is missing: name a CSV file, or the folder of a sweep")
+        compiled.use_cache()
         with common.complete():
             a = _law(fv)
         print(json.dumps(a) if fv.format == "json" else terminal.plain(law_text.text(a)))
         return 0
     results, pool = load(fv), selection.pools(fv.pool)
+    compiled.use_cache()
     with common.complete(results):
         a = analyse(
             results,
@@ -251,8 +272,9 @@ def main(argv=None) -> int:
     )
     flags.DEFINE_string(
         "objective",
-        "huber:1e-3",
-        "huber:DELTA | squared | lad, summed over log loss; add :loss for the loss itself",
+        "huber",
+        "huber (delta from the residuals' own scale) | huber:DELTA | squared | lad, summed over log"
+        " loss; add :loss for the loss itself",
         flag_values=fv,
     )
     flags.DEFINE_string(
@@ -279,6 +301,12 @@ def main(argv=None) -> int:
         "",
         "noise of one run's loss in isoFLOP slices, nats/token: 0.01, or by loss 3:.002,7:.05 [from"
         " seeds, else from neighbours near the minima]",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "level",
+        "",
+        "intervals of a law that are printed beside those of 95%, in percent: 80,50",
         flag_values=fv,
     )
     flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)

@@ -14,6 +14,12 @@ def spread(value, interval) -> str:
     return g(value) + (f" [{g(interval[0])}, {g(interval[1])}]" if interval else " [no interval]")
 
 
+def _levels(at: dict, write=g) -> str:
+    """ "; 80% [0.33, 0.36], 50% [0.34, 0.35]": intervals at other levels, if there are any."""
+    parts = [f"{k} [{write(v[0])}, {write(v[1])}]" if v else f"{k} none" for k, v in at.items()]
+    return f"; {', '.join(parts)}" if parts else ""
+
+
 def big(a: dict) -> str:
     """A count with its interval, in k, M, G, T."""
     if a["value"] is None:
@@ -30,9 +36,11 @@ def _prediction(p: dict) -> str:
     parts = []
     for k, v in p.items():
         if isinstance(v, dict) and "value" in v:
-            parts.append(
-                f"{k} {big(v) if k in ('n_opt', 'd_opt', 'effective_parameters') else spread(v['value'], v['interval'])}"  # noqa: E501
-            )
+            count = k in ("n_opt", "d_opt", "effective_parameters")
+            said = big(v) if count else spread(v["value"], v["interval"])
+            known = f" ({v['words']})" if v.get("words") else ""
+            levels = _levels(v.get("intervals", {}), number if count else g)
+            parts.append(f"{k} {said}{levels}{known}")
         elif k == "verdict":
             parts.append(v)
         elif k == "memory_binds":
@@ -54,8 +62,10 @@ def text(a: dict) -> str:
     ]
     lines += [f"  left out: {e['what']}: {e['why']}" for e in a.get("left_out", [])]
     lines += [f"  warning: {w}" for w in a.get("warnings", [])]
+    lines += [f"  warning: {v['warning']}"] if v.get("warning") else []
     lines += [
         f"  {k:<12} {spread(x, a['intervals'].get(k))}"
+        + _levels({p: v.get(k) for p, v in a.get("intervals_at", {}).items()})
         for k, x in {**a["parameters"], **a.get("derived", {})}.items()
     ]
     lines.append(f"  objective    {g(a['objective'])}")

@@ -22,6 +22,7 @@ from launch.runs import record
 
 forecast = Lazy("experiments.planning.forecast")
 selection = Lazy("experiments.laws.runs.selection")
+compiled = Lazy("launch.runs.compiled")
 sweep = Lazy("experiments.sweep")
 
 
@@ -43,6 +44,7 @@ def write(workdir: str, results: list[dict], analysis: dict, name: str, out: str
 def _body(fv) -> int:
     results = fit.load(fv)
     files.writable(*((fv.out, "--out") if fv.out else (fv.workdir,)))
+    compiled.use_cache()
     with common.complete(results):
         analysis = fit.analyse(
             results,

@@ -20,6 +20,7 @@ from experiments.verbs import law_text
 from launch import files
 from launch.runs import record
 
+compiled = Lazy("launch.runs.compiled")
 reproduce = Lazy("experiments.laws.published.reproduce")
 sources = Lazy("experiments.laws.published.sources")
 
@@ -68,6 +69,7 @@ def main(argv=None) -> int:
                 + (f" (not {name!r})" if name else "")
             )
         table, source = sources.load(name, fv.data)
+        compiled.use_cache()
         rows, drawn = reproduce.run(name, table, fv.bootstrap, fv.seed)
         figure = fv.figure or os.path.join("runs", "reproduce", f"{name}.svg")
         files.writable(os.path.dirname(figure) or ".", "--figure")

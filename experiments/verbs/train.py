@@ -31,7 +31,7 @@ from launch.runs import record
 choice = Lazy("launch.devices.choice")
 environment_check = Lazy("launch.devices.environment_check")
 checks = Lazy("launch.runs.checks")
-program = Lazy("launch.runs.program")
+compiled = Lazy("launch.runs.compiled")
 
 
 def summary(r: dict) -> str:
@@ -139,7 +139,7 @@ def _body(fv) -> int:
     with common.stdout_to_stderr(fv.format == "json"):
         if done and done["id"] == config.run_id(run):
             print(f"{fv.workdir} holds this run, finished; nothing to do")
-        program.use_cache(job.where)
+        compiled.use_cache(job.where.cache)
         result = _train(run, job.where, folder)
     if place and place.process:
         return 0  # process 0 speaks for all

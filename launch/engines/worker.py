@@ -175,14 +175,14 @@ def begin(where, several: bool = False) -> None:
     has started beside this one.
     """
     from launch.devices import mesh, multi_process
-    from launch.runs import program as programs
+    from launch.runs import compiled
 
     sizes, place = mesh.parse(where.mesh), multi_process.detect(os.environ) if several else None
     if place:
         multi_process.join(place, sizes)
     else:
         mesh.simulate(sizes)
-    programs.use_cache(where)
+    compiled.use_cache(where.cache)
 
 
 def serve_one(order: dict) -> dict:

@@ -4,7 +4,6 @@ process: learning rate, decay, seed and number of steps are its inputs.
 
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -35,15 +34,6 @@ class Program(NamedTuple):
     eval_batch: int  # sequences that are evaluated at a time, multiples of eval_unit
     eval_unit: int
     compile_s: float
-
-
-def use_cache(where: Where) -> None:
-    """Compiled programs are kept on disk: a second start skips XLA."""
-    from data import cache
-
-    jax.config.update("jax_compilation_cache_dir", os.path.join(cache.root(where.cache), "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:

@@ -81,7 +81,7 @@ def test_open_prefactors_do_not_hide_the_exponents():
     """B spans more than a factor 2.5 while beta is known to a few percent: the first is named, the
     second stands.
     """
-    t = simulated(60, 0.015)
+    t = simulated(60, 0.01)
     v = verdicts.read(
         fit.fit(
             "chinchilla3", Points({"N": t["n_params"], "D": t["tokens"]}, t["loss"]), resamples=60

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, solve
+from experiments.laws.fitting import precision, solve
 from experiments.laws.fitting.fit import Fitted
 
 GRID = 256
@@ -66,10 +66,9 @@ def _thetas(f: Fitted) -> np.ndarray:
     return np.concatenate([f.theta[None], f.draws])
 
 
-def _answer(values) -> dict:
-    """{value, interval} of the fit and its draws."""
-    v = np.asarray(values, float)
-    return {"value": float(v[0]), "interval": bootstrap.interval(v[1:]) if len(v) > 1 else None}
+def _answer(f: Fitted, values, name: str = "") -> dict:
+    """precision.answer of the fit and its draws."""
+    return precision.answer(name, values, f.centred, f.levels)
 
 
 def _sizes(f: Fitted, centre: float) -> np.ndarray:
@@ -143,10 +142,10 @@ def optimum(
         n_max = memory / BYTES_PER_PARAMETER / float(price.total(1.0, fixed.get("E", 1.0)))
     n, d, loss = frontier(f, flops, price, fixed, n_max, inference)
     out = {
-        "n_opt": _answer(n),
-        "d_opt": _answer(d),
-        "tokens_per_parameter": _answer(d / n),
-        "loss": _answer(loss),
+        "n_opt": _answer(f, n, "n_opt"),
+        "d_opt": _answer(f, d, "d_opt"),
+        "tokens_per_parameter": _answer(f, d / n),
+        "loss": _answer(f, loss, "loss"),
     }
     if memory:
         out |= {
@@ -182,10 +181,10 @@ def cheapest(f: Fitted, loss: float, inference: float, price: Cost, fixed: dict)
     size = np.exp(log_n)
     tokens = np.exp(least) / price.per_token(size) - inference / 3
     out = {
-        "n_opt": _answer(size),
-        "d_opt": _answer(tokens),
-        "tokens_per_parameter": _answer(tokens / size),
-        "flops": _answer(np.exp(least)),
+        "n_opt": _answer(f, size, "n_opt"),
+        "d_opt": _answer(f, tokens, "d_opt"),
+        "tokens_per_parameter": _answer(f, tokens / size),
+        "flops": _answer(f, np.exp(least)),
     }
     if not np.isfinite(size[0]):
         out["verdict"] = f"no model of this law reaches a loss of {loss:g}"
@@ -225,7 +224,7 @@ def leverage_curve(f: Fitted, price: Cost, experts: float, budgets) -> list[dict
             _invert(np.log(reach), losses, want)
             for want, losses in zip(frontier(f, float(c), price, {"E": experts})[2], dense)
         ]
-        rows.append({"flops": float(c), **_answer(np.exp(needed) / c)})
+        rows.append({"flops": float(c), **_answer(f, np.exp(needed) / c)})
     return rows
 
 
@@ -284,4 +283,4 @@ def effective_parameters(f: Fitted, n: float, experts: float) -> dict:
     def alpha(e):
         return v["a"] + v["c"] * np.log10(e)
 
-    return _answer(n ** (alpha(e) / alpha(start)) * (e / start) ** (v["b"] / alpha(start)))
+    return _answer(f, n ** (alpha(e) / alpha(start)) * (e / start) ** (v["b"] / alpha(start)))

@@ -5,19 +5,34 @@ and noise is drawn instead (noise_model.py).
 import numpy as np
 
 
-def interval(draws, level: float = 0.95) -> list[float] | None:
+def interval(draws, level: float = 0.95, centre: float | None = None) -> list[float] | None:
     """Percentile interval. Draws that are not finite (a resample without a minimum, a parameter
-    that ran off) lie half beyond either end; None where that leaves an end without bound.
+    that ran off) lie half beyond either end; None where that leaves an end without bound. centre:
+    the value that the draws were made around; their median's bias from it is then corrected (Efron
+    1987, BC).
     """
     draws = np.asarray(draws, float)
     kept = np.sort(draws[np.isfinite(draws)])
     lost = (len(draws) - len(kept)) / 2
-    first, last = (
-        int(np.floor(q * (len(draws) - 1) - lost)) for q in ((1 - level) / 2, (1 + level) / 2)
-    )
+    ends = np.array([(1 - level) / 2, (1 + level) / 2])
+    if centre is not None and len(kept):
+        ends = _corrected(ends, kept, lost, centre, len(draws))
+    first, last = (int(np.floor(q * (len(draws) - 1) - lost)) for q in ends)
     if first < 0 or last >= len(kept):
         return None
     return [float(kept[first]), float(kept[last])]
+
+
+def _corrected(ends, kept, lost, centre, number):
+    """Shares of the draws below the ends of a bias-corrected interval. The correction is bounded:
+    few draws beyond a centre say little about the tail.
+    """
+    from scipy.special import ndtr, ndtri
+
+    near = 1e-9 * abs(centre)
+    below = (kept < centre - near).sum() + 0.5 * (np.abs(kept - centre) <= near).sum() + lost
+    bias = np.clip(ndtri((below + 0.5) / (number + 1)), -0.7, 0.7)
+    return ndtr(2 * bias + ndtri(ends))
 
 
 def student(values, level: float = 0.95) -> tuple[float, list[float] | None]:

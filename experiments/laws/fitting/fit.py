@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, noise_model, solve
+from experiments.laws.fitting import bootstrap, noise_model, residual_noise, solve
 from experiments.laws.fitting.formula import Form
 from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
@@ -16,6 +16,7 @@ from experiments.laws.fitting.solve import Objective
 # share of them that reached the optimum is reported
 STARTS = 8
 LIMIT = 200  # steps of one start
+FIRST_DELTA = 1e-3  # of the fit that shows the residuals' own scale
 SAME = 1e-4  # relative distance from the best objective within which a start has reached it
 
 
@@ -53,17 +54,26 @@ class Fitted(NamedTuple):
     draws: np.ndarray
     held_out: dict | None
     method: str
+    noise: residual_noise.Uneven | None = None
+    levels: tuple[float, ...] = ()  # of intervals beside those of 95%
 
     @property
     def parameters(self) -> dict[str, float]:
         """Parameters and derived quantities, natural units."""
         return {k: float(v[0]) for k, v in solve.values(self.form, self.theta).items()}
 
+    @property
+    def centred(self) -> bool:
+        """Drawn noise is drawn around the fit: the bias of its draws can be read off, and is."""
+        return self.method == "noise"
+
     def intervals(self, level: float = 0.95) -> dict[str, list[float] | None]:
+        values = self.parameters
         if not len(self.draws):
-            return dict.fromkeys(self.parameters)
+            return dict.fromkeys(values)
         return {
-            k: bootstrap.interval(v, level) for k, v in solve.values(self.form, self.draws).items()
+            k: bootstrap.interval(v, level, values[k] if self.centred else None)
+            for k, v in solve.values(self.form, self.draws).items()
         }
 
     def predict(self, x: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -133,41 +143,53 @@ def fit(
     FitError.
     """
     form = check(law, points)
-    x, y, w = (
-        {k: np.asarray(points.x[k], float) for k in form.inputs},
-        np.asarray(points.y, float),
-        points.w,
-    )
+    x, y = {k: np.asarray(points.x[k], float) for k in form.inputs}, np.asarray(points.y, float)
+    given = points.weights is not None
+    first = objective._replace(delta=FIRST_DELTA, own=False) if objective.own else objective
     if starts is None:
         try:
-            starts = solve.ranked(form, x, y, w, objective, 4 * STARTS)
+            starts = solve.ranked(form, x, y, points.w, first, 4 * STARTS)
         except ValueError as e:
             raise FitError(f"{law}: {e}") from None
     starts = np.resize(starts, (-(-len(starts) // STARTS) * STARTS, len(form.names)))
     groups = starts.reshape(-1, STARTS, len(form.names))
-    rng = np.random.default_rng(seed)
-    rows = [w] * len(groups)
-    if hold_out is not None:
-        rows.append(w * ~hold_out)
-    if method == "cases":
-        rows += [
-            w * counts for counts in bootstrap.case_counts(points.clusters, len(y), resamples, rng)
-        ]
-    rows = np.array(rows)
-    first = np.concatenate([groups, np.repeat(groups[:1], len(rows) - len(groups), 0)])
-    theta, value, ok = solve.run(form, x, y, rows, first, objective, LIMIT)
-    n = len(groups)
-    best, objective_value, share = _best(theta[:n], value[:n], ok[:n])
+
+    def solved(spec, w, groups):
+        rows = np.array([w] * len(groups) + ([] if hold_out is None else [w * ~hold_out]))
+        if len(rows) > len(groups):
+            groups = np.concatenate([groups, groups[:1]])
+        return solve.run(form, x, y, rows, groups, spec, LIMIT, base=w)
+
+    theta, value, ok = solved(first, points.w, groups)
+    n, noise = len(groups), None
+    if objective.own:  # a scale from the first residuals, then weights and a scale from the next
+        for weigh in (False, True):
+            best = _best(theta[:n], value[:n])[0]
+            if weigh:
+                points, noise = _weighed(form, best, x, y, points, objective.space)
+            r = _residuals(form, best, x, y, objective) * np.sqrt(points.w)
+            delta = residual_noise.TUNING * residual_noise.scale(r, len(best))
+            objective = objective._replace(delta=max(delta, 1e-12))
+            if not weigh or noise is None or noise.shown:
+                theta, value, ok = solved(objective, points.w, theta[:n])
+    best, objective_value, share = _best(theta[:n], value[:n])
     residuals = _residuals(form, best, x, y, objective)
-    draws = _draws(theta[n + (hold_out is not None) :], value[n + (hold_out is not None) :])
-    if method == "noise" and resamples:
-        draws = _drawn(form, best, x, y, w, residuals, points.noise, objective, resamples, rng)
+    rng, draws = np.random.default_rng(seed), np.zeros((0, len(best)))
+    if resamples and method == "cases":
+        rows = points.w * bootstrap.case_counts(points.clusters, len(y), resamples, rng)
+        draws = _draws(
+            *solve.run(form, x, y, rows, theta[0], objective, LIMIT, base=points.w)[:2]
+            if objective.own
+            else solve.run(form, x, y, rows, groups[0], objective, LIMIT)[:2]
+        )
+    elif resamples:
+        draws = _drawn(form, best, x, y, points, given, residuals, objective, resamples, rng)
     tested = (
-        _tested(form, _best(theta[n : n + 1], value[n : n + 1], ok[n : n + 1])[0], x, y, hold_out)
+        _tested(form, _best(theta[n : n + 1], value[n : n + 1])[0], x, y, hold_out)
         if hold_out is not None
         else None
     )
-    converged = bool(ok[:n].reshape(-1)[np.nanargmin(value[:n].reshape(-1))])
+    near = ok[:n] & (value[:n] <= objective_value * (1 + 1e-6) + 1e-24)
     return Fitted(
         law,
         form,
@@ -176,15 +198,47 @@ def fit(
         best,
         objective_value,
         residuals,
-        converged,
+        bool(near.any()),
         share,
         draws,
         tested,
         method,
+        noise,
     )
 
 
-def _best(theta, value, ok):
+def _weighed(form, theta, x, y, points, space):
+    """Points with weights from the residuals' own noise, where they show that it is uneven and no
+    weights are given; and that noise.
+    """
+    if points.weights is not None:
+        return points, None
+    u, _ = _standard(form, theta, x, y, points.w, space)
+    noise = residual_noise.uneven(u, _covariates(form, theta, x, y), len(y) - len(theta))
+    if not noise.shown:
+        return points, noise
+    w = noise.relative() ** -2.0
+    return points._replace(weights=w / w.mean()), noise
+
+
+def _standard(form, theta, x, y, w, space):
+    """(residuals of unit weight, each over the share that the fit leaves of it; (1 - leverage)^.5)
+    both (points,).
+    """
+    fitted = solve.predict(form, theta, x)[0]
+    r = np.log(fitted) - np.log(y) if space == "log" else fitted - y
+    left = np.sqrt(1 - residual_noise.leverage(solve.jacobian(form, theta, x, y, space), w))
+    return r * np.sqrt(w) / left, left
+
+
+def _covariates(form, theta, x, y):
+    """What the noise may grow with: the loss, and the size or else the first input."""
+    size = "N" if "N" in x else form.inputs[0]
+    loss = solve.predict(form, theta, x)[0]
+    return {k: v for k, v in {size: x[size], form.outcome: loss}.items() if np.all(v > 0)}
+
+
+def _best(theta, value):
     flat, thetas = value.reshape(-1), theta.reshape(-1, theta.shape[-1])
     if not np.isfinite(flat).any():
         raise FitError("no start of the grid led to a finite objective")
@@ -210,26 +264,25 @@ def _residuals(form, theta, x, y, objective):
     return np.log(fitted) - np.log(y) if objective.space == "log" else fitted - y
 
 
-def _drawn(form, theta, x, y, w, residuals, noise, objective, resamples, rng):
-    """Parametric resamples: noise of the residuals' size (or the seeds', if that is larger), its
-    own sigma every time.
+def _drawn(form, theta, x, y, points, given, residuals, objective, resamples, rng):
+    """Resamples of the fit plus noise that is drawn from its residuals: their own sizes and
+    outliers, uneven as they show it (or as the weights say), at least as large as the seeds' noise.
     """
-    left = max(1, len(y) - len(form.names))
-    sd = float(np.sqrt((w * residuals**2).sum() / left))
-    level = noise_model.Noise(max(sd, noise.sigma if noise else 0.0), left)
+    w = points.w
+    noise, relative = None, 1 / np.sqrt(np.maximum(w, 1e-12))
+    if not given:
+        u, _ = _standard(form, theta, x, y, w, objective.space)
+        noise = residual_noise.uneven(
+            u * relative, _covariates(form, theta, x, y), len(y) - len(theta)
+        )
+    floor = points.noise.sigma if points.noise else 0.0
+    e = residual_noise.source(residuals, len(theta), noise, relative, floor).draw(rng, resamples)
     centre = solve.predict(form, theta, x)[0]
-    e = np.stack(
-        [
-            level.draw(rng) * rng.standard_normal(len(y)) / np.sqrt(np.maximum(w, 1e-12))
-            for _ in range(resamples)
-        ]
-    )
     drawn = centre * np.exp(e) if objective.space == "log" else np.maximum(centre + e, 1e-12)
-    starts = np.resize(theta, (STARTS // 2, len(theta)))
-    starts = np.concatenate([starts[:1], solve.ranked(form, x, y, w, objective, STARTS // 2 - 1)])
-    thetas, value, _ = solve.run(
-        form, x, drawn, np.broadcast_to(w, drawn.shape), starts, objective, LIMIT
-    )
+    ranked = solve.ranked(form, x, y, w, objective, STARTS // 2 - 1)
+    starts = np.concatenate([theta[None], ranked])
+    rows = np.broadcast_to(w, drawn.shape)
+    thetas, value, _ = solve.run(form, x, drawn, rows, starts, objective, LIMIT, base=w)
     return _draws(thetas, value)
 
 

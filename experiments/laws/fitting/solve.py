@@ -19,32 +19,40 @@ import numpy as np
 from jax import lax
 
 from experiments.laws.fitting.formula import Form
+from experiments.laws.fitting.residual_noise import TUNING
 
 LAD_STAGES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 class Objective(NamedTuple):
     """`kind`: huber | squared | lad. `space`: residuals of log loss ("log") or of the loss itself
-    ("loss"). The value is always the SUM over points of weight x (Huber(r) | r^2 | |r|).
+    ("loss"). The value is always the SUM over points of weight x (Huber(r) | r^2 | |r|). `own`:
+    delta is chosen from the scale of the residuals, and is that of a point of weight one.
     """
 
     kind: str = "huber"
     delta: float = 1e-3
     space: str = "log"
+    own: bool = False
 
     def __str__(self):
-        name = f"huber:{self.delta:g}" if self.kind == "huber" else self.kind
-        return f"sum of {name} on {'log loss' if self.space == 'log' else 'loss'}"
+        name = f"huber:{self.delta:.3g}" if self.kind == "huber" else self.kind
+        why = f" ({TUNING} times the residuals' own scale)" if self.own else ""
+        return f"sum of {name}{why} on {'log loss' if self.space == 'log' else 'loss'}"
 
     @property
     def deltas(self) -> tuple[float, ...]:
         return {"huber": (self.delta,), "squared": (np.inf,), "lad": LAD_STAGES}[self.kind]
 
+    def at(self, w):
+        """Delta of points of weight `w`: the same for all, or as many of their own sigmas."""
+        return self.delta / np.sqrt(np.maximum(w, 1e-12)) if self.own else self.delta
+
     def value(self, r, w=1.0):
         """Of residuals `r` along the last axis."""
-        a = np.abs(r)
+        a, delta = np.abs(r), self.at(w)
         if self.kind == "huber":
-            each = np.where(a <= self.delta, 0.5 * a * a, self.delta * (a - 0.5 * self.delta))
+            each = np.where(a <= delta, 0.5 * a * a, delta * (a - 0.5 * delta))
         else:
             each = a * a if self.kind == "squared" else a
         return (w * each).sum(-1)
@@ -179,8 +187,10 @@ def run(
     objective: Objective,
     limit: int = 400,
     tolerance: float = 1e-14,
+    base=1.0,
 ):
-    """Minimises the objective from every start of every row.
+    """Minimises the objective from every start of every row. base: the points' own weights, which
+    set their delta where the objective's is the residuals' own.
 
     x: inputs by name, (points,); y: outcomes, (points,) or (rows, points); w: weights, (rows,
     points); starts: (starts, parameters) or (rows, starts, parameters). Returns numpy theta (rows,
@@ -200,7 +210,9 @@ def run(
     starts = np.asarray(starts, float)
     if starts.ndim == 2:
         starts = np.broadcast_to(starts, (rows, *starts.shape))
-    deltas = np.array(objective.deltas)
+    deltas = np.array(objective.deltas)[:, None] * np.ones(w.shape[-1])
+    if objective.own:
+        deltas = wide(np.broadcast_to(objective.at(base), (1, points)))
     limits = np.array([60] * (len(deltas) - 1) + [limit])
     theta, value, ok = jax.device_get(
         _program(form, objective.space, x, y, w, starts, deltas, limits, tolerance)
@@ -208,7 +220,7 @@ def run(
     if objective.kind == "squared":
         value = 2 * value  # the sum of squares, not half of it
     if objective.kind == "lad":
-        value = value / deltas[-1]
+        value = value / deltas[-1, 0]
     return theta, value, ok
 
 

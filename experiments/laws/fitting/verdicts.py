@@ -4,7 +4,7 @@ disagree, residuals beyond the seeds' noise.
 
 import numpy as np
 
-from experiments.laws.fitting import solve
+from experiments.laws.fitting import precision, solve
 from experiments.laws.fitting.fit import Fitted
 
 FACTOR = 2.5  # a 95% interval that reaches zero or spans more than this is no identification
@@ -115,7 +115,18 @@ def read(f: Fitted) -> dict:
     def named(which):
         return ", ".join(f"{k} ({v})" for k, v in which.items())
 
-    words = [f"not identified by these runs: {named(open_)}" if open_ else "identified"]
+    spans = f.intervals() if len(f.draws) else {}
+    asked = {k: precision.of(k, f.parameters[k], v) for k, v in spans.items()}
+    asked = {k: v for k, v in asked.items() if v}
+    if "n_exponent" in asked:
+        asked.pop("d_exponent", None)  # one less the other
+    open_ |= {k: v.words.removeprefix("open: ") for k, v in asked.items() if v.word == "open"}
+    doubt = [k for k, v in asked.items() if v.word == "borderline"]
+    if open_:
+        words = [f"not identified by these runs: {named(open_)}"]
+    else:
+        words = [f"borderline: {', '.join(doubt)}" if doubt else "identified"]
+    words += [f"{k} {v.words}" for k, v in list(asked.items())[:1] if v.word != "open"]
     if not f.converged:
         words[0] = words[0] if open_ else "not converged"
         words.append("the best start had not converged: do not use these numbers")
@@ -129,11 +140,12 @@ def read(f: Fitted) -> dict:
     return {
         "words": "; ".join(words),
         "converged": f.converged,
-        "identified": not open_ and f.converged,
+        "identified": not open_ and not doubt and f.converged,
         "starts_at_optimum": f.at_optimum,
         "gradient_norm": gradient_norm(f),
         "at_bound": at_bound(f),
         "not_identified": loose,
+        "asked": {k: {"verdict": v.word, "words": v.words} for k, v in asked.items()},
         "ridges": pairs,
         "resamples_without_optimum": lost,
     }
