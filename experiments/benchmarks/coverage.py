@@ -1,130 +1,225 @@
-"""Coverage of the bootstrap: known truth, simulated sets of runs, how often a 95% interval holds
-the true value.
+"""Known truth, made-up runs: how often a 95% interval holds the truth, how wide it is beside an
+ideal one, how the estimates compare with a peer's, and how often a verdict is false.
 
-python -m experiments.benchmarks.coverage --sets=400       one JSON object per design and method
+The ideal width is 2 x 1.96 times the root mean square error of the same estimates. Peers get the
+same sets: scipy's curve_fit (least squares of log loss), and Epoch AI's recipe (sum-Huber 1e-3 of
+log loss, BFGS from several starts).
 """
 
-import argparse
-import json
 import time
 
 import numpy as np
 
-from experiments.laws.fitting import allocation, bootstrap, fit, solve
+from experiments.benchmarks import simulated_runs as made
+from experiments.laws import procedures, table_fit
+from experiments.laws.fitting import allocation, fit, precision
 from experiments.laws.fitting.law_forms import FORMS
+from experiments.laws.fitting.solve import Objective
+from experiments.laws.published.reproductions import besiroglu2024
 
-TRUTH = {"E": 1.82, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
-
-
-def isoflop_design(budgets, sizes: int, width: float):
-    """N and D of `sizes` sizes per budget, from optimum / width to optimum x width."""
-    n, d = [], []
-    for c in budgets:
-        centre = 0.11 * (c / 6) ** 0.513
-        n.append(centre * np.geomspace(1 / width, width, sizes))
-        d.append(c / 6 / n[-1])
-    return {"N": np.concatenate(n), "D": np.concatenate(d)}
+RESAMPLES = 250
+# what `isoflop fit` asks by default, and the objective of a reader who wants least squares
+OBJECTIVES = {"chinchilla3": Objective(own=True), "chinchilla3, squared": Objective("squared")}
+NAMES = ("alpha", "beta", "n_exponent", "n_opt", "loss")
 
 
-DESIGNS = {  # name: inputs, noise of log loss
-    "108 runs: 9 budgets of 1e18 to 1e22, 12 sizes each, noise 0.5%": (
-        isoflop_design(np.geomspace(1e18, 1e22, 9), 12, 8.0),
-        0.005,
-    ),
-    "36 runs: 6 sizes x 6 token counts, three decades each, noise 0.5%": (
-        dict(
-            zip(
-                "ND",
-                (
-                    v.ravel()
-                    for v in np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e12, 6))
-                ),
-            )
-        ),
-        0.005,
-    ),
-    "20 runs: 4 budgets of 1e18 to 1e21, 5 sizes each, noise 0.2%": (
-        isoflop_design(np.geomspace(1e18, 1e21, 4), 5, 6.0),
-        0.002,
-    ),
-}
-# which bootstrap `isoflop fit` takes on a design of so many runs (ask.resampling)
-CHECKED = dict(zip(DESIGNS, ("cases", "noise", "noise")))
-
-
-def one(x, sigma: float, method: str, resamples: int, seed: int) -> dict:
-    """Intervals of one simulated set: {quantity: (low, high) or None}."""
-    form = FORMS["chinchilla3"]
-    truth = form.theta(**TRUTH)
-    y = solve.predict(form, truth, x)[0] * np.exp(
-        sigma * np.random.default_rng([7, seed]).standard_normal(len(x["N"]))
-    )
-    f = fit.fit("chinchilla3", fit.Points(x, y), resamples=resamples, seed=seed, method=method)
-    spans = {k: v for k, v in f.intervals().items() if k in ("alpha", "beta", "n_exponent", "E")}
-    best = beyond(x)
-    spans["loss at 10x C"] = bootstrap.interval(f.predict(best)[1][:, 0])
-    return spans
-
-
-def beyond(x) -> dict:
-    """The true optimum at ten times the design's largest C."""
-    form, c = FORMS["chinchilla3"], 10 * float((6 * x["N"] * x["D"]).max())
-    points = fit.Points({k: np.ones(1) for k in "ND"}, np.ones(1))
-    true = fit.Fitted(
-        "chinchilla3",
-        form,
-        points,
-        solve.Objective(),
-        form.theta(**TRUTH),
-        0,
-        np.zeros(1),
-        True,
-        1,
-        np.zeros((0, 5)),
-        None,
-        "",
-    )
-    n, d, _ = allocation.frontier(true, c, allocation.Cost(), {})
-    return {"N": n[:1], "D": d[:1]}
-
-
-def coverage(name: str, method: str, sets: int, resamples: int = 199) -> dict:
-    """{quantity: {coverage, median_width}} over `sets` simulated sets of a design; an interval
-    without an end holds everything.
-    """
-    x, sigma = DESIGNS[name]
-    form = FORMS["chinchilla3"]
-    truth = {k: float(v[0]) for k, v in solve.values(form, form.theta(**TRUTH)).items()}
-    truth["loss at 10x C"] = float(solve.predict(form, form.theta(**TRUTH), beyond(x))[0, 0])
-    started, spans = time.process_time(), [one(x, sigma, method, resamples, s) for s in range(sets)]
-    out = {}
-    for k in spans[0]:
-        held = [s[k] is None or s[k][0] <= truth[k] <= s[k][1] for s in spans]
-        widths = [np.inf if s[k] is None else s[k][1] - s[k][0] for s in spans]
-        out[k] = {
-            "truth": truth[k],
-            "coverage": float(np.mean(held)),
-            "median_width": float(np.median(widths)),
-        }
+def truth(design: made.Design) -> dict[str, float]:
+    """Of NAMES, the optimum and its loss at a hundred times the largest budget."""
+    t, n = made.TRUTH, made.split(design.c.max() * design.reach)
     return {
-        "design": name,
-        "method": method,
-        "sets": sets,
-        "resamples": resamples,
-        "cpu_s": time.process_time() - started,
-        "quantities": out,
+        "alpha": t["alpha"],
+        "beta": t["beta"],
+        "n_exponent": t["beta"] / (t["alpha"] + t["beta"]),
+        "n_opt": float(n[0]),
+        "loss": float(made.chinchilla(*n)),
     }
 
 
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--sets", type=int, default=400)
-    p.add_argument("--methods", default="cases,noise")
-    args = p.parse_args()
-    for name in DESIGNS:
-        for method in args.methods.split(","):
-            print(json.dumps(coverage(name, method, args.sets)), flush=True)
+def parametric(objective, design, loss, seed) -> dict:
+    """{quantity: (value, interval)} as `isoflop fit --law=chinchilla3` has them."""
+    form, pts = FORMS["chinchilla3"], fit.Points({"N": design.n, "D": design.d}, loss)
+    method, _ = table_fit.resampling(form, pts)
+    f = fit.fit("chinchilla3", pts, objective, RESAMPLES, seed, method)
+    at = allocation.optimum(f, float(design.c.max() * design.reach), allocation.Cost(), {})
+    spans = f.intervals()
+    out = {k: (f.parameters[k], spans[k]) for k in NAMES[:3]}
+    return out | {k: (at[k]["value"], at[k]["interval"]) for k in NAMES[3:]}
 
 
-if __name__ == "__main__":
-    main()
+def slices(design, loss, seed) -> dict:
+    """The same of `--law=chinchilla2`; nothing where it refuses."""
+    t = {"n_params": design.n, "tokens": design.d, "flops": design.c, "loss": loss}
+    try:
+        o = procedures.parabolas(t, resamples=RESAMPLES, seed=seed)
+    except fit.FitError:
+        return {}
+    at = o.at(float(design.c.max() * design.reach))["n_opt"]
+    span = precision.answer("", np.append(o.parameters["n_exponent"], o.draws["n_exponent"]), False)
+    return {
+        "n_exponent": (span["value"], span["interval"]),
+        "n_opt": (at["value"], at["interval"]),
+    }
+
+
+def peer(theta, design) -> dict:
+    """Quantities of (log E, log A, log B, alpha, beta)."""
+    e, a, b, alpha, beta = theta
+    g = np.exp((np.log(alpha / beta) + a - b) / (alpha + beta))
+    c = design.c.max() * design.reach
+    n = g * (c / 6) ** (beta / (alpha + beta))
+    least = np.exp(e) + np.exp(a) / n**alpha + np.exp(b) / (c / 6 / n) ** beta
+    return dict(zip(NAMES, (alpha, beta, beta / (alpha + beta), n, least)))
+
+
+def curve_fit(design, loss) -> dict:
+    from scipy import optimize
+
+    ln, ld = np.log(design.n), np.log(design.d)
+
+    def law(_, e, a, b, alpha, beta):
+        return np.log(np.exp(e) + np.exp(a - alpha * ln) + np.exp(b - beta * ld))
+
+    start = [0.5, 6.0, 6.0, 0.35, 0.3]
+    theta = optimize.curve_fit(law, ln, np.log(loss), start, maxfev=20000)[0]
+    return peer(theta, design)
+
+
+def epoch(design, loss) -> dict:
+    x, starts = {"N": design.n, "D": design.d}, ((0.5, 6, 6, 0.35, 0.3), (0.2, 8, 8, 0.5, 0.5))
+    found = [
+        besiroglu2024.scipy_huber(x, loss, list(s), mean=False, tight=True)
+        for s in (*starts, (0.0, 4, 4, 0.2, 0.2))
+    ]
+    return peer(min(found, key=lambda r: r.fun).x, design)
+
+
+PEERS = {"scipy curve_fit": curve_fit, "Epoch's recipe": epoch}
+
+
+def simulate(design: made.Design, noise: str, sets: int) -> dict:
+    """{method: {quantity: figures}} of one design."""
+    clean, ours, theirs, spent = made.chinchilla(design.n, design.d), {}, {}, {}
+    for seed in range(sets):
+        loss = made.drawn(clean, design.n, noise, seed)
+        tasks = {k: (parametric, (o,)) for k, o in OBJECTIVES.items()} | {
+            "chinchilla2": (slices, ())
+        }
+        for name, (run, first) in tasks.items():
+            started = time.process_time()
+            ours.setdefault(name, []).append(run(*first, design, loss, seed))
+            spent.setdefault(name, []).append(time.process_time() - started)
+        for name, run in PEERS.items():
+            started = time.process_time()
+            try:
+                theirs.setdefault(name, []).append(run(design, loss))
+            except RuntimeError:  # curve_fit gave up
+                theirs[name].append({})
+            spent.setdefault(name, []).append(time.process_time() - started)
+    true, out = truth(design), {}
+    best = {k: min(_rmse(k, [s.get(k) for s in v], true) for v in theirs.values()) for k in NAMES}
+    for name, rows in ours.items():
+        out[name] = {
+            k: _figures(k, [r[k] for r in rows if k in r], true, best[k])
+            for k in NAMES
+            if any(k in r for r in rows)
+        }
+    return {
+        "quantities": out,
+        "answered": {k: sum(bool(r) for r in v) for k, v in ours.items()},
+        "cpu_s": {k: float(np.median(v)) for k, v in spent.items()},
+    }
+
+
+def _error(name, value, true):
+    """In the unit of the quantity's threshold: a factor of N_opt counts by its logarithm."""
+    return np.log(value / true[name]) if name == "n_opt" else value - true[name]
+
+
+def _rmse(name, values, true) -> float:
+    errors = [_error(name, v, true) for v in values if v is not None and np.isfinite(v) and v > 0]
+    return float(np.sqrt(np.mean(np.square(errors)))) if errors else np.inf
+
+
+def _figures(name, rows, true, best) -> dict:
+    """Coverage, width over ideal, error over the best peer's, verdicts that are false."""
+    rmse = _rmse(name, [v for v, _ in rows], true)
+    held = [s is None or s[0] <= true[name] <= s[1] for _, s in rows]
+    width = [
+        np.inf if s is None else _error(name, s[1], true) - _error(name, s[0], true)
+        for _, s in rows
+    ]
+    out = {
+        "coverage": float(np.mean(held)),
+        "width": float(np.median(width) / (2 * 1.96 * rmse)),
+        "rmse": rmse,
+        "over_peer": rmse / best,
+    }
+    limit = {"n_exponent": precision.EXPONENT, "n_opt": np.log(precision.FACTOR)}
+    limit |= {"loss": precision.SHARE * true["loss"]}
+    if name in limit:
+        found = [(precision.of(name, v, s), v) for v, s in rows]
+        said = [(p.word, abs(_error(name, v, true))) for p, v in found if p]
+        out["known"] = sum(w == "known" for w, _ in said)
+        out["false_known"] = sum(w == "known" and bool(e > limit[name]) for w, e in said)
+        out["open"] = sum(w == "open" for w, _ in said)
+        fine = 1.96 * rmse <= limit[name]
+        out["false_open"] = out["open"] if fine else 0
+    return out
+
+
+def one_input(law: str, noise: str, sets: int) -> dict:
+    """Coverage of every headline parameter of power_floor or kaplan_nd, and its width over the
+    ideal.
+    """
+    if law == "power_floor":
+        c, clean = made.power_floor()
+        x, size, true, names = {"C": c}, c**0.5, made.FLOOR, ("E", "alpha")
+    else:
+        d = made.DESIGNS["6 budgets x 7 sizes"]
+        x, size, clean = {"N": d.n, "D": d.d}, d.n, made.kaplan(d)
+        true, names = made.KAPLAN, ("alpha_N", "alpha_D")
+    rows = []
+    for seed in range(sets):
+        pts = fit.Points(x, made.drawn(clean, size, noise, seed))
+        method, _ = table_fit.resampling(FORMS[law], pts)
+        f = fit.fit(law, pts, Objective(own=True), RESAMPLES, seed, method)
+        spans = f.intervals()
+        rows.append({k: (f.parameters[k], spans[k]) for k in names})
+    figures = {k: _figures(k, [r[k] for r in rows], true, np.inf) for k in names}
+    keep = ("coverage", "width", "rmse")
+    return {"quantities": {law: {k: {n: v[n] for n in keep} for k, v in figures.items()}}}
+
+
+def measure(scale: str, rounds: int) -> dict:
+    """All designs and noises; `rounds`: sets of each."""
+    designs = list(made.DESIGNS)[: 1 if scale == "toy" else None]
+    rows = []
+    for noise in made.NOISES:
+        for name in designs:
+            rows.append({"design": name, "noise": noise, "sets": rounds})
+            rows[-1] |= simulate(made.DESIGNS[name], noise, rounds)
+        for law in ("power_floor", "kaplan_nd"):
+            rows.append({"design": law, "noise": noise, "sets": rounds})
+            rows[-1] |= one_input(law, noise, rounds)
+    return {"rows": rows, "sets": rounds, "resamples": RESAMPLES}
+
+
+def text(a: dict) -> str:
+    """Two lines a design and method: coverage / width over ideal (error over the best peer's)."""
+    lines = [f"{a['sets']} sets a design, {a['resamples']} resamples; coverage of 95% / width"]
+    for r in a["rows"]:
+        for method, found in r["quantities"].items():
+            cells = [
+                f"{k} {v['coverage']:.0%}/{v['width']:.2f}"
+                + (f" ({v['over_peer']:.2f})" if "over_peer" in v else "")
+                for k, v in found.items()
+            ]
+            cpu = f", {r['cpu_s'][method]:.2f} CPU s" if "cpu_s" in r else ""
+            lines.append(f"{r['design']}, {r['noise']}, {method}{cpu}: {', '.join(cells)}")
+        count = [v for found in r["quantities"].values() for v in found.values() if "known" in v]
+        if count:
+            total = {
+                k: sum(v[k] for v in count) for k in ("known", "false_known", "open", "false_open")
+            }
+            lines.append("  verdicts: " + ", ".join(f"{k} {v}" for k, v in total.items()))
+    return "\n".join(lines)

@@ -11,6 +11,7 @@ from experiments.benchmarks import (
     checkpoint,
     contest,
     corpora,
+    coverage,
     laws,
     layouts,
     optimizers,
@@ -47,6 +48,7 @@ PARTS = {
     "startup": _contest("startup", startup, startup.CONTENDERS, 2),
     "checkpoint": Part(checkpoint.measure, checkpoint.text),
     "laws": Part(laws.measure, laws.text),
+    "coverage": Part(coverage.measure, coverage.text, (), 400),
     "optimizers": Part(optimizers.measure, optimizers.text),
     "layouts": Part(layouts.measure, layouts.text),
 }

@@ -174,15 +174,19 @@ def _slice_draws(s, f, given, left, resamples, rng):
 
 
 def _lines(flops, log_n, log_d) -> dict[str, np.ndarray]:
-    """_both of every draw, (draws, budgets)."""
-    out = {}
+    """_both of every draw, (draws, budgets). A budget without a minimum in a draw is no part of it;
+    a draw with fewer than half of the budgets, or than two, is lost.
+    """
+    x, out = np.log(flops), {}
     for k, y in (("n", log_n), ("d", log_d)):
-        at = np.log(flops) - np.log(flops).mean()
-        slope = y @ at / (at @ at)
-        out |= {
-            f"log_{k}": y.mean(1) - slope * np.log(flops).mean(),
-            f"{k}_exponent": slope,
-        }
+        ok = np.isfinite(y)
+        count = ok.sum(1)
+        many = np.where(count >= max(2, len(x) / 2), count, np.nan)
+        middle = (ok * x).sum(1) / many
+        level = np.where(ok, y, 0.0).sum(1) / many
+        at = ok * (x - middle[:, None])
+        slope = (at * np.where(ok, y, 0.0)).sum(1) / (at**2).sum(1)
+        out |= {f"log_{k}": level - slope * middle, f"{k}_exponent": slope}
     return out
 
 

@@ -47,6 +47,16 @@ def test_tokenizers(capsys):
     assert set(found) == set(PARTS["tokenizers"].contenders)
 
 
+def test_coverage(capsys):
+    argv = ["bench", "coverage", "--scale=toy", "--rounds=2", "--format=json"]
+    assert cli.main(argv) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert "chinchilla2" in PARTS["coverage"].text(answer)
+    for row in answer["rows"]:
+        for figures in row["quantities"].values():
+            assert all(0 <= q["coverage"] <= 1 and q["rmse"] > 0 for q in figures.values())
+
+
 @pytest.mark.slow
 def test_growth(capsys, tmp_path):
     assert growth.main(["--rounds=1", "--scale=toy", f"--plot={tmp_path / 'g.png'}"]) == 0

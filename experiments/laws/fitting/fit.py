@@ -162,33 +162,23 @@ def fit(
 
     theta, value, ok = solved(first, points.w, groups)
     n, noise = len(groups), None
-    if objective.own:  # a scale from the first residuals, then weights and a scale from the next
-        for weigh in (False, True):
-            best = _best(theta[:n], value[:n])[0]
-            if weigh:
-                points, noise = _weighed(form, best, x, y, points, objective.space)
-            r = _residuals(form, best, x, y, objective) * np.sqrt(points.w)
-            delta = residual_noise.TUNING * residual_noise.scale(r, len(best))
-            objective = objective._replace(delta=max(delta, 1e-12))
-            if not weigh or noise is None or noise.shown:
-                theta, value, ok = solved(objective, points.w, theta[:n])
+    if objective.own:
+        (theta, value, ok), points, objective, noise = _settled(
+            form, x, y, points, objective, solved, theta, value, ok, n
+        )
     best, objective_value, share = _best(theta[:n], value[:n])
     residuals = _residuals(form, best, x, y, objective)
     rng, draws = np.random.default_rng(seed), np.zeros((0, len(best)))
     if resamples and method == "cases":
         rows = points.w * bootstrap.case_counts(points.clusters, len(y), resamples, rng)
-        draws = _draws(
-            *solve.run(form, x, y, rows, theta[0], objective, LIMIT, base=points.w)[:2]
-            if objective.own
-            else solve.run(form, x, y, rows, groups[0], objective, LIMIT)[:2]
-        )
+        first = theta[0] if objective.own else groups[0]
+        found = solve.run(form, x, y, rows, first, objective, LIMIT, base=points.w)
+        draws = _draws(*found[:2])
     elif resamples:
         draws = _drawn(form, best, x, y, points, given, residuals, objective, resamples, rng)
-    tested = (
-        _tested(form, _best(theta[n : n + 1], value[n : n + 1])[0], x, y, hold_out)
-        if hold_out is not None
-        else None
-    )
+    tested = None
+    if hold_out is not None:
+        tested = _tested(form, _best(theta[n : n + 1], value[n : n + 1])[0], x, y, hold_out)
     near = ok[:n] & (value[:n] <= objective_value * (1 + 1e-6) + 1e-24)
     return Fitted(
         law,
@@ -205,6 +195,24 @@ def fit(
         method,
         noise,
     )
+
+
+def _settled(form, x, y, points, objective, solved, theta, value, ok, n):
+    """A scale from the first residuals, then weights and a scale from the next: what `solved` found
+    last, the points with their weights, the objective with its delta, the noise.
+    """
+    noise = None
+    for weigh in (False, True):
+        best = _best(theta[:n], value[:n])[0]
+        if weigh:
+            points, noise = _weighed(form, best, x, y, points, objective.space)
+            if noise is not None and not noise.shown:
+                break  # the scale stands
+        r = _residuals(form, best, x, y, objective) * np.sqrt(points.w)
+        delta = residual_noise.TUNING * residual_noise.scale(r, len(best))
+        objective = objective._replace(delta=max(delta, 1e-12))
+        theta, value, ok = solved(objective, points.w, theta[:n])
+    return (theta, value, ok), points, objective, noise
 
 
 def _weighed(form, theta, x, y, points, space):
