@@ -127,6 +127,8 @@ class Where:
     # runs of a sweep that train at once; 0: one per CPU core or per GPU, on a cluster as many as it
     # starts
     workers: int = 0
+    # runs of equal shape that a worker trains at once, as one compiled program; 0: by the device
+    members: int = 0
     lease: float = (
         60.0  # seconds without a sign of life after which another worker takes a run over
     )

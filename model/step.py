@@ -122,7 +122,7 @@ def train_step(lm: LM, optimizer: Optimizer, state: State, tokens_BT1, hyper):
     average where the state has one. Returns (state, metrics); `loss` is the cross-entropy alone in
     nats per token, before the update; MoE statistics hold one value per MoE layer. Where the loss
     or the gradient is not finite the batch is consumed and the state stays as it was: `skipped` is
-    1.
+    1. So does the place of a pack that no run holds, where hyper's `live` is false.
     """
 
     grads, (metrics, load) = accumulated(lm, state, tokens_BT1)
@@ -134,7 +134,7 @@ def train_step(lm: LM, optimizer: Optimizer, state: State, tokens_BT1, hyper):
     if noise_scale.PART in metrics:
         about = lm.ex.accumulate, tokens_BT1.shape[0]
         metrics |= noise_scale.estimates(norm**2, metrics.pop(noise_scale.PART), *about)
-    ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & hyper.get("live", True)
     new, old = State(params, opt, moved), state._replace(average=())
     kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, old)
     if state.average:

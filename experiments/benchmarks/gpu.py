@@ -1,7 +1,8 @@
 """What a card does: numerics against the CPU first, then times. Each part takes less than eight
 minutes on one H200-class card.
 
-python -m experiments.benchmarks.gpu --part=dense|moe|members|decode|trunks|optimizers [--scale=toy]
+python -m experiments.benchmarks.gpu --part=dense|moe|members|packs|decode|trunks|optimizers
+    [--scale=toy]
 
 dense
     12M to 1.3B parameters at context 1024 or 2048: attention by XLA and by cuDNN, layers scanned
@@ -12,6 +13,8 @@ moe
 members
     K models mapped through one step, over the fastest step of one model at the same tokens each;
     one update a call, and twenty
+packs
+    the quickstart recipe with eight seeds: as packs, and one run at a time
 decode    prefill and decode
 trunks    runs of five lengths by themselves and from each other's forks; not measured on a card yet
 optimizers    a step by Muon beside one by AdamW; not measured on a card yet
@@ -33,7 +36,7 @@ import unittest.mock
 
 import jax
 
-from experiments.benchmarks import optimizers, steps, trunks
+from experiments.benchmarks import optimizers, packs, steps, trunks
 from launch.config import Run
 from launch.runs import generate
 from model import account, step
@@ -265,6 +268,7 @@ PARTS = {
     "dense": dense,
     "moe": moe,
     "members": members,
+    "packs": packs.part,
     "decode": decode,
     "trunks": trunked,
     "optimizers": optimizing,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from typing import NamedTuple
 
-from experiments.planning import arms, fairness, ladder, step_time
+from experiments.planning import arms, fairness, ladder, packs, step_time
 from launch import config
 from launch.config import ConfigError, Run
 from launch.runs import trunk
@@ -122,6 +122,7 @@ class Planned(NamedTuple):
     asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
     dial: str = "d_model"  # what the size is
     reference: str = ""  # the arm that own arms are compared with: the first one
+    pack: packs.Share = packs.Share()
     begins: int = 0  # the update that it goes on from, of a shorter run of its trunk
 
     @property
@@ -148,8 +149,9 @@ class Planned(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """Predicted, of training alone, all of its steps."""
-        return None if self.speed.step is None else config.steps(self.run) * self.speed.step
+        """Predicted, of training alone, all of its steps; in a pack, its share of the device."""
+        alone = step_time.steps_seconds(self.run, self.speed)
+        return None if alone is None else alone / self.pack.worth
 
     @property
     def shape(self) -> tuple:
@@ -158,8 +160,8 @@ class Planned(NamedTuple):
 
     @property
     def tags(self) -> dict:
-        named = {"family": self.family, "size": self.size, "budget": self.budget}
-        named["tokens"] = self.asked
+        named = {"family": self.family, "size": self.size}
+        named |= {"budget": self.budget, "tokens": self.asked}
         if self.dial != "d_model":
             named["dial"] = self.dial
         if self.reference:
@@ -304,10 +306,9 @@ def make(job: SweepJob, platform: str, target: step_time.Target | None = None) -
             f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs"
             f" {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
         )
-    planned = list(runs.values())
-    if s.trunks:
-        for i, forks in enumerate(trunk.chains([p.run for p in planned])):
-            planned[i] = planned[i]._replace(begins=forks[0].step if forks else 0)
+    planned = packs.together(list(runs.values()), job.where, target)
+    for i, forks in enumerate(trunk.chains([p.run for p in planned]) if s.trunks else ()):
+        planned[i] = planned[i]._replace(begins=forks[0].step if forks else 0)
     return Plan(planned, left_out)
 
 

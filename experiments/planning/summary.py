@@ -31,7 +31,7 @@ def _row(p: Planned, job: SweepJob, target: step_time.Target, rates: cost.Rates)
         else speed.step * step_time.recomputed(p.run, job.where, fit, target.platform)
     )
     alone = None if step is None else config.steps(p.run) * step + speed.evaluate
-    seconds = None if step is None else alone - p.begins * step
+    seconds = None if step is None else (alone - p.begins * step) / p.pack.worth
     hours = None if seconds is None else seconds / 3600
     spent = cost.cost(None if hours is None else hours * each, rates)
     n = account.parameters(p.run.model)
@@ -55,7 +55,9 @@ def _row(p: Planned, job: SweepJob, target: step_time.Target, rates: cost.Rates)
         "step_seconds_source": speed.source,
         "compile_seconds": speed.setup,
         "seconds": seconds,
-        "seconds_alone": alone,
+        # until it is done, were its trunk its own
+        "seconds_alone": None if alone is None else alone * p.pack.members / p.pack.worth,
+        **p.pack._asdict(),
         "hours": hours,
         "devices": each,
         "memory": {

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.console import terminal
-from experiments.planning import trunks
+from experiments.planning import packs, trunks
 from experiments.planning.fairness import words
 from experiments.report import labels
 
@@ -126,6 +126,10 @@ def _device(answer: dict) -> str:
     return f"{answer['recipe']} on {answer['devices']} x {d['name']}{known}"
 
 
+def _packs(answer: dict) -> list[str]:
+    return packs.words(packs.Share(r["members"], r["worth"]) for r in answer["runs"])
+
+
 def _recipe(answer: dict) -> None:
     terminal.console(width=160 if not sys.stdout.isatty() else None).print(
         _table(answer["runs"], answer["dial"])
@@ -142,7 +146,7 @@ def _recipe(answer: dict) -> None:
         else f"{memory.count(False)} do not fit"
     )
     print(_line("memory", fits, answer["sources"]["memory"]))
-    for line in (*_matched(answer), *_cap(answer), *trunks.words(t["trunks"])):
+    for line in (*_matched(answer), *_cap(answer), *trunks.words(t["trunks"]), *_packs(answer)):
         print(line)
     for note in answer["notes"]:
         print(textwrap.fill(f"note      {note}", 130, subsequent_indent=" " * 10))

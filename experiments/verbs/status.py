@@ -113,7 +113,7 @@ def view(s: dict, width: int = 130):
             else "nothing is training: the same isoflop sweep command goes on"
         )
     counts.append(end, style="bold" if end else "")
-    saved = [Text(line) for line in trunks.words(s["trunks"])]
+    saved = [Text(line) for line in (*trunks.words(s["trunks"]), *_packs(s["runs"]))]
     over = sum(s["counts"][k] for k in ("done", "failed", "diverged"))
     parts = [
         head,
@@ -123,6 +123,14 @@ def view(s: dict, width: int = 130):
     ]
     parts += [t for t in (_training(s["runs"]), _troubles(s["runs"])) if t]
     return Group(*parts)
+
+
+def _packs(runs: list[dict]) -> list[str]:
+    """That processes train several runs each."""
+    training = [r["holder"] for r in runs if r["state"] == "running"]
+    if len(set(training)) == len(training):
+        return []
+    return [f"packs     {len(training)} runs train in {len(set(training))} processes"]
 
 
 def _table(*columns):

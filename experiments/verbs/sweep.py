@@ -41,6 +41,7 @@ fairness = Lazy("experiments.planning.fairness")
 grid = Lazy("experiments.planning.grid")
 environment_check = Lazy("launch.devices.environment_check")
 sweep = Lazy("experiments.sweep")
+packs = Lazy("experiments.planning.packs")
 trunks = Lazy("experiments.planning.trunks")
 checks = Lazy("launch.runs.checks")
 train = Lazy("launch.runs.train")
@@ -131,11 +132,11 @@ class _Progress:
     def __call__(self, kind, worker, task, message):
         identity = config.run_id(task.run)
         if kind == "progress":
-            self._part[worker] = self._cost[identity] * message["done"] / message["total"]
+            self._part[identity] = self._cost[identity] * message["done"] / message["total"]
         elif kind == "again":  # its worker died, or another command has it
-            self._part.pop(worker, None)
+            self._part.pop(identity, None)
         elif kind in ("finished", "failed"):
-            self._part.pop(worker, None)
+            self._part.pop(identity, None)
             self._finished += self._cost[identity]
             self._done += kind == "finished"
             if not self._console.is_terminal:
@@ -263,7 +264,8 @@ def _announce(
     if pairs := fairness.of_plan(plan.runs, job.sweep.match):
         out.print(fairness.words(pairs), highlight=False)
     time_text = "unknown on this device" if wall is None else f"about {wall:.0f} s"
-    for line in trunks.words(trunks.costs((p.flops, p.spent) for p in plan.runs)):
+    costs = trunks.costs((p.flops, p.spent) for p in plan.runs)
+    for line in (*trunks.words(costs), *packs.words(p.pack for p in plan.runs)):
         out.print(line, highlight=False)
     out.print(
         f"{len(plan.runs)} runs, {total:.4g} FLOPs (matmul), {len(done)} done, {workers}"

@@ -105,6 +105,10 @@ def _prepared(fv) -> tuple[Job, dict]:
 def _checked(job: Job) -> tuple[Job, dict]:
     """The job as it will run, and what must be equal in all processes that run it."""
 
+    if job.where.members > 1:
+        raise UserError(
+            f"where.members={job.where.members} is for the runs of a sweep: leave it out"
+        )
     run = checks.resolve(job.run, choice.probe()[0])
     checks.check(run, job.where)
     run = checks.identified(run, job.where)

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from launch.config import ConfigError
-from launch.devices import choice, collectives
+from launch.devices import choice, collectives, packs
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
 from model import account, step
@@ -51,18 +51,31 @@ def figures(c: Model, ex: Execution, batch: int, optimizer: Optimizer = AdamW())
     }
 
 
-def over(c: Model, ex: Execution, batch: int, mesh, optimizer: Optimizer = AdamW()) -> dict:
+def over(
+    c: Model,
+    ex: Execution,
+    batch: int,
+    mesh,
+    optimizer: Optimizer = AdamW(),
+    members: int = 0,
+) -> dict:
     """The step on `batch` sequences, compiled for all devices of `mesh`, of this process or of a
-    described topology. Per device: bytes of the state as compiled and as counted (`account.memory`
-    over fsdp x tensor x expert), of the whole `step`, and the collectives of a step.
+    described topology; of a pack of so many `members`, where there are any. Per device: bytes of
+    the state as compiled and as counted (`account.memory` over fsdp x tensor x expert), of the
+    whole `step`, and the collectives of a step.
     """
     sizes = dict(mesh.shape)
     began = time.perf_counter()
     said: list[str] = []
     with _log(said):
         layout = layouts.lay(c, optimizer, ex, mesh)
-        program = choice.compiled(layouts.lower_step(layout, batch), mesh.devices.flat[0].platform)
+        if members:
+            lowered = packs.lower_step(layout, batch, members)
+        else:
+            lowered = layouts.lower_step(layout, batch)
+        program = choice.compiled(lowered, mesh.devices.flat[0].platform)
     counted = account.memory(c, ex, batch, optimizer)
+    here = max(1, members) // sizes.get(meshes.MEMBER, 1)
     state = counted["parameters"] + counted["optimizer_state"] + counted["buffers"]
     shards = [
         s.shard_shape(a.shape)
@@ -74,11 +87,12 @@ def over(c: Model, ex: Execution, batch: int, mesh, optimizer: Optimizer = AdamW
         "compiler": f"XLA of jax {jax.__version__}",
         "mesh": sizes,
         "compile_s": time.perf_counter() - began,
-        "state_bytes": sum(
+        "state_bytes": here
+        * sum(
             a.dtype.itemsize * int(np.prod(n))
             for a, n in zip(jax.tree.leaves(layout.state), shards)
         ),
-        "state_bytes_if_even": state / (sizes["fsdp"] * sizes["tensor"] * sizes["expert"]),
+        "state_bytes_if_even": here * state / (sizes["fsdp"] * sizes["tensor"] * sizes["expert"]),
         "step": _bytes(program),
         "collectives": collectives.table(program.as_text(), sizes),
         "involuntary_rematerialisations": sum(REMATERIALISED in line for line in said),

@@ -125,7 +125,7 @@ def _arguments(l: Layout):
     return jax.tree.map(place, l.state, l.shardings)
 
 
-def _hyper(l: Layout, shape: tuple, sharding) -> dict:
+def host_values(l: Layout, shape: tuple, sharding=None) -> dict:
     """What a step is handed besides its batch."""
     names = (*HYPER, *(("average",) if l.state.average else ()))
     return {k: jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding) for k in names}
@@ -137,7 +137,7 @@ def lower_train(l: Layout, batch: int, dispatch: int):
     """
     rows, whole = meshes.batch_sharding(l.mesh, 1), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((dispatch, batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
-    hyper = _hyper(l, (dispatch,), whole)
+    hyper = host_values(l, (dispatch,), whole)
     count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     with ambient(l.mesh):
         program = jax.jit(
@@ -155,7 +155,7 @@ def lower_step(l: Layout, batch: int):
     """
     rows, whole = meshes.batch_sharding(l.mesh), meshes.replicated(l.mesh)
     tokens = jax.ShapeDtypeStruct((batch, l.lm.m.seq_len + 1), np.int32, sharding=rows)
-    hyper = _hyper(l, (), whole)
+    hyper = host_values(l, (), whole)
     with ambient(l.mesh):
         step_of = functools.partial(step.train_step, l.lm, l.optimizer)
         program = jax.jit(

@@ -15,6 +15,7 @@ from launch.config import ConfigError
 from model.config import Model
 
 AXES = ("data", "fsdp", "tensor", "expert")
+MEMBER = "member"  # one more axis, of runs that one program trains together (where.members)
 
 RULES = (
     (
@@ -38,22 +39,35 @@ RULES = (
 
 
 def parse(text: str) -> dict[str, int]:
-    """``data=2,fsdp=2`` as sizes of all four axes, 1 where unnamed; an empty text is {}. Raises
-    ConfigError.
+    """``data=2,fsdp=2`` as sizes of all four axes, 1 where unnamed, and of `member` where it is
+    named; an empty text is {}. Raises ConfigError.
     """
     sizes = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, size = part.partition("=")
-        if name not in AXES:
+        if name not in (*AXES, MEMBER):
             raise ConfigError(
-                f"mesh axis {name!r} is unknown: axes are {', '.join(AXES)}, as in data=2,fsdp=2"
+                f"mesh axis {name!r} is unknown: axes are {', '.join((*AXES, MEMBER))}, as in"
+                " data=2,fsdp=2"
             )
         if not size.isdigit() or int(size) < 1 or name in sizes:
             raise ConfigError(
                 f"mesh part {part!r}: give each axis one positive whole number, as in data=2,fsdp=2"
             )
         sizes[name] = int(size)
-    return {a: sizes.get(a, 1) for a in AXES} if sizes else {}
+    member = {MEMBER: sizes[MEMBER]} if sizes.get(MEMBER, 1) > 1 else {}
+    return {**member, **{a: sizes.get(a, 1) for a in AXES}} if sizes else {}
+
+
+def text(sizes: dict[str, int]) -> str:
+    """The inverse of `parse`, axes of size 1 left out."""
+    return ",".join(f"{a}={n}" for a, n in sizes.items() if n > 1)
+
+
+def alone(mesh: str) -> str:
+    """The mesh of one run among those that a mesh with an axis `member` trains together."""
+    sizes = parse(mesh)
+    return text({a: n for a, n in sizes.items() if a != MEMBER}) or mesh and "data=1"
 
 
 def devices(text: str) -> int:
@@ -141,7 +155,7 @@ def make(sizes: dict[str, int], devices=None) -> jax.sharding.Mesh:
     placed = mesh_utils.create_device_mesh(
         tuple(sizes.values()), devices[: math.prod(sizes.values())], allow_split_physical_axes=True
     )
-    return jax.sharding.Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 4)
+    return jax.sharding.Mesh(placed, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def shardings(mesh, boxed):

@@ -44,7 +44,7 @@ STOPS = 10
 class Task(NamedTuple):
     """One run to train in `folder`. `shape`: tasks of equal shape share a compiled program. `cost`:
     relative, for the order. `forks`: of its trunk, at which it may begin, the nearest first; None:
-    it has none.
+    it has none. `members`: of the pack that it is trained in (launch/runs/pack.py); 1: alone.
     """
 
     run: config.Run
@@ -53,6 +53,7 @@ class Task(NamedTuple):
     shape: Any
     cost: float
     forks: tuple[trunk.Fork, ...] | None = None
+    members: int = 1
 
     @property
     def id(self) -> str:
@@ -67,6 +68,13 @@ class Task(NamedTuple):
         if not self.forks or self.forks[0].run not in to_come:
             return True
         return trunk.saved(self.folder, self.forks[0]) or bool(checkpoint.steps(self.folder))
+
+    @property
+    def alike(self) -> Any:
+        """Equal for runs that can share a pack."""
+        from launch.devices import members
+
+        return members.alike(self.run, self.shape)
 
 
 class Patience:
@@ -90,6 +98,10 @@ class Patience:
         self._deaths[task.id, most] += 1
         return self._deaths[task.id, most] >= most
 
+    def last_chance(self, task: Task) -> bool:
+        """Whether one more death of the run would be its last."""
+        return self._deaths[task.id, DEATHS] == DEATHS - 1
+
 
 class Place(NamedTuple):
     """What runs train on: cpu | gpu | tpu, the devices that one run sees, and how many runs train
@@ -112,6 +124,23 @@ def folder(workdir: str, identity: str) -> str:
     return os.path.join(workdir, RUNS, identity)
 
 
+def packed(runs: list[Task], todo: list[Task], where: Where, place: Place) -> list[Task]:
+    """`todo`, each with the members of its pack. They are those that all `runs` of the sweep ask
+    for, not those left: the number of members decides the last bits.
+    """
+    from launch.devices import members
+
+    count = Counter(t.alike for t in runs)
+    device = members.here() if place.platform != "cpu" else None
+
+    def one(task: Task) -> Task:
+        most = members.number(task.run, where, place.platform, device)
+        share = -(-count[task.alike] // place.workers)
+        return task._replace(members=members.places(share, most, where))
+
+    return [one(t) for t in todo]
+
+
 def submit(
     runs: list[Task], where: Where, workdir: str, report: Callable[..., None] = lambda *a: None
 ) -> list[str]:
@@ -126,7 +155,9 @@ def submit(
     engine = get(where)
     # of all runs, not of those left: how many share the machine decides the threads of each, and so
     # its last bits
-    where = dataclasses.replace(where, workers=engine.place(where, len(runs)).workers)
+    place = engine.place(where, len(runs))
+    where = dataclasses.replace(where, workers=place.workers)
+    todo = packed(runs, todo, where, place)
     seen = engine.submit(todo, where, workdir, report) or {}
     return [
         f"run {t.id}: {why}"

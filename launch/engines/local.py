@@ -8,25 +8,30 @@ serve one folder: a run that another holds is left to it.
 
 import contextlib
 import errno
-import json
 import math
 import os
-import re
 import selectors
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 
 from launch.config import Where
-from launch.devices import allocator, child_process, choice, mesh
-from launch.engines import DEATHS, STOPS, Patience, Place, Task, worker
+from launch.devices import choice, mesh
+from launch.devices import members as packs
+from launch.engines import (
+    DEATHS,
+    STOPS,
+    Patience,
+    Place,
+    Task,
+    attempts,
+    packing,
+    processes,
+    worker,
+)
 from launch.runs import lease, preempt, record
 
-GRACE = 25.0  # seconds that workers have to save: Slurm gives 30 between SIGTERM and SIGKILL
 LOOK = 1.0  # seconds between looks at runs that others hold
-# a line of a log that says what went wrong: Python's, or the C library's
-ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Exit)\b|F\d{4} |Fatal|isoflop: ")
 
 
 def place(where: Where, runs: int) -> Place:
@@ -53,99 +58,6 @@ def devices_each(where: Where, platform: str, devices: int, workers: int) -> int
     if platform == "cpu":
         return math.prod(mesh.parse(where.mesh).values())  # 1 for no mesh
     return devices if workers == 1 else 1
-
-
-def _environment(index: int, workers: int, platform: str) -> dict:
-    """Each worker sees its own core or card. One core needs no thread pool inside a matmul."""
-    env = {**child_process.environment(), "PYTHONUNBUFFERED": "1"}
-    if platform == "cpu":
-        env["JAX_PLATFORMS"] = "cpu"
-        flags = [
-            f for f in env.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f
-        ]  # devices_each says how many
-        if workers > 1:
-            flags.append("--xla_cpu_multi_thread_eigen=false")
-        env["XLA_FLAGS"] = " ".join(flags)  # empty is well, a lone space is read as a file's name
-    elif workers > 1:
-        visible = env.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(workers)))).split(",")
-        env["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
-    return {**env, **allocator.environment()}
-
-
-class _Worker:
-    """A process, the task it trains, the shapes it has compiled, and when it was last heard."""
-
-    def __init__(self, index: int, workers: int, platform: str, folder: str):
-        cores = choice.cores()
-        pin = None
-        if platform == "cpu" and workers > 1 and hasattr(os, "sched_setaffinity"):
-
-            def pin():
-                return os.sched_setaffinity(0, {cores[index % len(cores)]})
-
-        self.log = os.path.join(folder, f"worker-{index}.log")
-        self._log_start = os.path.getsize(self.log) if os.path.exists(self.log) else 0
-        with open(self.log, "a") as log:
-            self.process = subprocess.Popen(
-                child_process.command("-m", "launch.engines.worker"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                bufsize=0,
-                env=_environment(index, workers, platform),
-                preexec_fn=pin,
-            )
-        self.index, self.task, self.shapes, self._rest, self.heard = (
-            index,
-            None,
-            set(),
-            b"",
-            time.monotonic(),
-        )
-
-    def give(self, task: Task, where: Where) -> None:
-        self.task = task
-        self.shapes.add(task.shape)
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # the worker died; its closed stdout is noticed next
-            self.process.stdin.write(json.dumps(worker.order(task, where)).encode() + b"\n")
-
-    def answers(self) -> list[dict] | None:
-        """Messages that have arrived; None when the process has ended. Called when its stdout is
-        readable.
-        """
-        chunk = os.read(self.process.stdout.fileno(), 65536)
-        if not chunk:
-            return None
-        self.heard = time.monotonic()
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def close(self) -> int:
-        """Waits for its end and returns its status."""
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        try:
-            status = self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:  # stopped, or stuck
-            self.process.kill()
-            status = self.process.wait()
-        self.process.stdout.close()
-        return status
-
-    def last_words(self) -> str:
-        """The first line of its log that says what went wrong, else the last one."""
-        with contextlib.suppress(OSError), open(self.log, errors="replace") as f:
-            f.seek(self._log_start)
-            lines = [line.strip() for line in f.read(2**20).splitlines() if line.strip()]
-            found = [line for line in lines if ERROR.match(line)] or lines[-1:]
-            return found[0][:300] if found else ""
-        return ""
-
-    @property
-    def closed(self) -> bool:
-        return self.process.stdout.closed
 
 
 def choose(todo: list[Task], mine: set, others: set) -> Task:
@@ -175,7 +87,7 @@ def no_room(folder: str) -> bool:
             f.flush()
             os.fsync(f.fileno())
     except OSError as e:
-        return worker.no_space(e)
+        return attempts.no_space(e)
     return False
 
 
@@ -194,15 +106,15 @@ class _Pool:
         for i in range(count):
             self.workers.append(self._start(i))
 
-    def _start(self, index: int) -> _Worker:
-        w = _Worker(index, self._share, self._platform, self._workdir)
+    def _start(self, index: int) -> processes.Worker:
+        w = processes.Worker(index, self._share, self._platform, self._workdir)
         self._selector.register(w.process.stdout, selectors.EVENT_READ, w)
         return w
 
     def run(self) -> None:
-        while self._todo or self._elsewhere or any(w.task for w in self.workers):
+        while self._todo or self._elsewhere or any(w.tasks for w in self.workers):
             for w in self.workers:
-                if not w.task and (ready := self._ready()):
+                if not w.tasks and (ready := self._ready()):
                     self._give(w, ready)
             for key, _ in self._selector.select(LOOK):
                 self._listen(key.data)
@@ -219,29 +131,55 @@ class _Pool:
         """What may begin now; a run waits for the fork of its trunk that another is to leave."""
         if not self._todo:
             return []
-        at_work = [w.task for w in self.workers if w.task]
+        at_work = [t for w in self.workers for t in w.tasks.values()]
         to_come = {t.id for t in (*self._todo, *self._elsewhere, *at_work) if t.forks is not None}
         return [t for t in self._todo if t.ready(to_come)]
 
-    def _give(self, w: _Worker, ready: list[Task]) -> None:
+    def _give(self, w: processes.Worker, ready: list[Task]) -> None:
         if w.closed:
             w = self.workers[w.index] = self._start(w.index)
         others = set().union(*(o.shapes for o in self.workers if o is not w))
         task = choose(ready, w.shapes, others)
-        self._todo.remove(task)
-        w.give(task, self._where)
-        self._report("started", w.index, task, {})
+        several, where = self._together(task, ready)
+        for t in several:
+            self._todo.remove(t)
+        w.give(several, where)
+        for t in several:
+            self._report("started", w.index, t, {})
 
-    def _listen(self, w: _Worker) -> None:
+    def _together(self, task: Task, ready: list[Task]) -> tuple[list[Task], Where]:
+        """What a worker trains at once, and how. A run that has cost workers their lives has a pack
+        for itself.
+        """
+        where = packs.together(self._where, task.members)
+        if task.members == 1 or self._patience.last_chance(task):
+            return [task], where
+        free = [t for t in ready if not self._patience.last_chance(t)]
+        return packing.companions(task, free, len(self.workers)), where
+
+    def _join(self, w: processes.Worker, left: Task) -> None:
+        """Gives a worker one more run in the place of one that has left its pack."""
+        if w.members == 1 or not w.tasks:
+            return
+        same = [t for t in self._ready() if t.alike == left.alike]
+        same = [t for t in same if not self._patience.last_chance(t)]
+        if same:
+            task = max(same, key=lambda t: t.cost)
+            self._todo.remove(task)
+            w.add(task, self._where)
+            self._report("started", w.index, task, {})
+
+    def _listen(self, w: processes.Worker) -> None:
         messages = w.answers()
         if messages is None:
             return self._died(w)
         for message in messages:
-            kind, task = message.pop("kind"), w.task
+            kind = message.pop("kind")
             if kind == "alive":
                 continue
+            task = w.tasks[message.pop("id")]
             if kind != "progress":
-                w.task = None
+                del w.tasks[task.id]
             if kind == "failed" and message.get("full"):
                 self._stop_handing_out()
                 kind = "again"
@@ -251,21 +189,27 @@ class _Pool:
                 self._elsewhere += [task] * (not self.full)
                 kind = "again"
             self._report(kind, w.index, task, message)
+            if kind != "progress":
+                self._join(w, task)
+        return None
 
-    def _died(self, w: _Worker) -> None:
+    def _died(self, w: processes.Worker) -> None:
         self._selector.unregister(w.process.stdout)
-        status, task = w.close(), w.task
-        w.task = None
-        if not task:
-            return None
-        if no_room(self._workdir):
+        status, tasks = w.close(), list(w.tasks.values())
+        w.tasks.clear()
+        if tasks and no_room(self._workdir):
             self._stop_handing_out()
+        for task in tasks:
+            self._again(w, task, status)
+
+    def _again(self, w: processes.Worker, task: Task, status: int) -> None:
+        """What becomes of a run whose worker has ended."""
+        if self.full:
             return self._report("again", w.index, task, {})
         # 75: told to stop, by someone else than us; it has saved
         most = STOPS if status == preempt.STATUS else DEATHS
         if not self._patience.ends(task, most):
-            if not self.full:
-                self._todo.append(task)
+            self._todo.append(task)
             return self._report("again", w.index, task, {})
         said = w.last_words()
         why = (
@@ -302,13 +246,13 @@ class _Pool:
         for w in self.workers:
             if not w.closed:
                 w.process.terminate()
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + processes.GRACE
         while any(w.process.poll() is None for w in self.workers) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def close(self) -> None:
         for w in self.workers:
-            if w.task and w.process.poll() is None:
+            if w.tasks and w.process.poll() is None:
                 w.process.kill()
         for w in self.workers:
             if not w.closed:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from launch import config, files
 from launch.config import ConfigError, Where
 from launch.devices import child_process, mesh
-from launch.engines import SWEEP, Place, Task, folder, worker
+from launch.engines import SWEEP, Place, Task, attempts, folder, worker
 from launch.runs import preempt, trunk
 
 MOUNT, ORDERS = "/isoflop", "/tmp/isoflop-orders.json"  # on the nodes
@@ -47,6 +47,11 @@ def place(where: Where, runs: int) -> Place:
         )
     if s.nodes < 1:
         raise ConfigError(f"where.sky.nodes={s.nodes} must be at least 1")
+    if where.members > 1 and s.together:
+        raise ConfigError(
+            f"where.members={where.members} trains runs together in one process: leave"
+            " where.sky.together=false"
+        )
     if s.launch and not shutil.which("sky"):
         raise ConfigError(
             "where.engine=skypilot: no sky command on this machine; pip install skypilot, or --set"
@@ -164,7 +169,7 @@ def main(orders: str, workdir: str) -> int:
     try:
         if listed["together"]:
             worker.begin(where, several=True)
-            said = [worker.serve_one(o) for o in todo]
+            said = [attempts.serve_one(o) for o in todo]
             failures = [
                 f"run {o['id']}: {m['error']}"
                 for o, m in zip(todo, said, strict=True)

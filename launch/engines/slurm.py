@@ -6,8 +6,8 @@ or sacct, which knows nothing without accounting. Jobs are found again by the na
 drawn anew for each submission: a controller that lost its memory gives job ids out again. The
 command may be stopped and typed again; the jobs go on, and none is submitted twice.
 
-    WORKDIR/slurm/TOKEN/orders.json    what the jobs named isoflop-TOKEN train, by array index;
-                                       submitit's files and logs beside it
+    WORKDIR/slurm/TOKEN/orders.json    what the jobs named isoflop-TOKEN train, by array index: a
+                                       run, or those of a pack; submitit's files and logs beside it
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from collections.abc import Callable
 
 from launch import config, files
 from launch.config import ConfigError, Where
-from launch.devices import child_process, mesh
-from launch.engines import DEATHS, Patience, Place, Task, worker
+from launch.devices import child_process, members, mesh
+from launch.engines import DEATHS, Patience, Place, Task, attempts, packing, worker
 from launch.runs import ledger, preempt, record
 
 ORDERS = "orders.json"
@@ -59,6 +59,11 @@ def place(where: Where, runs: int) -> Place:
     for name in ("nodes", "tasks_per_node", "cpus_per_task", "minutes"):
         if getattr(s, name) < 1:
             raise ConfigError(f"where.slurm.{name}={getattr(s, name)} must be at least 1")
+    if where.members > 1 and s.nodes * s.tasks_per_node > 1:
+        raise ConfigError(
+            f"where.members={where.members} trains runs together in one process: leave"
+            " where.slurm.nodes and where.slurm.tasks_per_node at 1"
+        )
     if s.gpus_per_node < 0:
         raise ConfigError(f"where.slurm.gpus_per_node={s.gpus_per_node} cannot be negative")
     _extra(s.extra)
@@ -80,8 +85,8 @@ def _root(workdir: str) -> str:
 
 
 def send(tasks: list[Task], where: Where, workdir: str) -> str:
-    """Submits one array with a job for each task. Returns the array's job id. Raises RecordError
-    with sbatch's own words.
+    """Submits one array with a job for each task, or for each pack of them. Returns the array's job
+    id. Raises RecordError with sbatch's own words.
     """
     import submitit
 
@@ -89,9 +94,14 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
     folder = os.path.join(_root(workdir), token)
     os.makedirs(folder)
     path = os.path.join(folder, ORDERS)
-    files.write_json(
-        path, {"ids": [t.id for t in tasks], "orders": [worker.order(t, where) for t in tasks]}
-    )
+    jobs = packing.groups(tasks)
+
+    def orders(group):
+        here = members.together(where, group[0].members)
+        return [worker.order(t, here) for t in group]
+
+    about = {"ids": [[t.id for t in g] for g in jobs], "orders": [orders(g) for g in jobs]}
+    files.write_json(path, about)
     executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
     executor.update_parameters(
         name=f"isoflop-{token}",
@@ -99,7 +109,7 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
         tasks_per_node=s.tasks_per_node,
         cpus_per_task=s.cpus_per_task,
         timeout_min=s.minutes,
-        slurm_array_parallelism=min(where.workers or len(tasks), len(tasks)),
+        slurm_array_parallelism=min(where.workers or len(jobs), len(jobs)),
         slurm_signal_delay_s=min(NOTICE, 30 * s.minutes),
         slurm_setup=[
             f"export PYTHONPATH='{child_process.ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}",
@@ -115,13 +125,13 @@ def send(tasks: list[Task], where: Where, workdir: str) -> str:
         **({"slurm_account": s.account} if s.account else {}),
     )
     try:
-        jobs = executor.map_array(serve, [path] * len(tasks), range(len(tasks)))
+        sent = executor.map_array(serve, [path] * len(jobs), range(len(jobs)))
     except submitit.core.utils.FailedJobError as e:
         shutil.rmtree(folder, ignore_errors=True)
         raise files.RecordError(
             f"sbatch refused the jobs: {' '.join(str(e).split())[-300:]}"
         ) from None
-    return jobs[0].job_id.partition("_")[0]
+    return sent[0].job_id.partition("_")[0]
 
 
 def queued(workdir: str) -> set[str] | None:
@@ -142,22 +152,27 @@ def queued(workdir: str) -> set[str] | None:
         if token in tokens and state not in ENDED:
             with contextlib.suppress(files.RecordError, KeyError, IndexError):
                 ids = files.read_json(os.path.join(_root(workdir), token, ORDERS), "orders")["ids"]
-                out.add(ids[int(index) if index.isdigit() else 0])  # a single job is no array
+                mine = ids[int(index) if index.isdigit() else 0]  # a single job is no array
+                out |= {mine} if isinstance(mine, str) else set(mine)
     return out
 
 
 def serve(path: str, index: int) -> None:
-    """What a job runs: one order of the file at `path`. Ends with status 75 where it was told to
-    stop and has saved, 1 where the run failed, so that sacct says so.
+    """What a job runs: one order of the file at `path`, or a pack of them. Ends with status 75
+    where it was told to stop and has saved, 1 where a run failed, so that sacct says so.
     """
     signal.signal(
         signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
     )  # the time limit is near
-    order = files.read_json(path, "orders")["orders"][index]
-    worker.begin(config.from_dict(Where, order["where"]), several=True)
-    message = worker.serve_one(order)
-    print(json.dumps(message), flush=True)
-    if message.get("kind") == "failed":
+    orders = files.read_json(path, "orders")["orders"][index]
+    worker.begin(config.from_dict(Where, orders[0]["where"]), several=True)
+    if orders[0]["where"]["members"] > 1:
+        said = packing.serve_job(orders)
+    else:
+        said = [attempts.serve_one(order) for order in orders]
+    for message in said:
+        print(json.dumps(message), flush=True)
+    if any(message.get("kind") == "failed" for message in said):
         sys.exit(1)
 
 

@@ -47,13 +47,26 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
     config.check_moe(run.model, where)
     if not 1 <= where.lease <= 86400:
         raise ConfigError(f"where.lease={where.lease:g} must lie in 1 .. 86400 seconds")
-    for name in ("steps_per_dispatch", "log_every", "checkpoint_every", "keep", "workers"):
+    for name in (
+        "steps_per_dispatch",
+        "log_every",
+        "checkpoint_every",
+        "keep",
+        "workers",
+        "members",
+    ):
         if getattr(where, name) < 0:
             raise ConfigError(f"where.{name}={getattr(where, name)} cannot be negative")
     if where.steps_per_dispatch > MOST_STEPS:  # all their batches are handed over at once
         raise ConfigError(
             f"where.steps_per_dispatch={where.steps_per_dispatch} is more than {MOST_STEPS}: leave"
             " it 0, or give fewer"
+        )
+    member = meshes.parse(where.mesh).get(meshes.MEMBER, 1)
+    if member > 1 and (not where.members or where.members % member):
+        raise ConfigError(
+            f"mesh axis {meshes.MEMBER}={member} shares out runs that are trained together: set"
+            f" where.members to a multiple of {member}"
         )
     if run.init or where.init_from:
         _check_init(run, where)

@@ -32,41 +32,73 @@ class Evaluation(NamedTuple):
     by_position: dict  # by bins of position: first position, tokens, loss, se over windows
 
 
+class _Sums:
+    """Of one model over the validation windows."""
+
+    def __init__(self, dataset, seq_len: int):
+        self.dataset, self.nll, self.excess = dataset, Sums(seq_len), Sums(seq_len)
+
+    def add(self, tokens, nll_BT) -> None:
+        self.nll.add(nll_BT)
+        if (true := self.dataset.true_nll(tokens)) is not None:
+            self.excess.add(nll_BT - true)
+
+    def made(self, p, stats: list[dict]) -> Evaluation:
+        windows, text_bytes = self.dataset.counted_validation()
+        known = self.dataset.true_nll(windows[:1]) is not None
+        nll, size = self.nll, text_bytes.sum()
+        return Evaluation(
+            nll.mean,
+            nll.se(),
+            nll.se_windows(),
+            # ids whose text nobody knows stand for no bytes
+            float(nll.windows.sum() / math.log(2) / size) if size else math.nan,
+            nll.tokens,
+            self.excess.mean if known else None,
+            self.excess.se() if known else None,
+            _statistics(p, stats),
+            _by_source(self.dataset, nll, text_bytes),
+            nll.by_position(),
+        )
+
+
 def evaluate(p, variables, dataset) -> Evaluation:
     """Evaluates on all validation windows, fewer at a time where memory runs out."""
-    windows, text_bytes = dataset.counted_validation()
+    sums, stats = _summed(p, variables, {...: dataset})
+    return sums[...].made(p, stats)
+
+
+def evaluate_pack(p, variables, datasets: dict) -> dict[int, Evaluation]:
+    """`evaluate` of those members of a pack whose places `datasets` names. Their validation windows
+    are the same.
+    """
+    sums, stats = _summed(p, variables, datasets)
+
+    def of(place):
+        return jax.tree.map(lambda a: np.asarray(a)[place], stats)
+
+    return {place: s.made(p, of(place)) for place, s in sums.items()}
+
+
+def _summed(p, variables, datasets: dict) -> tuple[dict, list[dict]]:
+    """({index into what the program gives: sums}, statistics of every batch)."""
+    windows, _ = next(iter(datasets.values())).counted_validation()
     rows = p.eval_batch
     while True:
-        nll, excess = (Sums(windows.shape[1] - 1) for _ in range(2))
+        sums = {k: _Sums(dataset, windows.shape[1] - 1) for k, dataset in datasets.items()}
 
-        def add(tokens, nll_BT, nll=nll, excess=excess):
-            nll.add(nll_BT)
-            if (true := dataset.true_nll(tokens)) is not None:
-                excess.add(nll_BT - true)
+        def add(tokens, nll, sums=sums):
+            for k, s in sums.items():
+                s.add(tokens, nll[k])
 
         try:
-            stats = _passed(p, variables, windows, rows, add)
-            break
+            return sums, _passed(p, variables, windows, rows, add)
         except Exception as e:
             # other processes would wait for this one
             alone = jax.process_count() == 1
             if not alone or rows <= p.eval_unit or not choice.out_of_memory(e):
                 raise
         rows = choice.halved(rows, p.eval_unit)  # outside the except: the error holds arrays
-    known = dataset.true_nll(windows[:1]) is not None
-    return Evaluation(
-        nll.mean,
-        nll.se(),
-        nll.se_windows(),
-        # ids whose text nobody knows stand for no bytes
-        float(nll.windows.sum() / math.log(2) / text_bytes.sum()) if text_bytes.sum() else math.nan,
-        nll.tokens,
-        excess.mean if known else None,
-        excess.se() if known else None,
-        _statistics(p, stats),
-        _by_source(dataset, nll, text_bytes),
-        nll.by_position(),
-    )
 
 
 def _by_source(dataset, nll: Sums, text_bytes) -> dict:
@@ -92,18 +124,19 @@ def _statistics(p, stats: list[dict]) -> dict:
 
 
 def _passed(p, variables, windows, rows: int, add) -> list[dict]:
-    """Calls `add` with windows and the negative log-likelihood of each of their tokens, `rows` of
-    them at a time; returns the statistics of every batch. The last batch is filled up with the
-    first windows, and the filling left out: in a routing group tokens compete for the capacity of
-    experts, as other text would, and copies of one text would not.
+    """Calls `add` with windows and the negative log-likelihood of each of their tokens (of a pack
+    with a leading axis of members), `rows` of them at a time; returns the statistics of every
+    batch. The last batch is filled up with the first windows, and the filling left out: in a
+    routing group tokens compete for the capacity of experts, as other text would, and copies of
+    one text would not.
     """
     stats, n = [], len(windows)
     counted = n // BLOCK * BLOCK or n  # the same windows, however many at a time
     for i in range(0, n, rows):
         full = windows[np.arange(i, i + rows) % n]
         batch = meshes.put(full, meshes.batch_sharding(p.layout.mesh))
-        nll_BT, s = p.evaluate(rows)(variables, batch)
-        add(windows[i : i + rows], np.asarray(nll_BT, np.float64)[: n - i])
+        nll, s = p.evaluate(rows)(variables, batch)
+        add(windows[i : i + rows], np.asarray(nll, np.float64)[..., : n - i, :])
         if i + rows <= counted or not stats:
             stats.append(s)
     return stats

@@ -148,9 +148,9 @@ def identities(root: str) -> list[str]:
 
 
 def left(runs: list[Planned], standings: dict[str, Standing]) -> float | None:
-    """Seconds until the open runs are done at the pace of the finished ones, with as many at once
-    as train now; the plan's prediction stands in for a family that has no finished run. None where
-    nothing trains or no pace is known.
+    """Seconds until the open runs are done at the pace of the finished ones, in as many processes
+    as train now (runs of a pack share one, and their seconds are shares); the plan's prediction
+    stands in for a family that has no finished run. None where nothing trains or no pace is known.
     """
     paces = {}
     for r in runs:
@@ -179,4 +179,4 @@ def left(runs: list[Planned], standings: dict[str, Standing]) -> float | None:
         if s.step and s.of and s.state == "running":
             share = 1 - min(1.0, s.step / s.of)
         total += seconds * share
-    return total / len(training)
+    return total / len({standings[r.id].holder for r in training})

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from data import pipeline
 from launch import config
 from launch.config import Run, Where
-from launch.devices import choice
+from launch.devices import choice, packs
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
 from launch.devices.layout import Layout
@@ -34,6 +34,20 @@ class Program(NamedTuple):
     eval_batch: int  # sequences that are evaluated at a time, multiples of eval_unit
     eval_unit: int
     compile_s: float
+
+
+class Pack(NamedTuple):
+    """A Program that trains several runs of equal shape, `members` at once: what it takes and gives
+    has a leading axis of them (launch/devices/packs.py), but for the layout, which is that of one.
+    """
+
+    program: Program
+    members: int
+    empty: Callable  # () -> states of no runs
+    put: Callable  # (states, state, place) -> states
+    take: Callable  # (states, place) -> state
+    batches: Any  # where tokens (members, steps, B, T+1) lie
+    each: Any  # where what every member has a row of lies
 
 
 def hyper(run: Run, first: int, count: int, total: int, length: int) -> dict:
@@ -88,6 +102,44 @@ def _program(
     )
 
 
+@functools.lru_cache(maxsize=PROGRAMS)
+def _pack(
+    model,
+    optimizer,
+    ex: Execution,
+    mesh_text: str,
+    batch: int,
+    dispatch: int,
+    separator: Separator | None,
+    average: bool,
+    members: int,
+) -> Pack:
+    started = time.perf_counter()
+    mesh = meshes.make(meshes.parse(mesh_text))
+    layout = layouts.lay(model, optimizer, ex, mesh, separator, average)
+    platform, groups = jax.default_backend(), meshes.rows(layout.mesh.shape)
+    compiled = functools.partial(choice.compiled, platform=platform)
+    train = compiled(packs.lower_train(layout, batch, dispatch, members))
+
+    @functools.cache
+    def evaluate(rows: int):
+        how = choice.evaluation(model, ex, platform, rows // groups)
+        return compiled(packs.lower_evaluate(layout, rows, how, members))
+
+    rows = choice.evaluated(model, ex, platform, groups, batch)
+    evaluate(rows)  # now: a run ends while others train, and they should not wait for a compiler
+    seconds = time.perf_counter() - started
+    return Pack(
+        Program(layout, train, evaluate, dispatch, rows, groups * model.unit, seconds),
+        members,
+        functools.partial(packs.empty, layout, members),
+        packs.put(layout),
+        packs.take(layout),
+        packs.batches(layout),
+        packs.each(layout),
+    )
+
+
 def execution(run: Run, where: Where) -> Execution:
     """How `run` is executed here."""
     groups = meshes.rows(meshes.resolve(meshes.parse(where.mesh), jax.device_count()))
@@ -109,6 +161,20 @@ def program(run: Run, where: Where, dataset=None) -> Program:
     """The compiled Program of a run; from this process's memory if one of equal shape ran
     before. The dataset says what separates documents.
     """
+    return _program(*_shape(run, where, dataset))
+
+
+def pack(run: Run, where: Where, dataset=None) -> Pack:
+    """The compiled Pack of `where.members` runs of the shape of `run`, on all devices if no mesh is
+    named.
+    """
+    if not where.mesh and jax.device_count() > 1:
+        where = dataclasses.replace(where, mesh=f"{meshes.MEMBER}={jax.device_count()}")
+    return _pack(*_shape(run, where, dataset), where.members)
+
+
+def _shape(run: Run, where: Where, dataset) -> tuple:
+    """What a compiled program depends on."""
     platform = jax.default_backend()
     ex = execution(run, where)
     if ex.attention == "cudnn" and not choice.has_cudnn():
@@ -121,9 +187,10 @@ def program(run: Run, where: Where, dataset=None) -> Program:
     )
     apart = separator(run, where, dataset)
     held, static = bool(run.average), run.optimizer.static()
-    return _program(run.model, static, ex, where.mesh, run.batch, dispatch, apart, held)
+    return run.model, static, ex, where.mesh, run.batch, dispatch, apart, held
 
 
 def forget() -> None:
     """Drops the programs that this process has compiled, and what they hold on the device."""
     _program.cache_clear()
+    _pack.cache_clear()

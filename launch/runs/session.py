@@ -43,8 +43,10 @@ def open_run(run: Run, where: Where, folder: str):
 class Session:
     """A run that trains: its phase, its checkpoints, and whether it was told to stop."""
 
-    def __init__(self, run: Run, where: Where, folder: str, total: int, lease, say, forks=()):
-        """forks: of the trunk, at which the run may begin."""
+    def __init__(
+        self, run: Run, where: Where, folder: str, total: int, lease, say, forks=(), watcher=None
+    ):
+        """forks: of the trunk, at which the run may begin. watcher: of the pack that it is in."""
         self._where, self._folder, self._total, self._lease, self._say = (
             where,
             folder,
@@ -53,31 +55,34 @@ class Session:
             say,
         )
         self._identity, self.leader, self.done = config.run_id(run), jax.process_index() == 0, 0
-        self.watcher, self._saver = preempt.Watcher(self._leave), None
+        self._alone, self._saver = jax.process_count() == 1, None
+        self.watcher = watcher or preempt.Watcher(self.leave)
+        # several processes stop at the same step: jax.distributed listens to SIGTERM for all of
+        # them; runs of a pack share a watcher, which outlives each of them
+        self._own = self.watcher if self._alone and watcher is None else None
         self.every, self._saved, self._forks = where.checkpoint_every, None, forks
 
     def __enter__(self):
-        # several processes stop at the same step: jax.distributed listens to SIGTERM for all of
-        # them
-        self._alone = jax.process_count() == 1
-        if self._alone:
-            self.watcher.__enter__()
+        if self._own:
+            self._own.__enter__()
         return self
 
     def __exit__(self, kind, *error):
-        self.watcher.phase = "end"
+        if self._own:
+            self._own.phase = "end"
         try:
             if self._saver:
                 self._saver.__exit__(kind, *error)
         finally:
-            if self._alone:
-                self.watcher.__exit__()
+            if self._own:
+                self._own.__exit__()
 
     def phase(self, name: str) -> None:
         """For whoever looks at the folder, and for the watcher, which ends the process in phases
         that cannot look themselves.
         """
-        self.watcher.phase = name
+        if self._own:
+            self._own.phase = name
         if self.leader:
             status = {
                 "phase": name,
@@ -90,6 +95,11 @@ class Session:
             files.write_text(
                 os.path.join(self._folder, record.STATUS), json.dumps(status) + "\n", durable=False
             )
+
+    @property
+    def saved(self) -> bool:
+        """Whether the state of this step is on the disk, or on its way."""
+        return self._saved == self.done
 
     @property
     def saver(self) -> checkpoint.Checkpoints:
@@ -151,7 +161,7 @@ class Session:
         """Saves the last state, if it is not yet saved: what comes after it may fail, and training
         it again costs more.
         """
-        if self._saved != self.done:
+        if not self.saved:
             self.save(state, meta, loss)
         self.settle()
 
@@ -159,7 +169,7 @@ class Session:
         """Removes the last state where none was asked for, and the fork that the run begun at; the
         result stands.
         """
-        if self._saved == self.done and not self.due():
+        if self.saved and not self.due():
             checkpoint.remove(self._folder, self.done)
         if begun and begun not in self._where.keep_steps:
             checkpoint.remove(self._folder, begun)
@@ -184,7 +194,8 @@ class Session:
             " from there"
         )
 
-    def _leave(self, phase: str) -> str:
+    def leave(self, phase: str) -> str:
+        """Lets go of the run where no step can be saved. Returns where it stands, in words."""
         if self._saver:
             self._saver.wait()
         self._lease.give_back()

@@ -31,7 +31,7 @@ from model import params, step
 SAFE = 60.0  # seconds of training after which its state is saved before it is evaluated
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     print(f"isoflop: {text}", file=sys.stderr)
 
 
@@ -45,7 +45,7 @@ def train(
     folder: str,
     progress: Callable[[int, int], None] = _no_progress,
     tags: dict | None = None,
-    say: Callable[[str], None] = _warn,
+    say: Callable[[str], None] = warn,
     forks: Sequence[trunk.Fork] | None = None,
 ) -> dict:
     """Trains `run` in `folder` and returns its result; a finished one is returned as it stands, a
@@ -82,7 +82,7 @@ def train(
         if found := session.restore(p.layout.state, p.layout.shardings):
             state, meta = found
         else:
-            state = _initial(p, run, where)
+            state = initial(p, run, where)
         session.done = meta.get("step", 0)
         tally = Tally(run, where, folder, total, p.dispatch, meta, clock, own)
         stack.enter_context(contextlib.closing(tally))
@@ -159,7 +159,7 @@ def _evaluated(p: Program, state, kept, session, tally: Tally, dataset) -> tuple
         raise
 
 
-def _initial(p: Program, run: Run, where: Where):
+def initial(p: Program, run: Run, where: Where):
     """The state before the first step: drawn from the seed, or imported."""
     if not run.init:
         return layouts.initial(p.layout, run.seed)

@@ -139,6 +139,7 @@ RESULT = {  # a field with ? may be missing
     "noise_scale?": optional(each(optional(number))),
     "seconds?": each(optional(number)),
     "cpu_seconds?": each(number),
+    "members?": positive,
     "energy?": optional(
         lambda v: isinstance(v, dict) and positive(v.get("joules")) and text(v.get("source"))
     ),

@@ -74,6 +74,7 @@ def differences(a, b) -> list[str]:
             "cpu_seconds",
             "energy",
             "tokens_per_s",
+            "members",
             "mfu_matmul",
             "where",
             "device",

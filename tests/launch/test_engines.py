@@ -19,7 +19,7 @@ from experiments.verbs import status
 from launch import config, engines, files
 from launch.config import ConfigError, Where
 from launch.devices import choice
-from launch.engines import local, skypilot, slurm, worker
+from launch.engines import attempts, local, processes, skypilot, slurm, worker
 from launch.runs import checkpoint, checks, lease, ledger, preempt, record, train
 from launch.runs import program as programs
 from tests.conftest import ROOT
@@ -186,7 +186,7 @@ def test_a_lost_run_json_is_written_again_and_a_foreign_folder_is_not_taken(tmp_
 
 
 def attempt(tmp_path, monkeypatch, errors, run=BASE):
-    """worker.attempt where training raises `errors` one after the other. Returns (message,
+    """attempts.attempt where training raises `errors` one after the other. Returns (message,
     accumulate of each attempt).
     """
     seen, left = [], list(errors)
@@ -201,7 +201,7 @@ def attempt(tmp_path, monkeypatch, errors, run=BASE):
     monkeypatch.setattr(programs, "forget", lambda: None)
     monkeypatch.setattr("jax.clear_caches", lambda: None)
     tmp_path.mkdir(exist_ok=True)
-    return worker.attempt(order_of(tmp_path, run)), seen
+    return attempts.attempt(order_of(tmp_path, run)), seen
 
 
 def order_of(folder, run=BASE) -> dict:
@@ -243,7 +243,7 @@ def test_what_was_executed_is_halved(seq_len, batch, asked, executed, halved):
     run = dataclasses.replace(BASE, model=dataclasses.replace(model, seq_len=seq_len), batch=batch)
     where = dataclasses.replace(ALONE, accumulate=asked)
     assert programs.execution(run, where).accumulate == executed
-    smaller = worker._halved(run, where)
+    smaller = attempts._halved(run, where)
     assert (smaller and programs.execution(run, smaller).accumulate) == halved
 
 
@@ -273,7 +273,7 @@ def test_told_to_stop_is_no_failure(tmp_path, monkeypatch):
         attempt(tmp_path, monkeypatch, [preempt.Preempted("saved"), preempt.Preempted("saved")])
     assert record.failure(str(tmp_path)) is None
     with pytest.raises(SystemExit, match=str(preempt.STATUS)):
-        worker.serve_one(order_of(tmp_path))
+        attempts.serve_one(order_of(tmp_path))
 
 
 # ---- the engines
@@ -358,9 +358,8 @@ def test_squeue_finds_jobs_by_the_name_of_their_array(tmp_path, monkeypatch):
     ones do not count.
     """
     (tmp_path / "slurm" / "tok").mkdir(parents=True)
-    files.write_json(
-        str(tmp_path / "slurm" / "tok" / slurm.ORDERS), {"ids": ["a", "b", "c"], "orders": []}
-    )
+    ids = [["a"], ["b"], ["c", "e"]]  # the last is a pack
+    files.write_json(str(tmp_path / "slurm" / "tok" / slurm.ORDERS), {"ids": ids, "orders": []})
     (tmp_path / "slurm" / "one").mkdir()
     files.write_json(str(tmp_path / "slurm" / "one" / slurm.ORDERS), {"ids": ["d"], "orders": []})
     text = (
@@ -370,7 +369,7 @@ def test_squeue_finds_jobs_by_the_name_of_their_array(tmp_path, monkeypatch):
     monkeypatch.setattr(
         subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, stdout=text)
     )
-    assert slurm.queued(str(tmp_path)) == {"a", "c", "d"}
+    assert slurm.queued(str(tmp_path)) == {"a", "c", "d", "e"}
     monkeypatch.setattr(
         subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, stdout="")
     )
@@ -666,12 +665,12 @@ def test_the_last_run_gets_the_share_of_the_first(left, tmp_path, monkeypatch):
                 (
                     index,
                     "multi_thread_eigen=false"
-                    in local._environment(index, share, platform)["XLA_FLAGS"],
+                    in processes.environment(index, share, platform)["XLA_FLAGS"],
                 )
             )
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(local, "_Worker", Worker)
+    monkeypatch.setattr(processes, "Worker", Worker)
     with pytest.raises(KeyboardInterrupt):
         engines.submit(tasks, dataclasses.replace(ALONE, mesh=""), str(tmp_path))
     assert started == [(0, True)]
@@ -694,10 +693,10 @@ def test_submit_leaves_alone_what_is_finished(tmp_path, monkeypatch):
 def test_a_job_of_slurm_fails_with_its_run(kind, status, tmp_path, monkeypatch, capsys):
     """So that sacct and mail of the cluster say it too."""
     path = tmp_path / "orders.json"
-    path.write_text(json.dumps({"orders": [{"where": config.to_dict(ALONE)}]}))
+    path.write_text(json.dumps({"orders": [[{"where": config.to_dict(ALONE)}]]}))
     monkeypatch.setattr(slurm.signal, "signal", lambda *a: None)
     monkeypatch.setattr(slurm.worker, "begin", lambda where, several: None)
-    monkeypatch.setattr(slurm.worker, "serve_one", lambda order: {"kind": kind, "error": "why"})
+    monkeypatch.setattr(slurm.attempts, "serve_one", lambda order: {"kind": kind, "error": "why"})
     if status:
         with pytest.raises(SystemExit) as e:
             slurm.serve(str(path), 0)

@@ -42,6 +42,7 @@ CLOCKS = (
     "cpu_seconds",
     "energy",
     "tokens_per_s",
+    "members",
     "waited_s",
     "mfu_matmul",
     "where",

@@ -17,7 +17,7 @@ from experiments import cli
 from launch import config, engines, files
 from launch.config import ConfigError, Where
 from launch.devices import child_process
-from launch.engines import local, worker
+from launch.engines import attempts, local, worker
 from launch.runs import lease, ledger, record
 from tests.conftest import ROOT
 
@@ -132,7 +132,9 @@ FULL = """
 import json, sys
 for line in sys.stdin:
     open("given", "a").write("1")
-    print(json.dumps({"kind": "failed", "error": "no space left", "full": True}), flush=True)
+    order = json.loads(line)["orders"][0]
+    said = {"kind": "failed", "id": order["id"], "error": "no space left", "full": True}
+    print(json.dumps(said), flush=True)
 """
 
 
@@ -171,16 +173,16 @@ def test_a_worker_says_so_though_its_log_is_full(tmp_path, monkeypatch):
             raise files.RecordError("metrics.jsonl cannot be written") from e
 
     (task,) = tasks_of(tmp_path)
-    monkeypatch.setattr(worker.traceback, "print_exc", full)
+    monkeypatch.setattr(attempts.traceback, "print_exception", full)
     for fault in (full, wrapped):
         monkeypatch.setattr(train, "train", fault)
-        message = worker.attempt(worker.order(task, ALONE))
+        message = attempts.attempt(worker.order(task, ALONE))
         assert message["full"] and "no space left on the disk" in message["error"]
     monkeypatch.setattr(
         train, "train", lambda *_, **__: (_ for _ in ()).throw(ConfigError("other"))
     )
-    monkeypatch.setattr(worker.traceback, "print_exc", lambda: None)
-    assert not worker.attempt(worker.order(task, ALONE))["full"]
+    monkeypatch.setattr(attempts.traceback, "print_exception", lambda e: None)
+    assert not attempts.attempt(worker.order(task, ALONE))["full"]
 
 
 # ---- the lease
@@ -237,10 +239,10 @@ def test_one_clock(disk, shifted, tmp_path, monkeypatch):
 def test_who_waits_for_a_run_sleeps(tmp_path, monkeypatch):
     """Also where the run seems free and is held again at each attempt."""
     slept = []
-    monkeypatch.setattr(worker.time, "sleep", slept.append)
+    monkeypatch.setattr(attempts.time, "sleep", slept.append)
     said = iter([{"kind": "elsewhere"}] * 5 + [{"kind": "finished"}])
-    monkeypatch.setattr(worker, "attempt", lambda order: next(said))
-    assert worker.serve_one({"folder": str(tmp_path)})["kind"] == "finished"
+    monkeypatch.setattr(attempts, "attempt", lambda order: next(said))
+    assert attempts.serve_one({"folder": str(tmp_path)})["kind"] == "finished"
     assert len(slept) == 5
 
 

@@ -112,7 +112,7 @@ def test_optimizers(capsys):
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(p, marks=pytest.mark.slow) if p in ("dense", "moe", "members") else p
+        pytest.param(p, marks=pytest.mark.slow) if p in ("dense", "moe", "members", "packs") else p
         for p in gpu.PARTS
     ],
 )

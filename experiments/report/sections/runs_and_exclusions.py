@@ -52,9 +52,10 @@ def runs(results, curves, a) -> str:
                 f"{r['tokens_per_s']:,.0f}",
             ]
         )
+    more = " ".join((*trunks.words(a["trunks"]), *_packs(results)))
     return (
         "<section><h2>Runs</h2><p class=read>Every finished run. N and FLOPs are counted;"
-        f" conventions in docs/counting.md. {' '.join(trunks.words(a['trunks']))}</p>"
+        f" conventions in docs/counting.md. {more}</p>"
         f"{table(columns, rows, 2)}</section>"
     )
 
@@ -66,3 +67,11 @@ def excluded(results, curves, a) -> str:
     rows += [[f"used, but flagged: {e['what']}", e["why"]] for e in a["flagged"]]
     body = table(["what", "why"], rows, 2) if rows else "<p>Nothing was excluded.</p>"
     return f"<section><h2>Excluded, and why</h2>{body}</section>"
+
+
+def _packs(results) -> list[str]:
+    """That runs have been trained together: their seconds are shares."""
+    packed = sum(r.get("members", 1) > 1 for r in results)
+    if not packed:
+        return []
+    return [f"{packed} runs were trained in packs, whose seconds and tokens/s are shares."]
