@@ -9,7 +9,7 @@ An engine module has
 
 What is finished is the folder's to say, never the engine's: WORKDIR/runs/ID/result.json, written
 once and last. Every engine skips what is finished, takes over what died, halves the micro-batch
-once where memory ran out (launch/engines/worker.py), and submits again what ended with status 75.
+once where memory ran out (launch/engines/attempts.py), and submits again what ended with status 75.
 """
 
 from __future__ import annotations
