@@ -1,17 +1,12 @@
 """Which runs of a plan are trained together, and what that saves (launch/runs/pack.py)."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from experiments.planning import calibration, step_time
 from launch.config import Where
 from launch.devices import members
-
-if TYPE_CHECKING:
-    from experiments.planning.grid import Planned
 
 
 class Share(NamedTuple):
@@ -21,15 +16,15 @@ class Share(NamedTuple):
     worth: float = 1.0
 
 
-def together(runs: list[Planned], where: Where, target: step_time.Target) -> list[Planned]:
-    """The runs with the members of their packs on the target, and what those are worth."""
+def together(runs: list, where: Where, target: step_time.Target) -> list:
+    """The runs of a plan with the members of their packs on the target, and what they are worth."""
 
-    def alike(p: Planned):
+    def alike(p):
         return members.alike(p.run, p.shape)
 
     count = Counter(alike(p) for p in runs)
 
-    def one(p: Planned) -> Planned:
+    def one(p):
         most = members.number(p.run, where, target.platform, target.device)
         k = members.places(-(-count[alike(p)] // max(1, target.count)), most, where)
         # a utilisation of the whole device leaves nothing to gain; a step that was timed does
