@@ -148,6 +148,8 @@ class Execution:
     # tokens that a linear recurrence takes at a time, between states; a delta rule takes half of
     # them, decays of every channel a quarter (model/mixers/linear.py, delta.py)
     chunk: int = 64
+    # tokens of all sequences that it takes at a time, a chunk of one sequence at least; 0: all
+    turn: int = 0
     loss_chunk: int = 0  # positions whose logits stand at a time in the loss; 0: all
     # groups of sequences that no device boundary cuts: each sums its own part of the head's
     # gradient over chunks

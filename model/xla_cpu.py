@@ -19,6 +19,10 @@ turned              A map of attention is made keys by queries: four of its six 
                     fast. The keys are turned once, where XLA else turns them once a chunk.
 halves              A product of many small matrices gets one thread. Two halves of a batch run
                     beside each other.
+added               A sum over an axis that is not the last takes up to twenty times as long as the
+                    same numbers added slice by slice.
+columns             So do sums over all tokens, the gradients of weights and biases of channels:
+                    `weighted`, `shifted`.
 BLOCKS              Widths of the blocks of an expert's rows. Two threads lose least on wide ones,
                     and each width has to be compiled.
 
@@ -31,6 +35,8 @@ LOGITS              From 4M logits on, the loss takes 8M of them at a time, 256 
                     head's matmuls keep many rows, and no array of full size stands.
 MICRO_BATCHES       Beyond 128 MiB of activations a step takes micro-batches of 2,048 tokens or
                     more: memory that is touched anew costs more than arithmetic.
+TURN                Linear recurrences take chunks one after the other, of so many numbers of the
+                    residual stream: what a chunk needs stays in the cache (model/mixers/linear.py).
 LOOP, loop_rows     Experts' matrices of so many numbers or more are multiplied one expert after the
                     other (model/mlps/expert_loop.py). Rows come in fives, as the matmul takes them,
                     in widest blocks of half a mean load to nearly all of it, 480 at most.
@@ -40,6 +46,7 @@ The heap            Large pages for the temporaries of a step: launch/devices/al
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +55,13 @@ from model.config import Execution
 from model.numerics import einsum
 
 BLOCKS = 12, 6, 2, 1  # in narrow ones
+SHORT = 64  # an axis of so many slices is added slice by slice
+SLICES = 16  # tokens that are added slice by slice
 SETTLE = 2**17
 QUERIES = 256, 64, 128  # from so many on; the smallest chunk, the largest
 LOGITS = 2**22, 256, 2**23  # from so many on; tokens of a chunk, or logits if that is more
 MICRO_BATCHES = 2**27, 2048  # beyond so many bytes; tokens at least
+TURN = 2**14
 LOOP = 2**15
 OPTIONS = (
     ("xla_cpu_copy_insertion_use_region_analysis", True),
@@ -106,6 +116,43 @@ def halves(ex: Execution, batch: int) -> list[slice]:
     """Two halves of a batch, or all of it."""
     size = batch // 2 if ex.settle and batch % 2 == 0 else batch
     return [slice(first, first + size) for first in range(0, batch, size)]
+
+
+def added(a, axis: int):
+    """`a.sum(axis)` of a short axis."""
+    if a.shape[axis] > SHORT:
+        return a.sum(axis)
+    return functools.reduce(
+        jnp.add, (jax.lax.index_in_dim(a, i, axis, keepdims=False) for i in range(a.shape[axis]))
+    )
+
+
+def columns(a_BT):
+    """The sum over sequences and tokens."""
+    count = math.gcd(a_BT.shape[1], SLICES)
+    parts = a_BT.reshape(a_BT.shape[0], -1, count, *a_BT.shape[2:])
+    return added(parts, 2).sum((0, 1))
+
+
+@jax.custom_vjp
+def weighted(x_BT, w):
+    """``x * w``, of x (B, T, ...) and w (...)."""
+    return x_BT * w
+
+
+weighted.defvjp(
+    lambda x_BT, w: (x_BT * w, (x_BT, w)),
+    lambda held, g_BT: (g_BT * held[1], columns(g_BT * held[0])),
+)
+
+
+@jax.custom_vjp
+def shifted(x_BT, w):
+    """``x + w``, of x (B, T, ...) and w (...)."""
+    return x_BT + w
+
+
+shifted.defvjp(lambda x_BT, w: (x_BT + w, None), lambda _, g_BT: (g_BT, columns(g_BT)))
 
 
 def outer(x_rD, g_rF, dtype):

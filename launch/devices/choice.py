@@ -45,6 +45,7 @@ class Choice(NamedTuple):
     loop: int = 0
     options: tuple[tuple[str, bool | int], ...] = ()  # of XLA
     chunk: int = 64  # Execution.chunk; measured on a CPU alone
+    turn: int = 0  # numbers of so many tokens' residual stream: Execution.turn, on one device
 
 
 # cpu, gpu (one H200): measured (docs/benchmarks.md); XLA on GPU computes ragged_dot as all experts,
@@ -59,6 +60,7 @@ CHOICES = {
         micro=xla_cpu.MICRO_BATCHES,
         settle=xla_cpu.SETTLE,
         loop=xla_cpu.LOOP,
+        turn=xla_cpu.TURN,
         options=xla_cpu.OPTIONS,
     ),
     "gpu": Choice(
@@ -157,6 +159,7 @@ def _execution(
         attention="xla" if apart else here.kernel,
         attention_chunk=_attention_chunk(here, model.seq_len),
         chunk=here.chunk,
+        turn=max(here.chunk, here.turn // model.d_model) if here.turn and groups == 1 else 0,
         loss_chunk=chunk,
         loss_groups=groups if chunk else 1,
         settle=bool(here.settle)

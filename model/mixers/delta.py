@@ -8,14 +8,21 @@ system, one for each chunk and head, whose inverse is a product of log2(chunk) f
 (`inverse`). Between chunks the state is handed on by a loop.
 """
 
-import jax
 import jax.numpy as jnp
 
 from model import context
 from model.config import Execution
-from model.mixers.linear import in_chunks, only, running, running_work, same
+from model.mixers.linear import (
+    Same,
+    in_turns,
+    in_turns_or_not,
+    only,
+    rows_of,
+    running,
+    running_work,
+)
 from model.numerics import einsum, precise, scores
-from model.work import Work, matmuls, size, total
+from model.work import Work, matmuls, total
 
 
 def mix(module, ctx: context.Context, ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH):
@@ -71,16 +78,15 @@ def chunk_of(ex: Execution, length: int) -> int:
 
 def chunked(ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW, document_BT=None):
     """(y_BTHW, the state after the last token)."""
-    length, dtype = v_BTHW.shape[1], v_BTHW.dtype
-    chunk = chunk_of(ex, length)
-    one_of = same(document_BT, chunk)
+    arrays_BT = q_BTHK, k_BTHK, v_BTHW, precise(b_BTH), precise(log_BTH)
+    chunk = chunk_of(ex, v_BTHW.shape[1])
+    return in_turns(_form, arrays_BT, state_BHKW, document_BT, chunk, rows_of(ex, chunk))
 
-    def turned(a_BT):
-        """B c H i ..., of chunks."""
-        return in_chunks(a_BT, chunk).swapaxes(2, 3)
 
-    q, k, v, b = (turned(a) for a in (q_BTHK, k_BTHK, v_BTHW, precise(b_BTH)))
-    sums = running(turned(precise(log_BTH)), 3, one_of)
+def _form(arrays_Bci, one_of: Same, state_BHKW, over):
+    q, k, v, b, log = (a.swapaxes(2, 3) for a in arrays_Bci)  # B c H i ...
+    chunk, dtype = v.shape[3], v.dtype
+    sums = running(log, 3, one_of)
     last = sums[..., -1:]
     lower = jnp.tril(jnp.ones((chunk, chunk), bool))
     apart = jnp.exp(jnp.where(lower, sums[..., :, None] - sums[..., None, :], -jnp.inf))
@@ -104,14 +110,12 @@ def chunked(ex: Execution, q_BTHK, k_BTHK, v_BTHW, b_BTH, log_BTH, state_BHKW, d
         return decay[..., None] * state + update, (state.astype(dtype), written.astype(dtype))
 
     decay = only(jnp.exp(last), one_of.whole_Bc)
-    first = tuple(a.swapaxes(0, 1) for a in (value, held, k_end, decay))
-    after, (before, written) = jax.lax.scan(one, state_BHKW, first)
+    after, (before, written) = over(one, state_BHKW, (value, held, k_end, decay))
     map_ij = (scores("bchik,bchjk->bchij", q, k) * apart).astype(dtype)
     q_start = (precise(q) * only(jnp.exp(sums), one_of.start_Bci)[..., None]).astype(dtype)
     y = einsum("bchij,cbhjw->bchiw", map_ij, written)
     y = y + einsum("bchik,cbhkw->bchiw", q_start, before)
-    y_BTHW = y.swapaxes(2, 3).reshape(v.shape[0], -1, *v_BTHW.shape[2:])[:, :length]
-    return y_BTHW, after
+    return y.swapaxes(2, 3), after
 
 
 def flops(heads: int, keys: int, values: int) -> int:
@@ -123,12 +127,14 @@ def flops(heads: int, keys: int, values: int) -> int:
 
 def work(ex: Execution, batch: int, length: int, heads: int, keys: int, values: int) -> Work:
     """Executed, for every chunk and head: two maps, the inverse, its two products, three products
-    with the state, and the map with what is written.
+    with the state, and the map with what is written; in turns, all but the result once more.
     """
     chunk = chunk_of(ex, length)
-    count = batch * heads * -(-length // chunk)
-    maps = chunk**2 * (3 * keys + 2 * values) + 2 * factors(chunk) * chunk**3
+    count, solved = batch * -(-length // chunk), 2 * factors(chunk) * chunk**3
+    one = chunk**2 * (3 * keys + 2 * values) + solved + 3 * chunk * keys * values
+    again = chunk**2 * (3 * keys + values) + solved + chunk * keys * values
     numbers = 8 * chunk**2 + 2 * keys * values + chunk * (5 * keys + 4 * values)
-    one = maps + 3 * chunk * keys * values
-    inner = matmuls(2 * count * one, kept=count * numbers * max(4, size(ex)))
+    states = (keys + chunk) * values
+    one, again, numbers, states = (heads * n for n in (one, again, numbers, states))
+    inner = in_turns_or_not(ex, matmuls(2 * count * one), count, again, numbers, states, chunk)
     return total((inner, running_work(ex, batch, length, chunk, heads)))

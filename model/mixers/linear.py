@@ -136,11 +136,11 @@ def running(log_Bc, axis: int, one: Same):
 
 def running_work(ex: Execution, batch: int, length: int, chunk: int, n: int, learned=True) -> Work:
     """`running` over `n` decays a token where documents are kept apart; they have a gradient where
-    they are `learned`, the map of who is of one document has none.
+    they are `learned`, the map of who is of one document has none. In turns it is made again.
     """
     count = batch * -(-length // chunk) * ex.apart
     flops = 2 * count * chunk**2 * n
-    return Work(flops, flops * learned, flops, kept=4 * count * chunk**2)
+    return Work(flops, flops * (learned + bool(ex.turn)), flops, kept=4 * count * chunk**2)
 
 
 def level(sums, one: Same):
@@ -148,7 +148,18 @@ def level(sums, one: Same):
     return sums if one.within_Bcij is None else jax.lax.stop_gradient(sums)
 
 
-def between(state, update_Bc, decay_Bc):
+def over_chunks(one, state, inputs_Bc):
+    """``lax.scan(one, state, inputs)`` over chunks."""
+    return jax.lax.scan(one, state, jax.tree.map(lambda a: a.swapaxes(0, 1), inputs_Bc))
+
+
+def of_one(one, state, inputs_B1):
+    """The same of one chunk, without a loop, in which a backward pass would make all again."""
+    after, out = one(state, jax.tree.map(lambda a: a[:, 0], inputs_B1))
+    return after, jax.tree.map(lambda a: a[None], out)
+
+
+def between(over, state, update_Bc, decay_Bc):
     """The state before each chunk (B, c, ...) and the one after all, where a chunk multiplies it by
     `decay` and adds `update`.
     """
@@ -157,7 +168,7 @@ def between(state, update_Bc, decay_Bc):
         update, decay = chunk
         return decay * state + update, state
 
-    last, before = jax.lax.scan(one, state, (update_Bc.swapaxes(0, 1), decay_Bc.swapaxes(0, 1)))
+    last, before = over(one, state, (update_Bc, decay_Bc))
     return before.swapaxes(0, 1), last
 
 
@@ -166,24 +177,68 @@ def chunk_of(ex: Execution, length: int, channels: bool) -> int:
     return min(length, max(1, ex.chunk // 4) if channels else ex.chunk)
 
 
+def in_turns(form, arrays_BT, state, document_BT, chunk: int, rows: int):
+    """(y_BT, the state after the last token) of `form(arrays_Bci, one, state, over) -> (y_Bci,
+    state)`, which takes chunks of tokens, `same` of their documents, and `over_chunks` or `of_one`.
+
+    rows: 0: all chunks at once. Else one after the other, of so many sequences at a time, so that
+    what a chunk needs stays in a processor's cache. Kept for the backward pass is then the state
+    before each chunk, and everything else made again.
+    """
+    length = arrays_BT[0].shape[1]
+    cut = jax.tree.map(lambda a: in_chunks(a, chunk), arrays_BT), same(document_BT, chunk)
+    y_Bci, after = _one_by_one(form, cut, state, rows) if rows else form(*cut, state, over_chunks)
+    return y_Bci.reshape(y_Bci.shape[0], -1, *y_Bci.shape[3:])[:, :length], after
+
+
+def rows_of(ex: Execution, tokens: int) -> int:
+    """Sequences at a time, of so many tokens each."""
+    return ex.turn and max(1, ex.turn // tokens)
+
+
+def _one_by_one(form, cut, state, most: int):
+    batch = state.shape[0]
+    rows = max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
+
+    def chunk(state, now):
+        arrays_Bci, one = jax.tree.map(lambda a: a[:, None], now)
+        y_Bci, state = form(arrays_Bci, one, state, of_one)
+        return state, y_Bci[:, 0]
+
+    def some(now):
+        cut, state = now
+        by_turn = jax.tree.map(lambda a: a.swapaxes(0, 1), cut)
+        after, y = jax.lax.scan(jax.checkpoint(chunk, prevent_cse=False), state, by_turn)
+        return y.swapaxes(0, 1), after
+
+    grouped = jax.tree.map(lambda a: a.reshape(-1, rows, *a.shape[1:]), (cut, state))
+    return jax.tree.map(lambda a: a.reshape(batch, *a.shape[2:]), jax.lax.map(some, grouped))
+
+
 def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, document_BT=None):
     """(y_BTHW, the state after the last token)."""
-    (batch, length, groups, _), dtype = q_BTGK.shape, v_BTHW.dtype
-    heads = v_BTHW.shape[2]
     channels = log_BTH is not None and log_BTH.ndim == 4
-    chunk = chunk_of(ex, length, channels)
-    each, one = heads // groups, same(document_BT, chunk)
+    if log_BTH is None:
+        log_BTH = jnp.zeros(v_BTHW.shape[:3], state_BHKW.dtype)
+    arrays_BT = q_BTGK, k_BTGK, v_BTHW, precise(log_BTH)
+    chunk = chunk_of(ex, v_BTHW.shape[1], channels)
+    return in_turns(_form, arrays_BT, state_BHKW, document_BT, chunk, rows_of(ex, chunk))
 
-    def by_group(a_BT, n):
+
+def _form(arrays_Bci, one: Same, state_BHKW, over):
+    q_BciGK, k_BciGK, v_BciHW, log_BciH = arrays_Bci
+    (batch, _, chunk, groups, _), dtype = q_BciGK.shape, v_BciHW.dtype
+    heads, channels = v_BciHW.shape[3], log_BciH.ndim == 5
+    each = heads // groups
+
+    def by_group(a_Bci, n):
         """B c G r i ..., for the `n` heads of a group."""
-        a = in_chunks(a_BT, chunk)
-        a = a.reshape(*a.shape[:3], groups, n, *a.shape[4:])
+        a = a_Bci.reshape(*a_Bci.shape[:3], groups, n, *a_Bci.shape[4:])
         return a.transpose(0, 1, 3, 4, 2, *range(5, a.ndim))
 
-    q, k = by_group(q_BTGK, 1)[:, :, :, 0], by_group(k_BTGK, 1)[:, :, :, 0]  # B c G i K
-    v = by_group(v_BTHW, each)  # B c G r i W
-    log = jnp.zeros((batch, length, heads), state_BHKW.dtype) if log_BTH is None else log_BTH
-    sums = running(by_group(precise(log), each), 4, one)
+    q, k = by_group(q_BciGK, 1)[:, :, :, 0], by_group(k_BciGK, 1)[:, :, :, 0]  # B c G i K
+    v = by_group(v_BciHW, each)  # B c G r i W
+    sums = running(by_group(log_BciH, each), 4, one)
     last = sums[:, :, :, :, -1:]
     if channels:
         q, k = q[:, :, :, None], k[:, :, :, None]
@@ -198,14 +253,17 @@ def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, document
     else:
         lower = jnp.tril(jnp.ones((chunk, chunk), bool))
         apart = jnp.where(lower, sums[..., :, None] - sums[..., None, :], -jnp.inf)
-        map_ij = scores("bcgik,bcgjk->bcgij", q, k)[:, :, :, None] * jnp.exp(apart)
+        map_ij = scores("bcgik,bcgjk->bcgij", q, k)
+        apart = jnp.exp(apart)
+        # head by head: XLA on CPU takes long over a gradient that is a sum over heads
+        map_ij = jnp.stack([map_ij * apart[:, :, :, n] for n in range(each)], 3)
         v_end = precise(v) * only(jnp.exp(last - sums), one.end_Bci)[..., None]
         v_end = v_end.astype(dtype)
         update = scores("bcgik,bcgriw->bcgrkw", k, v_end)
         q_start = q
         decay = only(jnp.exp(last), one.whole_Bc)[..., None]
     before, after = between(
-        state_BHKW.reshape(batch, groups, each, *state_BHKW.shape[2:]), update, decay
+        over, state_BHKW.reshape(batch, groups, each, *state_BHKW.shape[2:]), update, decay
     )
     map_ij = only(map_ij, one.within_Bcij).astype(dtype)
     inside = einsum("bcgrij,bcgrjw->bcgriw", map_ij, v)
@@ -214,8 +272,7 @@ def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, document
         earlier = precise(earlier) * only(jnp.exp(sums), one.start_Bci)[..., None]
         earlier = earlier.astype(dtype)
     y = (inside + earlier).transpose(0, 1, 4, 2, 3, 5)
-    y_BTHW = y.reshape(batch, -1, heads, y.shape[-1])[:, :length]
-    return y_BTHW, after.reshape(state_BHKW.shape)
+    return y.reshape(v_BciHW.shape), after.reshape(state_BHKW.shape)
 
 
 def _map_of_channels(q, k, sums, one: Same):
@@ -250,8 +307,8 @@ def work(
     channels: bool = False, learned: bool = True,
 ) -> Work:  # fmt: skip
     """Executed: a map of every chunk for each group of heads, its product with the values, update
-    and read of the state. Kept: the maps, and the states between chunks. learned: whether decays
-    are.
+    and read of the state. Kept: the maps, and the states between chunks; in turns the states alone,
+    and made again are the map, and what is read of a state where a head's decays are learned.
     """
     chunk = chunk_of(ex, length, channels)
     count = batch * -(-length // chunk)
@@ -260,9 +317,26 @@ def work(
         pairs = sum(
             (min(first + BLOCK, chunk) - first) * first for first in range(BLOCK, chunk, BLOCK)
         )
-    one = groups * pairs * keys + heads * (chunk**2 * values + 2 * chunk * keys * values)
+    mapped, read = groups * pairs * keys, heads * chunk * keys * values
+    one = mapped + heads * chunk**2 * values + 2 * read
+    again = mapped + read * (learned and not channels)
     numbers = (heads + groups) * chunk**2 + heads * (2 * keys * values + chunk * 3 * values)
-    more = 2 * heads * chunk * BLOCK * keys * channels
-    inner = matmuls(2 * count * one, kept=count * (numbers + more) * max(4, size(ex)))
+    numbers += 2 * heads * chunk * BLOCK * keys * channels
+    states = heads * (keys + chunk) * values
+    inner = in_turns_or_not(ex, matmuls(2 * count * one), count, again, numbers, states, chunk)
     decays = heads * (keys if channels else 1)
     return total((inner, running_work(ex, batch, length, chunk, decays, learned)))
+
+
+def in_turns_or_not(
+    ex: Execution, work: Work, count: int, again: int, numbers: int, states: int, chunk: int
+) -> Work:
+    """`work` of so many chunks with its bytes: `numbers` of each, or in turns only its state and
+    result, the rest of few chunks at a time; where `again` multiply-adds of each are made again.
+    """
+    wide = max(4, size(ex))
+    if not ex.turn:
+        return work._replace(kept=count * numbers * wide)
+    spare = rows_of(ex, chunk) * numbers * wide
+    more = work.backward + 2 * count * again
+    return work._replace(backward=more, kept=count * states * wide, spare=spare)

@@ -31,6 +31,7 @@ from model.params import Einsum, declare
 from model.starts import Counted, Steps
 from model.state import State
 from model.work import Work, matmuls, size, total
+from model.xla_cpu import shifted, weighted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +124,12 @@ class _Mamba(nn.Module):
         dt_BTU = Einsum("btp,pu->btu", (rank, u), (None, "channels"), rank, 3**-0.5, ex.dtype,
                         name="steps")(thin("steps_down", rank))  # fmt: skip
         bias_U = declare(self, "steps_bias", (u,), ("channels",), start=Steps())
-        dt_BTU = jax.nn.softplus(precise(dt_BTU) + bias_U)
+        dt_BTU = jax.nn.softplus(shifted(precise(dt_BTU), bias_U))
         rates_UZ = declare(self, "rates", (u, p.d_state), ("channels", None), start=Counted())
         skip_U = declare(self, "skip", (u,), ("channels",), mean=1.0)
         y_BTU = selective.mix(
             self, ctx, ex, dt_BTU, -jnp.exp(rates_UZ), thin("b", p.d_state), thin("c", p.d_state),
             precise(x_BTU),
         )  # fmt: skip
-        y_BTU = (y_BTU + precise(x_BTU) * skip_U).astype(ex.dtype)
+        y_BTU = (y_BTU + weighted(precise(x_BTU), skip_U)).astype(ex.dtype)
         return from_channels(m, ex, u, p.bias)(y_BTU * silu(z_BTU))

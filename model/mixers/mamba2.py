@@ -31,6 +31,7 @@ from model.params import declare
 from model.starts import LogUniform, Steps
 from model.state import State
 from model.work import Work, matmuls, size, total
+from model.xla_cpu import weighted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,8 @@ class _Mamba2(nn.Module):
         skip_H = declare(self, "skip", (heads,), ("heads",), mean=1.0)
         v_BTHW = (precise(x_BTHW) * dt_BTH[..., None]).astype(ex.dtype)
         y_BTHW = linear.mix(self, ctx, ex, c_BTGK, b_BTGK, v_BTHW, dt_BTH * rates_H)
-        y_BTHW = y_BTHW + (precise(x_BTHW) * skip_H[:, None]).astype(ex.dtype)
+        skip_HW = jnp.broadcast_to(skip_H[:, None], (heads, width))
+        y_BTHW = y_BTHW + weighted(precise(x_BTHW), skip_HW).astype(ex.dtype)
         gated = (y_BTHW * silu(z_BTHW)).reshape(*x_BTD.shape[:2], -1)
         y_BTHW = HeadNorm(p.norm_eps, groups=p.n_groups, name="norm_gated")(gated).reshape(
             y_BTHW.shape

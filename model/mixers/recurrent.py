@@ -19,6 +19,7 @@ from model.config import Execution, Model
 from model.numerics import precise
 from model.params import Einsum, declare
 from model.starts import Uniform
+from model.xla_cpu import columns, shifted, weighted
 
 counted = functools.partial(jax.named_scope, "recurrence")
 
@@ -81,6 +82,42 @@ def whole(x_BTD):
     return nn.with_logical_constraint(x_BTD, ("batch", "seq", "act_embed"))
 
 
+@jax.custom_vjp
+def _conv(both_BTU, kernel_wU, seen):
+    """y_t = sum_i kernel_i x_(t + i), of as many more x as a kernel has before its last weight.
+    seen: of each weight, where it reads a token of the same document, (B, T); None: everywhere.
+    """
+    count = both_BTU.shape[1] - kernel_wU.shape[0] + 1
+    with counted():
+        return sum(
+            k_U * _only(both_BTU[:, i : i + count], seen[i]) for i, k_U in enumerate(kernel_wU)
+        )
+
+
+def _only(a_BT, seen_BT):
+    if seen_BT is None:
+        return a_BT
+    return jnp.where(seen_BT.reshape(*seen_BT.shape, *[1] * (a_BT.ndim - 2)), a_BT, 0)
+
+
+def _conv_bwd(held, g_BTU):
+    both_BTU, kernel_wU, seen = held
+    count, width, rest = g_BTU.shape[1], kernel_wU.shape[0], [(0, 0)] * (g_BTU.ndim - 2)
+    with counted():
+        each = [
+            (k_U * g_BTU, g_BTU * _only(both_BTU[:, i : i + count], seen[i]))
+            for i, k_U in enumerate(kernel_wU)
+        ]
+    d_both = sum(
+        jnp.pad(_only(d_BTU, seen[i]), [(0, 0), (i, width - 1 - i), *rest])
+        for i, (d_BTU, _) in enumerate(each)
+    )
+    return d_both, jnp.stack([columns(k_BTU) for _, k_BTU in each]), None
+
+
+_conv.defvjp(lambda *held: (_conv(*held), held), _conv_bwd)
+
+
 class ShortConv(nn.Module):
     """A causal convolution over `width` tokens, of every channel by itself: shifts and adds. A
     decoder keeps its last width - 1 inputs. Starts as torch's, uniform in +-1/sqrt(width).
@@ -99,17 +136,17 @@ class ShortConv(nn.Module):
 
         def made(before_BwU):
             both = jnp.concatenate([before_BwU.astype(dtype), x_BTU], 1)
-            with counted():
-                y = sum(
-                    kernel_wU[i].astype(dtype)
-                    * context.own(both[:, i : i + x_BTU.shape[1]], width - 1 - i, ctx)
-                    for i in range(width)
-                )
+            lags = [
+                None if ctx.document_BT is None else ctx.at >= width - 1 - i for i in range(width)
+            ]
+            y = _conv(both, kernel_wU.astype(dtype), lags)
             return y, precise(both[:, both.shape[1] - width + 1 :])
 
         y_BTU = context.carry(self, "inputs", (x_BTU.shape[0], width - 1, *shape), dtype, ctx, made)
         if self.bias:
-            y_BTU += declare(self, "bias", shape, self.axes, start=start).astype(dtype)
+            y_BTU = shifted(
+                y_BTU, declare(self, "bias", shape, self.axes, start=start).astype(dtype)
+            )
         return y_BTU
 
 
@@ -150,7 +187,8 @@ class HeadNorm(nn.Module):
         wide *= jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + self.eps)
         wide = wide.reshape(x.shape)
         if self.scaled:
-            wide *= declare(self, "scale", x.shape[-1:], ("act_embed",), mean=1.0)
+            scale = declare(self, "scale", x.shape[-1:], ("act_embed",), mean=1.0)
+            wide = weighted(wide, jnp.broadcast_to(scale, x.shape[2:]))
         return wide.astype(x.dtype)
 
 

@@ -8,13 +8,24 @@ that they factor: a product of exponentials of sums, from the middle of the chun
 exponential of a difference.
 """
 
-import jax
+import functools
+
 import jax.numpy as jnp
 
 from model import context
 from model.config import Execution
 from model.mixers.delta import factors, inverse
-from model.mixers.linear import chunk_of, in_chunks, level, only, running, running_work, same
+from model.mixers.linear import (
+    Same,
+    chunk_of,
+    in_turns,
+    in_turns_or_not,
+    level,
+    only,
+    rows_of,
+    running,
+    running_work,
+)
 from model.numerics import einsum, precise, scores
 from model.work import Work, matmuls, total
 
@@ -44,10 +55,14 @@ def step(r_BHK, k_BHK, v_BHW, c_BHK, b_BHK, log_BHK, state_BHKW):
 
 def chunked(ex: Execution, r, k, v, c, b, log, state_BHKW, document_BT=None):
     """(y_BTHW, the state after the last token)."""
-    length, dtype = v.shape[1], ex.dtype
-    chunk = chunk_of(ex, length, True)
-    one_of = same(document_BT, chunk)
-    r, k, v, c, b, log = (in_chunks(a, chunk).swapaxes(2, 3) for a in (r, k, v, c, b, log))
+    form, chunk = functools.partial(_form, ex.dtype), chunk_of(ex, v.shape[1], True)
+    rows = rows_of(ex, chunk)
+    return in_turns(form, (r, k, v, c, b, log), state_BHKW, document_BT, chunk, rows)
+
+
+def _form(dtype, arrays_Bci, one_of: Same, state_BHKW, over):
+    r, k, v, c, b, log = (a.swapaxes(2, 3) for a in arrays_Bci)  # B c H i K
+    chunk = v.shape[3]
     sums, v = running(log, 3, one_of), v.astype(dtype)
     middle, last = level(sums[..., chunk // 2 : chunk // 2 + 1, :], one_of), sums[..., -1:, :]
     # before a token's own decay, and after it
@@ -79,13 +94,12 @@ def chunked(ex: Execution, r, k, v, c, b, log, state_BHKW, document_BT=None):
         return after, (state.astype(dtype), off)
 
     decay = only(jnp.exp(last), one_of.whole_Bc)
-    inputs = tuple(a.swapaxes(0, 1) for a in (own, reads, b_end, written, decay))
-    after, (before, off) = jax.lax.scan(one, state_BHKW, inputs)
+    inputs = own, reads, b_end, written, decay
+    after, (before, off) = over(one, state_BHKW, inputs)
     y = einsum("bchij,bchjw->bchiw", read_k, v) - einsum("bchij,cbhjw->bchiw", read_b, off)
     r_start = (r * only(jnp.exp(sums), one_of.start_Bci, 1)).astype(dtype)
     y = y + einsum("bchik,cbhkw->bchiw", r_start, before)
-    y_BTHW = y.swapaxes(2, 3).reshape(v.shape[0], -1, *v.shape[2:3], v.shape[4])
-    return y_BTHW[:, :length], after
+    return y.swapaxes(2, 3), after
 
 
 def flops(heads: int, width: int) -> int:
@@ -97,11 +111,14 @@ def flops(heads: int, width: int) -> int:
 
 def work(ex: Execution, batch: int, length: int, heads: int, width: int) -> Work:
     """Executed, for every chunk and head: four maps as one, the inverse, its two products, values
-    through three maps, and four products with the state.
+    through three maps, and four products with the state; in turns, all but the result once more.
     """
     chunk = chunk_of(ex, length, True)
-    count = batch * heads * -(-length // chunk)
-    maps = chunk**2 * (4 * width + 5 * width) + 2 * factors(chunk) * chunk**3
+    count, solved = batch * -(-length // chunk), 2 * factors(chunk) * chunk**3
+    one = chunk**2 * 9 * width + solved + 4 * chunk * width**2
+    again = chunk**2 * 7 * width + solved + chunk * width**2
     numbers = 16 * chunk**2 + 3 * width**2 + 14 * chunk * width
-    inner = matmuls(2 * count * (maps + 4 * chunk * width**2), kept=4 * count * numbers)
+    states = (width + chunk) * width
+    one, again, numbers, states = (heads * n for n in (one, again, numbers, states))
+    inner = in_turns_or_not(ex, matmuls(2 * count * one), count, again, numbers, states, chunk)
     return total((inner, running_work(ex, batch, length, chunk, heads * width)))

@@ -121,6 +121,8 @@ EXECUTIONS = {
     "grouped": Execution(moe="block", moe_rows=4, moe_groups=2),
     "settle": Execution(settle=True),
     "chunks": Execution(attention_chunk=6, loss_chunk=4, chunk=5),
+    "turns": Execution(chunk=5, turn=5),
+    "turns-remat": Execution(chunk=20, turn=5, remat=True),
     "chunks-remat": Execution(attention_chunk=6, loss_chunk=4, chunk=5, scan=True, remat=True),
     "chunks-settle": Execution(attention_chunk=6, loss_chunk=4, chunk=5, settle=True),
     "chunks-settle-remat": Execution(
@@ -131,6 +133,8 @@ EXECUTIONS = {
 
 QUICK = {
     **{f"{m}/dense": ["remat", "chunks"] for m in MIXERS},
+    **{f"{m}/dense": ["remat", "chunks", "turns"] for m in ("mamba", "mamba2", "gla", "rwkv7")},
+    **{f"{m}/dense": ["remat", "chunks", "turns-remat"] for m in ("retnet", "gated_delta")},
     "post-norm-dense": ["remat", "settle"],
     "post-norm": ["remat", "all-True"],
     "latent-queries": ["remat", "chunks"],

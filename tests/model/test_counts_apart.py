@@ -21,9 +21,11 @@ MIXERS = [
 OTHERS = {
     "chunks": dict(attention_chunk=4, chunk=4),
     "remat": dict(remat=True),
+    "turns": dict(chunk=4, turn=4),
     "chunks-remat": dict(attention_chunk=4, chunk=4, remat=True),
 }
-QUICK = {("sparse", "chunks"), ("s4d", "remat")}
+QUICK = {("sparse", "chunks"), ("s4d", "remat"), ("mamba2", "turns"), ("rwkv7", "turns")}
+QUICK |= {("retnet", "turns"), ("gated_delta", "turns"), ("mamba", "turns"), ("gla", "turns")}
 
 
 @pytest.mark.parametrize("name", MIXERS)

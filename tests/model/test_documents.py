@@ -40,7 +40,8 @@ ABLE = [name for name, cls in MIXERS.items() if getattr(cls, "apart", False)]
 PLACED = [name for name, cls in MIXERS.items() if hasattr(cls, "positions")]
 WINDOWED = ("attention", "latent")
 # chunks of 3 tokens, so that one lies within a document, and others hold an end
-CHUNK = {"gla": 12, "rwkv7": 12, "gated_delta": 6}
+CHUNK = {"gla": 12, "rwkv7": 12, "gated_delta": 6, "mamba": 12}
+CHUNK |= {"mamba2": 3, "retnet": 3, "linear_attention": 3}
 EXECUTIONS = {
     "whole": Execution(),
     "chunks": Execution(attention_chunk=5, chunk=3),
@@ -159,16 +160,17 @@ def cases(windowed: bool):
         if (mixer in WINDOWED) != windowed:
             continue
         for n, positions in enumerate(POSITIONS if mixer in PLACED else ["rope"]):
-            for how in EXECUTIONS:
+            for how in [*EXECUTIONS, "turns"] if mixer in CHUNK else EXECUTIONS:
                 quick = how == "chunks" and positions == "rope"
+                quick |= how == "turns" and mixer in ("mamba", "mamba2", "gated_delta")
                 if mixer in WINDOWED:
                     attended = mixer == "attention" and positions in ("rope", "alibi")
                     quick = how == "whole" or attended
                 window = 4 * (n % 2) if mixer in WINDOWED else 0
                 mlp = "channel_mix" if mixer == "rwkv4" else "dense"
-                c, ex = model(mixer, positions, window, mlp=mlp), EXECUTIONS[how]
-                if how == "chunks" and mixer in CHUNK:
-                    ex = dataclasses.replace(ex, chunk=CHUNK[mixer])
+                c, ex = model(mixer, positions, window, mlp=mlp), EXECUTIONS.get(how, Execution())
+                if how != "whole" and mixer in CHUNK:
+                    ex = dataclasses.replace(ex, chunk=CHUNK[mixer], turn=how == "turns")
                 marks = () if quick else pytest.mark.slow
                 yield pytest.param(c, ex, id=f"{mixer}-{positions}-{how}", marks=marks)
 

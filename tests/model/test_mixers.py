@@ -23,6 +23,7 @@ MORE = [
     "s4d(d_state=6)",
 ]
 CHANNELS = ("gla", "rwkv7")  # in blocks and chunks of a chunk's quarter
+IN_TURNS = ("linear_attention", "mamba", "retnet", "gla", "mamba2", "gated_delta", "rwkv7")
 TURNED = ("retnet",)  # angles are kept in float32
 CASES = [*(f"{name}" for name in REFERENCES), *MORE]
 
@@ -47,13 +48,20 @@ def test_every_state_has_a_witness():
         assert name in REFERENCES or not cls.state(m.pattern[0].mixer, m).per_sequence
 
 
-@pytest.mark.parametrize("written", CASES)
-def test_equals_the_paper_in_float64(written):
-    """Forward and every gradient, in chunks that the length is no multiple of."""
+@pytest.mark.parametrize(
+    "written,turn", [(c, 0) for c in CASES] + [(c, 1) for c in CASES if c.split("(")[0] in IN_TURNS]
+)
+def test_equals_the_paper_in_float64(written, turn):
+    """Forward and every gradient, in chunks that the length is no multiple of, all at once and one
+    after the other.
+    """
     with jax.enable_x64(True):
         part, m, w, x_BTD = prepared(written)
         name = written.split("(")[0]
-        of, ex = REFERENCES[name], Execution("float64", chunk=64 if name in CHANNELS else 12)
+        of, ex = (
+            REFERENCES[name],
+            Execution("float64", chunk=64 if name in CHANNELS else 12, turn=turn),
+        )
         g_BTD = jnp.asarray(np.random.default_rng(0).standard_normal(x_BTD.shape))
 
         def ours(w, x_BTD):
