@@ -1,7 +1,7 @@
 """What a card does: numerics against the CPU first, then times. Each part takes less than eight
 minutes on one H200-class card.
 
-python -m experiments.benchmarks.gpu --part=dense|moe|members|packs|decode|trunks|optimizers
+python -m experiments.benchmarks.gpu --part=dense|moe|members|packs|decode|trunks|optimizers|mixers
     [--scale=toy]
 
 dense
@@ -18,6 +18,7 @@ packs
 decode    prefill and decode
 trunks    runs of five lengths by themselves and from each other's forks; not measured on a card yet
 optimizers    a step by Muon beside one by AdamW; not measured on a card yet
+mixers    12 layers with every mixer, at 1,024 and 8,192 tokens; not measured on a card yet
 
 Every figure carries its convention: model FLOPs a second by `matmul` and `matmul_causal` over a
 peak of 989 TFLOP/s (H100, H200; dense bf16). One JSON object a line on stdout; the last proposes
@@ -36,7 +37,7 @@ import unittest.mock
 
 import jax
 
-from experiments.benchmarks import optimizers, packs, steps, trunks
+from experiments.benchmarks import mixers_on_card, optimizers, packs, steps, trunks
 from launch.config import Run
 from launch.runs import generate
 from model import account, step
@@ -272,6 +273,7 @@ PARTS = {
     "decode": decode,
     "trunks": trunked,
     "optimizers": optimizing,
+    "mixers": mixers_on_card.part,
 }
 
 

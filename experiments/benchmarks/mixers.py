@@ -2,8 +2,7 @@
 attention in chunks, which is timed beside each of them.
 
 python -m experiments.benchmarks.mixers [--lengths=256,1024,4096] [--rounds=3] [--only=mamba2,gla]
-                                                        one JSON object; about eight minutes on two
-                                                        cores
+    [--plot=docs/mixers.svg]    one JSON object; about eight minutes on two cores
 
 Microseconds of CPU time of this process, the least of all rounds; 4,096 tokens a call. A mixer
 alone, with its matrices, without the layer's norm and MLP.
@@ -91,12 +90,37 @@ def measure(names, lengths, rounds: int, d_model: int = 256, tokens: int = TOKEN
     return {"machine": contest.machine(), "rounds": rounds, "d_model": d_model, "mixers": rows}
 
 
+def plot(result: dict, path: str) -> None:
+    """Cost of a token over the context, a line a mixer, attention in black."""
+    import matplotlib
+    from matplotlib import figure
+
+    fig = figure.Figure(figsize=(7, 4.5), layout="constrained")
+    axes, by = fig.add_subplot(), {}
+    for row in result["mixers"]:
+        by.setdefault(row["mixer"], []).append((row["context"], row["us"]))
+    last = max(row["context"] for row in result["mixers"])
+    for name, line in sorted(by.items(), key=lambda kv: -kv[1][-1][1]):
+        style = {"color": "black", "linewidth": 2.5} if name == "attention" else {"linewidth": 1.2}
+        axes.loglog(*zip(*line), marker="o", markersize=3, label=name, **style)
+    axes.set_xticks([c for c, _ in line], [f"{c:,}" for c, _ in line])
+    axes.minorticks_off()
+    axes.set_xlabel("context, tokens")
+    axes.set_ylabel("CPU time of a token, forward and backward (us)")
+    axes.set_xlim(right=last * 1.1)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        fig.savefig(path)
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--lengths", default="256,1024,4096")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(MIXERS))
     parser.add_argument("--scale", choices=("full", "toy"), default="full")
+    parser.add_argument("--plot", default="")
     given = parser.parse_args(argv)
     unknown = sorted(set(given.only.split(",")) - set(MIXERS))
     if unknown or given.rounds < 1 or not given.lengths.replace(",", "").isdigit():
@@ -105,7 +129,10 @@ def main(argv=None) -> int:
         return 2
     more = {"d_model": 16, "tokens": 32} if given.scale == "toy" else {}
     lengths = [int(n) for n in given.lengths.split(",")]
-    print(json.dumps(measure(given.only.split(","), lengths, given.rounds, **more)))
+    found = measure(given.only.split(","), lengths, given.rounds, **more)
+    print(json.dumps(found))
+    if given.plot:
+        plot(found, given.plot)
     return 0
 
 

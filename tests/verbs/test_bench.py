@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from experiments import cli
-from experiments.benchmarks import gpu, growth, training
+from experiments.benchmarks import gpu, growth, mixers, mixers_torch, training
 from experiments.benchmarks.parts import PARTS
 from launch import config, overrides
 from launch.runs import train
@@ -111,10 +111,7 @@ def test_optimizers(capsys):
 
 @pytest.mark.parametrize(
     "part",
-    [
-        pytest.param(p, marks=pytest.mark.slow) if p in ("dense", "moe", "members", "packs") else p
-        for p in gpu.PARTS
-    ],
+    [p if p == "decode" else pytest.param(p, marks=pytest.mark.slow) for p in gpu.PARTS],
 )
 def test_gpu_parts_run_on_a_cpu(part, capsys):
     assert gpu.main([f"--part={part}", "--scale=toy"]) == 0
@@ -125,6 +122,22 @@ def test_gpu_parts_run_on_a_cpu(part, capsys):
     if part in ("dense", "moe"):
         numerics = figures[0]["numerics"]
         assert all(d["loss"] < 1e-5 and d["gradient"] < 1e-4 for d in numerics.values())
+
+
+def test_mixers_are_drawn(tmp_path, capsys):
+    path = tmp_path / "mixers.svg"
+    argv = ["--only=attention,mamba2", "--lengths=16,32", "--rounds=1", "--scale=toy"]
+    assert mixers.main([*argv, f"--plot={path}"]) == 0
+    found = json.loads(capsys.readouterr().out)["mixers"]
+    assert [r["context"] for r in found] == [16, 16, 32, 32] and "mamba2" in path.read_text()
+
+
+@pytest.mark.slow
+def test_mixers_against_torch(capsys):
+    assert mixers_torch.main(["--scale=toy", "--lengths=32", "--rounds=1"]) == 0
+    found = json.loads(capsys.readouterr().out)["mixers"]
+    assert {r["mixer"] for r in found} == {"lstm", "mamba", "mamba2"}
+    assert all(r["us"] > 0 and r["torch_us"] > 0 for r in found)
 
 
 def test_a_card_is_missed_before_anything_compiles(capsys):
