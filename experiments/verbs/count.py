@@ -19,6 +19,7 @@ isoflop count --config=tiny_moe --mesh=fsdp=4,expert=4 --set batch=16 --compile 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -134,28 +135,33 @@ def _load(fv) -> tuple[Job | SweepJob, dict]:
 
 def _compiled(run: Run, where, ex: Execution, topology: str) -> dict:
     """The compiler's figures: of one device, or of the mesh of `where`, over devices of this
-    process or of a described topology.
+    process or of a described topology; of a pack where `where.members` asks for one.
     """
     from launch.devices import compiled
+    from launch.devices import members as packs
 
-    sizes = mesh.parse(where.mesh)
+    sizes, members = mesh.parse(where.mesh), where.members if where.members > 1 else 0
+    ex = packs.mapped(ex, "tpu" if topology else "") if members else ex
+    over = functools.partial(compiled.over, run.model, ex, run.batch)
     if topology:
-        return compiled.over(
-            run.model, ex, run.batch, compiled.described(topology, sizes), run.optimizer
-        )
+        return over(compiled.described(topology, sizes), run.optimizer, members)
     if not sizes:
         return compiled.figures(run.model, ex, run.batch, run.optimizer)
     mesh.simulate(sizes)
     import jax
 
     mesh.check(sizes, run.model, run.batch, jax.device_count(), where.accumulate)
-    return compiled.over(run.model, ex, run.batch, mesh.make(sizes), run.optimizer)
+    return over(mesh.make(sizes), run.optimizer, members)
 
 
 def _single(job: Job, said: dict, fv) -> tuple[dict, str]:
     run, sizes = _checked(job).run, mesh.parse(job.where.mesh)
     if sizes:
         mesh.check(sizes, run.model, run.batch, math.prod(sizes.values()), job.where.accumulate)
+    if sizes.get(mesh.MEMBER, 1) > 1 and job.where.members % sizes[mesh.MEMBER]:
+        raise UserError(
+            f"mesh axis member: set where.members to a multiple of {sizes[mesh.MEMBER]}"
+        )
     if fv.topology and not (sizes and fv.compile):
         raise UserError(
             f"--topology={fv.topology} is compiled for: give --compile, and --mesh for how its"

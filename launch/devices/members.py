@@ -10,6 +10,7 @@ from launch.devices import accelerators, choice
 from launch.devices import mesh as meshes
 from launch.devices.accelerators import Device
 from model import account
+from model.config import Execution
 
 # platform: {parameters: (members, how many runs they are worth in the time of one)}; one H200,
 # twenty updates a call (docs/benchmarks.md). A device that is not named trains one run at a time.
@@ -68,6 +69,15 @@ def worth(run: Run, members: int, platform: str) -> float:
     """
     most, gain = _row(account.parameters(run.model)["total"], platform)
     return 1.0 if most == 1 else max(1.0, gain * min(1.0, members / most))
+
+
+def mapped(ex: Execution, platform: str) -> Execution:
+    """How the members of a pack are executed where one run is by `ex`. XLA for TPUs does not map
+    ragged_dot over them (jax 0.10.2, libtpu 0.0.52: "group_sizes with rank > 1 are not yet
+    supported").
+    """
+    ragged = platform == "tpu" and ex.moe == "ragged"
+    return dataclasses.replace(ex, moe="block") if ragged else ex
 
 
 def places(runs: int, most: int, where: Where) -> int:

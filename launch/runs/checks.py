@@ -63,6 +63,11 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
             " it 0, or give fewer"
         )
     member = meshes.parse(where.mesh).get(meshes.MEMBER, 1)
+    if where.members > 1 and where.moe == "ragged":
+        raise ConfigError(
+            "where.moe=ragged is not mapped over the members of a pack on a TPU: leave where.moe"
+            " out, or set where.members=1"
+        )
     if member > 1 and (not where.members or where.members % member):
         raise ConfigError(
             f"mesh axis {meshes.MEMBER}={member} shares out runs that are trained together: set"

@@ -14,7 +14,7 @@ import numpy as np
 from data import pipeline
 from launch import config
 from launch.config import Run, Where
-from launch.devices import choice, packs
+from launch.devices import choice, members, packs
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
 from launch.devices.layout import Layout
@@ -112,27 +112,27 @@ def _pack(
     dispatch: int,
     separator: Separator | None,
     average: bool,
-    members: int,
+    places: int,
 ) -> Pack:
     started = time.perf_counter()
     mesh = meshes.make(meshes.parse(mesh_text))
     layout = layouts.lay(model, optimizer, ex, mesh, separator, average)
     platform, groups = jax.default_backend(), meshes.rows(layout.mesh.shape)
     compiled = functools.partial(choice.compiled, platform=platform)
-    train = compiled(packs.lower_train(layout, batch, dispatch, members))
+    train = compiled(packs.lower_train(layout, batch, dispatch, places))
 
     @functools.cache
     def evaluate(rows: int):
         how = choice.evaluation(model, ex, platform, rows // groups)
-        return compiled(packs.lower_evaluate(layout, rows, how, members))
+        return compiled(packs.lower_evaluate(layout, rows, how, places))
 
     rows = choice.evaluated(model, ex, platform, groups, batch)
     evaluate(rows)  # now: a run ends while others train, and they should not wait for a compiler
     seconds = time.perf_counter() - started
     return Pack(
         Program(layout, train, evaluate, dispatch, rows, groups * model.unit, seconds),
-        members,
-        functools.partial(packs.empty, layout, members),
+        places,
+        functools.partial(packs.empty, layout, places),
         packs.put(layout),
         packs.take(layout),
         packs.batches(layout),
@@ -170,7 +170,9 @@ def pack(run: Run, where: Where, dataset=None) -> Pack:
     """
     if not where.mesh and jax.device_count() > 1:
         where = dataclasses.replace(where, mesh=f"{meshes.MEMBER}={jax.device_count()}")
-    return _pack(*_shape(run, where, dataset), where.members)
+    model, static, ex, *rest = _shape(run, where, dataset)
+    ex = members.mapped(ex, jax.default_backend())
+    return _pack(model, static, ex, *rest, where.members)
 
 
 def _shape(run: Run, where: Where, dataset) -> tuple:

@@ -230,6 +230,7 @@ def test_out_of_memory_halves_the_members_once(tmp_path, monkeypatch):
         ),
         (["sweep", "--set=where.members=3", "--mesh=member=2"], "set where.members to a multiple"),
         (["sweep", "--set=where.members=-1"], "where.members=-1 cannot be negative"),
+        (["sweep", "--set=where.members=2", "--set=where.moe=ragged"], "is not mapped over"),
     ],
 )
 def test_bad_input(args, words, tmp_path, capsys):
