@@ -155,8 +155,8 @@ def _figures(name, rows, true, best) -> dict:
         "over_peer": rmse / best,
     }
     limit = {"n_exponent": precision.EXPONENT, "n_opt": np.log(precision.FACTOR)}
-    limit |= {"loss": precision.SHARE * true["loss"]}
-    if name in limit:
+    limit |= {"loss": precision.SHARE * true.get("loss", np.nan)}
+    if name in limit and name in true:
         found = [(precision.of(name, v, s), v) for v, s in rows]
         said = [(p.word, abs(_error(name, v, true))) for p, v in found if p]
         out["known"] = sum(w == "known" for w, _ in said)

@@ -33,7 +33,8 @@ def runs(model: Model, batch: int, totals: tuple[int, ...], dtype: str) -> list[
 def compare(model: Model, batch: int, toy: bool, dtype: str, say) -> dict:
     """Both ways; programs are compiled before by a run that is not counted."""
     todo = runs(model, batch, TOY if toy else TOTALS, dtype)
-    where, forks = Where(tensorboard=False, keep_final=False), trunk.chains(todo)
+    where = Where(mesh="data=1", tensorboard=False, keep_final=False)
+    forks = trunk.chains(todo)
     took, losses = {}, {}
     with tempfile.TemporaryDirectory() as root:
         train.train(runs(model, batch, (5,), dtype)[0], where, os.path.join(root, "first"))

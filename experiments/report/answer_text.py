@@ -243,10 +243,11 @@ def _exponents(a) -> Block:
 
 def _law(p: dict) -> str:
     name = "L = E + A/N^alpha + B/D^beta"
-    if "parameters" not in p or not p.get("identified"):
+    doubt = str(p.get("verdict", "")).startswith("borderline")
+    if "parameters" not in p or not (p.get("identified") or doubt):
         return f"{name}: not identified by these runs"
     values = (f"{k} {labels.spread(p['parameters'][k], p['intervals'][k])}" for k in _SHOWN)
-    return f"{name}: {', '.join(values)}"
+    return f"{name}: {', '.join(values)}{' (borderline)' * doubt}"
 
 
 _SHOWN = ("E", "alpha", "beta")

@@ -38,8 +38,10 @@ class Tensor(NamedTuple):
                 f"{self.path}: a tensor of dtype {self.dtype} is not read, only {', '.join(DTYPES)}"
             )
         kind = np.dtype(DTYPES[self.dtype])
-        count = math.prod(self.shape) * kind.itemsize
-        raw = np.fromfile(self.path, np.uint8, count, offset=self.at)
+        raw = np.empty(math.prod(self.shape) * kind.itemsize, np.uint8)
+        with open(self.path, "rb") as f:
+            f.seek(self.at)
+            f.readinto(raw)  # `header` has held its size against the file
         return raw.view(kind).reshape(self.shape)
 
 

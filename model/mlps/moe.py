@@ -152,7 +152,9 @@ class MoE:
             matmuls(combine, combine),
         ]
         if self.n_shared:
-            parts.append(self.shared(m).work(m, ex, batch))
+            shared = self.shared(m).work(m, ex, batch)
+            # the gate's gradient wants what the shared experts gave
+            parts.append(shared._replace(last=0) if self.shared_gate else shared)
         if self.shared_gate:
             parts.append(matmuls(2 * tokens * d, kept=tokens * f * self.n_shared * size(ex)))
         return total(parts)

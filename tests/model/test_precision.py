@@ -192,5 +192,5 @@ def test_scores_are_kept_in_float32(chunk):
     weights /= weights.sum(-1, keepdims=True)
     want = np.einsum("bhtj,bjhk->bthk", weights, v64)
     ex = Execution(dtype="bfloat16", attention_chunk=chunk)
-    got = softmax.attend(rule, ex, context.plain(8), q, k, v, 24**-0.5)
+    got = softmax.attend(rule, ex, context.plain(8), q, k, v, 24**-0.5, None)
     np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=0.02)
