@@ -49,8 +49,15 @@ def losses(folder) -> list[float]:
     return [m["loss"] for m in lines(folder)]
 
 
-@pytest.mark.parametrize("mesh", ["data=1", "member=8"])
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name,mesh",
+    [
+        ("dense", "member=8"),
+        pytest.param("dense", "data=1", marks=pytest.mark.slow),
+        pytest.param("moe", "data=1", marks=pytest.mark.slow),
+        pytest.param("moe", "member=8", marks=pytest.mark.slow),
+    ],
+)
 def test_members_are_the_runs_they_would_be_alone(name, mesh, tmp_path):
     todo = runs(name, 9, 20)  # one more than there are places
     told = packed(todo, tmp_path, 8, mesh)
@@ -106,6 +113,7 @@ def test_told_to_stop_and_typed_again(tmp_path):
         assert differences(tmp_path / "cut" / str(k), tmp_path / "whole" / str(k)) == []
 
 
+@pytest.mark.slow
 def test_another_number_of_members_goes_on(tmp_path):
     todo = runs("dense", 3, 12)
     packed(todo, tmp_path / "whole", 4)
