@@ -39,6 +39,8 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
         with open(path) as f:
             given = json.load(f)
         name = given.get("model_type")
+        if isinstance(name, (dict, list)):
+            raise ValueError(f"model_type={name!r} is no name")
     except (OSError, ValueError, AttributeError, RecursionError) as e:
         raise ConfigError(
             f"{path} is not a readable JSON object ({type(e).__name__}: {e})"
@@ -154,12 +156,11 @@ def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
         # turned round as they are stored, and made float32 once, in place
         for path, a in zip(e.ours, e.read(arrays, [shapes[o] for o in e.ours])):
             flat[path] = np.ascontiguousarray(a, np.float32)
-    tied = {"lm_head.weight", "head.weight", "embed_out.weight"} if c.tied else set()
+    if c.tied:
+        used |= {"lm_head.weight", "head.weight", "embed_out.weight"}
     unread = (*IGNORED_FIRST, *_further(hf_dir, c.n_layers))
     left = [
-        t
-        for t in found
-        if t not in used | tied and not t.endswith(IGNORED) and not t.startswith(unread)
+        t for t in found if t not in used and not t.endswith(IGNORED) and not t.startswith(unread)
     ]
     if left:
         raise ConfigError(
@@ -184,7 +185,8 @@ def _further(hf_dir: str, n_layers: int) -> list[str]:
 def _prefix(table, found) -> str:
     """Base models are saved without the name of their body, such as `transformer.`."""
     body = table[0].theirs[0].partition(".")[0] + "."
-    return body if any(f"{body}{t}" in {x for e in table for x in e.theirs} for t in found) else ""
+    names = {t for e in table for t in e.theirs}
+    return body if any(f"{body}{t}" in names for t in found) else ""
 
 
 def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from launch.huggingface.tensors import (
     Entry,
+    by_head,
     fused,
     linear,
     norm,
@@ -92,6 +93,26 @@ def attention(names: dict[str, str] = LLAMA) -> Callable:
         if p.sinks:
             out.append(plain(f"params/{ours}/sinks", f"{theirs}.{names['sinks']}"))
         return out + projection(f"{ours}/out", f"{theirs}.{names['out']}", 2, p.out_bias)
+
+    return entries
+
+
+def attention_by_head(at: str) -> Callable:
+    """One matrix of queries, keys and values under `at`, by heads of keys."""
+
+    def entries(p, m: Model, ours: str, theirs: str) -> list[Entry]:
+        t, kinds = f"{theirs}.{at}", [("kernel", "weight", 1)]
+        kinds += [("bias", "bias", 0)] * p.qkv_bias
+        out = [
+            by_head(
+                [f"params/{ours}/{x}/{own}" for x in "qkv"],
+                f"{t}.query_key_value.{name}",
+                p.m_heads(),
+                inputs,
+            )
+            for own, name, inputs in kinds
+        ]
+        return out + projection(f"{ours}/out", f"{t}.dense", 2, p.out_bias)
 
     return entries
 

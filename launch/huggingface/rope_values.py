@@ -33,7 +33,7 @@ def ropes(cfg: Config, theta: float, local: float) -> tuple[Rope, Rope]:
 
 
 def _made(cfg: Config, given: dict, interleaved: bool, theta: float, fraction: float) -> Rope:
-    theta = given.get("rope_theta") or cfg.get("rope_theta") or cfg.get("default_theta") or theta
+    theta = given.get("rope_theta") or cfg.get("rope_theta") or theta
     share = given.get("partial_rotary_factor") or cfg.get("partial_rotary_factor") or fraction
     return Rope(float(theta), float(share), interleaved, _scaling(cfg, given))
 

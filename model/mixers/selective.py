@@ -41,9 +41,9 @@ def mix(module, ctx: context.Context, ex: Execution, dt_BTU, rates_UZ, b_BTZ, c_
 
 
 def _form(rates_ZU, arrays_Bci, _, state_BZU, over):
-    """(y_BciU, the state after it) of a chunk; `in`: dt x; `going`: `context.going_on`; `over`: as
-    of the other recurrences, not used. What fills
-    up the last chunk has time steps of 0, which change nothing.
+    """(y_BciU, the state after it) of a chunk; `in`: dt x; `going`: `context.going_on`; `over` is
+    not used: chunks come one by one. What fills up the last has time steps of 0, which change
+    nothing.
 
     Everything but the recurrence itself is made for all tokens of the chunk at once.
     """

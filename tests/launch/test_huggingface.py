@@ -132,6 +132,7 @@ def replaced_by_pickle(p):
 DAMAGE = {
     "unknown family": (lambda p: edit(p, model_type="lama"), "model_type 'lama' is not known here"),
     "no family": (lambda p: edit(p, model_type="DROP"), "model_type None"),
+    "a list of families": (lambda p: edit(p, model_type=["llama"]), "is no name"),
     "missing field": (lambda p: edit(p, hidden_size="DROP"), "no field 'hidden_size'"),
     "wrong type": (lambda p: edit(p, hidden_size="big"), "config.json"),
     "another rope": (

@@ -1,6 +1,9 @@
 """Parameters of released models whose layers have a state, from the numbers of their config.json
 alone: as published, and as transformers declares them on torch's meta device, which allocates
 nothing (extra `parity`).
+
+No test fetches a config.json. Its numbers are typed here; that they are right is borne out by the
+published sizes alone.
 """
 
 import json
@@ -30,7 +33,7 @@ def mamba2(layers: int, width: int) -> dict:
     }
 
 
-# the config.json of that name, but for fields that decide neither count nor function
+# what the config.json of that name says, but for fields that decide neither count nor function
 SIZES = {
     # state-spaces/mamba-130m-hf
     "mamba-130m": (
@@ -116,7 +119,7 @@ SIZES = {
         2_682_862_080,
         "2.68B",
     ),
-    # Qwen/Qwen3-Next-80B-A3B: what Qwen3NextConfig has by default
+    # Qwen/Qwen3-Next-80B-A3B: else what Qwen3NextConfig has by default
     "Qwen3-Next-80B-A3B": (
         {
             "model_type": "qwen3_next",
@@ -149,6 +152,8 @@ SIZES = {
         "9.78B",
     ),
 }
+# of one token. Jamba: arXiv 2403.19887. Qwen3-Next: "3B" in its name, which leaves out embedding
+# and head; the digits are our own count of all
 ACTIVE = {"Jamba-v0.1": 12e9, "Qwen3-Next-80B-A3B": 3.9e9}
 
 
@@ -190,6 +195,8 @@ def test_as_transformers_declares_them(name):
         ("rwkv-4-169m", {"attention_hidden_size": 512}, "attention_hidden_size"),
         ("rwkv-4-169m", {"layer_norm_epsilon": 1e-3}, "layer_norm_epsilon=0.001"),
         ("Jamba-v0.1", {"hidden_act": "relu"}, "'relu' is not supported"),
+        ("Bamba-9B", {"mamba_d_head": 32}, "mamba_d_head=32 is not supported \\(only 64 or auto"),
+        ("Bamba-9B", {"partial_rotary_factor": 1.0}, "partial_rotary_factor=1.0"),
         ("recurrentgemma-2b", {"_block_types": ["rnn"]}, "block_types with 'rnn'"),
         ("recurrentgemma-2b", {"hidden_activation": "relu"}, "hidden_activation='relu'"),
         ("Qwen3-Next-80B-A3B", {"layer_types": ["conv"] * 48}, "layer_types with 'conv'"),

@@ -7,19 +7,21 @@ from launch.huggingface.config_values import Config, whole
 from launch.huggingface.families.llamas import (
     DEFAULTS,
     NAMES,
-    read_dense,
     read_shared,
     write_shared,
 )
-from launch.huggingface.families.mixtures import read_moe, write_moe
-from launch.huggingface.family import Family, held, one
+from launch.huggingface.families.mixtures import (
+    after_dense,
+    read_moe,
+    read_sigmoid_experts,
+    write_after_dense,
+)
+from launch.huggingface.family import Family, one
 from launch.huggingface.part_tensors import latent, moe, of_model
 from launch.huggingface.rope_values import mscale
-from model import parts
-from model.config import Layer, Model
+from model.config import Model
 from model.mixers.latent import Latent
 from model.mixers.softmax import head_width
-from model.mlps.dense import Dense
 from model.mlps.moe import MoE
 from model.rope_scaling import Yarn
 
@@ -48,29 +50,11 @@ def _read_latent(cfg: Config) -> Latent:
 
 
 def _layers(cfg: Config, own: MoE, interleaved: bool) -> Model:
-    mixer = _read_latent(cfg)
-    plain = Layer(mixer, read_dense(cfg))
-    first = min(cfg["first_k_dense_replace"] or 0, cfg["num_hidden_layers"])
-    shared = read_shared(cfg, interleaved)
-    if first == cfg["num_hidden_layers"]:
-        return parts.model((plain,), **shared)
-    return parts.model((Layer(mixer, own),), first=(plain,) * first, **shared)
+    return after_dense(cfg, _read_latent(cfg), own, read_shared(cfg, interleaved))
 
 
 def _read_deepseek_v3(cfg: Config) -> Model:
-    own = read_moe(
-        cfg,
-        "n_routed_experts",
-        "moe_intermediate_size",
-        n_shared=cfg["n_shared_experts"],
-        router="sigmoid",
-        renormalise=cfg["norm_topk_prob"],
-        gate_scale=float(cfg["routed_scaling_factor"]),
-        expert_groups=cfg["n_group"] or 1,
-        top_groups=cfg["topk_group"] or 1,
-        selection_bias=True,
-    )
-    return _layers(cfg, own, cfg["rope_interleave"])
+    return _layers(cfg, read_sigmoid_experts(cfg), cfg["rope_interleave"])
 
 
 def _write_rope(m: Model, p: Latent) -> dict:
@@ -84,26 +68,20 @@ def _write_rope(m: Model, p: Latent) -> dict:
 
 
 def _write(m: Model) -> dict:
-    p, own, plain = one(m, Latent), one(m, MoE), held(m, Dense)
+    p = one(m, Latent)
     return {
         **write_shared(m),
         **_write_rope(m, p),
-        **write_moe(m, "n_routed_experts", "moe_intermediate_size"),
+        **write_after_dense(m),
         "num_attention_heads": p.n_heads,
         "num_key_value_heads": p.n_heads,
         "attention_bias": False,
-        "intermediate_size": plain[0].width(m) if plain else 4 * m.d_model,
-        "first_k_dense_replace": len(plain),
         "head_dim": p.d_rope,
         "q_lora_rank": p.q_rank or None,
         "kv_lora_rank": p.kv_rank,
         "qk_rope_head_dim": p.d_rope,
         "qk_nope_head_dim": head_width(p, m),
         "v_head_dim": p.value_width(m),
-        "n_shared_experts": own.n_shared,
-        "routed_scaling_factor": own.gate_scale,
-        "n_group": own.expert_groups,
-        "topk_group": own.top_groups,
     }
 
 

@@ -1,9 +1,8 @@
 """Falcon: one matrix of queries, keys and values, two layouts of them, three of the norms."""
 
 from launch.huggingface.config_values import Config, activation, named
-from launch.huggingface.families.neoxes import attention_by_head
 from launch.huggingface.family import Family, one
-from launch.huggingface.part_tensors import Names, dense, of_model
+from launch.huggingface.part_tensors import Names, attention_by_head, dense, of_model
 from launch.huggingface.rope_values import rope, rope_fields
 from launch.huggingface.tensors import Entry
 from model import parts

@@ -5,8 +5,8 @@ import functools
 from launch.config import ConfigError
 from launch.huggingface.config_values import activation, named
 from launch.huggingface.family import Family, one
-from launch.huggingface.part_tensors import Names, attention, dense, of_model
-from launch.huggingface.tensors import Entry, by_head, conv1d, fused, projection
+from launch.huggingface.part_tensors import Names, attention, attention_by_head, dense, of_model
+from launch.huggingface.tensors import Entry, conv1d, fused, projection
 from model import parts
 from model.config import Layer, Model
 from model.mixers.attention import Attention
@@ -242,15 +242,6 @@ def _write_bloom(m: Model) -> dict:
     }
 
 
-def _attention_bloom(p, m: Model, ours: str, theirs: str) -> list[Entry]:
-    t, qkv = f"{theirs}.self_attention", [f"params/{ours}/{x}" for x in "qkv"]
-    return [
-        by_head([f"{x}/kernel" for x in qkv], f"{t}.query_key_value.weight", p.n_heads),
-        by_head([f"{x}/bias" for x in qkv], f"{t}.query_key_value.bias", p.n_heads, 0),
-        *projection(f"{ours}/out", f"{t}.dense", 2, True),
-    ]
-
-
 BLOOM = Family(
     "BloomForCausalLM",
     _read_bloom,
@@ -261,7 +252,7 @@ BLOOM = Family(
             "transformer.word_embeddings.weight",
             "transformer.h.{i}",
             {"norm_mixer": "input_layernorm", "norm_mlp": "post_attention_layernorm"},
-            {Attention: _attention_bloom},
+            {Attention: attention_by_head("self_attention")},
             {Dense: dense("mlp", {"in": "dense_h_to_4h", "out": "dense_4h_to_h"})},
             "transformer.ln_f",
             norm_embed="transformer.word_embeddings_layernorm",

@@ -13,7 +13,7 @@ from launch.huggingface.families.llamas import (
     write_dense,
     write_shared,
 )
-from launch.huggingface.families.mambas import channels_over_width, check_steps, mamba, mamba2
+from launch.huggingface.families.mambas import check_steps, mamba, mamba2
 from launch.huggingface.family import Family, held, one, tiled
 from launch.huggingface.part_tensors import attention, dense, moe, of_model
 from model import parts
@@ -149,8 +149,9 @@ def _read_bamba(cfg: Config) -> Model:
         conv_bias=cfg["mamba_conv_bias"],
         bias=cfg["mamba_proj_bias"],
     )
-    if cfg["mamba_d_head"] != "auto":
-        channels_over_width(cfg, heads * cfg["mamba_d_head"])
+    width = recurrent.expand * cfg["hidden_size"] // heads
+    if cfg["mamba_d_head"] not in ("auto", width):
+        cfg.refuse(f"mamba_d_head={cfg['mamba_d_head']} is not supported (only {width} or auto)")
     mlp, attending = read_dense(cfg, bias=cfg["mlp_bias"]), read_attention(cfg)
     where = cfg["attn_layer_indices"] or []
     layers = [
@@ -209,7 +210,7 @@ BAMBA = Family(
         "mamba_expand": 2,
         "mamba_conv_bias": True,
         "mamba_proj_bias": False,
-        "partial_rotary_factor": 0.5,  # always
+        "partial_rotary_factor": 0.5,
     },
-    {"hidden_act": "silu"},
+    {"hidden_act": "silu", "partial_rotary_factor": 0.5},  # theirs is a half whatever is said
 )

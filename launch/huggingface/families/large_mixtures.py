@@ -9,22 +9,26 @@ from launch.huggingface.families.llamas import (
     DEFAULTS,
     NAMES,
     read_attention,
-    read_dense,
     read_shared,
     read_windows,
     write_attention,
     write_shared,
     write_windows,
 )
-from launch.huggingface.families.mixtures import read_moe, write_moe
-from launch.huggingface.family import Family, held, one, tiled
+from launch.huggingface.families.mixtures import (
+    after_dense,
+    read_moe,
+    read_sigmoid_experts,
+    write_after_dense,
+    write_moe,
+)
+from launch.huggingface.family import Family, one, tiled
 from launch.huggingface.part_tensors import Names, moe, of_model
 from launch.huggingface.rope_values import rope, rope_fields
 from launch.huggingface.tensors import Entry, fused, linear, plain, projection
 from model import parts
 from model.config import Layer, Model
 from model.mixers.attention import Attention
-from model.mlps.dense import Dense
 from model.mlps.moe import MoE
 from model.norms import LayerNorm
 
@@ -116,41 +120,18 @@ GPT_OSS = Family(
 
 
 def _read_glm4_moe(cfg: Config) -> Model:
-    own = read_moe(
-        cfg,
-        "n_routed_experts",
-        "moe_intermediate_size",
-        n_shared=cfg["n_shared_experts"],
-        router="sigmoid",
-        renormalise=cfg["norm_topk_prob"],
-        gate_scale=float(cfg["routed_scaling_factor"]),
-        expert_groups=cfg["n_group"],
-        top_groups=cfg["topk_group"],
-        selection_bias=True,
-    )
     normed = "head" if cfg["use_qk_norm"] else "none"
     mixer = read_attention(cfg, out_bias=False, qk_norm=normed)
-    n, plain_ones = cfg["num_hidden_layers"], Layer(mixer, read_dense(cfg))
-    first = min(cfg["first_k_dense_replace"], n)
     shared = read_shared(cfg, positions=rope(cfg, fraction=0.5))
-    if first == n:
-        return parts.model((plain_ones,), **shared)
-    return parts.model((Layer(mixer, own),), first=(plain_ones,) * first, **shared)
+    return after_dense(cfg, mixer, read_sigmoid_experts(cfg), shared)
 
 
 def _write_glm4_moe(m: Model) -> dict:
-    own, simple = one(m, MoE), held(m, Dense)
     return {
         **write_shared(m, partial=True),
         **write_attention(m),
-        **write_moe(m, "n_routed_experts", "moe_intermediate_size"),
-        "intermediate_size": simple[0].width(m) if simple else 4 * m.d_model,
-        "first_k_dense_replace": len(simple),
-        "n_shared_experts": own.n_shared,
-        "norm_topk_prob": own.renormalise,
-        "routed_scaling_factor": own.gate_scale,
-        "n_group": own.expert_groups,
-        "topk_group": own.top_groups,
+        **write_after_dense(m),
+        "norm_topk_prob": one(m, MoE).renormalise,
         "use_qk_norm": one(m, Attention).qk_norm == "head",
         "num_nextn_predict_layers": 0,
     }

@@ -3,6 +3,7 @@ they share with hybrids.
 """
 
 import functools
+from collections.abc import Callable
 
 from launch.huggingface.config_values import Config
 from launch.huggingface.family import Family, one
@@ -19,7 +20,7 @@ from model.norms import RMSNorm
 SEQ_LEN = 2048
 
 
-def mamba(at: str) -> object:
+def mamba(at: str) -> Callable:
     """Tensors of a Mamba under `at`."""
 
     def entries(p: Mamba, m: Model, ours: str, theirs: str) -> list[Entry]:
@@ -47,7 +48,7 @@ def mamba(at: str) -> object:
     return entries
 
 
-def mamba2(at: str) -> object:
+def mamba2(at: str) -> Callable:
     """Tensors of a Mamba-2 under `at`."""
 
     def entries(p: Mamba2, m: Model, ours: str, theirs: str) -> list[Entry]:

@@ -18,6 +18,7 @@ from launch.huggingface.families.llamas import (
 )
 from launch.huggingface.family import Family, held, one, tiled
 from launch.huggingface.part_tensors import moe, of_model
+from launch.huggingface.rope_values import rope
 from model import parts
 from model.config import Layer, Model
 from model.mixers.attention import Attention
@@ -48,6 +49,67 @@ def write_moe(m: Model, n: str, width: str) -> dict:
     }
 
 
+def read_gated_experts(cfg: Config) -> MoE:
+    """Qwen's with shared experts behind a gate."""
+    wide, width = cfg["shared_expert_intermediate_size"], cfg["moe_intermediate_size"]
+    if wide % width or not wide:
+        cfg.refuse(
+            f"shared_expert_intermediate_size={wide} is no multiple of"
+            f" moe_intermediate_size={width}: not supported"
+        )
+    own = {"n_shared": wide // width, "shared_gate": True, "renormalise": cfg["norm_topk_prob"]}
+    return read_moe(cfg, "num_experts", "moe_intermediate_size", balance_scope="model", **own)
+
+
+def write_gated_experts(m: Model) -> dict:
+    """The inverse of `read_gated_experts`."""
+    p = one(m, MoE)
+    return {
+        **write_moe(m, "num_experts", "moe_intermediate_size"),
+        "shared_expert_intermediate_size": p.n_shared * p.width(m),
+        "norm_topk_prob": p.renormalise,
+    }
+
+
+def read_sigmoid_experts(cfg: Config) -> MoE:
+    """DeepSeek-V3's, which GLM-4.5 has too."""
+    return read_moe(
+        cfg,
+        "n_routed_experts",
+        "moe_intermediate_size",
+        n_shared=cfg["n_shared_experts"],
+        router="sigmoid",
+        renormalise=cfg["norm_topk_prob"],
+        gate_scale=float(cfg["routed_scaling_factor"]),
+        expert_groups=cfg["n_group"] or 1,
+        top_groups=cfg["topk_group"] or 1,
+        selection_bias=True,
+    )
+
+
+def after_dense(cfg: Config, mixer, own: MoE, shared: dict) -> Model:
+    """Experts in all layers but the first, which `first_k_dense_replace` counts."""
+    n, plain = cfg["num_hidden_layers"], Layer(mixer, read_dense(cfg))
+    first = min(cfg["first_k_dense_replace"] or 0, n)
+    if first == n:
+        return parts.model((plain,), **shared)
+    return parts.model((Layer(mixer, own),), first=(plain,) * first, **shared)
+
+
+def write_after_dense(m: Model) -> dict:
+    """The inverse of `after_dense`, and what DeepSeek and GLM call the numbers of their experts."""
+    own, plain = one(m, MoE), held(m, Dense)
+    return {
+        **write_moe(m, "n_routed_experts", "moe_intermediate_size"),
+        "intermediate_size": plain[0].width(m) if plain else 4 * m.d_model,
+        "first_k_dense_replace": len(plain),
+        "n_shared_experts": own.n_shared,
+        "routed_scaling_factor": own.gate_scale,
+        "n_group": own.expert_groups,
+        "topk_group": own.top_groups,
+    }
+
+
 def _write(m: Model, n: str, width: str) -> dict:
     return {**write_shared(m), **write_attention(m), **write_moe(m, n, width)}
 
@@ -55,7 +117,7 @@ def _write(m: Model, n: str, width: str) -> dict:
 def _read_mixtral(cfg: Config) -> Model:
     own = read_moe(cfg, "num_local_experts", "intermediate_size", balance_scope="model")
     layer = Layer(read_attention(cfg, window=cfg["sliding_window"] or 0), own)
-    return parts.model((layer,), **read_shared(cfg))
+    return parts.model((layer,), **read_shared(cfg, positions=rope(cfg, theta=1e6)))
 
 
 def _write_mixtral(m: Model) -> dict:
@@ -79,7 +141,6 @@ MIXTRAL = Family(
         "sliding_window": None,
         "num_local_experts": 8,
         "num_experts_per_tok": 2,
-        "default_theta": 1e6,
     },
     {"router_jitter_noise": 0.0},
 )

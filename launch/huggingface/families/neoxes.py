@@ -14,9 +14,8 @@ from launch.huggingface.families.llamas import (
     write_shared,
 )
 from launch.huggingface.family import Family, one
-from launch.huggingface.part_tensors import Names, dense, of_model
+from launch.huggingface.part_tensors import Names, attention_by_head, dense, of_model
 from launch.huggingface.rope_values import rope
-from launch.huggingface.tensors import Entry, by_head, projection
 from model import parts
 from model.config import Layer, Model
 from model.mixers.attention import Attention
@@ -44,26 +43,6 @@ def _write_gpt_neox(m: Model) -> dict:
         "attention_bias": mixer.qkv_bias,
         "use_parallel_residual": m.layers[0].residual == "parallel",
     }
-
-
-def attention_by_head(at: str) -> functools.partial:
-    """One matrix of queries, keys and values, by heads of keys."""
-    return functools.partial(_attention_by_head, at)
-
-
-def _attention_by_head(at: str, p, m: Model, ours: str, theirs: str) -> list[Entry]:
-    kinds = {"kernel": ("weight", 1), "bias": ("bias", 0)}
-    fused = [
-        by_head(
-            [f"params/{ours}/{x}/{own}" for x in "qkv"],
-            f"{theirs}.{at}.query_key_value.{name}",
-            p.m_heads(),
-            inputs,
-        )
-        for own, (name, inputs) in kinds.items()
-        if own == "kernel" or p.qkv_bias
-    ]
-    return fused + projection(f"{ours}/out", f"{theirs}.{at}.dense", 2, p.out_bias)
 
 
 GPT_NEOX = Family(

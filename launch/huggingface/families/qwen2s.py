@@ -15,7 +15,12 @@ from launch.huggingface.families.llamas import (
     write_shared,
     write_windows,
 )
-from launch.huggingface.families.mixtures import read_moe, read_sparse, write_moe, write_sparse
+from launch.huggingface.families.mixtures import (
+    read_gated_experts,
+    read_sparse,
+    write_gated_experts,
+    write_sparse,
+)
 from launch.huggingface.family import Family, one, tiled
 from launch.huggingface.part_tensors import moe, of_model
 from model import parts
@@ -47,21 +52,7 @@ QWEN2 = Family(
 
 
 def _read_qwen2_moe(cfg: Config) -> Model:
-    width, shared = cfg["moe_intermediate_size"], cfg["shared_expert_intermediate_size"]
-    if shared % width:
-        cfg.refuse(
-            f"shared_expert_intermediate_size={shared} is not a multiple of"
-            f" moe_intermediate_size={width}: not supported"
-        )
-    own = read_moe(
-        cfg,
-        "num_experts",
-        "moe_intermediate_size",
-        n_shared=shared // width,
-        shared_gate=True,
-        renormalise=cfg["norm_topk_prob"],
-        balance_scope="model",
-    )
+    own = read_gated_experts(cfg)
     # without layer_types every second one of the first max_window_layers has a window
     most = cfg["max_window_layers"] * bool(cfg.get("use_sliding_window"))
     kinds = [
@@ -80,15 +71,12 @@ def _read_qwen2_moe(cfg: Config) -> Model:
 
 
 def _write_qwen2_moe(m: Model) -> dict:
-    own = one(m, MoE)
     return {
         **write_shared(m),
         **write_attention(m),
-        **write_moe(m, "num_experts", "moe_intermediate_size"),
+        **write_gated_experts(m),
         **write_windows(m),
         **write_sparse(m),
-        "shared_expert_intermediate_size": own.n_shared * own.width(m),
-        "norm_topk_prob": own.renormalise,
         "qkv_bias": one(m, Attention).qkv_bias,
     }
 

@@ -12,7 +12,12 @@ from launch.huggingface.families.llamas import (
     write_attention,
     write_shared,
 )
-from launch.huggingface.families.mixtures import read_moe, read_sparse, write_moe, write_sparse
+from launch.huggingface.families.mixtures import (
+    read_gated_experts,
+    read_sparse,
+    write_gated_experts,
+    write_sparse,
+)
 from launch.huggingface.family import Family, held, one, tiled
 from launch.huggingface.part_tensors import moe, of_model, of_norm
 from launch.huggingface.tensors import Entry, by_head, depthwise, plain, projection
@@ -52,17 +57,6 @@ def _delta(p: GatedDelta, m: Model, ours: str, theirs: str) -> list[Entry]:
     ]
 
 
-def _experts(cfg: Config) -> MoE:
-    count, rest = divmod(cfg["shared_expert_intermediate_size"], cfg["moe_intermediate_size"])
-    if rest or not count:
-        cfg.refuse(
-            f"shared_expert_intermediate_size={cfg['shared_expert_intermediate_size']} is no"
-            f" multiple of moe_intermediate_size={cfg['moe_intermediate_size']}: not supported"
-        )
-    own = {"n_shared": count, "shared_gate": True, "renormalise": cfg["norm_topk_prob"]}
-    return read_moe(cfg, "num_experts", "moe_intermediate_size", balance_scope="model", **own)
-
-
 def _read(cfg: Config) -> Model:
     n, every = cfg["num_hidden_layers"], cfg["full_attention_interval"]
     kinds = cfg.get("layer_types") or [
@@ -82,7 +76,7 @@ def _read(cfg: Config) -> Model:
     for kind in dict.fromkeys(kinds):
         if kind not in mixers:
             cfg.refuse(f"layer_types with {kind!r} is not supported")
-    mlp, routed = read_dense(cfg), _experts(cfg) if cfg["num_experts"] else None
+    mlp, routed = read_dense(cfg), read_gated_experts(cfg) if cfg["num_experts"] else None
     layers = [
         Layer(mixers[kind], routed if sparse and routed else mlp)
         for kind, sparse in zip(kinds, read_sparse(cfg))
@@ -92,18 +86,16 @@ def _read(cfg: Config) -> Model:
 
 
 def _write(m: Model) -> dict:
-    p, own, shared = one(m, GatedDelta), one(m, MoE), write_shared(m)
+    p, shared = one(m, GatedDelta), write_shared(m)
     fraction = getattr(m.positions, "fraction", 1.0)
     attends = [isinstance(x.mixer, Attention) for x in m.layers]
     k, v = p.widths(m)
     return {
         **shared,
         **(write_attention(m) if held(m, Attention) else {"num_attention_heads": 1}),
-        **write_moe(m, "num_experts", "moe_intermediate_size"),
+        **write_gated_experts(m),
         **write_sparse(m),
         "rope_parameters": {**shared["rope_parameters"], "partial_rotary_factor": fraction},
-        "norm_topk_prob": own.renormalise,
-        "shared_expert_intermediate_size": own.n_shared * own.width(m),
         "layer_types": ["full_attention" if yes else "linear_attention" for yes in attends],
         "linear_num_key_heads": p.n_heads,
         "linear_num_value_heads": p.heads(),
