@@ -33,7 +33,7 @@ class Linear:
     def check(self) -> None:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.type in (int, float) and value <= 0 and f.default != 0:
+            if f.type in (int, float) and (value < 0 or value == 0 and f.default != 0):
                 raise ValueError(f"rope scaling: {f.name}={value} must be above 0")
 
     def check_head(self, width: int) -> None:
@@ -72,6 +72,13 @@ class Yarn(Linear):
     beta_slow: float = 1.0  # turns
     magnitude: float = 0.0  # of turned queries and keys; 0: 0.1 ln(factor) + 1, eq 22
     truncate: bool = True  # the ends of the ramp are rounded outwards to whole pairs
+
+    def check(self):
+        super().check()
+        if self.beta_fast <= self.beta_slow:
+            raise ValueError(
+                f"rope scaling: beta_fast={self.beta_fast} must be above beta_slow={self.beta_slow}"
+            )
 
     def frequencies(self, theta, width, length):
         def pair(turns):  # that turns so many times

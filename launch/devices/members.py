@@ -58,8 +58,8 @@ def number(run: Run, where: Where, platform: str, device: Device | None) -> int:
     dtype = choice.choice(platform).dtype if run.dtype == "auto" else run.dtype
     tokens, apart = run.batch * run.model.seq_len, run.data.documents == "apart"
     ex = choice.execution(run.model, where, dtype, platform, 1, tokens, apart)
-    held = account.memory(run.model, ex, run.batch)
-    each = sum(held[name] for name in HELD)
+    held = account.memory(run.model, ex, run.batch, run.optimizer)
+    each = sum(held[name] for name in HELD) + bool(run.average) * held["parameters"]
     return max(1, min(wanted, int(USABLE * device.memory // each)))
 
 

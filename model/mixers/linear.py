@@ -14,6 +14,7 @@ long, and inside it blocks of BLOCK tokens see each other one by one, and blocks
 decays to the last token before them.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from model.mixers.recurrent import Recurrent
 from model.numerics import einsum, precise, scores
 from model.state import State
 from model.work import Work, matmuls, size, total
+from model.xla_cpu import by_head
 
 BLOCK = 8  # tokens that see each other one by one, where decays are of channels
 
@@ -222,10 +224,11 @@ def chunked(ex: Execution, q_BTGK, k_BTGK, v_BTHW, log_BTH, state_BHKW, document
         log_BTH = jnp.zeros(v_BTHW.shape[:3], state_BHKW.dtype)
     arrays_BT = q_BTGK, k_BTGK, v_BTHW, precise(log_BTH)
     chunk = chunk_of(ex, v_BTHW.shape[1], channels)
-    return in_turns(_form, arrays_BT, state_BHKW, document_BT, chunk, rows_of(ex, chunk))
+    form, rows = functools.partial(_form, ex), rows_of(ex, chunk)
+    return in_turns(form, arrays_BT, state_BHKW, document_BT, chunk, rows)
 
 
-def _form(arrays_Bci, one: Same, state_BHKW, over):
+def _form(ex: Execution, arrays_Bci, one: Same, state_BHKW, over):
     q_BciGK, k_BciGK, v_BciHW, log_BciH = arrays_Bci
     (batch, _, chunk, groups, _), dtype = q_BciGK.shape, v_BciHW.dtype
     heads, channels = v_BciHW.shape[3], log_BciH.ndim == 5
@@ -253,10 +256,7 @@ def _form(arrays_Bci, one: Same, state_BHKW, over):
     else:
         lower = jnp.tril(jnp.ones((chunk, chunk), bool))
         apart = jnp.where(lower, sums[..., :, None] - sums[..., None, :], -jnp.inf)
-        map_ij = scores("bcgik,bcgjk->bcgij", q, k)
-        apart = jnp.exp(apart)
-        # head by head: XLA on CPU takes long over a gradient that is a sum over heads
-        map_ij = jnp.stack([map_ij * apart[:, :, :, n] for n in range(each)], 3)
+        map_ij = by_head(ex, scores("bcgik,bcgjk->bcgij", q, k), jnp.exp(apart), 3)
         v_end = precise(v) * only(jnp.exp(last - sums), one.end_Bci)[..., None]
         v_end = v_end.astype(dtype)
         update = scores("bcgik,bcgriw->bcgrkw", k, v_end)

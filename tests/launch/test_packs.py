@@ -13,6 +13,7 @@ from launch.devices import mesh as meshes
 from launch.engines import attempts, packing, worker
 from launch.runs import checkpoint, pack, preempt, train
 from launch.runs import program as programs
+from model.optimizers import Lion
 from tests.launch.stopped_runs import RUNS, WHERE, differences
 from tests.launch.test_launch import lines
 
@@ -177,6 +178,13 @@ def test_a_device_holds_what_fits():
         assert least <= found <= most
     wide = dataclasses.replace(run, batch=2**17)
     assert members.number(wide, config.Where(), "gpu", H200) < 64
+    # the optimizer's own state, and an average is one more copy of the parameters
+    small = H200._replace(memory=2**26)
+    plain, averaged, lion = (
+        members.number(dataclasses.replace(run, **change), config.Where(), "gpu", small)
+        for change in ({}, {"average": "ema(0.9)"}, {"optimizer": Lion()})
+    )
+    assert averaged < plain < lion < 64
 
 
 def order(task, where) -> dict:

@@ -91,6 +91,8 @@ def test_a_prefix_is_turned_like_the_whole(scaling):
     "scaling,words",
     [
         ("linear(factor=0)", "factor=0.0 must be above 0"),
+        ("yarn(magnitude=-1)", "magnitude=-1.0 must be above 0"),
+        ("yarn(beta_slow=40)", "beta_fast=32.0 must be above beta_slow=40.0"),
         ("llama3(low=4.0)", "low=4.0 must be below high=4.0"),
         ("longrope(short=[1.0],long=[1.0])", "short has 1 factors, and 4 pairs are rotated"),
         ("longrope(original=1)", "at least 2"),
