@@ -74,10 +74,8 @@ class Sweep:
 
     @property
     def reference(self) -> str:
-        """The arm that the others are compared with, where the order of `arms.ARMS` does not say:
-        the first.
-        """
-        return self.families[0] if self.arms or set(self.families) - set(arms.ARMS) else ""
+        """The arm that the others are compared with: the first."""
+        return self.families[0]
 
     def steps(self):
         """The ladder that the sizes stand on."""
@@ -121,7 +119,7 @@ class Planned(NamedTuple):
     speed: step_time.Speed  # predicted, on one device
     asked: int | None = None  # tokens that its cell of a grid asks for, before it is matched
     dial: str = "d_model"  # what the size is
-    reference: str = ""  # the arm that own arms are compared with: the first one
+    reference: str = ""  # the arm that the others are compared with
     pack: packs.Share = packs.Share()
     begins: int = 0  # the update that it goes on from, of a shorter run of its trunk
 

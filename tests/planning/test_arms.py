@@ -58,6 +58,7 @@ def test_parts_and_layers_are_arms_by_their_own_names():
     runs = planned(families=("mamba2", "dense", "lstm/moe", "griffin"))
     assert {p.family for p in runs} == {"mamba2", "dense", "lstm/moe", "griffin"}
     assert {p.reference for p in runs} == {"mamba2"}  # the first
+    assert {p.reference for p in planned(families=("samba", "dense"))} == {"samba"}
     lstm = next(p.run.model for p in runs if p.family == "lstm/moe")
     assert parts.written(lstm.pattern) == "lstm/moe"
     with pytest.raises(ConfigError, match="unknown family 'mamba3'"):
