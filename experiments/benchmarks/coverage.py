@@ -205,7 +205,9 @@ def measure(scale: str, rounds: int) -> dict:
 
 
 def text(a: dict) -> str:
-    """Two lines a design and method: coverage / width over ideal (error over the best peer's)."""
+    """A line for each design, noise and method: coverage / width over ideal (error over the best
+    peer's). A line for each design and noise: verdicts.
+    """
     lines = [f"{a['sets']} sets a design, {a['resamples']} resamples; coverage of 95% / width"]
     for r in a["rows"]:
         for method, found in r["quantities"].items():

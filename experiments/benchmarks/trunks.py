@@ -7,6 +7,7 @@ import tempfile
 import time
 
 from data.config import Data
+from experiments.planning import trunks
 from launch import config
 from launch.config import Horizon, Run, Where
 from launch.runs import train, trunk
@@ -35,7 +36,7 @@ def compare(model: Model, batch: int, toy: bool, dtype: str, say) -> dict:
     todo = runs(model, batch, TOY if toy else TOTALS, dtype)
     where = Where(mesh="data=1", tensorboard=False, keep_final=False)
     forks = trunk.chains(todo)
-    took, losses = {}, {}
+    took, flops, losses = {}, {}, {}
     with tempfile.TemporaryDirectory() as root:
         train.train(runs(model, batch, (5,), dtype)[0], where, os.path.join(root, "first"))
         for way in WAYS:
@@ -46,23 +47,12 @@ def compare(model: Model, batch: int, toy: bool, dtype: str, say) -> dict:
                 records.append(train.train(run, where, folder, forks=taken))
             took[way] = time.perf_counter() - started
             losses[way] = [r["validation"]["loss"] for r in records]
-            here = sum(
-                (r["shared"]["here"] if r["shared"] else {"flops": r["flops"]["matmul"]})["flops"]
-                for r in records
-            )
-            spent = {"flops": here, "losses": losses[way]}
-            say(
-                {
-                    "trunks": way,
-                    "steps": [r["steps"] for r in records],
-                    "wall_s": took[way],
-                    **spent,
-                }
-            )
-            took[way, "flops"] = here
+            flops[way] = sum(trunks.spent(r) for r in records)
+            about = {"steps": [r["steps"] for r in records], "wall_s": took[way]}
+            say({"trunks": way, **about, "flops": flops[way], "losses": losses[way]})
     alone, branched = WAYS
     return {
-        "saved_flops": 1 - took[branched, "flops"] / took[alone, "flops"],
+        "saved_flops": 1 - flops[branched] / flops[alone],
         "saved_seconds": 1 - took[branched] / took[alone],
         "equal_losses": losses[alone] == losses[branched],
     }

@@ -121,7 +121,7 @@ def parabolas(t, n="", c="", resamples=1000, seed=0, level=None) -> Outcome:
         for (_, flops), ok in zip(kept, sure)
         if not ok
     ]
-    kept, s = [k for k, ok in zip(kept, sure) if ok], s
+    kept = [k for k, ok in zip(kept, sure) if ok]
     _two(kept, dropped)
     flops = np.array([f for _, f in kept])
     n_opt, loss_opt = np.exp(z + s.middle)[sure], loss[sure]

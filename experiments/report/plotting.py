@@ -50,20 +50,33 @@ class Style(NamedTuple):
 
 def styles(families: list[str]) -> dict[str, Style]:
     """A colour and a mark for each arm; an arm and the same with experts (`NAME_moe`) share the
-    colour.
+    colour. Of two that would look alike, the later one gets another colour.
     """
-    taken = [COLOUR[f] for f in families if f in COLOUR]
-    spare = itertools.cycle([c for c in (BLUE, ORANGE, GREEN, *MORE) if c not in taken])
+    own = [COLOUR[f] for f in families if f in COLOUR]
+    spare = itertools.cycle([c for c in (BLUE, ORANGE, GREEN, *MORE) if c not in own])
     colours: dict[str, str] = {}
-    out = {}
+    taken, out = set(), {}
     for f in families:
-        stem = f.removesuffix("_moe")
-        if f not in COLOUR and stem not in colours:
-            colours[stem] = COLOUR.get(stem) or next(spare)
-        routed = f.endswith("moe")
+        stem, routed = f.removesuffix("_moe"), f.endswith("moe")
         mark = MARK.get(f, "s" if routed else "o")
-        out[f] = Style(COLOUR.get(f) or colours[stem], mark, "--" if routed and stem else "-")
+        colour = COLOUR.get(f) or colours.get(stem) or COLOUR.get(stem) or next(spare)
+        if (colour, mark) in taken:
+            colour = next(spare)
+        colours.setdefault(stem, colour)
+        taken.add((colour, mark))
+        out[f] = Style(colour, mark, "--" if routed else "-")
     return out
+
+
+def bars(values: list[float], intervals: list) -> list[list[float]]:
+    """How far each interval reaches below and above its value, for `errorbar`; no interval, no
+    length.
+    """
+    ends = [i or (v, v) for v, i in zip(values, intervals, strict=True)]
+    return [
+        [max(0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
+        [max(0, high - v) for v, (_, high) in zip(values, ends, strict=True)],
+    ]
 
 
 def svg(fig) -> str:

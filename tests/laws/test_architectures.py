@@ -12,7 +12,7 @@ from experiments import recipes
 from experiments.laws import sweep_analysis
 from experiments.laws.comparisons import context_gains, frontiers
 from experiments.laws.runs import points
-from experiments.report import answer_text, page
+from experiments.report import answer_text, page, plotting
 from experiments.report.sections import loss_by_position
 from launch.runs import record
 from launch.runs.sums import bins
@@ -118,6 +118,19 @@ def test_gains_from_context_are_of_the_same_model_and_seed():
     assert "2,048 tokens of context instead of 128 gain 0." in text[0]
     shown = loss_by_position.curves_of(contexts(0.0), a)
     assert {r["family"] for r in shown} == {f"{arm}_2048" for arm in GAIN}  # the longest
+
+
+def test_arms_of_two_contexts_keep_their_names():
+    """attention_128 and attention_1024 have a digit in common."""
+    two = [p for p in map(points.point, contexts(0.0)) if p["context"] in (128, 1024)]
+    assert {r["arm"] for r in context_gains.compare(two)} == set(GAIN)
+
+
+def test_no_two_arms_look_alike():
+    names = [*plotting.COLOUR, "jamba", "mamba2", "mamba2_moe"]
+    styles = plotting.styles(names)
+    assert len({(s.colour, s.mark) for s in styles.values()}) == len(names)
+    assert styles["mamba2"].colour == styles["mamba2_moe"].colour
 
 
 def test_models_of_one_context_have_no_gain():

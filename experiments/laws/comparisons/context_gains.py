@@ -3,6 +3,7 @@ seed by seed.
 """
 
 import os
+import re
 from collections import defaultdict
 
 from experiments.laws.fitting import bootstrap
@@ -22,7 +23,8 @@ def compare(points: list[dict]) -> list[dict]:
         if len(lengths) < 2:
             continue
         names = {p["family"] for own in lengths.values() for p in own.values()}
-        arm = os.path.commonprefix(sorted(names)).rstrip("_- @") or min(names)
+        # attention_128 and attention_1024 begin with "attention_1"
+        arm = re.sub(r"[_\- @]\d*$", "", os.path.commonprefix(sorted(names))) or min(names)
         shortest = lengths[min(lengths)]
         for length, own in sorted(lengths.items()):
             loss, around = bootstrap.student([p["loss"] for p in own.values()])

@@ -15,7 +15,7 @@ UNBROKEN = {ord(" "): "\u00a0", ord("-"): "\u2011"}  # a name stays on one line
 
 
 def _bars(ax, x, style, value, interval):
-    error = [[value - interval[0]], [interval[1] - value]] if interval else None
+    error = plotting.bars([value], [interval])
     ax.errorbar(x, value, error, fmt=style.mark, color=style.colour, ms=6, lw=1.3, capsize=4)
 
 

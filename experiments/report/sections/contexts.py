@@ -29,11 +29,7 @@ def draw(rows: list[dict], unit: str) -> str:
             ):
                 shown = [r for r in own if r[value] is not None]
                 y = [r[value] for r in shown]
-                spans = [r[around] or (r[value], r[value]) for r in shown]
-                bars = [
-                    [v - a for v, (a, _) in zip(y, spans, strict=True)],
-                    [b - v for v, (_, b) in zip(y, spans, strict=True)],
-                ]
+                bars = plotting.bars(y, [r[around] for r in shown])
                 form = {"color": style.colour, "ls": style.line, "marker": style.mark}
                 x = [r["context"] for r in shown]
                 ax.errorbar(x, y, bars, **form, ms=5, lw=1.4, capsize=3, label=name)

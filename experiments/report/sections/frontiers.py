@@ -29,11 +29,7 @@ def draw(rows: list[dict], unit: str) -> str:
                 # a multiplier far off the curve is no measurement, and would flatten the others
                 own = [e for e in r[what] if what == "gaps" or e["leverage"] and _near(e)]
                 x, y = [e["flops"] * shift for e in own], [e[field] for e in own]
-                spans = [e["interval"] or (v, v) for e, v in zip(own, y, strict=True)]
-                bars = [
-                    [max(0, v - a) for v, (a, _) in zip(y, spans, strict=True)],
-                    [max(0, b - v) for v, (_, b) in zip(y, spans, strict=True)],
-                ]
+                bars = plotting.bars(y, [e["interval"] for e in own])
                 form = {"color": style.colour, "ls": style.line, "marker": style.mark}
                 ax.errorbar(x, y, bars, **form, ms=5, lw=1.2, capsize=3, label=_label(r["family"]))
             ax.axhline(even, color="#8a919c", lw=1)
