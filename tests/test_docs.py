@@ -77,6 +77,7 @@ def parse(verb, doc, fv, argv, body):
     rest = fv(["isoflop", *argv])[1:]
     assert not rest, f"not flags: {rest}"
     settings(verb, fv)
+    assert verb not in ("train", "sweep") or fv.workdir, f"{verb} wants --workdir"
     return 0
 
 
@@ -95,8 +96,9 @@ def test_commands_are_found_and_wrong_ones_are_seen(monkeypatch):
         ("train --config=tiny_dens", ConfigError),
         ("train --config=tiny_dense --set model.d_modell=8", ConfigError),
         ("train --config=tiny_dense --wordir=x", cli.flags.Error),
-        ("train --config=quickstart", AssertionError),
-        ("sweep --config=quickstart stray", AssertionError),
+        ("train --config=tiny_dense", AssertionError),
+        ("train --config=quickstart --workdir=x", AssertionError),
+        ("sweep --config=quickstart --workdir=x stray", AssertionError),
     ]
     for line, error in wrong:
         verb, *argv = line.split()
