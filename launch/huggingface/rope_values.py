@@ -29,6 +29,7 @@ def ropes(cfg: Config, theta: float, local: float) -> tuple[Rope, Rope]:
         full = {**given, **(cfg.get("rope_scaling") or {})}
         sliding = {"rope_theta": cfg.get("rope_local_base_freq") or local}
     alone = Config({**cfg, "rope_theta": None}, {}, cfg.counting)
+    alone.ignored = cfg.ignored
     return _made(cfg, full, False, theta, 1.0), _made(alone, sliding, False, local, 1.0)
 
 

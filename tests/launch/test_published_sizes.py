@@ -155,11 +155,23 @@ def test_as_published(name, tmp_path):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_as_transformers_declares_them(name):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     config = {**SIZES[name][0]}
     config.pop("quantization_config", None)
+    assert declared(config) == SIZES[name][1]
+
+
+def declared(config: dict) -> int:
+    """Parameters of the model that transformers makes of a config."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
     own = transformers.AutoConfig.for_model(**config)
     with torch.device("meta"):
         theirs = transformers.AutoModelForCausalLM.from_config(own)
-    assert sum(p.numel() for p in theirs.parameters()) == SIZES[name][1]
+    return sum(p.numel() for p in theirs.parameters())
+
+
+def test_a_rope_that_is_passed_over_is_named(tmp_path):
+    """Also that of sliding attention alone, which has numbers of its own."""
+    config = dense("gemma3_text", 6, 64, (4, 2), 128, 512, head_dim=16)
+    kinds = {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "odd"}}
+    assert "'odd'" in " ".join(read(tmp_path, {**config, "rope_parameters": kinds})[2])

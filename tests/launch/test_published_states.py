@@ -13,6 +13,7 @@ import pytest
 from launch.config import ConfigError
 from launch.huggingface import folder
 from model import account
+from tests.launch.test_published_sizes import declared, read
 
 INFINITY = {"__float__": "Infinity"}
 
@@ -157,11 +158,6 @@ SIZES = {
 ACTIVE = {"Jamba-v0.1": 12e9, "Qwen3-Next-80B-A3B": 3.9e9}
 
 
-def read(tmp_path, config: dict):
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    return folder.read_config(str(tmp_path), counting=True)
-
-
 @pytest.mark.parametrize("name", SIZES)
 def test_as_published(name, tmp_path):
     config, total, published = SIZES[name]
@@ -177,13 +173,8 @@ def test_as_published(name, tmp_path):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_as_transformers_declares_them(name):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     config = {k: v for k, v in SIZES[name][0].items() if v != [0.0, INFINITY]}  # the default
-    own = transformers.AutoConfig.for_model(**config)
-    with torch.device("meta"):
-        theirs = transformers.AutoModelForCausalLM.from_config(own)
-    assert sum(p.numel() for p in theirs.parameters()) == SIZES[name][1]
+    assert declared(config) == SIZES[name][1]
 
 
 @pytest.mark.parametrize(
