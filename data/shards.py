@@ -111,8 +111,9 @@ def open_folder(folder: str, tokenizer, mend: str = f"it holds {INDEX} and its s
     """
     damaged = f"{folder} is not a folder of token files ({{}}): {mend}"
     try:
-        before = os.path.join(folder, "meta.json")  # of formats before 4
-        with open(before if os.path.exists(before) else os.path.join(folder, INDEX)) as f:
+        index, before = (os.path.join(folder, name) for name in (INDEX, "meta.json"))
+        old = os.path.exists(before) and not os.path.exists(index)  # of formats before 4
+        with open(before if old else index) as f:
             meta = json.load(f)
         version, made_with = meta["format"], meta["tokenizer_fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as e:

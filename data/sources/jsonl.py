@@ -14,7 +14,13 @@ from data.sources import corpus, files, long_json_line
 from data.sources.corpus import Block, Source, Unit
 from data.sources.files import File
 
-_row: Any = json.loads
+
+def _plain(line: bytes) -> Any:
+    """A line in UTF-8. json would take a byte-order mark and UTF-16 as well, orjson does not."""
+    return json.loads(line.decode())
+
+
+_row: Any = _plain
 with contextlib.suppress(ImportError):  # three times as fast
     from orjson import loads as _row
 PACKED = ("gzip", "zstandard")

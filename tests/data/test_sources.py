@@ -212,8 +212,16 @@ def test_lines_are_read_as_json_reads_them(rows, behind, ascii_only):
 
 
 def test_lines_without_the_quicker_library(monkeypatch):
-    monkeypatch.setattr(jsonl, "_row", json.loads)
+    monkeypatch.setattr(jsonl, "_row", jsonl._plain)
     test_lines_are_read_as_json_reads_them()
+
+
+def test_a_byte_order_mark_is_refused_with_either_library(monkeypatch):
+    line, unit = b'\xef\xbb\xbf{"text": "a"}', corpus.Unit("a.jsonl", 0, 9, "", 9)
+    for read in (jsonl._row, jsonl._plain):
+        monkeypatch.setattr(jsonl, "_row", read)
+        with pytest.raises(DataError, match="line 1 is not JSON .*BOM"):
+            jsonl.Jsonl()._text(line, unit, 1)
 
 
 def bad(tmp_path, name, content):

@@ -5,6 +5,7 @@ to its windows.
 import glob
 import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -174,6 +175,13 @@ def test_token_files_of_another_format_are_left_alone(folder, tmp_path):
     (tmp_path / "mine" / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(DataError, match="format 2, this version reads 4"):
         pipeline.load(Data(source="tokens", path=str(tmp_path / "mine")), 16)
+
+
+def test_another_file_named_meta_json_is_not_the_index(folder, tmp_path):
+    made = prepare.prepare(data(folder, "bytes"), str(tmp_path))
+    (pathlib.Path(made.folder) / "meta.json").write_text("{}")
+    loaded = pipeline.load(Data(source="tokens", path=made.folder), 16)
+    assert loaded.dataset_tokens == made.rows["train"].size
 
 
 def test_tokenising_in_processes_is_the_same(tmp_path, monkeypatch):
