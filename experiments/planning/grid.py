@@ -304,10 +304,10 @@ def make(job: SweepJob, platform: str, target: step_time.Target | None = None) -
             f"every budget is too small for any size: the smallest size, {min(s.sizes)}, needs"
             f" {need:.2g} FLOPs for {MIN_STEPS} steps; raise sweep.budgets"
         )
-    planned = packs.together(list(runs.values()), job.where, target)
+    planned = list(runs.values())
     for i, forks in enumerate(trunk.chains([p.run for p in planned]) if s.trunks else ()):
         planned[i] = planned[i]._replace(begins=forks[0].step if forks else 0)
-    return Plan(planned, left_out)
+    return Plan(packs.together(planned, job.where, target), left_out)
 
 
 def depths(runs: list[Planned]) -> str | None:

@@ -17,12 +17,14 @@ class Share(NamedTuple):
 
 
 def together(runs: list, where: Where, target: step_time.Target) -> list:
-    """The runs of a plan with the members of their packs on the target, and what they are worth."""
+    """The runs of a plan with the members of their packs on the target, and what they are worth. Of
+    a trunk, whose runs come one after the other, only the first counts (`launch.engines.packed`).
+    """
 
     def alike(p):
         return members.alike(p.run, p.shape)
 
-    count = Counter(alike(p) for p in runs)
+    count = Counter(alike(p) for p in runs if not p.begins)
 
     def one(p):
         most = members.number(p.run, where, target.platform, target.device)

@@ -59,18 +59,19 @@ def joules(count: int) -> float | None:
 
 class Gauge:
     """What the `count` devices of this process have used since the gauge was made, and `before`
-    that; unknown if either is.
+    that; unknown if either is. `share`: of what was used since, one part in so many is told.
     """
 
     def __init__(self, count: int, before: float | None = 0.0):
         self._count, self._before, self._started = count, before, joules(count)
+        self.share = 1.0
 
     def total(self) -> float | None:
         """Joules."""
         now = (
             joules(self._count) if self._before is not None and self._started is not None else None
         )
-        return None if now is None else self._before + now - self._started
+        return None if now is None else self._before + (now - self._started) / self.share
 
     def record(self) -> dict | None:
         """What a result says of the energy of its training loop."""

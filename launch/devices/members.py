@@ -3,6 +3,7 @@ were measured to help, and as fit into its memory.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from launch.config import Run, Where
@@ -92,6 +93,15 @@ def places(runs: int, most: int, where: Where) -> int:
 def least(where: Where) -> int:
     """Devices that a pack is shared out over: its members are a multiple of them."""
     return meshes.parse(where.mesh).get(meshes.MEMBER, 1)
+
+
+def spread(where: Where, devices: int) -> Where:
+    """`where` of a pack, with a mesh of as many devices as share its members out evenly if none is
+    named.
+    """
+    if where.mesh or devices == 1:
+        return where
+    return dataclasses.replace(where, mesh=f"{meshes.MEMBER}={math.gcd(where.members, devices)}")
 
 
 def together(where: Where, members: int) -> Where:

@@ -126,11 +126,12 @@ def folder(workdir: str, identity: str) -> str:
 
 def packed(runs: list[Task], todo: list[Task], where: Where, place: Place) -> list[Task]:
     """`todo`, each with the members of its pack. They are those that all `runs` of the sweep ask
-    for, not those left: the number of members decides the last bits.
+    for, not those left: the number of members decides the last bits. Of a trunk, whose runs come
+    one after the other, only the first counts.
     """
     from launch.devices import members
 
-    count = Counter(t.alike for t in runs)
+    count = Counter(t.alike for t in runs if not t.forks)
     device = members.here() if place.platform != "cpu" else None
 
     def one(task: Task) -> Task:

@@ -161,12 +161,14 @@ class _Pool:
         """Gives a worker one more run in the place of one that has left its pack."""
         if w.members == 1 or not w.tasks:
             return
-        same = [t for t in self._ready() if t.alike == left.alike]
+        alike = left.alike
+        same = [t for t in self._ready() if t.alike == alike]
         same = [t for t in same if not self._patience.last_chance(t)]
         if same:
             task = max(same, key=lambda t: t.cost)
             self._todo.remove(task)
-            w.add(task, self._where)
+            # the pack may have ended by then: its own
+            w.add(task, packs.together(self._where, task.members))
             self._report("started", w.index, task, {})
 
     def _listen(self, w: processes.Worker) -> None:

@@ -69,8 +69,10 @@ def serve(
             attempts.trace(e)
             todo.extendleft(reversed(given.values()))
             full = choice.out_of_memory(e)
-        if full and not halved and where.members > max(2, packs.least(where)):
-            halved, where = True, dataclasses.replace(where, members=where.members // 2)
+        least = packs.least(where)
+        half = where.members // 2 // least * least
+        if full and not halved and half > 1:
+            halved, where = True, dataclasses.replace(where, members=half)
             print(f"isoflop: out of memory: again with {where.members} members", file=sys.stderr)
             attempts.forget()
             continue

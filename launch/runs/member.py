@@ -65,7 +65,7 @@ class Member:
         if self.result and self.result["id"] != config.run_id(self.run):
             self.result = None
         self._where, self._stack = where, contextlib.ExitStack()
-        self._together: list[int] = []  # runs that each of its calls has trained
+        self._calls = self._together = self._most = 0  # runs that its calls have trained
         if self.result:
             return
         checks.check(self.run, where, self.dataset)
@@ -115,7 +115,9 @@ class Member:
         rows = jax.tree.map(lambda a: _Row(a, place), metrics)
         self.tally.add(len(read.sizes), read.sizes, rows, self.reader.waited)
         self.session.done = self.tally.steps
-        self._together.append(live)
+        self._calls, self._together = self._calls + 1, self._together + live
+        self._most = max(self._most, live)
+        self.tally.share(self._together / self._calls)
         self.session.check()
 
     def finish(self, p: programs.Pack, last, averaged) -> dict:
@@ -123,17 +125,10 @@ class Member:
         process took: one part in as many as trained with it, in the mean of its calls.
         """
         self.clock.lap("evaluate")
-        share = sum(self._together) / len(self._together) if self._together else 1.0
-        about = (self.run, self._where, p.program, self.dataset, self.tally)
-        made = results.made(*about, self.kept["seconds"] / share, last, averaged, self.order.tags)
-        energy = self.tally.gauge.record()
-        if energy:
-            energy["joules"] /= share
-        for name in ("setup", "evaluate", "total"):
-            made["seconds"][name] /= share
-        cpu = {k: seconds / share for k, seconds in self.clock.cpu.items()}
-        most = max(self._together, default=1)
-        made |= {"cpu_seconds": cpu, "energy": energy, "members": most}
+        about = (self.run, self._where, p.program, self.dataset, self.tally, self.kept)
+        made = results.made(*about, last, averaged, self.order.tags)
+        most = max(1, self._most)
+        made |= {"cpu_seconds": self.clock.cpu, "energy": self.used, "members": most}
         self.session.settle()
         self.tally.close()
         self.lease.check()
@@ -144,7 +139,7 @@ class Member:
     def end_training(self, take: Callable[[], Any]) -> None:
         """No more steps: what they took is noted, and a long one's state made safe."""
         self.tally.pause()
-        self.kept = self.tally.kept()
+        self.kept, self.used = self.tally.kept(), self.tally.gauge.record()
         self.clock.lap("train")
         if self.kept["seconds"] > SAFE:
             self.session.secure(take(), self.kept, self.tally.loss)
@@ -155,6 +150,7 @@ class Member:
         self.session.save(take(), self.tally.kept(), self.tally.loss)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Gives back the lease, and ends its threads."""
+        """Gives back the lease, and ends its threads. Raises nothing: what came before stands."""
         kind = (type(error), error, error.__traceback__) if error else (None, None, None)
-        self._stack.__exit__(*kind)
+        with contextlib.suppress(Exception):
+            self._stack.__exit__(*kind)

@@ -136,36 +136,48 @@ class Meter:
 class Clock:
     """Seconds of the phases of a run, on the clock and of this process's CPU, which does not count
     what others take of a busy core. All sittings of the run are added up, each to its last
-    checkpoint.
+    checkpoint. `share`: of this sitting, how many runs the process trained at once, in the mean of
+    the run's calls; the run is told one part in so many.
     """
 
     def __init__(self):
-        self._last, self.wall, self.cpu = (time.perf_counter(), time.process_time()), {}, {}
+        self._last, self.share = self._now(), 1.0
+        self._own: list[dict[str, float]] = [{}, {}]  # of this sitting, on the clock and of the CPU
+        self._before: list[dict[str, float]] = [{}, {}]
 
     def lap(self, phase: str) -> None:
         """`phase` ends here; it began where the last one ended."""
-        self._last, spent = self._now(), self._since()
-        for kept, seconds in zip((self.wall, self.cpu), spent):
-            kept[phase] = kept.get(phase, 0.0) + seconds
+        self._last, self._own = self._now(), self._laps(phase)
 
     def _now(self) -> tuple[float, float]:
         return time.perf_counter(), time.process_time()
 
-    def _since(self) -> list[float]:
-        return [a - b for a, b in zip(self._now(), self._last)]
+    def _laps(self, phase: str) -> list[dict[str, float]]:
+        """Of this sitting, with `phase` up to now."""
+        since = [a - b for a, b in zip(self._now(), self._last)]
+        return [{**own, phase: own.get(phase, 0.0) + s} for own, s in zip(self._own, since)]
+
+    def _told(self, laps: list[dict[str, float]]) -> list[dict[str, float]]:
+        return [
+            {k: before.get(k, 0.0) + own.get(k, 0.0) / self.share for k in {**before, **own}}
+            for before, own in zip(self._before, laps)
+        ]
+
+    @property
+    def wall(self) -> dict[str, float]:
+        return self._told(self._own)[0]
+
+    @property
+    def cpu(self) -> dict[str, float]:
+        return self._told(self._own)[1]
 
     def state(self, phase: str) -> dict:
         """What a checkpoint keeps, taken in the middle of `phase`."""
-        return {
-            name: {**kept, phase: kept.get(phase, 0.0) + seconds}
-            for name, kept, seconds in zip(("wall", "cpu"), (self.wall, self.cpu), self._since())
-        }
+        return dict(zip(("wall", "cpu"), self._told(self._laps(phase))))
 
     def go_on(self, state: dict) -> None:
-        """Adds what earlier sittings took."""
-        for kept, before in ((self.wall, state["wall"]), (self.cpu, state["cpu"])):
-            for phase, seconds in before.items():
-                kept[phase] = kept.get(phase, 0.0) + seconds
+        """Adds what earlier sittings took, each of them as it was told."""
+        self._before = [state["wall"], state["cpu"]]
 
     def record(self, train: float) -> dict:
         """The `seconds` of a result."""

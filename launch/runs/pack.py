@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from launch.config import Where
-from launch.devices import choice
+from launch.devices import choice, members
 from launch.devices import mesh as meshes
 from launch.runs import evaluation, preempt
 from launch.runs import program as programs
@@ -27,14 +27,18 @@ class _Pack:
     """The runs of one process."""
 
     def __init__(self, where: Where, more, tell, progress, say):
-        self._where, self._more, self._tell, self._progress = where, more, tell, progress
+        self._where = members.spread(where, jax.device_count())
+        self._more, self._tell, self._progress = more, tell, progress
         self._say, self._live, self._waiting = say, {}, []  # type: ignore[var-annotated]
         self.watcher = preempt.Watcher(self._leave)
         self._before: Any = None  # metrics of the call before
 
     def _leave(self, phase: str) -> str:
-        said = [m.session.leave(phase) for m in (*self._live.values(), *self._waiting)]
-        return said[-1] if said else f"isoflop: told to stop in phase {phase}"
+        said = f"isoflop: told to stop in phase {phase}"
+        for m in (*self._live.values(), *self._waiting):
+            with contextlib.suppress(Exception):  # the others are to be made safe as well
+                said = m.session.leave(phase)
+        return said
 
     def _told(self, order: Order, result=None, error=None) -> None:
         self._tell(Told(order, result, error))
@@ -55,10 +59,11 @@ class _Pack:
             free -= 1
 
     def _drop(self, place: int, error: Exception) -> None:
-        """A run that cannot go on; the others do."""
+        """A run that cannot go on; the others do. A want of memory is no single run's."""
+        if choice.out_of_memory(error):
+            raise error
         member = self._live.pop(place)
-        with contextlib.suppress(Exception):  # the first error is the one to tell
-            member.close(error)
+        member.close(error)
         self._told(member.order, error=error)
 
     def run(self) -> None:
@@ -84,8 +89,7 @@ class _Pack:
     def _close(self) -> None:
         self.watcher.phase = "end"
         for m in (*self._live.values(), *self._waiting):
-            with contextlib.suppress(Exception):
-                m.close()
+            m.close()
 
     def _start(self) -> None:
         """Those that wait take free places."""
@@ -96,8 +100,7 @@ class _Pack:
                 if choice.out_of_memory(e):
                     raise
                 self._waiting = [m for m in self._waiting if m is not member]
-                with contextlib.suppress(Exception):
-                    member.close(e)
+                member.close(e)
                 self._told(member.order, error=e)
                 continue
             place = next(k for k in range(self._p.members) if k not in self._live)
@@ -118,11 +121,13 @@ class _Pack:
         if read:
             self._call(count, read)
         stop = self.watcher.asked
-        for place, member in list(self._live.items()):
-            session = member.session
+        live = [(k, m, m.session) for k, m in self._live.items()]
+        due = [(k, m) for k, m, s in live if not s.saved and (stop or k in read and s.due())]
+        if due:
+            jax.block_until_ready(self._before)
+        for place, member in due:
             try:
-                if not session.saved and (session.due() if place in read and not stop else stop):
-                    member.save(functools.partial(self._p.take, self._states, np.int32(place)))
+                member.save(functools.partial(self._p.take, self._states, np.int32(place)))
             except Exception as e:
                 self._drop(place, e)
         if stop:
@@ -158,14 +163,19 @@ class _Pack:
             self._progress(member.order, member.session.done, member.total)
 
     def _stop(self) -> None:
-        for member in self._live.values():
-            member.session.settle()
+        for place, member in list(self._live.items()):
+            try:
+                member.session.settle()
+            except Exception as e:
+                self._drop(place, e)
         raise preempt.Preempted(
             f"told to stop, {len(self._live)} runs are saved: the same command goes on from there"
         )
 
     def _end(self) -> None:
         """Those that have ended are evaluated together, and make room."""
+        if any(m.ended for m in self._live.values()):
+            jax.block_until_ready(self._before)
         for place, member in list(self._live.items()):
             if member.ended:
                 try:

@@ -165,11 +165,7 @@ def program(run: Run, where: Where, dataset=None) -> Program:
 
 
 def pack(run: Run, where: Where, dataset=None) -> Pack:
-    """The compiled Pack of `where.members` runs of the shape of `run`, on all devices if no mesh is
-    named.
-    """
-    if not where.mesh and jax.device_count() > 1:
-        where = dataclasses.replace(where, mesh=f"{meshes.MEMBER}={jax.device_count()}")
+    """The compiled Pack of `where.members` runs of the shape of `run`."""
     model, static, ex, *rest = _shape(run, where, dataset)
     ex = members.mapped(ex, jax.default_backend())
     return _pack(model, static, ex, *rest, where.members)

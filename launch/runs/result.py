@@ -8,11 +8,11 @@ from launch.runs import divergence, evaluation, record
 from model import account, averages
 
 
-def made(run, where, p, dataset, tally, seconds: float, e, averaged, tags) -> dict:
-    """seconds: of training. e, averaged: the evaluations of the last weights and of their average,
-    None without one.
+def made(run, where, p, dataset, tally, kept: dict, e, averaged, tags) -> dict:
+    """kept: `tally.kept()` at the end of training. e, averaged: the evaluations of the last weights
+    and of their average, None without one.
     """
-    total, watch, times = tally.steps, tally.watch, tally.clock.record(seconds)
+    total, watch, times = tally.steps, tally.watch, tally.clock.record(kept["seconds"])
     tokens = total * run.batch * run.model.seq_len
     per_token = account.flops_per_token(run.model)
     kind = jax.devices()[0].device_kind
@@ -39,7 +39,7 @@ def made(run, where, p, dataset, tally, seconds: float, e, averaged, tags) -> di
         "bytes": tally.bytes,
         "flops": {k: n * tokens for k, n in per_token.items()},
         "flops_per_token": per_token,
-        "shared": _shared(tally, run, per_token["matmul"], seconds),
+        "shared": _shared(kept, run, per_token["matmul"]),
         "executed_flops": total
         * account.executed_flops(run.model, p.layout.lm.ex, run.batch, run.optimizer),
         "train_loss": record.finite(tally.meter.last_loss),
@@ -71,24 +71,23 @@ def _validation(e: evaluation.Evaluation) -> dict:
     return {k: record.finite(x) for k, x in e._asdict().items() if k not in apart}
 
 
-def _shared(tally, run, flops: int, seconds: float) -> dict | None:
+def _shared(kept: dict, run, flops: int) -> dict | None:
     """What the run went on from (launch/runs/trunk.py), and what it took from there on; None where
     it trained all of its steps. `flops`: of a token; seconds and joules: of training.
     """
-    begun = tally.begun
+    begun, joules = kept["begun"], kept["joules"]
     if begun is None:
         return None
-    tokens = (tally.steps - begun["step"]) * run.batch * run.model.seq_len
-    joules = tally.gauge.total()
+    tokens = (kept["step"] - begun["step"]) * run.batch * run.model.seq_len
     known = joules is not None and begun["joules"] is not None
     return {
         "run": begun["run"],
         "step": begun["step"],
         "here": {
-            "steps": tally.steps - begun["step"],
+            "steps": kept["step"] - begun["step"],
             "tokens": tokens,
             "flops": tokens * flops,
-            "seconds": seconds - begun["seconds"],
+            "seconds": kept["seconds"] - begun["seconds"],
             "joules": joules - begun["joules"] if known else None,
         },
     }

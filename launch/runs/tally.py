@@ -91,10 +91,14 @@ class Tally:
             self._pending = None
         self.pace.paused()
 
+    def share(self, runs: float) -> None:
+        """So many runs share this sitting: seconds, CPU time and energy are one part of them."""
+        self.clock.share = self.gauge.share = runs
+
     @property
     def seconds(self) -> float:
         """Of training, in all sittings."""
-        return self._before + time.perf_counter() - self._started
+        return self._before + (time.perf_counter() - self._started) / self.clock.share
 
     @property
     def loss(self) -> float:

@@ -93,9 +93,7 @@ def train(
         clock.lap("train")
         last, averaged = _evaluated(p, state, kept, session, tally, dataset)
         clock.lap("evaluate")
-        result = results.made(
-            run, where, p, dataset, tally, kept["seconds"], last, averaged, tags or {}
-        )
+        result = results.made(run, where, p, dataset, tally, kept, last, averaged, tags or {})
         result |= {"cpu_seconds": clock.cpu, "energy": used}
         session.settle()
         tally.close()

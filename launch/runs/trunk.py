@@ -54,7 +54,8 @@ def chains(runs: Sequence[Run]) -> list[tuple[Fork, ...]]:
         before: tuple[Fork, ...] = ()
         for step, _, i in sorted(members):
             out[i] = before
-            before = (Fork(config.run_id(runs[i]), step), *before)
+            if step:  # else it cools down from its first update on
+                before = (Fork(config.run_id(runs[i]), step), *before)
     return out
 
 

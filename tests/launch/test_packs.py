@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+import types
 
 import pytest
 
@@ -10,8 +11,8 @@ from experiments import cli
 from launch import config, engines, files
 from launch.devices import accelerators, choice, compiled, members
 from launch.devices import mesh as meshes
-from launch.engines import attempts, packing, worker
-from launch.runs import checkpoint, pack, preempt, train
+from launch.engines import attempts, local, packing, worker
+from launch.runs import checkpoint, member, pack, preempt, session, train, trunk
 from launch.runs import program as programs
 from model.optimizers import Lion
 from tests.launch.stopped_runs import RUNS, WHERE, differences
@@ -89,19 +90,65 @@ def test_nothing_reaches_another(tmp_path):
     assert losses(tmp_path / "ill" / "1") != losses(tmp_path / "well" / "1")
 
 
-def stopped(todo, folder, members: int, at: int) -> None:
+def stopped(
+    todo, folder, members: int, at: int, words="3 runs are saved", tell=lambda told: None
+) -> None:
     """A pack that is told to stop once a run has made so many steps."""
     where = dataclasses.replace(ALONE, members=members)
     orders = iter([pack.Order(run, str(folder / str(k)), {}) for k, run in enumerate(todo)])
-    job = pack._Pack(where, lambda: next(orders, None), lambda told: None, None, print)
+    job = pack._Pack(where, lambda: next(orders, None), tell, None, print)
 
     def progress(order, done, total):
         if done >= at:
             job.watcher._asked.set()
 
     job._progress = progress
-    with pytest.raises(preempt.Preempted, match="3 runs are saved"):
+    with pytest.raises(preempt.Preempted, match=words):
         job.run()
+
+
+def test_a_stop_holds_where_one_cannot_be_saved(tmp_path, monkeypatch):
+    """The full disk of one is told of it alone, and nobody trains on after SIGTERM."""
+    own, told = session.Session.settle, []
+
+    def settle(s):
+        if s._folder.endswith("1"):
+            raise files.RecordError("no space left")
+        own(s)
+
+    monkeypatch.setattr(session.Session, "settle", settle)
+    stopped(runs("dense", 3, 12), tmp_path, 4, 7, "2 runs are saved", told.append)
+    assert [t.order.folder[-1] for t in told] == ["1"] and told[0].result is None
+
+
+@pytest.mark.parametrize("places,found", [(3, "member=1"), (4, "member=4")])
+def test_devices_share_the_members_out(places, found, tmp_path):
+    """Where no mesh is named; the batch need not be a multiple of them."""
+    todo = [dataclasses.replace(r, batch=2) for r in runs("dense", 1, 2)]
+    told = packed(todo, tmp_path, places, "")
+    assert [t.result["where"]["mesh"] for t in told.values()] == [found]
+
+
+def test_a_want_of_memory_is_no_single_runs(tmp_path, monkeypatch):
+    def save(*_):
+        raise FULL
+
+    monkeypatch.setattr(member.Member, "save", save)
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        packed(runs("dense", 2, 4), tmp_path, 2)
+
+
+def test_a_run_whose_end_fails_has_its_result(tmp_path, monkeypatch):
+    own = session.Session.__exit__
+
+    def left(s, *error):
+        own(s, *error)
+        if s._folder.endswith("0"):
+            raise OSError("the folder has gone")
+
+    monkeypatch.setattr(session.Session, "__exit__", left)
+    told = packed(runs("dense", 2, 4), tmp_path, 2)
+    assert [t.result["status"] for t in told.values()] == ["finished"] * 2
 
 
 def test_told_to_stop_and_typed_again(tmp_path):
@@ -191,7 +238,7 @@ def order(task, where) -> dict:
     return worker.order(task, members.together(where, task.members))
 
 
-def served(todo, monkeypatch, errors) -> tuple[dict, list[int]]:
+def served(todo, monkeypatch, errors, where=ALONE) -> tuple[dict, list[int]]:
     """What is said of orders where packs of any size raise `errors` first; members of each try."""
     seen, left, said = [], list(errors), {}
 
@@ -211,7 +258,7 @@ def served(todo, monkeypatch, errors) -> tuple[dict, list[int]]:
     monkeypatch.setattr(pack, "train", trained)
     monkeypatch.setattr(attempts, "attempt", attempt)
     monkeypatch.setattr(attempts, "forget", lambda: None)
-    orders = [order(t, ALONE) for t in todo]
+    orders = [order(t, where) for t in todo]
     packing.serve(
         orders, lambda: None, lambda id, **m: said.setdefault(id, m["kind"]), lambda *_: None
     )
@@ -234,6 +281,36 @@ def test_out_of_memory_halves_the_members_once(tmp_path, monkeypatch):
     assert list(said.values()) == ["finished"] * 4 and seen == [4, 1, 1, 1, 1]
     with pytest.raises(preempt.Preempted):
         served(todo, monkeypatch, [preempt.Preempted("told to stop")])
+
+
+def test_half_of_the_members_can_still_be_shared_out(tmp_path, monkeypatch):
+    todo = tasks(runs("dense", 6, 20), tmp_path, 6)
+    where = dataclasses.replace(ALONE, mesh="member=2")
+    _, seen = served(todo, monkeypatch, [FULL], where)
+    assert seen == [6, 2]
+
+
+def test_a_run_that_joins_has_the_members_of_its_pack(tmp_path, monkeypatch):
+    """Where they follow from the device as well: a pack that has ended is begun anew for it."""
+    todo = tasks(runs("dense", 3, 20), tmp_path)
+    given = []
+    pool = local._Pool([], dataclasses.replace(ALONE, members=0), str(tmp_path), lambda *_: None)
+    pool._todo = todo[2:]
+    busy = types.SimpleNamespace(members=4, index=0, tasks={"x": todo[1]})
+    busy.add = lambda task, where: given.append(where.members)
+    pool._join(busy, todo[0])
+    pool.close()
+    assert given == [4] and pool._todo == []
+
+
+def test_members_are_counted_by_trunks(tmp_path, monkeypatch):
+    """The runs of a trunk come one after the other: they would leave most places empty."""
+    monkeypatch.setattr(choice, "kind", lambda: "NVIDIA H200")
+    todo = tasks(runs("dense", 8, 20), tmp_path, 1)
+    chain = (trunk.Fork("other", 4),)
+    todo = [t._replace(forks=chain if k > 1 else ()) for k, t in enumerate(todo)]
+    place = engines.Place("gpu", 1, 1)
+    assert {t.members for t in engines.packed(todo, todo, config.Where(), place)} == {2}
 
 
 @pytest.mark.parametrize(
