@@ -58,6 +58,19 @@ def run(folder: str, task: Task, corpus: Any, tokenizer: Any, advance: Callable)
     return about
 
 
+def counted(ids: np.ndarray, size: int) -> np.ndarray:
+    """How often each of `size` ids stands in `ids`. Bytes are counted two at a time: bincount takes
+    a third of the time for half as many numbers.
+    """
+    if ids.dtype != np.uint8 or ids.size < 2**17:
+        return np.bincount(ids, minlength=size)
+    even = ids.size // 2 * 2
+    pairs = np.bincount(ids[:even].view(np.uint16), minlength=2**16).reshape(2**8, 2**8)
+    counts = (pairs.sum(0) + pairs.sum(1))[:size]
+    counts[ids[even:]] += 1
+    return counts
+
+
 class _Writer:
     """The tokens of one split of a task, in as many shards as it takes."""
 
@@ -116,11 +129,11 @@ class _Writer:
         if not self._waiting:
             return
         t, about = self._tokenizer, self.about
-        ids = np.concatenate(self._ids).astype(self._dtype)
-        counts = np.bincount(ids, minlength=self.seen.size)
+        ids = np.concatenate(self._ids).astype(self._dtype, copy=False)
+        counts = counted(ids, self.seen.size)
         self.seen += counts
         if self._by_place:
-            sizes = np.concatenate(self._sizes).astype(np.uint32)
+            sizes = np.concatenate(self._sizes).astype(np.uint32, copy=False)
             about["bytes"] += int(sizes.sum(dtype=np.int64))
         else:
             sizes = None

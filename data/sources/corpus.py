@@ -6,6 +6,7 @@ long document comes in pieces, a block each: so memory is constant, whatever a d
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +21,9 @@ PIECE = 2**20  # bytes; longer documents come in pieces of about so much
 BLOCK = 2**17  # bytes of documents that are read at a time: caches of a core hold them
 ENDS = 512  # bytes of a document's beginning and end that its hash takes
 UNIT = 2**25  # bytes of a file that are a unit, where a file can be read from its middle
+LINES = 4096  # bytes that a line's end is looked for at a time
 _SPACE = b" \t\r\n"
+_LINE = re.compile(rb"\n(?=[^ \t\r\n])")  # the end of a line before one that is not indented
 _sha1 = hashlib.sha1(usedforsecurity=False).copy  # a fifth quicker than a new one
 _FIRST = np.dtype({"names": ["number"], "formats": ["<u8"], "itemsize": 20})  # of a digest
 
@@ -194,10 +197,12 @@ def cut(text: bytes) -> int:
     lines or words see no difference.
     """
     low, high = PIECE // 2, min(PIECE, len(text) - 1)
-    at = high
-    while (at := text.rfind(b"\n", low, at)) >= 0:
-        if text[at + 1] not in _SPACE:
-            return at + 1
+    stop = high
+    while stop > low:  # from behind, a few lines at a time
+        start = max(low, stop - LINES)
+        if ends := [m.end() for m in _LINE.finditer(text, start, stop + 1)]:
+            return ends[-1]
+        stop = start
     at = text.rfind(b" ", low, high)
     while at > low and text[at - 1] in _SPACE:
         at -= 1

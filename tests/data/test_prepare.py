@@ -290,3 +290,20 @@ def test_ten_terabytes_are_one_lookup_and_one_gather(tmp_path, monkeypatch):
         assert row.gather(at * 1024, 1025, np.int32).shape == (32, 1025)
     assert (time.process_time() - started) / 20 < 0.05
     assert len(row._open) <= shards.OPEN
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**17 - 1, 2**17, 2**17 + 1])
+@pytest.mark.parametrize("top", [1, 7, 256])
+def test_bytes_are_counted_by_value(size, top):
+    ids = np.random.default_rng(size).integers(0, top, size, np.uint8)
+    ids[-1:] = top - 1  # of an odd number, the last one counts too
+    assert writing.counted(ids, top).tolist() == [int((ids == v).sum()) for v in range(top)]
+
+
+@pytest.mark.parametrize("lines", [1, 8, 4096])
+def test_a_long_text_is_cut_before_the_last_line_that_is_not_indented(monkeypatch, lines):
+    monkeypatch.setattr(corpus, "PIECE", 100)
+    monkeypatch.setattr(corpus, "LINES", lines)
+    last = "x" * 60 + "\nline\n  indented\n\nmore of it"
+    assert corpus.cut((last + "\n" + " " * 60).encode()) == last.index("more")
+    assert corpus.cut(("x" * 40 + "\nno line ends in the second half" + "y" * 60).encode()) == 67
