@@ -245,15 +245,24 @@ def _predict(form, thetas, x):
 def values(form: Form, thetas) -> dict[str, np.ndarray]:
     """Natural values of the parameters and of what is derived from them, by name, each (draws,)."""
     thetas = np.atleast_2d(np.asarray(thetas, float))
-    named = jax.vmap(lambda t: (vars(form.values(t)), form.derived(form.values(t))))(thetas)
-    return {k: np.asarray(v) for part in named for k, v in part.items()}
+    return {k: np.asarray(v) for part in _values(form, thetas) for k, v in part.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _values(form, thetas):
+    return jax.vmap(lambda t: (vars(form.values(t)), form.derived(form.values(t))))(thetas)
 
 
 @float64
 def jacobian(form: Form, theta, x: dict, y, space: str) -> np.ndarray:
     """d residual / d theta, (points, parameters)."""
     x, y = {k: np.asarray(v, float) for k, v in x.items()}, np.asarray(y, float)
-    return np.asarray(jax.jacfwd(_residual(form, space, x, y))(np.asarray(theta, float)))
+    return np.asarray(_jacobian(form, space, np.asarray(theta, float), x, y))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _jacobian(form, space, theta, x, y):
+    return jax.jacfwd(_residual(form, space, x, y))(theta)
 
 
 def grid(form: Form, x: dict, y, w=None, limit: int = 3000) -> np.ndarray:
