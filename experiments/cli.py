@@ -33,6 +33,7 @@ VERBS = {
     "data": "prepare a corpus, and see what is in it",
     "tokenizer": "train a tokenizer on a corpus, or show what one makes of a text",
     "logits": "logits of a model in Hugging Face's format",
+    "evaluate": "loss and accuracy of released models and own runs on the same text, as a table",
     "export": "write a trained run in Hugging Face's format",
     "bench": "time a part of the product on this machine",
 }

@@ -61,14 +61,7 @@ class LM(nn.Module):
         if ctx is None and self.separator is not None:
             parts.check_apart(m)
             ctx = context.apart(tokens_BT, self.separator)
-        table_VD = declare(
-            self,
-            "embed",
-            (m.vocab_size, m.d_model),
-            ("vocab", "embed"),
-            0.02 if m.tied else 1.0,
-            matrix=MATRIX,
-        )
+        table_VD = self._table()
         x_BTD = self._embed(table_VD, tokens_BT, ctx)
         stats = []
         for i, layer in enumerate(m.first):
@@ -98,6 +91,11 @@ class LM(nn.Module):
         stats = jax.tree.map(lambda *a: jnp.concatenate(a), *stats) if stats else {}
         read = read or functools.partial(loss.logits, cap=m.logit_cap)
         return read(*self._head(table_VD, x_BTD)), routing.losses(m, stats) if stats else {}
+
+    def _table(self):
+        m = self.m
+        shape, axes = (m.vocab_size, m.d_model), ("vocab", "embed")
+        return declare(self, "embed", shape, axes, 0.02 if m.tied else 1.0, matrix=MATRIX)
 
     def _embed(self, table_VD, tokens_BT, ctx):
         m, dtype = self.m, self.ex.dtype
@@ -137,6 +135,26 @@ class LM(nn.Module):
         if self.ex.loss_chunk:  # gathered once, not once a chunk
             w_VD = nn.with_logical_constraint(w_VD, ("vocab", "act_embed"))
         return x_BTD, w_VD
+
+
+class Embedding(LM):
+    """What stands before the layers: ``Embedding(m, ex).apply(variables, tokens_BT) -> x_BTD``. Of
+    an LM's variables it needs those alone that it reads.
+    """
+
+    @nn.compact
+    def __call__(self, tokens_BT):
+        return self._embed(self._table(), tokens_BT, None)
+
+
+class Head(LM):
+    """What stands after the layers: ``Head(m, ex).apply(variables, x_BTD, read)`` calls `read` as
+    `LM` does.
+    """
+
+    @nn.compact
+    def __call__(self, x_BTD, read):
+        return read(*self._head(self._table() if self.m.tied else None, x_BTD))
 
 
 @functools.cache

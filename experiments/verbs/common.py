@@ -134,11 +134,11 @@ def _in_arms(job, key: str, value: str) -> tuple:
     return tuple({**dict(sweep.arms), **new}.items()) if new else ()
 
 
-def data(settings: list[str]) -> Data:
-    """What --set data.FIELD=value names, for verbs that know no model. Raises UserError or
-    ConfigError.
+def data(settings: list[str], base: Data | None = None) -> Data:
+    """What --set data.FIELD=value names, for verbs that know no model; base: what holds where
+    nothing is named. Raises UserError or ConfigError.
     """
-    d = Data()
+    d = base or Data()
     for text in settings:
         key, equals, value = text.partition("=")
         key = key.strip()

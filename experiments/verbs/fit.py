@@ -34,6 +34,9 @@ compiled = Lazy("launch.runs.compiled")
 sweep = Lazy("experiments.sweep")
 trunks = Lazy("experiments.planning.trunks")
 tables = Lazy("experiments.laws.runs.table")
+losses = Lazy("experiments.laws.runs.losses")
+law_figure = Lazy("experiments.report.law_figure")
+law_forms = Lazy("experiments.laws.fitting.law_forms")
 
 
 def analyse(
@@ -208,6 +211,10 @@ def _law(fv) -> dict:
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
+    pooled = selection.pools(fv.pool)
+    if fv.figure:
+        files.writable(os.path.dirname(fv.figure) or ".", "--figure")
+        law_figure.check(name)
     a = table_fit.ask(
         table,
         name,
@@ -219,10 +226,16 @@ def _law(fv) -> dict:
         fv.hold_out,
         fv.seed,
         columns,
-        selection.pools(fv.pool),
+        pooled,
         fv.noise,
         _levels(fv.level),
     )
+    if fv.figure:
+        form = law_forms.FORMS[name]
+        known = losses.unit(fv.loss) if fv.loss == losses.PER_BYTE else a["conventions"]["loss"]
+        unit = known if form.outcome == "loss" else form.outcome
+        drawn = law_figure.draw(a, table, fv.n, fv.c, pooled, unit)
+        files.write_text(os.path.abspath(fv.figure), drawn)
     return record.finite(a | {"data": tables.describe(paths), "where": fv.where})
 
 
@@ -307,6 +320,12 @@ def main(argv=None) -> int:
         "level",
         "",
         "intervals of a law that are printed beside those of 95%, in percent: 80,50",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "figure",
+        "",
+        "SVG file to write: points by where they come from, the law's curves, residuals",
         flag_values=fv,
     )
     flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)

@@ -1,6 +1,5 @@
 """Reads and writes folders of config.json and safetensors."""
 
-import glob
 import hashlib
 import json
 import os
@@ -10,19 +9,12 @@ import numpy as np
 
 from launch import files
 from launch.config import ConfigError
-from launch.huggingface import tensor_files
+from launch.huggingface import checkpoint
+from launch.huggingface.checkpoint import Checkpoint
 from launch.huggingface.comparing import family_of, single_gate
 from launch.huggingface.config_values import Config, fixed
 from launch.huggingface.families import FAMILIES, REFUSED
 from model.config import Model, check
-from model.lm import abstract, buffers
-
-# what other programs leave in a file and no model reads
-IGNORED_FIRST = ("mtp.",)  # layers that predict further tokens
-IGNORED = (
-    *("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "position_ids"),
-    *(".attention.bias", ".attention.masked_bias"),
-)
 
 
 def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[str]]:
@@ -62,131 +54,32 @@ def read_config(hf_dir: str, counting: bool = False) -> tuple[str, Model, list[s
     return name, c, cfg.ignored
 
 
-def _files(hf_dir: str) -> list[str]:
-    """The files with weights: those of the index, or all that lie there."""
-    if (found := tensor_files.shards(hf_dir)) is not None:
-        return found
-    found = sorted(glob.glob(os.path.join(glob.escape(hf_dir), "*.safetensors")))
-    if not found:
-        others = [
-            os.path.basename(p)
-            for e in ("bin", "pt", "pth", "pkl")
-            for p in glob.glob(os.path.join(glob.escape(hf_dir), f"*.{e}"))
-        ]
-        why = (
-            f" ({others[0]} is a pickle, which can run code: convert it to safetensors)"
-            if others
-            else ""
-        )
-        raise ConfigError(f"{hf_dir} holds no model.safetensors{why}")
-    return found
-
-
 def fingerprint(hf_dir: str) -> str:
     """SHA-256 over config.json and the weights."""
     digest = hashlib.sha256()
-    for path in [os.path.join(hf_dir, "config.json"), *_files(hf_dir)]:
+    for path in [os.path.join(hf_dir, "config.json"), *checkpoint.files(hf_dir)]:
         with open(path, "rb") as f:
             digest.update(hashlib.file_digest(f, "sha256").digest())
     return "hf:" + digest.hexdigest()[:16]
 
 
-def _shapes(c: Model) -> dict[str, tuple]:
-    """{path: shape} of every parameter and buffer of the unrolled model."""
-
-    def is_box(x):
-        return hasattr(x, "value")
-
-    flat = jax.tree_util.tree_leaves_with_path(abstract(c), is_leaf=is_box)
-
-    def path(keys):
-        return "/".join(str(k.key) for k in keys)
-
-    out = {f"params/{path(k)}": tuple(b.value.shape) for k, b in flat}
-    return out | {
-        f"buffers/{path(k)}": tuple(b.shape)
-        for k, b in jax.tree_util.tree_leaves_with_path(buffers(c))
-    }
-
-
-def _nested(flat: dict) -> dict:
-    out = {"params": {}, "buffers": {}}
-    for path, a in flat.items():
-        *parents, name = path.split("/")
-        node = out
-        for p in parents:
-            node = node.setdefault(p, {})
-        node[name] = a
-    return out
+def opened(hf_dir: str, c: Model | None = None) -> Checkpoint:
+    """The weights of a folder, of which nothing is read yet. c: the model that they are to fill; by
+    default the one that config.json describes. Raises ConfigError.
+    """
+    name, own, _ = read_config(hf_dir)
+    c = c or own
+    return Checkpoint(hf_dir, name, c, FAMILIES[name].tensors(c))
 
 
 def load(hf_dir: str, c: Model | None = None) -> tuple[Model, dict]:
     """(Model, {"params", "buffers"} of float32 numpy arrays, layers unrolled) of a folder. Raises
-    ConfigError naming the tensor that is missing, left over, or of another shape. c: the model to
-    fill; by default the one that config.json describes. Read tensor by tensor: above the model
-    stands what one entry of the family's table reads, a matrix or a layer's experts.
+    ConfigError naming the tensor that is missing, left over, or of another shape. Read tensor by
+    tensor: above the model stands what one entry of the family's table reads, a matrix or a layer's
+    experts.
     """
-    name, own, _ = read_config(hf_dir)
-    c = c or own
-    found = {k: t for path in _files(hf_dir) for k, t in tensor_files.header(path).items()}
-    table, shapes = FAMILIES[name].tensors(c), _shapes(c)
-    prefix = "" if any(t in found for e in table for t in e.theirs) else _prefix(table, found)
-    used, flat = set(), {}
-    for e in table:
-        want = [
-            np.asarray(a).shape
-            for a in e.write([np.broadcast_to(np.int8(0), shapes[o]) for o in e.ours])
-        ]
-        arrays = []
-        for theirs, shape in zip(e.theirs, want):
-            theirs = theirs.removeprefix(prefix)
-            if theirs not in found:
-                raise ConfigError(
-                    f"{hf_dir}: tensor {theirs} is missing; config.json ({name}) asks for it with"
-                    f" shape {list(shape)}"
-                )
-            stored = found[theirs].shape
-            if stored != shape:
-                raise ConfigError(
-                    f"{hf_dir}: tensor {theirs} has shape {list(stored)}, config.json ({name}) asks"
-                    f" for {list(shape)}"
-                )
-            arrays.append(found[theirs].read())
-            used.add(theirs)
-        # turned round as they are stored, and made float32 once, in place
-        for path, a in zip(e.ours, e.read(arrays, [shapes[o] for o in e.ours])):
-            flat[path] = np.ascontiguousarray(a, np.float32)
-    if c.tied:
-        used |= {"lm_head.weight", "head.weight", "embed_out.weight"}
-    unread = (*IGNORED_FIRST, *_further(hf_dir, c.n_layers))
-    left = [
-        t for t in found if t not in used and not t.endswith(IGNORED) and not t.startswith(unread)
-    ]
-    if left:
-        raise ConfigError(
-            f"{hf_dir}: tensor {left[0]} is not part of a {name} model of this config.json"
-            f" ({len(left)} left over)"
-        )
-    if missing := shapes.keys() - flat.keys():
-        raise ConfigError(f"family {name} has no place for {sorted(missing)[0]}")
-    return c, _nested(flat)
-
-
-def _further(hf_dir: str, n_layers: int) -> list[str]:
-    """How tensors begin of layers after the last one, which predict further tokens: as many as the
-    config says (DeepSeek-V3, GLM-4.5).
-    """
-    with open(os.path.join(hf_dir, "config.json")) as f:
-        count = json.load(f).get("num_nextn_predict_layers")
-    named = range(min(count, 100)) if isinstance(count, int) else ()
-    return [f"model.layers.{n_layers + i}." for i in named]
-
-
-def _prefix(table, found) -> str:
-    """Base models are saved without the name of their body, such as `transformer.`."""
-    body = table[0].theirs[0].partition(".")[0] + "."
-    names = {t for e in table for t in e.theirs}
-    return body if any(f"{body}{t}" in names for t in found) else ""
+    found = opened(hf_dir, c)
+    return found.model, found.read()
 
 
 def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> str:

@@ -30,6 +30,94 @@ def beside(hf_dir: str) -> dict[str, str]:
     return {}
 
 
+def begins(hf_dir: str) -> int | None:
+    """The id that stands before every text by the folder's own word; None where there is none.
+
+    In order: add_bos_token of tokenizer_config.json; a template of tokenizer.json that begins with
+    a special token; of a tokenizer.model alone, as transformers' classes of Llama and Gemma read
+    it, its id of a beginning. Raises ConfigError.
+    """
+    config, spec = (_json(hf_dir, name) for name in ("tokenizer_config.json", "tokenizer.json"))
+    wanted = config.get("add_bos_token")
+    if wanted is False:
+        return None
+    by_template = _template(spec)
+    if wanted is None and by_template is not None:
+        return by_template
+    if wanted is None and (spec or "sentencepiece" not in beside(hf_dir).values()):
+        return None
+    named = config.get("bos_token")
+    named = named.get("content") if isinstance(named, dict) else named
+    found = _id(spec, named) if isinstance(named, str) else by_template
+    if found is None and not spec:
+        found = _piece(hf_dir, named)
+    if found is None:
+        found = _json(hf_dir, "config.json").get("bos_token_id")
+    if found is None and wanted is None:
+        return None
+    if type(found) is not int:
+        raise ConfigError(
+            f"{hf_dir}: tokenizer_config.json says add_bos_token, and bos_token={named!r} has no id"
+            " in its tokenizer: mend one, or set add_bos_token to false"
+        )
+    return found
+
+
+def _json(hf_dir: str, name: str) -> dict:
+    """A file of the folder; {} where there is none. Raises ConfigError."""
+    path = os.path.join(hf_dir, name)
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as f:
+            found = json.load(f)
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
+    except (OSError, ValueError, RecursionError) as e:
+        raise ConfigError(f"{path} is damaged ({str(e)[:80]})") from None
+
+
+def _template(spec: dict) -> int | None:
+    """The id of the special token with which the template of one text begins."""
+    processor = spec.get("post_processor")
+    held = processor if isinstance(processor, dict) else {}
+    inner = held.get("processors") if held.get("type") == "Sequence" else [held]
+    for p in inner if isinstance(inner, list) else []:
+        try:
+            if p.get("type") == "TemplateProcessing":
+                named = p["single"][0]["SpecialToken"]["id"]
+                return int(p["special_tokens"][named]["ids"][0])
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            continue  # it begins with the text itself
+    return None
+
+
+def _id(spec: dict, content: str) -> int | None:
+    """Of a piece of a tokenizer.json by its text."""
+    for token in spec.get("added_tokens") or []:
+        if token.get("content") == content:
+            return token.get("id")
+    vocab = (spec.get("model") or {}).get("vocab")
+    return vocab.get(content) if isinstance(vocab, dict) else None
+
+
+def _piece(hf_dir: str, content: str | None) -> int | None:
+    """Of a sentencepiece model: the id of `content`, or of its own beginning."""
+    import sentencepiece
+
+    path = beside(hf_dir)["tokenizer_path"]
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_file=path)
+    except Exception:  # it is refused, in words, where it is read
+        return None
+    if content:
+        found = model.piece_to_id(content)
+        if found != model.unk_id():
+            return found
+    return model.bos_id() if model.bos_id() >= 0 else None
+
+
 def _added(ids: dict[int, str]) -> list[dict]:
     rest = {
         "single_word": False,

@@ -32,6 +32,12 @@ def load(folder: str, say: Callable[[str], None] = print) -> Saved:
     """Reads a run's folder and changes nothing in it. Raises RecordError, and ConfigError where jax
     cannot start.
     """
+    run, number = described(folder, say)
+    return read(folder, run, number)
+
+
+def described(folder: str, say: Callable[[str], None] = print) -> tuple[Run, int]:
+    """A run and the step of its newest whole state, which is not read. Raises as `load` does."""
     environment_check.check()
     path = os.path.join(folder, record.RUN)
     if not os.path.isfile(path):
@@ -50,6 +56,11 @@ def load(folder: str, say: Callable[[str], None] = print) -> Saved:
             f"{folder} holds no checkpoint: train it with --set where.keep_final=true, or --set"
             " where.checkpoint_every=N"
         )
+    return run, number
+
+
+def read(folder: str, run: Run, number: int) -> Saved:
+    """The state of a run at a step. Raises RecordError."""
 
     def like(scan):
         ex = Execution(scan=scan)

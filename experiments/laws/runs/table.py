@@ -16,6 +16,7 @@ from experiments import sweep
 from experiments.laws.conventions import N_CONVENTIONS
 from experiments.laws.exceptions import FitError
 from experiments.laws.runs import csvfile, selection, sweep_folder
+from experiments.laws.runs.losses import PER_BYTE
 from launch.runs import ledger, record
 
 Table = dict[str, np.ndarray]
@@ -102,6 +103,9 @@ def read(
         for common, theirs in (columns or {}).items():
             part[common] = part[column_name(part, theirs, path)]
         rows = len(next(iter(part.values())))
+        if "tokenizer" in part and (columns or {}).get("loss") == PER_BYTE:
+            # of any tokens: they tell runs apart no longer
+            part["tokenizer"] = np.array([""] * rows, object)
         part.setdefault("recipe_hash", selection.hashes(part))
         part["source_file"] = np.array([names[path]] * rows, object)
         parts.append(part)

@@ -1,0 +1,98 @@
+"""One model on the texts and tasks that all models are asked: prepared, so that what is wrong is
+said before anything compiles; then computed.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.config import DataError
+from launch.config import ConfigError
+from launch.evaluation import choices, subject, text
+from launch.evaluation.choices import Item
+from launch.evaluation.losses import Losses
+from launch.evaluation.score import Scorer, Sequence
+from launch.evaluation.subject import Subject
+from launch.evaluation.text import Texts
+
+
+class Asked(NamedTuple):
+    """What a model is asked, in its own tokens. windows: that each sequence of text stands in.
+    tasks: the items of each with their sequences. unknown: share of tokens that stand for any text.
+    """
+
+    windows: list[int]
+    sequences: list[Sequence]
+    tasks: dict[str, tuple[list[Item], list[Sequence]]]
+    unknown: float
+
+
+def prepared(s: Subject, texts: Texts | None, tasks: dict[str, list[Item]]) -> Asked:
+    """Raises ConfigError or DataError, with the model's name."""
+    windows: list[int] = []
+    sequences: list[Sequence] = []
+    strange, total = 0, 0
+    try:
+        found = s.reader.ids([t.body for t in texts.texts]) if texts else []
+        for t, ids in zip(texts.texts if texts else [], found):
+            own = text.sequences(s.reader, ids)
+            windows += [t.window] * len(own)
+            sequences += own
+            total += len(ids)
+            strange += int((ids == s.reader.tokenizer.unknown).sum())
+        if texts and not sequences:
+            raise DataError("its tokenizer makes no token of this text: give a longer one")
+        asked = {}
+        for name, items in tasks.items():
+            asked[name] = items, choices.prepared(s.reader, items)
+    except (ConfigError, DataError) as e:
+        raise type(e)(f"{s.path}: {e}") from None
+    return Asked(windows, sequences, asked, strange / max(1, total))
+
+
+def evaluated(
+    s: Subject, texts: Texts | None, asked: Asked, stream: bool | None = None
+) -> tuple[dict[str, Any], Losses | None]:
+    """(result of one model: what is known of it, `validation`, `loss_by_position`, `tasks`, its
+    speed; its losses by window). stream: None lets the memory that is free decide.
+    """
+    started = time.perf_counter()
+    weights = subject.opened(s, stream)
+    scorer = Scorer(weights)
+    out, losses, tokens = s.about(), None, 0
+    if texts:
+        losses = _losses(s, scorer, texts, asked)
+        out["validation"] = losses.made()
+        out["loss_by_position"] = losses.by_position()
+        out["unknown"] = asked.unknown
+        tokens += out["validation"]["tokens"]
+    out["tasks"] = {}
+    for name, (items, own) in asked.tasks.items():
+        out["tasks"][name] = choices.answered(scorer, items, own)
+        tokens += sum(x.width for x in own)
+    seconds = time.perf_counter() - started
+    computed = seconds - scorer.compile_s - scorer.read_s
+    out |= {
+        "streamed": weights.stream,
+        "tokens_per_s": tokens / computed,
+        "seconds": {
+            "all": seconds,
+            "read": scorer.read_s,
+            "compile": scorer.compile_s,
+            "compute": computed,
+        },
+    }
+    return out, losses
+
+
+def _losses(s: Subject, scorer: Scorer, texts: Texts, asked: Asked) -> Losses:
+    bytes_W = np.zeros(texts.windows, np.int64)
+    np.add.at(bytes_W, [t.window for t in texts.texts], [len(t.body) for t in texts.texts])
+    kept = np.flatnonzero(bytes_W)  # a window of separators alone holds no text
+    place = {int(w): i for i, w in enumerate(kept)}
+    losses = Losses(bytes_W[kept], max((x.width for x in asked.sequences), default=1))
+    nll = scorer.score(asked.sequences).nll
+    for window, sequence, found in zip(asked.windows, asked.sequences, nll):
+        losses.add(place[window], sequence, found)
+    return losses

@@ -1,0 +1,224 @@
+"""Negative log-likelihoods of the tokens of many sequences, batch by batch and stage by stage.
+
+The loop is over groups of batches, over stages, over the batches of a group: weights that are read
+anew for each group are read once for all of its batches.
+"""
+
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from launch.config import Where
+from launch.devices import choice
+from launch.evaluation import memory, weights
+from launch.evaluation.weights import Stage, Weights
+from model import account, loss
+from model.block import Block
+from model.config import Execution, Layer, Model
+from model.lm import Embedding, Head
+
+ROWS = 32  # sequences of a batch, at most
+TOKENS = 2**14  # of a batch, at most, unless a single sequence is longer
+LEAST = 16  # tokens that a batch is wide, at least
+WIDTHS = (1.0, 0.75)  # of an octave: so much of its upper end are batches wide
+STATES = 2**28  # bytes of states of a group of batches, at least
+LOGITS = 2**28  # bytes of logits that stand at a time where the best token is asked for
+
+
+class Sequence(NamedTuple):
+    """tokens[1:] are predicted, those from tokens[1 + skip] on counted."""
+
+    tokens: np.ndarray
+    skip: int = 0
+
+    @property
+    def width(self) -> int:
+        """Tokens that the model is given."""
+        return len(self.tokens) - 1
+
+
+class Scores(NamedTuple):
+    """nll: of each sequence its counted tokens' negative log-likelihoods, nats. best: whether each
+    is the model's most probable token, where that was asked for.
+    """
+
+    nll: list[np.ndarray]
+    best: list[np.ndarray]
+
+
+class Batch(NamedTuple):
+    """tokens: (rows, width + 1), filled up with zeros on the right, which a causal model does not
+    see; rows beyond those of `members` repeat the first.
+    """
+
+    members: list[int]
+    tokens: np.ndarray
+    ex: Execution
+
+
+def width(n: int) -> int:
+    """The tokens that a batch is wide in which a sequence of `n` stands: of few widths there are
+    few programs.
+    """
+    top = max(LEAST, 1 << (n - 1).bit_length())
+    return next(int(top * w) for w in reversed(WIDTHS) if int(top * w) >= n)
+
+
+def dropless(m: Model) -> Model:
+    """The model whose experts drop nothing, as in decoding: what stands beside a text in a batch
+    is chance, and would compete with it.
+    """
+
+    def free(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        plain = {"capacity_factor": 0.0, "routing_group": 1}
+        return tuple(
+            dataclasses.replace(x, mlp=dataclasses.replace(x.mlp, **plain))
+            if x.mlp.n_experts
+            else x
+            for x in layers
+        )
+
+    return dataclasses.replace(m, first=free(m.first), pattern=free(m.pattern))
+
+
+def execution(m: Model, width: int, rows: int, dtype: str) -> Execution:
+    """How a batch is computed here."""
+    platform, here = jax.default_backend(), dataclasses.replace(m, seq_len=width)
+    ex = choice.execution(here, Where(), dtype, platform, 1, rows * width)
+    if ex.attention == "cudnn" and not choice.has_cudnn():
+        ex = dataclasses.replace(ex, attention="xla")
+    return choice.evaluation(here, ex, platform, rows)
+
+
+def batches(m: Model, sequences: list[Sequence], dtype: str, best: bool = False) -> list[Batch]:
+    """The sequences by width. Logits stand whole only where the best token is asked for."""
+    by_width: dict[int, list[int]] = {}
+    for i, s in enumerate(sequences):
+        by_width.setdefault(width(s.width), []).append(i)
+    out = []
+    for wide, members in sorted(by_width.items(), reverse=True):
+        rows = _rows(m, wide, dtype, best)
+        rows = min(rows, 1 << (len(members) - 1).bit_length())
+        ex = execution(m, wide, rows, dtype)
+        for at in range(0, len(members), rows):
+            own = members[at : at + rows]
+            tokens = np.zeros((rows, wide + 1), np.int32)
+            for row, i in enumerate(own):
+                tokens[row, : len(sequences[i].tokens)] = sequences[i].tokens
+            tokens[len(own) :] = tokens[0]
+            out.append(Batch(own, tokens, dataclasses.replace(ex, loss_chunk=0) if best else ex))
+    return out
+
+
+def _rows(m: Model, wide: int, dtype: str, best: bool) -> int:
+    """Sequences of a batch: a power of two."""
+    here, room, rows = dataclasses.replace(m, seq_len=wide), memory.free(), ROWS
+    while rows > 1:
+        need = account.evaluation(here, execution(m, wide, rows, dtype), rows)
+        logits = 4 * rows * wide * m.vocab_size if best else 0
+        if rows * wide <= TOKENS and logits <= LOGITS and (room is None or 4 * need <= room):
+            break
+        rows //= 2
+    return rows
+
+
+class Scorer:
+    """Of one model. `compile_s`: seconds that its programs took to compile; `read_s`: to bring
+    weights to the device.
+    """
+
+    def __init__(self, held: Weights):
+        self.weights, self.model = held, dropless(held.model)
+        self.compile_s = self.read_s = 0.0
+        self._programs: dict[Any, Any] = {}
+
+    def score(self, sequences: list[Sequence], best: bool = False) -> Scores:
+        """Every sequence needs a token that is counted, and none more tokens than the model has
+        positions.
+        """
+        nll: list = [None] * len(sequences)
+        hits: list = [None] * len(sequences)
+        todo = batches(self.model, sequences, self.weights.dtype, best)
+        for group in self._groups(todo):
+            for b, (nll_BT, hit_BT) in zip(group, self._forward(group, best)):
+                for row, i in enumerate(b.members):
+                    counted = slice(sequences[i].skip, sequences[i].width)
+                    nll[i] = np.asarray(nll_BT[row, counted], np.float64)
+                    hits[i] = hit_BT[row, counted] if best else None
+        return Scores(nll, hits)
+
+    def _groups(self, todo: list[Batch]):
+        """Batches whose states fit together. Where weights are streamed a group may be large."""
+        room = STATES
+        if self.weights.stream:
+            room = max(room, (memory.free() or 0) // 4)
+        group: list[Batch] = []
+        taken = 0
+        for b in todo:
+            size = 8 * b.tokens.size * self.model.d_model  # as they come and as they go
+            if group and taken + size > room:
+                yield group
+                group, taken = [], 0
+            group.append(b)
+            taken += size
+        if group:
+            yield group
+
+    def _stage(self, stage: Stage) -> dict:
+        started = time.perf_counter()
+        found = jax.block_until_ready(self.weights.of(stage))
+        self.read_s += time.perf_counter() - started
+        return found
+
+    def _run(self, key, call, *arguments):
+        """`call` of the arguments, compiled once for their shapes."""
+        if key not in self._programs:
+            started = time.perf_counter()
+            lowered = jax.jit(call).lower(*arguments)
+            self._programs[key] = choice.compiled(lowered, jax.default_backend())
+            self.compile_s += time.perf_counter() - started
+        return self._programs[key](*arguments)
+
+    def _forward(self, group: list[Batch], best: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+        m = self.model
+        held = self._stage(weights.embedding(m))
+        states = []
+        for b in group:
+            call, key = Embedding(m, b.ex).apply, (Embedding, b.ex, b.tokens.shape)
+            states.append(self._run(key, call, held, b.tokens[:, :-1]))
+        for stage in weights.layers(m):
+            held = self._stage(stage)
+            for k, b in enumerate(group):
+                key = stage.layer, b.ex, b.tokens.shape
+
+                def call(held, x_BTD, b=b, layer=stage.layer):
+                    return Block(m, b.ex, layer).apply(held, x_BTD)[0]
+
+                states[k] = self._run(key, call, held, states[k])
+        held = self._stage(weights.head(m))
+        out = []
+        for k, b in enumerate(group):
+
+            def call(held, x_BTD, targets_BT, ex=b.ex):
+                return _head(m, ex, held, x_BTD, targets_BT, best)
+
+            key = Head, best, b.ex, b.tokens.shape
+            found = self._run(key, call, held, states[k], b.tokens[:, 1:])
+            states[k] = None
+            out.append(tuple(map(np.asarray, found)))
+        return out
+
+
+def _head(m: Model, ex: Execution, held, x_BTD, targets_BT, best: bool):
+    """(negative log-likelihoods, whether each target is the most probable token), (B, T)."""
+
+    def read(x_BTD, w_VD):
+        if not best:
+            return loss.each(x_BTD, w_VD, targets_BT, m.logit_cap, ex), targets_BT == targets_BT
+        logits_BTV = loss.logits(x_BTD, w_VD, m.logit_cap)
+        return loss.nll(logits_BTV, targets_BT), logits_BTV.argmax(-1) == targets_BT
+
+    return Head(m, ex).apply(held, x_BTD, read)
