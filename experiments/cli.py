@@ -26,6 +26,9 @@ VERBS = {
         "where the runs of a sweep stand: done, running, waiting, failed, diverged, time left"
     ),
     "fit": "fit scaling laws to the runs of a sweep, or to any table of runs",
+    "compare": "two sweeps, arms or tables: the compute that one saves, with a band",
+    "next": "after a sweep: a recipe for a larger budget, its loss predicted and registered",
+    "predictions": "what was predicted of larger runs, what came of it, and the tally",
     "reproduce": "repeat a published fit from its authors' runs",
     "report": "write the HTML report of a sweep",
     "count": "parameters, FLOPs and bytes of a model by every convention, without training",
@@ -150,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    usage = USAGE.format(verbs="\n".join(f"  {v:<9} {text}" for v, text in VERBS.items()))
+    usage = USAGE.format(verbs="\n".join(f"  {v:<11} {text}" for v, text in VERBS.items()))
     if not argv or argv[0] in ("-h", "--help", "--helpfull", "help"):
         print(usage, end="")
         return 0 if argv else 2

@@ -13,7 +13,7 @@ from data import pipeline
 from experiments.planning import grid as plans
 from experiments.planning.grid import Plan, Planned, SweepJob
 from launch import config, engines, files
-from launch.runs import checks, ledger, record, trunk
+from launch.runs import checks, ledger, predictions, record, trunk
 
 SWEEP, RUNS, ANALYSIS, REPORT, FORECAST = (
     engines.SWEEP,
@@ -28,6 +28,7 @@ OWN = {
     ANALYSIS,
     REPORT,
     "forecast.json",
+    predictions.FOLDER,
     "slurm",
     "skypilot",
     ".lock",

@@ -122,6 +122,7 @@ class Where:
     keep: int = 2
     keep_steps: tuple[int, ...] = ()  # ... and these steps, saved and never removed
     init_from: str = ""  # folder in Hugging Face's format whose weights Run.init names
+    prediction: str = ""  # file of a prediction of this run, registered by isoflop next
     tensorboard: bool = True
     engine: str = "local"  # what runs a sweep: local | slurm | skypilot (launch/engines/)
     # runs of a sweep that train at once; 0: one per CPU core or per GPU, on a cluster as many as it

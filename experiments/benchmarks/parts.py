@@ -14,6 +14,7 @@ from experiments.benchmarks import (
     coverage,
     laws,
     layouts,
+    next_runs,
     optimizers,
     reading,
     startup,
@@ -49,6 +50,7 @@ PARTS = {
     "checkpoint": Part(checkpoint.measure, checkpoint.text),
     "laws": Part(laws.measure, laws.text),
     "coverage": Part(coverage.measure, coverage.text, (), 400),
+    "next": Part(next_runs.measure, next_runs.text, (), 100),
     "optimizers": Part(optimizers.measure, optimizers.text),
     "layouts": Part(layouts.measure, layouts.text),
 }

@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from experiments.laws import parametric
 from experiments.laws.comparisons import (
     arm_gaps,
     context_gains,
@@ -13,11 +14,11 @@ from experiments.laws.comparisons import (
     known_floor,
     learning_rate_brackets,
     moe_gaps,
+    rollouts,
 )
 from experiments.laws.conventions import N_CONVENTIONS
 from experiments.laws.failed_analyses import attempt
-from experiments.laws.fitting import allocation, bootstrap, fit, isoflop, noise_model, verdicts
-from experiments.laws.fitting.solve import Objective
+from experiments.laws.fitting import bootstrap, fit, isoflop, noise_model
 from experiments.laws.runs import losses
 from experiments.laws.runs.points import cell, tuned, usable
 from experiments.planning import trunks
@@ -148,83 +149,6 @@ def _family(points, replicates, excluded, resamples, seed):
     return out, draws
 
 
-def _parametric(points, level, resamples, seed):
-    """Approach 3 with intervals from drawn noise, the largest budget held out once, and the verdict
-    in words.
-    """
-    x, loss = (
-        {
-            "N": np.array([p["n"] for p in points], float),
-            "D": np.array([p["d"] for p in points], float),
-        },
-        np.array([p["loss"] for p in points]),
-    )
-    c = np.array([p["c"] for p in points], float)
-    noise = noise_model.Noise(level["sigma"] / float(loss.mean()), level["dof"]) if level else None
-    # Huber's scale is one run's noise: a finer one would make a least-absolute-deviation fit of so
-    # few points
-    spec = Objective("huber", max(1e-3, noise.sigma if noise else 0.0))
-    above = c > 0.9 * np.quantile(
-        c, 0.8
-    )  # a budget's runs differ a little in C: all of them or none
-    try:
-        f = fit.fit(
-            "chinchilla3",
-            fit.Points(x, loss, noise=noise),
-            spec,
-            resamples,
-            seed,
-            "noise",
-            above if (~above).sum() > 6 and above.any() else None,
-        )
-    except fit.FitError as e:
-        return {"verdict": f"not identified by these runs: {e}"}
-    reading, named = verdicts.read(f), f.parameters
-    fitted = f.predict(x)
-    grid = np.geomspace(c.min(), c.max() * 4, 40)
-    return {
-        "law": f.law,
-        "formula": f.form.formula,
-        "source": f.form.source,
-        "parameters": {k: named[k] for k in f.form.names},
-        "intervals": f.intervals(),
-        "objective": f.value,
-        "huber_delta": spec.delta,
-        "starts_at_optimum": f.at_optimum,
-        "n_points": len(loss),
-        "residual": float(
-            np.sqrt(((loss - fitted[0]) ** 2).sum() / max(1, len(loss) - len(f.form.names)))
-        ),
-        "n_exponent": named["n_exponent"],
-        "identified": reading["identified"],
-        "verdict": reading["words"],
-        "verdicts": reading,
-        "extrapolation": f.held_out,
-        "curve": _curve(f, x, c, grid),
-        "points": {
-            "n": x["N"].tolist(),
-            "d": x["D"].tolist(),
-            "c": c.tolist(),
-            "measured": loss.tolist(),
-            "fitted": fitted[0].tolist(),
-            "log_residual": f.residuals.tolist(),
-            "held_out": above.tolist(),
-        },
-    }
-
-
-def _curve(f, x, c, grid):
-    """The law's best loss at each budget of `grid`, with its band."""
-    price = allocation.cost(x["N"], x["D"], c)
-    rows = [allocation.frontier(f, float(b), price, {})[2] for b in grid]
-    return {
-        "c": grid.tolist(),
-        "loss": [float(r[0]) for r in rows],
-        "interval": [bootstrap.interval(r[1:]) for r in rows],
-        "flops_per_token": str(price),
-    }
-
-
 def _families(kept, excluded, resamples, seed):
     """({family: its analysis}, {family: draws}, {family: {budget: points}})."""
     families, draws, groups = {}, {}, {}
@@ -256,7 +180,7 @@ def _families(kept, excluded, resamples, seed):
         several = [p for p in own if p["role"] != "replicate"]
         families[family]["parametric"] = attempt(
             f"parametric law of {family}",
-            lambda a=(several, level, resamples, stream): _parametric(*a),
+            lambda a=(several, level, resamples, stream): parametric.fitted(*a),
             {"verdict": "not fitted: see what was left out"},
             excluded,
         )
@@ -282,8 +206,7 @@ def analyse(
             "no finished run of a sweep to fit"
             + (f" ({excluded[0]['what']}: {excluded[0]['why']})" if excluded else "")
         )
-    used = {p["id"] for p in points}
-    results = [r for r in results if r["id"] in used]
+    results = _of(results, points)
     kept, verdicts = tuned(points)
     families, draws, groups = _families(kept, excluded, resamples, seed)
 
@@ -326,19 +249,31 @@ def analyse(
             "learning-rate brackets", lambda: learning_rate_brackets.brackets(verdicts)
         ),
         "known_entropy": part(
-            "excess over the source's entropy", lambda: known_floor.excess(_best(results, kept))
+            "excess over the source's entropy", lambda: known_floor.excess(_of(results, kept))
         ),
         "floors": part(
             "floor against the source's entropy", lambda: known_floor.floors(results, families)
         ),
+        "rollouts": part("rollouts", lambda: _rollouts(kept, families)) or {},
         "excluded": excluded,
         "flagged": flagged,
     }
 
 
-def _best(results: list[dict], kept: list[dict]) -> list[dict]:
-    """The results that `kept` points are of."""
-    ids = {p["id"] for p in kept}
+def _rollouts(kept, families) -> dict:
+    """{family: rollouts.rollouts, or None}; replicates of a cell are no further budgets."""
+    out = {}
+    for family, f in families.items():
+        own = [p for p in kept if p["family"] == family and p["role"] in ("grid", "tokens")]
+        noise = f["noise"]["sigma"] if f["noise"] else 0.0
+        mean = float(np.mean([p["loss"] for p in own])) if own else 1.0
+        out[family] = rollouts.rollouts(own, noise / mean)
+    return out
+
+
+def _of(results: list[dict], points: list[dict]) -> list[dict]:
+    """The results that points are of."""
+    ids = {p["id"] for p in points}
     return [r for r in results if r["id"] in ids]
 
 

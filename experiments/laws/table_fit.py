@@ -10,7 +10,9 @@ from experiments.laws.exceptions import FitError
 from experiments.laws.fitting import (
     allocation,
     bootstrap,
+    constraints,
     fit,
+    lack_of_fit,
     noise_model,
     precision,
     solve,
@@ -99,8 +101,17 @@ def points(form: Form, table: tables.Table, n: str = "", c: str = "") -> tuple[P
 
 def resampling(form: Form, pts: Points) -> tuple[str, str]:
     """(method, its description): cases where there are ten runs for a parameter, drawn noise below
-    that (docs/laws.md, coverage).
+    that (docs/laws.md, coverage), Student's t where few degrees of freedom are left.
     """
+    left = len(pts.y) - len(form.names)
+    if pts.clusters is None and left < lack_of_fit.FEW:
+        return (
+            "t",
+            (
+                f"Student's t of the lack of fit, {left} degree{'s' * (left > 1)} of freedom: too"
+                " few runs to resample"
+            ),
+        )
     if pts.clusters is not None:
         return "cases", "case bootstrap of runs with all their checkpoints"
     if len(pts.y) >= 10 * len(form.names):
@@ -155,12 +166,22 @@ def ask(
     pool=(),
     noise="",
     levels=(),
+    limits=constraints.NONE,
+    weights="",
+    frontier=False,
 ) -> dict:
     """Everything `isoflop fit --runs --law` prints. `columns`: {common: theirs}. `pool`: what
     selection.py keeps apart and is fitted together. `noise`: of one run's loss, for isoFLOP slices.
-    levels: of intervals beside those of 95%. Raises FitError in one line.
+    levels: of intervals beside those of 95%. limits: what is known of the parameters. weights: the
+    column of the runs' weights. frontier: of the runs those that no cheaper one beats. Raises
+    FitError in one line.
     """
     law(name)
+    if name in PROCEDURES and (limits or weights or spec.penalty != 1):
+        raise FitError(
+            f"{name} is a procedure, not a formula: --fix, --tie, --within, --weights and"
+            " --overestimate_penalty are read by formulas"
+        )
     level = noise_model.given_noise(noise) if noise else None
     if noise and name not in SLICED:
         raise FitError(f"--noise is read by {' and '.join(SLICED)}, not by {name}")
@@ -170,37 +191,61 @@ def ask(
     inputs = FORMS[name].inputs if name in FORMS else ()
     rates = name in ("learning_rate", "batch_size")
     table, left = selection.of_table(table, bool({"E", "S", "G"} & set(inputs)), pool, rates)
+    if frontier:
+        table, beaten = selection.frontier(table, c if c in table else "flops")
+        left = left + beaten
     if name in PROCEDURES:
         a = _procedure(table, name, n, c, resamples, asked, seed, level, levels)
     else:
-        a = _formula(table, name, spec, n, c, resamples, asked, hold_out, seed, levels)
+        form = constraints.applied(FORMS[name], name, limits)
+        known = (name, form, spec, weights)
+        a = _formula(table, *known, n, c, resamples, asked, hold_out, seed, levels)
     a["conventions"] = {k: (columns or {}).get(v, v) for k, v in a["conventions"].items()}
     if "loss" in (columns or {}):
         a["conventions"]["loss"] = f"{columns['loss']}, in the file's own unit"
     return a | {"left_out": left, "warnings": table_warnings.warnings(table, n, asked)}
 
 
-def _formula(table, name, spec, n, c, resamples, asked, hold_out, seed, levels) -> dict:
-    form, edges = FORMS[name], None
+def weighted(pts: Points, table: tables.Table, column: str) -> Points:
+    """The points with the weights of a column. Raises FitError."""
+    w = tables.numbers(table, tables.column_name(table, column, "--weights: the table"))
+    bad = ~np.isfinite(w) | (w <= 0)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise FitError(f"{column} of {tables.place(table, at)} is {w[at]:g}: weights are positive")
+    return pts._replace(weights=w / w.mean())
+
+
+def _formula(
+    table, name, form, spec, weights, n, c, resamples, asked, hold_out, seed, levels
+) -> dict:
+    edges = None
     if name in ("learning_rate", "batch_size"):
         for column in ("n_params", "tokens", form.outcome):
             tables.numbers(table, column)
         table, edges = selection.near_best(table, form.outcome)
     pts, weighed = points(form, table, n, c)
-    fit.check(name, pts)
+    if weights:
+        pts, weighed = weighted(pts, table, weights), f"column {weights}"
+    fit.check(name, pts, form)
     method, how = resampling(form, pts)
-    f = fit.fit(name, pts, spec, resamples, seed, method, held_out(table, form, pts.x, hold_out))
+    if method == "t" and spec.own:  # residuals that few have no scale of their own
+        spec = spec._replace(kind="squared", own=False)
+    above = held_out(table, form, pts.x, hold_out)
+    f = fit.fit(name, pts, spec, resamples, seed, method, above, form=form)
     f = f._replace(levels=tuple(levels))
     if f.noise and f.noise.shown:
         weighed = f"inverse variance of the residuals: {f.noise}"
     cost, values, intervals = price(table, form, n, c), f.parameters, f.intervals()
+    intervals |= {k: None for k, _ in form.fixed}
+    names = FORMS[name].names
     reading = verdicts.read(f) | ({"edges": edges} if edges is not None else {})
     return {
         "law": name,
         "formula": form.formula,
         "source": form.source,
-        "parameters": {k: values[k] for k in form.names},
-        "derived": {k: v for k, v in values.items() if k not in form.names},
+        "parameters": {k: values[k] for k in names},
+        "derived": {k: v for k, v in values.items() if k not in names},
         "intervals": intervals,
         "level": 0.95,
         "intervals_at": {f"{100 * k:g}%": f.intervals(k) for k in levels},

@@ -204,7 +204,7 @@ def learning_rate(d_model: int, family: str) -> float:
     return LR_32[family] * (32 / d_model) ** LR_POWER
 
 
-def _fits(d_model: int, n_heads: int) -> bool:
+def fits(d_model: int, n_heads: int) -> bool:
     return d_model >= 8 and d_model % n_heads == 0 and d_model // n_heads % 2 == 0
 
 
@@ -236,9 +236,9 @@ def shape(base: Model, size: int, arm: str = "dense", ladder=BOTH) -> Model:
     Raises ConfigError if the ladder's heads do not divide the width.
     """
     at = ladder.shape(size)
-    if not isinstance(ladder, Table) and not _fits(at.d_model, at.n_heads):
+    if not isinstance(ladder, Table) and not fits(at.d_model, at.n_heads):
         near = min(
-            (d for d in range(8, 2 * max(8, at.d_model) + 64, 8) if _fits(d, heads(d))),
+            (d for d in range(8, 2 * max(8, at.d_model) + 64, 8) if fits(d, heads(d))),
             key=lambda d: abs(d - at.d_model),
         )
         raise ConfigError(

@@ -2,11 +2,12 @@
 escaped: nothing in a workdir can put markup into the page, and the page has no script.
 """
 
+import contextlib
 import os
 
 from experiments.laws.failed_analyses import attempt
 from experiments.planning.arms import ARMS
-from experiments.report import answer_text
+from experiments.report import answer_text, plotting
 from experiments.report.elements import CSS, card, esc, span
 from experiments.report.labels import LABEL
 from experiments.report.plotting import COLOUR
@@ -27,6 +28,8 @@ from experiments.report.sections import (
     loss_by_position,
     parametric_law,
     predicted_against_actual,
+    predictions,
+    rollouts,
     runs_and_exclusions,
     sources_of_text,
 )
@@ -36,6 +39,7 @@ from launch.runs import record
 # in the order of the page; a new section is a file in sections/ with a function (results, curves,
 # analysis) -> HTML, and an entry here
 SECTIONS = (
+    predictions.section,
     frontiers.section,
     contexts.section,
     arm_comparison.section,
@@ -49,6 +53,7 @@ SECTIONS = (
     equal_time_and_memory.section,
     expert_load.section,
     parametric_law.section,
+    rollouts.section,
     learning_rates.section,
     loss_by_position.section,
     predicted_against_actual.section,
@@ -158,15 +163,19 @@ def _intro(name, results, a) -> str:
     )
 
 
-def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
-    """The whole page as HTML text."""
+def render(
+    name: str, results: list[dict], analysis: dict, curves: dict, figures: dict | None = None
+) -> str:
+    """The whole page as HTML text. `figures` takes every figure by its section's name, as (SVG
+    text, PDF bytes).
+    """
     a = record.finite(analysis)
     results = sorted(results, key=_order)
     parts = [
         _intro(name, results, a),
         _answer(a),
         _cards(a),
-        *_made(results, curves, a),
+        *_made(results, curves, a, figures),
     ]
     versions = dict(results[0]["versions"])
     foot = [
@@ -182,12 +191,15 @@ def render(name: str, results: list[dict], analysis: dict, curves: dict) -> str:
     )
 
 
-def _made(results, curves, a) -> list[str]:
+def _made(results, curves, a, figures: dict | None) -> list[str]:
     """The sections; one that cannot be made says so, and the others stand."""
     out = []
     for part in _sections(a):
         what, left_out = f"section {part.__module__.split('.')[-1]}", []
-        html = attempt(what, lambda part=part: part(results, curves, a), "", left_out)
+        with plotting.keeping() if figures is not None else contextlib.nullcontext([]) as kept:
+            html = attempt(what, lambda part=part: part(results, curves, a), "", left_out)
+        for i, drawn in enumerate(kept, 1):
+            figures[what.removeprefix("section ") + (f"_{i}" if len(kept) > 1 else "")] = drawn
         out += [
             html,
             *(f"<section><p>{esc(e['what'])}: {esc(e['why'])}</p></section>" for e in left_out),

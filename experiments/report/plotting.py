@@ -1,5 +1,6 @@
 """How the figures of a report look: colours, marks, axes, and SVG text with searchable labels."""
 
+import contextlib
 import io
 import itertools
 from typing import NamedTuple
@@ -79,11 +80,29 @@ def bars(values: list[float], intervals: list) -> list[list[float]]:
     ]
 
 
+_kept: list | None = None
+
+
+@contextlib.contextmanager
+def keeping():
+    """Gives the list that every figure drawn inside is added to, as (SVG text, PDF bytes)."""
+    global _kept
+    _kept = []
+    try:
+        yield _kept
+    finally:
+        _kept = None
+
+
 def svg(fig) -> str:
     out = io.StringIO()
     fig.savefig(out, format="svg", metadata={"Date": None})
-    plt.close(fig)
     text = out.getvalue()
+    if _kept is not None:
+        pdf = io.BytesIO()
+        fig.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+        _kept.append((text, pdf.getvalue()))
+    plt.close(fig)
     return text[text.index("<svg") :]
 
 

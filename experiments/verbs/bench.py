@@ -22,6 +22,8 @@ OPENBLAS_NUM_THREADS=1 isoflop bench laws
     the vectorised fit against a scipy loop and the full grid of starts (ten minutes)
 isoflop bench coverage --rounds=40
     intervals and verdicts of fits against made-up runs, 40 sets a design (half an hour)
+isoflop bench next --rounds=100
+    how often one more run lies inside its prediction interval, 100 made-up sweeps a design
 isoflop bench optimizers    a step by every optimizer over AdamW's (five minutes on two cores)
 isoflop bench layouts
     the same training on every layout of the devices here against one of them (a quarter of an

@@ -6,6 +6,8 @@ isoflop fit --workdir=runs/quickstart
 isoflop fit --workdir=runs/quickstart --n=total --c=matmul_causal --format=json
 isoflop fit --runs=runs.csv --law=chinchilla3 --where="is_outlier==0" --predict="C=1e21"
 isoflop fit --runs=runs/a,runs/b --law=ludziejewski2025 --predict="C=1e14,E=8" --format=json
+isoflop fit --runs=runs.csv --fix=E=1.6 --tie=alpha=beta --overestimate_penalty=10
+isoflop fit --runs=runs.csv --law=power_floor --frontier --fix=E=1.6    three budgets are enough
 """
 
 import json
@@ -20,12 +22,13 @@ from experiments.console import terminal
 from experiments.console.lazy import Lazy
 from experiments.laws import conventions
 from experiments.report import labels
-from experiments.verbs import common, law_text
+from experiments.verbs import common, fit_flags, law_text
 from launch import files
 from launch.runs import record
 from model import work
 
 answer_text = Lazy("experiments.report.answer_text")
+constraints = Lazy("experiments.laws.fitting.constraints")
 questions = Lazy("experiments.laws.questions")
 table_fit = Lazy("experiments.laws.table_fit")
 sweep_analysis = Lazy("experiments.laws.sweep_analysis")
@@ -92,6 +95,7 @@ def _detail(a: dict) -> list[str]:
         lines.append(
             f"learning-rate brackets: {len(a['learning_rates'])}, best at the edge in {edges}"
         )
+    lines += [f"{family:<6} {r['words']}" for family, r in a["rollouts"].items() if r]
     lines += trunks.words(a["trunks"])
     lines += [f"flagged: {e['what']}: {e['why']}" for e in a["flagged"]]
     return lines + [f"excluded: {e['what']}: {e['why']}" for e in a["excluded"]]
@@ -101,18 +105,24 @@ def _range(interval) -> str:
     return f" [{labels.number(interval[0])}, {labels.number(interval[1])}]" if interval else ""
 
 
-def load(fv) -> list[dict]:
-    """Results of --workdir. Raises UserError or RecordError."""
-    if not fv.workdir:
+def finished(workdir: str) -> list[dict]:
+    """Results of the folder of a sweep. Raises UserError or RecordError."""
+    if not workdir:
         raise UserError("--workdir is missing: name the folder of a sweep")
-    if not os.path.isdir(fv.workdir):
-        raise UserError(f"--workdir={fv.workdir} does not exist: run isoflop sweep first")
-    results = sweep.results(fv.workdir)
+    if not os.path.isdir(workdir):
+        raise UserError(f"--workdir={workdir} does not exist: run isoflop sweep first")
+    results = sweep.results(workdir)
     if not results:
         raise UserError(
-            f"--workdir={fv.workdir} holds no finished runs: run isoflop sweep"
-            f" --workdir={fv.workdir} first"
+            f"--workdir={workdir} holds no finished runs: run isoflop sweep --workdir={workdir}"
+            " first"
         )
+    return results
+
+
+def load(fv) -> list[dict]:
+    """Results of --workdir, with --n and --c checked. Raises UserError or RecordError."""
+    results = finished(fv.workdir)
     _check_choice("n", fv.n, list(conventions.N_CONVENTIONS))
     _check_choice("c", fv.c, list(work.CONVENTIONS))
     return results
@@ -189,15 +199,13 @@ def _law(fv) -> dict:
     ]
     name, spec = fv.law or "chinchilla3", table_fit.objective(fv.objective)
     table_fit.law(name)
-    columns = {}
-    for pair in filter(None, fv.columns.split(",")):
-        common, equals, theirs = pair.partition("=")
-        if not equals:
-            raise UserError(
-                f"--columns={fv.columns}: write COMMON=THEIRS, such as"
-                " tokens=train_tokens,loss=val_loss"
-            )
-        columns[common.strip()] = theirs.strip()
+    if not 0 < fv.overestimate_penalty < 1e6:
+        raise UserError(
+            f"--overestimate_penalty={fv.overestimate_penalty:g} must be a positive number: 1"
+            " counts both sides alike, 10 an overestimate ten times"
+        )
+    spec = spec._replace(penalty=fv.overestimate_penalty)
+    columns = fit_flags.columns(fv)
     asked = [questions.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
     # a folder's counts are named by conventions; a file's by its columns
     for path in paths:
@@ -206,8 +214,6 @@ def _law(fv) -> dict:
             _check_choice(
                 "n", fv.n, [*conventions.N_CONVENTIONS, "n_total_params", "n_active_params"]
             )
-    if fv.loss:
-        columns.setdefault("loss", fv.loss)
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")
@@ -229,6 +235,9 @@ def _law(fv) -> dict:
         pooled,
         fv.noise,
         _levels(fv.level),
+        constraints.read(",".join(fv.fix), ",".join(fv.tie), ",".join(fv.within)),
+        fv.weights,
+        fv.frontier,
     )
     if fv.figure:
         form = law_forms.FORMS[name]
@@ -240,10 +249,10 @@ def _law(fv) -> dict:
 
 
 def _body(fv) -> int:
-    levels = _levels(fv.level)
-    if levels and not (fv.runs or fv.law):
+    given = [n for n in ("level", *fit_flags.NAMES) if fv[n].value != fv[n].default]
+    if given and not (fv.runs or fv.law):
         raise UserError(
-            "--level is read with --law: name one (isoflop fit --workdir=... --law=...)"
+            f"--{given[0]} is read with --law: name one (isoflop fit --workdir=... --law=...)"
         )
     if fv.runs or fv.law:
         if not fv.runs and not fv.workdir:
@@ -290,12 +299,7 @@ def main(argv=None) -> int:
         " loss; add :loss for the loss itself",
         flag_values=fv,
     )
-    flags.DEFINE_string(
-        "where", "", 'rows that are fitted, such as "is_outlier==0 and loss<5"', flag_values=fv
-    )
-    flags.DEFINE_string(
-        "columns", "", "COMMON=THEIRS,... where a file's columns have other names", flag_values=fv
-    )
+    fit_flags.define_table(fv)
     flags.DEFINE_multi_string(
         "predict",
         [],
@@ -328,6 +332,7 @@ def main(argv=None) -> int:
         "SVG file to write: points by where they come from, the law's curves, residuals",
         flag_values=fv,
     )
+    fit_flags.define(fv)
     flags.DEFINE_integer("seed", 0, "of the resamples", lower_bound=0, flag_values=fv)
     return cli.run("fit", __doc__, fv, sys.argv[1:] if argv is None else argv, _body)
 

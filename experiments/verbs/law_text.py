@@ -20,6 +20,15 @@ def _levels(at: dict, write=g) -> str:
     return f"; {', '.join(parts)}" if parts else ""
 
 
+def _value(a: dict, k: str, x, given: dict) -> str:
+    """A parameter with its intervals, or what was given of it."""
+    if str(given.get(k, "")).startswith("fixed"):
+        return f"  {k:<12} {g(x)} (fixed)"
+    said = f" ({given[k]})" if k in given else ""
+    more = _levels({p: v.get(k) for p, v in a.get("intervals_at", {}).items()})
+    return f"  {k:<12} {spread(x, a['intervals'].get(k))}{more}{said}"
+
+
 def big(a: dict) -> str:
     """A count with its interval, in k, M, G, T."""
     if a["value"] is None:
@@ -64,8 +73,7 @@ def text(a: dict) -> str:
     lines += [f"  warning: {w}" for w in a.get("warnings", [])]
     lines += [f"  warning: {v['warning']}"] if v.get("warning") else []
     lines += [
-        f"  {k:<12} {spread(x, a['intervals'].get(k))}"
-        + _levels({p: v.get(k) for p, v in a.get("intervals_at", {}).items()})
+        _value(a, k, x, v.get("given") or {})
         for k, x in {**a["parameters"], **a.get("derived", {})}.items()
     ]
     lines.append(f"  objective    {g(a['objective'])}")

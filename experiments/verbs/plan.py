@@ -33,7 +33,7 @@ from experiments import cli
 from experiments.cli import UserError
 from experiments.console.lazy import Lazy
 from experiments.planning import cost
-from experiments.verbs import common
+from experiments.verbs import common, target_flags
 from launch import config
 from launch.config import Job
 from launch.devices import accelerators
@@ -48,7 +48,6 @@ summary = Lazy("experiments.planning.summary")
 step_time = Lazy("experiments.planning.step_time")
 grid = Lazy("experiments.planning.grid")
 plan_text = Lazy("experiments.verbs.plan_text")
-choice = Lazy("launch.devices.choice")
 checks = Lazy("launch.runs.checks")
 train = Lazy("launch.runs.train")
 
@@ -77,17 +76,11 @@ def _check(fv) -> None:
     for name in ("price_per_hour", "grid_carbon"):
         if (v := fv[name].value) is not None and v < 0:
             raise UserError(f"--{name}={v:g} cannot be negative")
-    if fv.utilisation is not None and not 0 < fv.utilisation <= 1:
-        raise UserError(
-            f"--utilisation={fv.utilisation:g} must lie above 0 and at most 1: .4 stands for 40% of"
-            " the peak"
-        )
+    target_flags.check(fv)
     if fv.pue is not None and fv.pue < 1:
         raise UserError(
             f"--pue={fv.pue:g} must be at least 1: all of the building's power over the machines'"
         )
-    if fv.devices is not None and fv.devices < 1:
-        raise UserError(f"--devices={fv.devices} must be at least 1")
     given = [f"--{n}" for n in INPUTS if fv[n].value not in (None, [], "")]
     if len(given) > 1:
         raise UserError(
@@ -104,39 +97,6 @@ def _check(fv) -> None:
             "--calibrate measures the device of this machine: leave out "
             + ("--device" if fv.device else "--flops")
         )
-
-
-def _utilisation(fv) -> dict:
-    return (
-        step_time.UTILISATION
-        if fv.utilisation is None
-        else dict.fromkeys(step_time.UTILISATION, Figure(fv.utilisation, "given"))
-    )
-
-
-def _target(fv, where) -> step_time.Target:
-    """The devices of the flags: a kind of the table, whatever has --peak_flops, or this
-    machine's.
-    """
-    platform = choice.probe()[0]
-    if fv.device.lower() == "cpu" and platform != "cpu":
-        raise UserError(
-            "--device=cpu: this machine has an accelerator; set JAX_PLATFORMS=cpu to plan for"
-            " its CPU"
-        )
-    if (fv.device or "cpu").lower() == "cpu" and platform == "cpu" and fv.peak_flops is None:
-        t = step_time.this_machine(where, platform, _utilisation(fv))
-        t = t._replace(count=fv.devices or t.count)
-    elif fv.device:
-        t = step_time.named(fv.device, fv.devices or 1, where, _utilisation(fv))
-    elif fv.peak_flops is not None:
-        t = step_time.named("device of --peak_flops", fv.devices or 1, where, _utilisation(fv))
-    else:
-        t = step_time.this_machine(where, platform, _utilisation(fv))
-        t = t._replace(count=fv.devices or t.count)
-    if fv.peak_flops is not None:
-        t = t._replace(peak=Figure(fv.peak_flops, "given"))
-    return t._replace(memory=Figure(fv.memory * 1e9, "given")) if fv.memory is not None else t
 
 
 def _rates(fv, device, name) -> cost.Rates:
@@ -217,7 +177,7 @@ def _single(job: Job, target) -> tuple[SweepJob, Plan]:
 def _recipe(fv) -> dict:
     """The plan of a recipe as one dict."""
     job = common.load(fv)
-    target = _target(fv, job.where)
+    target = target_flags.target(fv, job.where)
     rates = _rates(fv, target.device, target.name)
     job = dataclasses.replace(job, run=checks.resolve(job.run, target.platform))
     if isinstance(job, Job):
@@ -296,22 +256,8 @@ def main(argv=None) -> int:
     )
     number("money", "dollars of the whole sweep")
     number("hours", "hours until the last run is done, on all devices")
-    flags.DEFINE_string(
-        "device",
-        "",
-        "kind of device, such as h200, a100-80gb, tpu v5e; default: this machine's",
-        flag_values=fv,
-    )
-    flags.DEFINE_integer(
-        "devices", None, "how many; default: those of this machine, else 1", flag_values=fv
-    )
+    target_flags.define(fv)
     number("price_per_hour", "dollars per device-hour; default: 2 for an H100, else unknown")
-    number(
-        "utilisation",
-        "model FLOPs over the peak; default: .40 dense, .35 MoE, unless the device was calibrated",
-    )
-    number("peak_flops", "peak of one device in FLOP/s, instead of the table's")
-    number("memory", "GB of one device, instead of the table's")
     number("watts", "of one device, instead of the table's board power")
     number(
         "power_cap",

@@ -17,8 +17,9 @@ from experiments import cli
 from experiments.cli import UserError
 from experiments.console import terminal
 from experiments.planning import trunks
+from experiments.verbs import prediction_text
 from launch import engines, files
-from launch.runs import ledger, record
+from launch.runs import ledger, outcomes, predictions, record
 
 COLOUR = {
     "done": "green",
@@ -65,7 +66,16 @@ def read(workdir: str) -> dict:
         "left_s": ledger.left(runs, standings),
         "trunks": trunks.costs(_costs(r, standings[r.id]) for r in runs),
         "runs": [{**r._asdict(), **standings[r.id]._asdict()} for r in runs],
+        "predictions": _predictions(workdir),
     }
+
+
+def _predictions(workdir: str) -> list[dict]:
+    """Of a sweep, or of a run that lies beside its prediction (isoflop next)."""
+    above, name = os.path.split(os.path.abspath(workdir))
+    if os.path.basename(above) == predictions.FOLDER:
+        return [r for r in outcomes.rows(os.path.dirname(above)) if r["prediction"]["id"] == name]
+    return outcomes.rows(workdir)
 
 
 def _costs(r: ledger.Planned, s: ledger.Standing) -> tuple[float, float]:
@@ -122,6 +132,7 @@ def view(s: dict, width: int = 130):
         *saved,
     ]
     parts += [t for t in (_training(s["runs"]), _troubles(s["runs"])) if t]
+    parts += [Text(terminal.printable(prediction_text.line(r), 300)) for r in s["predictions"]]
     return Group(*parts)
 
 

@@ -26,7 +26,7 @@ from experiments.console.lazy import Lazy
 from experiments.verbs import common
 from launch import config
 from launch.config import Job
-from launch.runs import record
+from launch.runs import predictions, record
 
 choice = Lazy("launch.devices.choice")
 environment_check = Lazy("launch.devices.environment_check")
@@ -43,6 +43,8 @@ def summary(r: dict) -> str:
         if v["excess"] is not None
         else ""
     )
+    said = r.get("prediction")
+    held = f"\n{predictions.words(said)}" if said else ""
     return (
         f"run {r['id']} ({r['family']}): {p['total']:,} parameters, {p['active']:,} active,"
         f" {p['non_embedding']:,} non-embedding\n{r['training_tokens']:,} training tokens"
@@ -50,6 +52,7 @@ def summary(r: dict) -> str:
         f" {v['loss']:.4f} +- {v['se']:.4f} nats/token over {v['tokens']:,}"
         f" tokens{bpb}{excess}\n{r['seconds']['train']:.1f} s of training at"
         f" {r['tokens_per_s']:,.0f} tokens/s, {r['seconds']['setup']:.1f} s before it\n{_rates(r)}"
+        f"{held}"
     )
 
 
@@ -112,10 +115,11 @@ def _checked(job: Job) -> tuple[Job, dict]:
     run = checks.resolve(job.run, choice.probe()[0])
     checks.check(run, job.where)
     run = checks.identified(run, job.where)
+    predictions.of(job.where.prediction, config.run_id(run))
     where = {
         k: v
         for k, v in config.to_dict(job.where).items()
-        if k not in ("cache", "init_from", "tensorboard")
+        if k not in ("cache", "init_from", "prediction", "tensorboard")
     }
     same = {"the run": config.run_id(run), **{f"where.{k}": v for k, v in where.items()}}
     return dataclasses.replace(job, run=run), {

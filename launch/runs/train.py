@@ -18,7 +18,7 @@ from launch import config, files
 from launch.config import Run, Where
 from launch.devices import layout as layouts
 from launch.devices import mesh as meshes
-from launch.runs import checks, evaluation, record, trunk
+from launch.runs import checks, evaluation, predictions, record, trunk
 from launch.runs import program as programs
 from launch.runs import result as results
 from launch.runs.meter import Clock
@@ -68,6 +68,7 @@ def train(
     if finished and finished["id"] == identity:
         return finished
     checks.check(run, where, dataset)
+    predicted = predictions.of(where.prediction, identity)
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(open_run(run, where, folder))
         if lease is None:
@@ -95,6 +96,8 @@ def train(
         clock.lap("evaluate")
         result = results.made(run, where, p, dataset, tally, kept, last, averaged, tags or {})
         result |= {"cpu_seconds": clock.cpu, "energy": used}
+        if predicted:
+            result["prediction"] = predictions.judged(predicted, result)
         session.settle()
         tally.close()
         if jax.process_index() == 0:

@@ -95,6 +95,21 @@ def validation(v) -> bool:
     return isinstance(v, dict) and all(optional(number)(x) for x in v.values()) and "loss" in v
 
 
+def predicted(v) -> bool:
+    """What a result says of its prediction (launch/runs/predictions.py)."""
+    return (
+        isinstance(v, dict)
+        and text(v.get("sha256"))
+        and positive(v.get("loss"))
+        and isinstance(v.get("interval"), list)
+        and len(v["interval"]) == 2
+        and all(map(number, v["interval"]))
+        and v.get("inside") in (True, False, None)
+        and all(optional(number)(v.get(k)) for k in ("level", "distance", "measured"))
+        and optional(text)(v.get("why"))
+    )
+
+
 RESULT = {  # a field with ? may be missing
     "id": text,
     "family": name,
@@ -135,6 +150,7 @@ RESULT = {  # a field with ? may be missing
     "sources?": each(source),
     "averages?": each(validation),
     "loss_by_position?": by_position,
+    "prediction?": optional(predicted),
     "moe?": numbers,
     "noise_scale?": optional(each(optional(number))),
     "seconds?": each(optional(number)),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.laws import sweep_analysis
+from experiments.laws import parametric, sweep_analysis
 from experiments.laws.fitting import bootstrap, fit, isoflop
 from experiments.laws.runs import points
 from tests.conftest import ROOT
@@ -145,9 +145,9 @@ def test_unidentified_laws_are_said_to_be():
         }
         for a in n
     ]
-    p = sweep_analysis._parametric(points, None, 60, 0)
+    p = parametric.fitted(points, None, 60, 0)
     assert p["verdict"].startswith("not identified by these runs") and not p["identified"]
-    assert sweep_analysis._parametric(points[:5], None, 20, 0)["verdict"].startswith(
+    assert parametric.fitted(points[:5], None, 20, 0)["verdict"].startswith(
         "not identified by these runs: chinchilla3 has 5 parameters"
     )
 
@@ -160,7 +160,7 @@ def test_identified_law_is_said_to_be():
             n, d, truth(n, d) * (1 + 1e-4 * np.random.default_rng(0).normal(size=n.size))
         )
     ]
-    assert sweep_analysis._parametric(points, None, 30, 0)["verdict"].startswith("identified")
+    assert parametric.fitted(points, None, 30, 0)["verdict"].startswith("identified")
 
 
 def test_brackets_pick_the_best_and_flag_edges():

@@ -61,7 +61,7 @@ def cost(n, d, c, experts=None, total=None) -> Cost:
     return Cost(k, m, max(0.0, extra))
 
 
-def _thetas(f: Fitted) -> np.ndarray:
+def thetas_of(f: Fitted) -> np.ndarray:
     """The fit first, then its draws: (1 + resamples, parameters)."""
     return np.concatenate([f.theta[None], f.draws])
 
@@ -122,7 +122,7 @@ def frontier(
     per_token = price.per_token(n)
     d = flops / per_token - inference / 3
     affordable = d > 1
-    loss = solve.predict(f.form, _thetas(f), _inputs(f, n, np.where(affordable, d, 1.0), fixed))
+    loss = solve.predict(f.form, thetas_of(f), _inputs(f, n, np.where(affordable, d, 1.0), fixed))
     log_n, least = _vertex(
         np.log(n), np.where(affordable, loss, np.inf), free_right=not n_max <= n[-1] * (1 + 1e-12)
     )
@@ -165,18 +165,18 @@ def cheapest(f: Fitted, loss: float, inference: float, price: Cost, fixed: dict)
     eq 3), with intervals.
     """
     n = _sizes(f, float(np.exp(np.mean(np.log(f.points.x["N"])))))
-    thetas = _thetas(f)
+    thetas = thetas_of(f)
     low, high = (
         np.full((len(thetas), GRID), np.log(1e3)),
         np.full((len(thetas), GRID), np.log(1e22)),
     )
     for _ in range(60):  # the loss falls in D
         middle = (low + high) / 2
-        above = _each(f, thetas, n, np.exp(middle), fixed) > loss
+        above = each(f, thetas, n, np.exp(middle), fixed) > loss
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     d = np.exp((low + high) / 2)
     spent = price.per_token(n) * (d + inference / 3)
-    reached = np.abs(_each(f, thetas, n, d, fixed) / loss - 1) < 1e-6
+    reached = np.abs(each(f, thetas, n, d, fixed) / loss - 1) < 1e-6
     log_n, least = _vertex(np.log(n), np.log(np.where(reached, spent, np.inf)))
     size = np.exp(log_n)
     tokens = np.exp(least) / price.per_token(size) - inference / 3
@@ -191,7 +191,7 @@ def cheapest(f: Fitted, loss: float, inference: float, price: Cost, fixed: dict)
     return out
 
 
-def _each(f, thetas, n, d, fixed):
+def each(f, thetas, n, d, fixed):
     """Losses (draws, sizes) where every draw has its own D (draws, sizes)."""
     import jax
 
@@ -221,14 +221,14 @@ def leverage_curve(f: Fitted, price: Cost, experts: float, budgets) -> list[dict
     rows = []
     for c in budgets:
         needed = [
-            _invert(np.log(reach), losses, want)
+            invert(np.log(reach), losses, want)
             for want, losses in zip(frontier(f, float(c), price, {"E": experts})[2], dense)
         ]
         rows.append({"flops": float(c), **_answer(f, np.exp(needed) / c)})
     return rows
 
 
-def _invert(log_c, losses, want) -> float:
+def invert(log_c, losses, want) -> float:
     """log C at which falling `losses` reach `want`, by interpolation; NaN outside."""
     ok = np.isfinite(losses)
     if ok.sum() < 3 or not np.isfinite(want) or not losses[ok].min() <= want <= losses[ok].max():
@@ -276,7 +276,7 @@ def effective_parameters(f: Fitted, n: float, experts: float) -> dict:
     """Clark et al. 2022, eq 11: the dense size that is as good as `n` seen parameters with
     `experts`. clark2022 alone.
     """
-    v = solve.values(f.form, _thetas(f))
+    v = solve.values(f.form, thetas_of(f))
     start, limit = v["Es"], v["Em"]
     e = 1 / (1 / (experts - 1 + 1 / (1 / start - 1 / limit)) + 1 / limit)
 

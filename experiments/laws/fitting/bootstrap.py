@@ -23,6 +23,18 @@ def interval(draws, level: float = 0.95, centre: float | None = None) -> list[fl
     return [float(kept[first]), float(kept[last])]
 
 
+def recentred(draws, centre: float | None = None) -> np.ndarray:
+    """Draws whose percentiles are those of `interval` with this centre, for adding more to each;
+    those that are not finite stay. In no order.
+    """
+    draws = np.asarray(draws, float)
+    kept = np.sort(draws[np.isfinite(draws)])
+    if centre is None or not len(kept):
+        return draws
+    shares = _corrected((np.arange(len(kept)) + 0.5) / len(kept), kept, 0.0, centre, len(kept))
+    return np.concatenate([np.quantile(kept, shares), draws[~np.isfinite(draws)]])
+
+
 def _corrected(ends, kept, lost, centre, number):
     """Shares of the draws below the ends of a bias-corrected interval. The correction is bounded:
     few draws beyond a centre say little about the tail.

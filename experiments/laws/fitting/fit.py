@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, noise_model, residual_noise, solve
+from experiments.laws.fitting import bootstrap, lack_of_fit, noise_model, residual_noise, solve
 from experiments.laws.fitting.formula import Form
 from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
@@ -91,8 +91,10 @@ class Fitted(NamedTuple):
         return float(np.sqrt((self.points.w * self.residuals**2).sum() / left))
 
 
-def check(law: str, points: Points) -> Form:
-    """The form of `law`. Raises FitError in words if these points cannot be fitted."""
+def check(law: str, points: Points, form: Form | None = None) -> Form:
+    """The form of `law`, or `form`, which is that with what is known of it. Raises FitError in
+    words if these points cannot be fitted.
+    """
     if law not in FORMS:
         import difflib
 
@@ -101,7 +103,7 @@ def check(law: str, points: Points) -> Form:
             f"unknown law {law!r}{f': did you mean {near[0]!r}?' if near else ':'} laws are"
             f" {', '.join(FORMS)}"
         )
-    form = FORMS[law]
+    form = form or FORMS[law]
     for name, values in {**points.x, form.outcome: points.y}.items():
         bad = ~np.isfinite(values) | (
             np.asarray(values) <= 0 if name not in ("S", "G") else np.asarray(values) < 0
@@ -115,10 +117,13 @@ def check(law: str, points: Points) -> Form:
                 " leave such points out with --where"
             )
     if len(points.y) <= len(form.names):
+        free = "free " * bool(form.fixed or form.tied)
+        hint = "" if free else " (--fix and --tie leave fewer)"
         raise FitError(
-            f"{law} has {len(form.names)} parameters, {len(points.y)} runs cannot fit it"
+            f"{law} has {len(form.names)} {free}parameters, {len(points.y)} runs cannot fit"
+            f" it{hint}"
         )
-    for name in form.inputs:
+    for name in form.inputs if not form.fixed else ():
         if np.ptp(np.log(np.asarray(points.x[name]) + 1e-9)) < 1e-9:
             raise FitError(
                 f"{name} is the same ({points.x[name][0]:g}) in every run: {law} cannot tell its"
@@ -136,13 +141,14 @@ def fit(
     method: str = "cases",
     hold_out: np.ndarray | None = None,
     starts: np.ndarray | None = None,
+    form: Form | None = None,
 ) -> Fitted:
-    """Fits `law`; deterministic by `seed`. `method`: `cases` resamples runs, `noise` draws normal
-    noise around the fit (for designs with one run per cell). `hold_out`: (points,) bool, left out
-    of one more fit that is then tested on them. `starts` replaces the ranked grid. Raises
-    FitError.
+    """Fits `law`, or `form` of it; deterministic by `seed`. `method`: `cases` resamples runs,
+    `noise` draws normal noise around the fit (for designs with one run per cell), `t` is
+    lack_of_fit.py. `hold_out`: (points,) bool, left out of one more fit that is then tested on
+    them. `starts` replaces the ranked grid. Raises FitError.
     """
-    form = check(law, points)
+    form = check(law, points, form)
     x, y = {k: np.asarray(points.x[k], float) for k in form.inputs}, np.asarray(points.y, float)
     given = points.weights is not None
     first = objective._replace(delta=FIRST_DELTA, own=False) if objective.own else objective
@@ -174,6 +180,8 @@ def fit(
         first = theta[0] if objective.own else groups[0]
         found = solve.run(form, x, y, rows, first, objective, LIMIT, base=points.w)
         draws = _draws(*found[:2])
+    elif resamples and method == "t":
+        draws = lack_of_fit.draws(form, best, x, y, points.w, residuals, objective.space, rng)
     elif resamples:
         draws = _drawn(form, best, x, y, points, given, residuals, objective, resamples, rng)
     tested = None
@@ -222,7 +230,7 @@ def _weighed(form, theta, x, y, points, space):
     if points.weights is not None:
         return points, None
     u, _ = _standard(form, theta, x, y, points.w, space)
-    noise = residual_noise.uneven(u, _covariates(form, theta, x, y), len(y) - len(theta))
+    noise = residual_noise.uneven(u, covariates(form, theta, x, y), len(y) - len(theta))
     if not noise.shown:
         return points, noise
     w = noise.relative() ** -2.0
@@ -239,7 +247,7 @@ def _standard(form, theta, x, y, w, space):
     return r * np.sqrt(w) / left, left
 
 
-def _covariates(form, theta, x, y):
+def covariates(form, theta, x, y):
     """What the noise may grow with: the loss, and the size or else the first input."""
     size = "N" if "N" in x else form.inputs[0]
     loss = solve.predict(form, theta, x)[0]
@@ -281,10 +289,15 @@ def _drawn(form, theta, x, y, points, given, residuals, objective, resamples, rn
     if not given:
         u, _ = _standard(form, theta, x, y, w, objective.space)
         noise = residual_noise.uneven(
-            u * relative, _covariates(form, theta, x, y), len(y) - len(theta)
+            u * relative, covariates(form, theta, x, y), len(y) - len(theta)
         )
     floor = points.noise.sigma if points.noise else 0.0
-    e = residual_noise.source(residuals, len(theta), noise, relative, floor).draw(rng, resamples)
+    if objective.penalty != 1:  # they lie on one side: drawn as they are
+        wide = np.sqrt(len(y) / max(1, len(y) - len(theta)))
+        e = -wide * rng.choice(residuals / relative, (resamples, len(y))) * relative
+    else:
+        source = residual_noise.source(residuals, len(theta), noise, relative, floor)
+        e = source.draw(rng, resamples)
     centre = solve.predict(form, theta, x)[0]
     drawn = centre * np.exp(e) if objective.space == "log" else np.maximum(centre + e, 1e-12)
     ranked = solve.ranked(form, x, y, w, objective, STARTS // 2 - 1)

@@ -60,6 +60,10 @@ class Form(NamedTuple):
     outcome: str = "loss"
     columns: tuple[tuple[str, str], ...] = ()
     optimum: bool = False  # it has N and D (or E too): a compute-optimal split exists
+    # what a reader gave (constraints.py): these are no parameters of the fit
+    fixed: tuple[tuple[str, float], ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()  # (name, the parameter whose value it has)
+    within: tuple[tuple[str, tuple[float, float]], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,7 +74,9 @@ class Form(NamedTuple):
         return self.predict(self.values(theta), SimpleNamespace(**x))
 
     def values(self, theta) -> SimpleNamespace:
-        return SimpleNamespace(**{p.name: p.to_value(t) for p, t in zip(self.parameters, theta)})
+        named = {p.name: p.to_value(t) for p, t in zip(self.parameters, theta)}
+        named |= {k: jnp.asarray(v) for k, v in self.fixed}
+        return SimpleNamespace(**named, **{k: named[of] for k, of in self.tied})
 
     def theta(self, **values) -> np.ndarray:
         """The unconstrained vector of natural values."""

@@ -34,11 +34,15 @@ class Objective(NamedTuple):
     delta: float = 1e-3
     space: str = "log"
     own: bool = False
+    # an overestimate (the fit lies above the point) counts so many times as much: points are then
+    # what bad tuning adds to a curve below them, not noise around it
+    penalty: float = 1.0
 
     def __str__(self):
         name = f"huber:{self.delta:.3g}" if self.kind == "huber" else self.kind
         why = f" ({TUNING} times the residuals' own scale)" if self.own else ""
-        return f"sum of {name}{why} on {'log loss' if self.space == 'log' else 'loss'}"
+        over = f", overestimates x{self.penalty:g}" if self.penalty != 1 else ""
+        return f"sum of {name}{why} on {'log loss' if self.space == 'log' else 'loss'}{over}"
 
     @property
     def deltas(self) -> tuple[float, ...]:
@@ -55,7 +59,7 @@ class Objective(NamedTuple):
             each = np.where(a <= delta, 0.5 * a * a, delta * (a - 0.5 * delta))
         else:
             each = a * a if self.kind == "squared" else a
-        return (w * each).sum(-1)
+        return (w * each * np.where(r > 0, self.penalty, 1.0)).sum(-1)
 
 
 DEFAULT = Objective()
@@ -86,11 +90,12 @@ def _residual(form: Form, space: str, x, y):
     return lambda theta: jnp.log(form(theta, x)) - jnp.log(y)
 
 
-def _evaluate(f, theta, w, delta):
+def _evaluate(f, theta, w, delta, penalty):
     """Objective, gradient, curvature of the points inside delta, and the majorising matrix of
     all.
     """
     r, push = jax.linearize(f, theta)
+    w = w * jnp.where(r > 0, penalty, 1.0)
     jac = jax.vmap(push)(jnp.eye(len(theta)))
     a = jnp.abs(r)
     inside = a <= delta
@@ -106,7 +111,7 @@ def _evaluate(f, theta, w, delta):
     )
 
 
-def _descend(f, theta, w, delta, low, high, limit, tolerance):
+def _descend(f, theta, w, delta, penalty, low, high, limit, tolerance):
     """One start to its optimum. Returns (theta, objective, converged)."""
     eye = jnp.eye(len(theta))
 
@@ -121,7 +126,7 @@ def _descend(f, theta, w, delta, low, high, limit, tolerance):
         move = -jnp.linalg.solve(h, slope)
         fresh = jnp.clip(theta + move * scale, low, high)
         promised = -0.5 * slope @ move
-        there = _evaluate(f, fresh, w, delta)
+        there = _evaluate(f, fresh, w, delta, penalty)
         better = there[0] < value
         gain = (value - there[0]) / jnp.maximum(promised, 1e-300)
         relax = jnp.where(gain > 0.75, 1 / 9, jnp.where(gain > 0.25, 1 / 3, 1.5))
@@ -141,7 +146,7 @@ def _descend(f, theta, w, delta, low, high, limit, tolerance):
 
     start = (
         theta,
-        _evaluate(f, theta, w, delta),
+        _evaluate(f, theta, w, delta, penalty),
         jnp.asarray(1e-2),
         jnp.asarray(3.0),
         0,
@@ -154,7 +159,7 @@ def _descend(f, theta, w, delta, low, high, limit, tolerance):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _program(form, space, x, y, w, starts, deltas, limits, tolerance):
+def _program(form, space, x, y, w, starts, deltas, penalty, limits, tolerance):
     """y, w: (rows, points); starts: (rows, starts, parameters). Returns theta, objective, converged
     per row and start.
     """
@@ -167,7 +172,7 @@ def _program(form, space, x, y, w, starts, deltas, limits, tolerance):
         def stage(theta, setting):
             delta, limit = setting
             theta, value, ok = jax.vmap(
-                lambda t: _descend(f, t, w, delta, low, high, limit, tolerance)
+                lambda t: _descend(f, t, w, delta, penalty, low, high, limit, tolerance)
             )(theta)
             return theta, (value, ok)
 
@@ -215,7 +220,10 @@ def run(
         deltas = wide(np.broadcast_to(objective.at(base), (1, points)))
     limits = np.array([60] * (len(deltas) - 1) + [limit])
     theta, value, ok = jax.device_get(
-        _program(form, objective.space, x, y, w, starts, deltas, limits, tolerance)
+        _program(
+            *(form, objective.space, x, y, w, starts, deltas),
+            *(np.asarray(objective.penalty), limits, tolerance),
+        )
     )
     if objective.kind == "squared":
         value = 2 * value  # the sum of squares, not half of it
@@ -227,13 +235,8 @@ def run(
 @float64
 def predict(form: Form, thetas, x: dict) -> np.ndarray:
     """Outcomes (draws, points) of `thetas` (draws, parameters) at inputs (points,)."""
-    return np.asarray(
-        _predict(
-            form,
-            np.atleast_2d(np.asarray(thetas, float)),
-            {k: np.asarray(v, float) for k, v in x.items()},
-        )
-    )
+    thetas = np.atleast_2d(np.asarray(thetas, float))
+    return np.asarray(_predict(form, thetas, {k: np.asarray(v, float) for k, v in x.items()}))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -305,7 +308,7 @@ def _project(form, thetas, x, y, w):
     columns = np.stack(
         [at([*base[:j], base[j] + 1.0, *base[j + 1 :]]) - zero for j in range(len(linear))], -1
     )
-    target = outcome(y)
+    target = outcome(y) - zero  # less what is fixed
     scale = np.sqrt(w) / (np.abs(y) if form.linear_in == "loss" else 1.0)
     phi, z = columns * scale[:, None], np.broadcast_to(target * scale, columns.shape[:-1])
     size = np.sqrt((phi**2).sum(1)) + 1e-300

@@ -4,11 +4,12 @@ disagree, residuals beyond the seeds' noise.
 
 import numpy as np
 
-from experiments.laws.fitting import precision, solve
+from experiments.laws.fitting import constraints, precision, solve
 from experiments.laws.fitting.fit import Fitted
+from experiments.laws.fitting.lack_of_fit import EXACT
 
 FACTOR = 2.5  # a 95% interval that reaches zero or spans more than this is no identification
-EXACT = 1e-9  # residual noise below this is taken as this: even exact losses are rounded somewhere
+AT_BOUND = "at the bound of its range"
 
 
 def covariance(f: Fitted) -> np.ndarray:
@@ -45,7 +46,8 @@ def not_identified(f: Fitted) -> dict[str, str]:
         span = intervals[p.name] if intervals else _interval(p, f.theta[i], se[i])
         at_floor = p.unit == "nats/token" and f.parameters[p.name] < 0.02 * np.min(f.points.y)
         if f.theta[i] <= low_bound[i] + 1e-6 or f.theta[i] >= high_bound[i] - 1e-6:
-            out[p.name] = "at the bound of its range"
+            given = p.name in dict(f.form.within)
+            out[p.name] = "at the bound that --within gave" if given else AT_BOUND
         elif span is None or not np.isfinite(span).all():
             out[p.name] = "its interval has no end"
         elif at_floor:
@@ -98,10 +100,33 @@ def gradient_norm(f: Fitted) -> float:
     j, r = solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space), f.residuals
     delta = f.objective.deltas[-1]
     slope = (
-        np.clip(r, -delta, delta)
+        np.where(r > 0, f.objective.penalty, 1.0)
+        * np.clip(r, -delta, delta)
         * {"huber": 1.0, "squared": 2.0, "lad": 1 / delta}[f.objective.kind]
     )
     return float(np.linalg.norm(j.T @ (f.points.w * slope)))
+
+
+def _made_by_hand(f: Fitted, spans: dict) -> list[str]:
+    """Derived quantities that --fix or --tie alone set: no draw moves them."""
+    if not (f.form.fixed or f.form.tied):
+        return []
+    own = {*f.form.names, *dict(f.form.fixed), *dict(f.form.tied)}
+    return [
+        k
+        for k, v in spans.items()
+        if k not in own and v and v[1] - v[0] <= 1e-9 * max(abs(v[0]), abs(v[1]))
+    ]
+
+
+def _tilted(f: Fitted) -> str:
+    """What an asymmetric loss does to the answer and its intervals."""
+    above = -float((f.points.w * f.residuals).sum() / f.points.w.sum())
+    size = f"{above:.2%}" if f.objective.space == "log" else f"{above:.3g}"
+    return (
+        f"overestimates count {f.objective.penalty:g} times: the curve lies below the runs by"
+        f" {size} on average, and intervals are for that curve, not for the mean of the runs"
+    )
 
 
 def read(f: Fitted) -> dict:
@@ -116,6 +141,8 @@ def read(f: Fitted) -> dict:
         return ", ".join(f"{k} ({v})" for k, v in which.items())
 
     spans = f.intervals() if len(f.draws) else {}
+    made = _made_by_hand(f, spans)
+    spans = {k: v for k, v in spans.items() if k not in made}
     asked = {k: precision.of(k, f.parameters[k], v) for k, v in spans.items()}
     asked = {k: v for k, v in asked.items() if v}
     if "n_exponent" in asked:
@@ -130,6 +157,12 @@ def read(f: Fitted) -> dict:
     if not f.converged:
         words[0] = words[0] if open_ else "not converged"
         words.append("the best start had not converged: do not use these numbers")
+    if given := constraints.words(f.form):
+        exact = "; intervals take what is fixed as exact" * bool(f.form.fixed)
+        said = "".join(f"; {k} is {f.parameters[k]:.4g} by that alone" for k in made)
+        words.append(f"given: {', '.join(f'{k} {v}' for k, v in given.items())}{exact}{said}")
+    if f.objective.penalty != 1:
+        words.append(_tilted(f))
     if rest:
         words.append(f"prefactors left open: {named(rest)}")
     if f.points.noise and f.residual_sd > 2 * f.points.noise.sigma:
@@ -147,5 +180,6 @@ def read(f: Fitted) -> dict:
         "not_identified": loose,
         "asked": {k: {"verdict": v.word, "words": v.words} for k, v in asked.items()},
         "ridges": pairs,
+        "given": given,
         "resamples_without_optimum": lost,
     }

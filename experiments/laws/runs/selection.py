@@ -213,6 +213,21 @@ def of_table(table: dict, experts: bool, pool=(), rates: bool = False) -> tuple[
     return {k: v[at] for k, v in table.items()}, left
 
 
+def frontier(table: dict, compute: str) -> tuple[dict, list[dict]]:
+    """(the rows that no row of as much compute or less beats, what is left out). Raises
+    FitError.
+    """
+    if compute not in table or table[compute].dtype == object:
+        raise FitError(f"--frontier needs a column of compute, and there is no {compute}")
+    c, loss = table[compute], table["loss"]
+    keep = np.array([not ((c <= a) & (loss < b)).any() for a, b in zip(c, loss)])
+    out = int((~keep).sum())
+    why = "--frontier: a run of as much compute or less has a lower loss"
+    return {k: v[keep] for k, v in table.items()}, (
+        [{"what": f"{out} run{'s' * (out > 1)} above the frontier", "why": why}] if out else []
+    )
+
+
 def near_best(table: dict, column: str) -> tuple[dict, list[str]]:
     """Rows within 0.25% of the best loss of their (N, D) cell, the cell as cluster; and the cells
     whose best lies at the edge of what was tried.
