@@ -60,7 +60,11 @@ DENSE = {
 UPDATES = 20  # of a call, as isoflop does with small models, beside one
 AT_A_TIME = 3  # models whose programs are compiled beside each other, before any of them is timed
 TOY = {"toy": steps.Shape(32, 32, 2, 2, 4, 320)}
-MEMBERS = {"1M": steps.Shape(128, 128, 5, 4, 4, 320), "10M": steps.Shape(256, 384, 6, 6, 4, 320)}
+MEMBERS = {
+    "1M": steps.Shape(128, 128, 5, 4, 4, 320),
+    "4M": steps.Shape(256, 256, 5, 4, 4, 320),
+    "10M": steps.Shape(256, 384, 6, 6, 4, 320),
+}
 
 
 def _is_gpu() -> bool:

@@ -5,6 +5,7 @@ python -m experiments.benchmarks.ours SPEC.json     the protocol of contest.py; 
                                                     "where", "folder", "steps", "again"}
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,7 +19,7 @@ from data.config import DataError
 from launch import config
 from launch.config import Run, Where
 from launch.devices import mesh
-from launch.runs import compiled, train
+from launch.runs import compiled, pack, train
 
 
 class _Done(Exception):
@@ -117,12 +118,33 @@ def main() -> int:
             begun, done = first_step(other, where, os.path.join(spec["folder"], "second"))
             say({"again_begun_s": begun, "again_s": done})
         return 0
-    try:
-        turns = Turns(spec["steps"], run.batch * run.model.seq_len, say)
-        train.train(run, where, os.path.join(spec["folder"], "run"), turns)
-    except _Done:
-        pass
+    turns = Turns(spec["steps"], max(1, where.members) * run.batch * run.model.seq_len, say)
+    with contextlib.suppress(_Done):
+        if where.members:
+            _packed(run, where, spec["folder"], turns)
+        else:
+            train.train(run, where, os.path.join(spec["folder"], "run"), turns)
     return 0
+
+
+def _packed(run: Run, where: Where, folder: str, turns: Turns) -> None:
+    """`where.members` runs of other seeds, by the loop of packs; the first one's steps are told."""
+    seeds = range(run.seed, run.seed + where.members)
+    orders = [
+        pack.Order(dataclasses.replace(run, seed=seed), os.path.join(folder, str(seed)), {})
+        for seed in seeds
+    ]
+    left = iter(orders)
+
+    def progress(order, done, total):
+        if order is orders[0]:
+            turns(done, total)
+
+    def tell(told):
+        if told.error:
+            raise told.error
+
+    pack.train(where, lambda: next(left, None), tell, progress)
 
 
 if __name__ == "__main__":

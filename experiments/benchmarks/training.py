@@ -51,6 +51,9 @@ class Entry(NamedTuple):
 
 CONTENDERS = {
     "isoflop": Entry(GPT),
+    # the same by the loop of packs, one run and four at once
+    "isoflop_pack": Entry(GPT, where={"members": 1}),
+    "isoflop_pack_of_4": Entry(GPT, where={"members": 4}),
     "torch": Entry(GPT, ("--kind=gpt",)),
     "torch_compiled": Entry(GPT, ("--kind=gpt", "--compile")),
     "isoflop_llama": Entry(LLAMA),

@@ -5,6 +5,8 @@ isoflop bench train
     our training loop against plain PyTorch, compiled (extra `bench`; two minutes on two cores)
 isoflop bench train --set model.seq_len=1024 --set batch=4 --contender=isoflop \\
     --contender=torch --contender=torch_compiled
+isoflop bench train --contender=isoflop --contender=isoflop_pack --contender=isoflop_pack_of_4
+    a run by itself against the loop of packs, one run and four at once
 isoflop bench moe
     experts against our dense model of equal active parameters and Hugging Face's Mixtral,
     compiled

@@ -158,6 +158,15 @@ def forget() -> None:
     gc.collect()
 
 
+def until_free(folder: str) -> None:
+    """Waits while another trains the run."""
+    from launch.runs import lease
+
+    time.sleep(LOOK)
+    while lease.living(folder):
+        time.sleep(LOOK)
+
+
 def serve_one(order: dict) -> dict:
     """One order on a cluster: waits while another trains it, for it may die. Returns the last
     message; exits with status 75 if told to stop or if all processes must start anew, with 1 where
@@ -165,13 +174,11 @@ def serve_one(order: dict) -> dict:
     """
     import jax
 
-    from launch.runs import lease, preempt
+    from launch.runs import preempt
 
     try:
         while (message := attempt(order))["kind"] == "elsewhere":
-            time.sleep(LOOK)
-            while lease.living(order["folder"]):
-                time.sleep(LOOK)
+            until_free(order["folder"])
         if message["kind"] == "halve" or message["kind"] == "failed" and jax.process_count() > 1:
             os._exit(
                 preempt.STATUS if message["kind"] == "halve" else 1

@@ -102,8 +102,9 @@ def groups(tasks: Iterable[Task]) -> list[list[Task]]:
 
 
 def serve_job(orders: list[dict]) -> list[dict]:
-    """The orders of one job of a cluster, as a pack, and those that others hold when they are free.
-    Returns the last message of each; exits with status 75 if told to stop.
+    """The orders of one job of a cluster, as a pack, and those that others hold when they are free,
+    as a pack again, whose program they share. Returns the last message of each; exits with status
+    75 if told to stop.
     """
     from launch.runs import preempt
 
@@ -112,14 +113,16 @@ def serve_job(orders: list[dict]) -> list[dict]:
     def send(id, **message):
         said[id] = message
 
+    todo = orders
     try:
-        serve(orders, lambda: None, send, lambda *_: None)
+        while todo:
+            serve(todo, lambda: None, send, lambda *_: None)
+            todo = [o for o in orders if said[o["id"]]["kind"] == "elsewhere"]
+            if todo:
+                attempts.until_free(todo[0]["folder"])
     except preempt.Preempted as e:
         print(f"isoflop: {e}", file=sys.stderr, flush=True)
         sys.exit(preempt.STATUS)
-    for order in orders:
-        if said[order["id"]]["kind"] == "elsewhere":
-            said[order["id"]] = attempts.serve_one(alone(order))
     return list(said.values())
 
 

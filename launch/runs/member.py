@@ -66,6 +66,7 @@ class Member:
             self.result = None
         self._where, self._stack = where, contextlib.ExitStack()
         self._calls = self._together = self._most = 0  # runs that its calls have trained
+        self.kept: dict = {}  # what a checkpoint keeps, once no step is left
         if self.result:
             return
         checks.check(self.run, where, self.dataset)
@@ -142,15 +143,22 @@ class Member:
         self.kept, self.used = self.tally.kept(), self.tally.gauge.record()
         self.clock.lap("train")
         if self.kept["seconds"] > SAFE:
-            self.session.secure(take(), self.kept, self.tally.loss)
+            self.session.secure(_whole(take), self.kept, self.tally.loss)
 
     def save(self, take: Callable[[], Any]) -> None:
         """Saves the state, in the background."""
         self.tally.pause()
-        self.session.save(take(), self.tally.kept(), self.tally.loss)
+        self.session.save(_whole(take), self.kept or self.tally.kept(), self.tally.loss)
 
     def close(self, error: BaseException | None = None) -> None:
         """Gives back the lease, and ends its threads. Raises nothing: what came before stands."""
         kind = (type(error), error, error.__traceback__) if error else (None, None, None)
         with contextlib.suppress(Exception):
             self._stack.__exit__(*kind)
+
+
+def _whole(take: Callable[[], Any]):
+    """The state, once it stands: a device without room for it says so here, not the disk's writer,
+    whose words for a full disk are the same.
+    """
+    return jax.block_until_ready(take())

@@ -121,17 +121,24 @@ class _Pack:
         if read:
             self._call(count, read)
         stop = self.watcher.asked
-        live = [(k, m, m.session) for k, m in self._live.items()]
-        due = [(k, m) for k, m, s in live if not s.saved and (stop or k in read and s.due())]
+        self._save(lambda k, m: stop or k in read and m.session.due())
+        if stop:
+            self._stop()
+
+    def _taken(self, place: int) -> Callable[[], Any]:
+        return functools.partial(self._p.take, self._states, np.int32(place))
+
+    def _save(self, wanted: Callable[[int, Member], bool]) -> None:
+        """Saves what is not yet saved and `wanted`, in the background."""
+        live = self._live.items()
+        due = [(k, m) for k, m in live if not m.session.saved and wanted(k, m)]
         if due:
             jax.block_until_ready(self._before)
         for place, member in due:
             try:
-                member.save(functools.partial(self._p.take, self._states, np.int32(place)))
+                member.save(self._taken(place))
             except Exception as e:
                 self._drop(place, e)
-        if stop:
-            self._stop()
 
     def _call(self, count: int, read: dict) -> None:
         p, rows = self._p, self._p.members
@@ -179,20 +186,14 @@ class _Pack:
         for place, member in list(self._live.items()):
             if member.ended:
                 try:
-                    member.end_training(
-                        functools.partial(self._p.take, self._states, np.int32(place))
-                    )
+                    member.end_training(self._taken(place))
                     member.session.phase("evaluate")
                 except Exception as e:
                     self._drop(place, e)
         ended = {k: m for k, m in self._live.items() if m.ended}
         if not ended:
             return
-        datasets = {k: m.dataset for k, m in ended.items()}
-        evaluate = functools.partial(evaluation.evaluate_pack, self._p.program)
-        last, averaged = evaluate(step.variables(self._states), datasets), {}
-        if self._states.average:
-            averaged = evaluate(step.averaged(self._states), datasets)
+        last, averaged = self._evaluated({k: m.dataset for k, m in ended.items()})
         for place, member in ended.items():
             try:
                 result = member.finish(self._p, last[place], averaged.get(place))
@@ -202,6 +203,29 @@ class _Pack:
             del self._live[place]
             member.close()
             self._told(member.order, result)
+
+    def _evaluated(self, datasets: dict) -> tuple[dict, dict]:
+        """Evaluations by place, of the weights and of their average. Whatever fails in it, and if
+        a stop is asked for meanwhile, no training is lost: the states of all are saved.
+        """
+        own = self._p.program.evaluate
+
+        def evaluate(rows: int):
+            if self.watcher.asked:
+                raise preempt.Preempted("told to stop")
+            return own(rows)
+
+        p = self._p.program._replace(evaluate=evaluate)
+        try:
+            last = evaluation.evaluate_pack(p, step.variables(self._states), datasets)
+            if not self._states.average:
+                return last, {}
+            return last, evaluation.evaluate_pack(p, step.averaged(self._states), datasets)
+        except Exception:
+            self._save(lambda *_: True)
+            if self.watcher.asked:
+                self._stop()
+            raise
 
 
 def train(

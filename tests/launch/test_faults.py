@@ -321,13 +321,15 @@ def test_a_few_faults(tmp_path):
 
 
 @pytest.mark.slow
-def test_fifty_faults_over_24_runs(tmp_path):
-    """About a quarter of an hour on two busy cores."""
+@pytest.mark.parametrize("members", [0, 4])
+def test_fifty_faults_over_24_runs(members, tmp_path):
+    """One run at a time, and packs of four. About a quarter of an hour on two busy cores, each."""
     seed = int(os.environ.get("FAULTS_SEED", "0"))
     more = [
         "--set=sweep.budgets=2e10,4e10,6e10",
         "--set=sweep.seeds=0,1,2,3",
         "--set=where.checkpoint_every=1000",
+        f"--set=where.members={members}",
     ]
     expected = alone(tmp_path / "alone", *more)
     assert len(expected) == 24

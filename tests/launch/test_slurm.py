@@ -26,6 +26,11 @@ RUNS = [
     "--set=sweep.seeds=0,1,2",
     "--set=where.checkpoint_every=500",
 ]
+PACKS = [
+    "--set=sweep.budgets=1e10",
+    "--set=sweep.seeds=0,1,2,3,4,5",
+    "--set=where.checkpoint_every=100",
+]
 SLURM = ["--engine=slurm", "--set=where.workers=2", "--set=where.slurm.minutes=10"]
 
 
@@ -94,6 +99,35 @@ def test_six_runs_and_a_kill(cluster, tmp_path):
     assert stamps == {
         k: os.stat(tmp_path / "w" / "runs" / k / record.RESULT).st_mtime_ns for k in results
     }
+
+
+def test_packs_and_a_kill(cluster, tmp_path):
+    """Six runs of one shape are two jobs of three; who is killed is submitted again with what it
+    had, and the numbers are those of runs by themselves.
+    """
+    process = start(tmp_path / "w", *RUNS[:1], "--set=where.members=3", *PACKS)
+    run, pid = victim(tmp_path / "w", process)
+    mates = [
+        p.parent.parent.name
+        for p in (tmp_path / "w" / "runs").glob("*/.lease/*.json")
+        if (held := lease.holder(str(p.parent.parent))) and held.pid == pid
+    ]
+    os.kill(pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    logs = "".join(p.read_text()[-1500:] for p in (tmp_path / "w" / "slurm").glob("*/*.err"))
+    assert process.returncode == 0, err + logs
+    assert len(mates) == 3 and run in mates and submitted(err) == [6, 3], err + logs
+    found = {
+        p.parent.name: record.result(str(p.parent))
+        for p in (tmp_path / "w" / "runs").glob(f"*/{record.RESULT}")
+    }
+    assert [(r["status"], r["where"]["members"]) for r in found.values()] == [("finished", 3)] * 6
+    alone = start(tmp_path / "alone", *RUNS[:1], *PACKS, "--engine=local")
+    out, err = alone.communicate(timeout=240)
+    assert alone.returncode == 0, err
+    for k, r in found.items():
+        own = record.result(str(tmp_path / "alone" / "runs" / k))
+        assert r["validation"]["loss"] == pytest.approx(own["validation"]["loss"], rel=2e-6)
 
 
 def test_two_tasks_train_one_run(cluster, tmp_path):

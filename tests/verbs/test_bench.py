@@ -28,9 +28,12 @@ def bench(capsys, *argv):
 
 
 def test_train(capsys):
-    found = bench(capsys, "train", "--contender=isoflop")["isoflop"]
+    found = bench(capsys, "train", "--contender=isoflop", "--contender=isoflop_pack_of_4")
+    (four,) = found["isoflop_pack_of_4"]["rounds"]
+    found = found["isoflop"]
     (stretch,) = found["rounds"]
-    assert stretch["tokens"] >= 2 * 2 * 16 and stretch["wall_s"] > 0 and stretch["cpu_s"] > 0
+    assert stretch["tokens"] >= 2 * 2 * 16 and four["tokens"] % (4 * 2 * 16) == 0
+    assert stretch["wall_s"] > 0 and stretch["cpu_s"] > 0
     assert (
         found["tokens_per_s"] == stretch["tokens"] / stretch["wall_s"]
         and found["peak_bytes"] > 2**26
