@@ -91,12 +91,12 @@ def test_nothing_reaches_another(tmp_path):
 
 
 def stopped(
-    todo, folder, members: int, at: int, words="3 runs are saved", tell=lambda told: None
+    todo, folder, members: int, at: int, words="3 runs are saved", tell=lambda told: None, **where
 ) -> None:
     """A pack that is told to stop once a run has made so many steps."""
-    where = dataclasses.replace(ALONE, members=members)
+    here = dataclasses.replace(ALONE, members=members, **where)
     orders = iter([pack.Order(run, str(folder / str(k)), {}) for k, run in enumerate(todo)])
-    job = pack._Pack(where, lambda: next(orders, None), tell, None, print)
+    job = pack._Pack(here, lambda: next(orders, None), tell, None, print)
 
     def progress(order, done, total):
         if done >= at:

@@ -38,8 +38,10 @@ def begun(workdir, process, n: int, seconds: float = 120) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whom,how", [("worker", signal.SIGKILL), ("all", signal.SIGTERM)])
-@pytest.mark.parametrize("then", [1, 2, 8])
+@pytest.mark.parametrize(
+    "whom,how,then",
+    [("worker", signal.SIGKILL, 2), ("worker", signal.SIGKILL, 1), ("all", signal.SIGTERM, 8)],
+)
 def test_another_number_of_members_takes_over(whom, how, then, single, tmp_path):
     work = tmp_path / "w"
     first = start(work, *RUNS, "--set=where.members=4")

@@ -1,7 +1,9 @@
 """Runs of every kind in packs, against the same runs alone: their whole records."""
 
 import dataclasses
+import json
 import math
+import random
 
 import pytest
 
@@ -24,8 +26,9 @@ def apart(a, b, path: str = "") -> list[tuple[float, str]]:
     differs. Clocks are left out.
     """
     if isinstance(a, dict) and isinstance(b, dict):
-        if a.keys() != b.keys():
-            return [(math.inf, f"{path}: {sorted(a.keys() ^ b.keys())}")]
+        other = a.keys() ^ b.keys()
+        if names := sorted(other.difference(CLOCKS)):
+            return [(math.inf, f"{path}: {names}")]
         found = [apart(a[k], b[k], f"{path}.{k}") for k in a if k not in CLOCKS]
         return [row for rows in found for row in rows]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
@@ -52,7 +55,9 @@ def mixture(folder) -> Data:
 
 
 def documents(folder) -> Data:
-    text = "".join('{"text": "%s"}\n' % ("abcdefgh"[k % 8] * (4 + k % 9)) for k in range(800))
+    drawn = random.Random(0)
+    words = (drawn.choices("abcdefgh ", k=drawn.randrange(4, 40)) for _ in range(400))
+    text = "".join(json.dumps({"text": "".join(w)}) + "\n" for w in words)
     (folder / "short.jsonl").write_text(text)
     path = str(folder / "short.jsonl")
     return Data(source="jsonl", path=path, documents="apart", validation_windows=16)
@@ -69,8 +74,8 @@ KINDS = {
     "scanned layers": ({}, {"scan": True, "remat": True}),
     **{name: ({"optimizer": cls}, {}) for name, cls in OPTIMIZERS.items()},
 }
-# what rounding becomes in them: differences of nearly equal sums, and a count of tokens over them
-LOOSE = ("noise", "signal", "grad_norm", "excess", "balance", "z_loss")
+# differences of nearly equal sums, in which rounding grows
+LOOSE = (".se", "noise", "signal", "entropy")
 
 
 def made(kind: str, n: int, steps: int, folder, name: str = "dense") -> tuple[list, dict]:
@@ -95,7 +100,7 @@ def made(kind: str, n: int, steps: int, folder, name: str = "dense") -> tuple[li
 @pytest.mark.parametrize("name", ["dense", "moe"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_records_are_those_of_the_runs_alone(kind, name, tmp_path):
-    """Three runs of unequal length in two places; one more in a pack that was told to stop and
+    """Three runs of unequal length in two places; and again in a pack that was told to stop and
     went on, to the same bits.
     """
     todo, where = made(kind, 3, 20, tmp_path, name)
@@ -105,10 +110,13 @@ def test_records_are_those_of_the_runs_alone(kind, name, tmp_path):
         alone = dataclasses.replace(ALONE, **where)
         train.train(run, alone, str(tmp_path / f"alone{k}"))
         found = compared(tmp_path / "pack" / str(k), tmp_path / f"alone{k}")
-        print(kind, name, k, found[:6])
         tight = [row for row in found if not any(word in row[1] for word in LOOSE)]
         assert not tight or tight[0][0] < 2e-6, tight[:5]
-        assert not found or found[0][0] < 1e-3, found[:5]
+        assert not found or found[0][0] < 1e-4, found[:5]
+    stopped(todo, tmp_path / "cut", 2, 11, "2 runs are saved", **where)
+    packed(todo, tmp_path / "cut", 2, **where)
+    for k in range(3):
+        assert differences(tmp_path / "cut" / str(k), tmp_path / "pack" / str(k)) == []
 
 
 # ---- two hundred updates

@@ -79,7 +79,10 @@ def well(todo, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in ("put", "train") else n for n in PLACES],
+)
 def test_half_of_the_members_go_on(name, todo, well, tmp_path, monkeypatch, capfd):
     full_at(monkeypatch, name, 2)
     said, heard = served(todo, tmp_path)
