@@ -4,7 +4,9 @@
     lm_eval.simple_evaluate(IsoflopLM(hf_dir="pythia-70m"), tasks=["arc_easy"])
 
 Needs `pip install "isoflop[eval]"`. Contexts and continuations are made into tokens as the harness'
-own `hf` model makes them.
+own `hf` model makes them. In three things it differs: where a context's last word goes on in the
+continuation this one scores the continuation by itself and that one stops; a beginning stays where
+a context is cut; and in rolling likelihoods it is not counted as text.
 """
 
 import numpy as np

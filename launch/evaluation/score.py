@@ -190,6 +190,7 @@ class Scorer:
             call, key = Embedding(m, b.ex).apply, (Embedding, b.ex, b.tokens.shape)
             states.append(self._run(key, call, held, b.tokens[:, :-1]))
         for stage in weights.layers(m):
+            del held  # before the next one comes
             held = self._stage(stage)
             for k, b in enumerate(group):
                 key = stage.layer, b.ex, b.tokens.shape
@@ -198,6 +199,9 @@ class Scorer:
                     return Block(m, b.ex, layer).apply(held, x_BTD)[0]
 
                 states[k] = self._run(key, call, held, states[k])
+            if self.weights.stream:  # calls wait in a queue, and would hold every layer there
+                jax.block_until_ready(states)
+        del held
         held = self._stage(weights.head(m))
         out = []
         for k, b in enumerate(group):

@@ -74,6 +74,30 @@ def test_stages_are_the_whole_model(name):
         assert (best == (top == s.tokens[1 + s.skip :])).all()
 
 
+def test_one_layer_is_held_at_a_time():
+    """Whatever waits to be computed: when a layer is read, none is there."""
+    wide = MODELS["llama"][0].replace("d_ff=24", "d_ff=2048")
+    m = parts.model(wide, vocab_size=8, seq_len=16, d_model=128, n_layers=12)
+    v = jax.tree.map(np.asarray, variables(m))
+    layer = sum(a.nbytes for a in jax.tree.leaves(v["params"]["group_0"]))
+    asked = [Sequence(np.arange(17, dtype=np.int32) % 8)] * 64
+    before = sum(a.nbytes for a in jax.live_arrays())
+    there, ready = [], []
+
+    def read(places):
+        there.append(sum(a.nbytes for a in jax.live_arrays()) - before)
+        ready.append(all(a.is_ready() for a in jax.live_arrays()))
+        return weights.under(v, places)
+
+    for stream in (True, False):
+        there.clear()
+        Scorer(Weights(m, read, "float32", stream)).score(asked)
+        states = 64 * 16 * 128 * 4
+        assert layer > 5 * states
+        assert (max(there) < 2 * states) is stream
+        assert all(ready) or not stream  # a call that waits holds its layer, and is not counted
+
+
 @pytest.mark.parametrize("name", ["tied", "hybrid"])
 def test_streamed_weights_score_alike(name, monkeypatch):
     """To the bit, in groups of batches too; and a layer is all that is read at a time."""

@@ -1,17 +1,22 @@
 """Models here under EleutherAI's lm-evaluation-harness, on a task made locally."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
 pytest.importorskip("lm_eval", reason="the extra eval is not installed")
 
+from data import tokenizers  # noqa: E402
+from data.config import Data  # noqa: E402
 from launch.evaluation import choices  # noqa: E402
 from launch.evaluation.lm_harness import IsoflopLM  # noqa: E402
 from launch.evaluation.score import Scorer  # noqa: E402
 from launch.huggingface import folder  # noqa: E402
-from tests.launch.test_evaluation import model  # noqa: E402
+from model import parts  # noqa: E402
+from tests.data import made  # noqa: E402
+from tests.launch.test_evaluation import MODELS, model  # noqa: E402
 from tests.model.test_model import variables  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the harness and what it imports
@@ -137,3 +142,54 @@ def test_the_harness_finds_the_model_by_name(lm):
 
     assert get_model("isoflop") is IsoflopLM
     assert np.isfinite(lm.eot_token_id) and lm.tokenizer_name == "bytes"
+
+
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "<s>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+}
+
+
+@pytest.mark.parametrize("kind,ends", [("gpt2", "<|endoftext|>"), ("llama", "</s>")])
+def test_the_harness_reads_the_folder_alike(kind, ends, tmp_path):
+    """Its `hf` model, which is transformers', on the same folder: tokens of contexts and
+    continuations, beginnings, likelihoods, greedy text.
+    """
+    pytest.importorskip("accelerate", reason="the harness' hf model needs it")
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    spec = json.loads(pathlib.Path(made.hf(tmp_path, kind)).read_text())
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ends}
+    if kind == "llama":
+        spec["post_processor"], config["bos_token"] = TEMPLATE, "<s>"
+    path = tmp_path / "hf"
+    path.mkdir()
+    (path / "tokenizer.json").write_text(json.dumps(spec))
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    size = tokenizers.load(Data(tokenizer="hf", tokenizer_path=str(path))).vocab_size
+    m = parts.model(MODELS["llama"][0], vocab_size=size, seq_len=48, d_model=16)
+    folder.save(str(path), m, variables(m))
+    ours = IsoflopLM(hf_dir=str(path))
+    theirs = HFLM(pretrained=str(path), device="cpu", dtype="float32", batch_size=2)
+    pairs = [
+        *[("two and two are", " four"), ("The dog ", " barks")],
+        *[("", " line 3"), ("Q:\n", "no way")],
+        ("caf\u00e9s \u6f22\u5b57", " \u6f22\u5b57 is \U0001f98a"),
+    ]
+    asked = [Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)]
+    for mine, other in zip(ours.loglikelihood(asked), theirs.loglikelihood(asked)):
+        assert mine == (pytest.approx(other[0], abs=2e-3), other[1])
+    how = {"until": ["\n"], "max_gen_toks": 8}
+    asked = [Instance("generate_until", {}, (c, how), i) for i, c in enumerate(("the fox", "line"))]
+    assert ours.generate_until(asked) == theirs.generate_until(asked)
+    if kind == "gpt2":  # of a model with a beginning theirs counts it as text
+        texts = ("".join(made.LINES[:6]), "short")
+        asked = [Instance("loglikelihood_rolling", {}, (t,), i) for i, t in enumerate(texts)]
+        mine, other = (x.loglikelihood_rolling(asked) for x in (ours, theirs))
+        assert mine == pytest.approx(other, abs=5e-3)
