@@ -32,8 +32,6 @@ def tally(rows: list[dict]) -> list[str]:
     out = []
     for r in predictions.tally([r["judged"] for r in rows if r["judged"]]):
         if r["judged"]:
-            upto = f"up to x{r['to']:g}" if r["to"] else f"beyond x{r['above']:g}"
-            between = f"x{r['above']:g} to x{r['to']:g}" if r["above"] and r["to"] else upto
-            out.append(f"{between}: {r['inside']} of {r['judged']} inside")
+            out.append(f"{predictions.reach(r)}: {r['inside']} of {r['judged']} inside")
     waiting = sum(not r["judged"] for r in rows)
     return [*out, f"{waiting} not finished"] if waiting else out

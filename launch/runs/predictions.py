@@ -176,6 +176,13 @@ def words(j: dict) -> str:
     return f"predicted {j['loss']:.4f} [{low:.4f}, {high:.4f}], x{j['distance']:.3g} beyond: {said}"
 
 
+def reach(row: dict) -> str:
+    """The distances of a row of `tally`, in words."""
+    if row["to"] is None:
+        return f"beyond x{row['above']:g}"
+    return f"x{row['above']:g} to x{row['to']:g}" if row["above"] else f"up to x{row['to']:g}"
+
+
 def tally(rows: list[dict]) -> list[dict]:
     """How often a result lay inside, by distance: of rows of `judged`."""
     out, low = [], 0.0

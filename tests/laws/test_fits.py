@@ -176,6 +176,20 @@ def test_coverage():
                 assert q.get("false_known", 0) <= 0.03 * 200, (name, noise, k, q)
 
 
+@pytest.mark.slow
+def test_one_more_run_lies_inside():
+    """A prediction interval at 10 and 100 times the compute: 91 to 99% of 200 sets, three designs,
+    without and with outliers.
+    """
+    from experiments.benchmarks import next_runs
+
+    for name in next_runs.DESIGNS:
+        for noise in ("even", "outliers"):
+            for distance, q in next_runs.simulate(name, noise, 200)["distances"].items():
+                assert q["predicted"] == 200, (name, noise, distance)
+                assert 0.9 <= q["inside"] <= 1 and q["half_width"] < 0.05, (name, noise, q)
+
+
 def test_floor_is_judged():
     from experiments.laws.comparisons import known_floor
 

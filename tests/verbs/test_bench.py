@@ -50,6 +50,17 @@ def test_tokenizers(capsys):
     assert set(found) == set(PARTS["tokenizers"].contenders)
 
 
+def test_next_runs(capsys):
+    argv = ["bench", "next", "--scale=toy", "--rounds=2", "--format=json"]
+    assert cli.main(argv) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert "x10: " in PARTS["next"].text(answer)
+    (row,) = answer["rows"]
+    for found in row["distances"].values():
+        assert found["predicted"] == 2 and 0 <= found["inside"] <= 1
+        assert 0.002 < found["half_width"] < 0.1
+
+
 def test_coverage(capsys):
     argv = ["bench", "coverage", "--scale=toy", "--rounds=2", "--format=json"]
     assert cli.main(argv) == 0

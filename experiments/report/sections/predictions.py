@@ -22,14 +22,14 @@ def _one(ax, row: dict) -> None:
     ax.fill_between(x, band[:, 0], band[:, 1], color=plotting.BLUE, alpha=0.16, lw=0)
     at = p["tokens"]
     bars = plotting.bars([p["loss"]], [p["interval"]])
-    ax.errorbar([at], [p["loss"]], bars, color=plotting.BLUE, fmt="o", ms=5, capsize=4)
+    ax.errorbar([at], [p["loss"]], bars, color=plotting.BLUE, fmt="_", ms=9, capsize=5, lw=1.6)
     tokens, loss = outcomes.training(row)
     if tokens:
         ax.plot(tokens, loss, color="#8a919c", lw=0.9, label="training loss so far")
     if j and j["measured"] is not None:
         colour = plotting.GREEN if j["inside"] else plotting.ORANGE
         said = "validation loss: inside" if j["inside"] else "validation loss: OUTSIDE"
-        ax.plot([at], [j["measured"]], "D", color=colour, ms=6, mec="white", label=said)
+        ax.plot([at], [j["measured"]], "D", color=colour, ms=7, mec="white", zorder=5, label=said)
     every = [*band[np.isfinite(band).all(1)].ravel(), *[v for v in loss if v < 1.5 * y.max()]]
     every += [j["measured"]] if j and j["measured"] is not None else []
     margin = 0.05 * (max(every) - min(every) + 1e-3)
@@ -57,19 +57,20 @@ def _said(row: dict) -> list[str]:
         said = {True: "inside", False: "OUTSIDE", None: f"not judged: {j['why']}"}[j["inside"]]
     numbers = [f"{p['flops']:.4g}", f"x{p['distance']:.3g}", f"{p['n']:,}", f"{p['tokens']:,}"]
     first = [p["id"], p["date"][:10], p["family"], p["law"]]
-    return [*first, *numbers, f4(p["loss"]), span(p["interval"]), measured, said, p["sha256"][:12]]
+    outcome = [f4(p["loss"]), span(p["interval"]), measured, said]
+    return [*first, *outcome, *numbers, p["sha256"][:12]]
 
 
 def section(results, curves, a) -> str:
     rows = a.get("predictions") or []
     if not rows:
         return ""
-    columns = ["run", "registered", "arm", "law", "FLOPs (matmul)", "beyond", "N", "tokens"]
-    columns += ["predicted", "95%", "measured", "", "sha256"]
+    columns = ["run", "registered", "arm", "law", "predicted", "95%", "measured", ""]
+    columns += ["FLOPs (matmul)", "beyond", "N", "tokens", "sha256"]
     counted = predictions.tally([r["judged"] for r in rows if r["judged"]])
     tally = [
         [
-            f"x{t['above']:g} to x{t['to']:g}" if t["to"] else f"beyond x{t['above']:g}",
+            predictions.reach(t),
             str(t["judged"]),
             str(t["inside"]),
         ]

@@ -1,6 +1,7 @@
 """Which law predicts the larger budgets from the smaller ones, and does the error shrink?"""
 
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 
 from experiments.report import plotting
 from experiments.report.elements import esc, figure_section, table
@@ -21,9 +22,9 @@ def draw(found: dict, c: str) -> str:
                     ax.plot(*zip(*xy), marker=mark, color=colour, ms=5, lw=1.3, label=law)
             ax.set(xscale="log", xlabel=f"fitted up to C ({c})", title=LABEL.get(family, family))
             if r["below"]:
-                low, high = min(r["below"]), max(r["below"])
-                plotting.log_ticks(ax.xaxis, low, max(high, low * 1.5), most=4)
-                ax.set_xlim(low / 1.4, high * 1.4)
+                ax.set_xticks(r["below"], [f"{v:.2g}" for v in r["below"]], fontsize=8)
+                ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+                ax.set_xlim(min(r["below"]) / 1.4, max(r["below"]) * 1.4)
         axes[0].set_ylabel("mean error above (%)")
         axes[0].set_ylim(bottom=0)
         axes[0].legend(fontsize=8)
