@@ -67,6 +67,16 @@ def test_a_known_floor_and_tied_exponents_by_scipy():
     assert held < 0.5 * wide  # what is known makes the rest surer
 
 
+def test_what_is_fixed_is_no_part_of_a_start():
+    """With floor and exponents known, the linear parts of the one start are exact."""
+    t = simulated(30, 0.0)
+    x = {"N": t["n_params"], "D": t["tokens"]}
+    limits = constraints.read(",".join(f"{k}={TRUTH[k]}" for k in ("E", "alpha", "beta")))
+    form = constraints.applied(FORMS["chinchilla3"], "chinchilla3", limits)
+    (start,) = solve.grid(form, x, t["loss"])
+    assert np.exp(start) == pytest.approx([TRUTH["A"], TRUTH["B"]], rel=1e-3)
+
+
 def test_bounds_that_bind_are_told():
     t = simulated(40, 0.003)
     a = table_fit.ask(t, "chinchilla3", SPEC, limits=constraints.read(within="alpha=.1:.2"))
