@@ -222,9 +222,9 @@ def python() -> str:
 
 
 def copied(name: str):
-    """A file of the repository's root as a page."""
+    """A file of the repository's root as a page, with links to the pages as they are from there."""
     with open(os.path.join(ROOT, name)) as f:
-        return f.read()
+        return f.read().replace("](docs/", "](")
 
 
 PAGES = {

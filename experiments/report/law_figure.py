@@ -16,7 +16,7 @@ from experiments.report.plotting import STYLE, canvas, log_ticks, styles, svg
 GREY = "#8a919c"
 CURVES = 12  # sizes whose curves are drawn, at most
 # the axis of the left panel, by the inputs of a law: the last of them that the law has
-AXES = {"L": "loss", "N": "N: parameters", "C": "C: training FLOPs", "D": "D: training tokens"}
+AXES = {"L": "", "N": "N: parameters", "C": "C: training FLOPs", "D": "D: training tokens"}
 # columns that say where a row comes from, the first that tells rows apart
 ORIGINS = ("kind", "suite", "family", "source_file")
 
@@ -36,13 +36,12 @@ def _axis(form) -> str:
     return held[-1] if plain and held and not {"C", "N"} <= set(form.inputs) else ""
 
 
-def draw(a: dict, table: dict, n: str, c: str, pool: tuple[str, ...], unit: str) -> str:
-    """SVG. a: the answer of the fit (table_fit.ask) to the table; unit: of the outcome, in
-    words.
-    """
+def draw(a: dict, table: dict, n: str, c: str, pool: tuple[str, ...], loss: str) -> str:
+    """SVG. a: the answer of the fit (table_fit.ask) to the table; loss: its unit, in words."""
     form = FORMS[a["law"]]
     table, _ = selection.of_table(table, bool({"E", "S", "G"} & set(form.inputs)), pool)
     x, y = tables.inputs(form, table, n, c), tables.numbers(table, form.outcome)
+    unit = loss if form.outcome == "loss" else form.outcome
     axis, theta = _axis(form), form.theta(**a["parameters"])
     fitted = predict(form, theta, x)[0]
     origin = _origins(table)
@@ -55,7 +54,7 @@ def draw(a: dict, table: dict, n: str, c: str, pool: tuple[str, ...], unit: str)
             how = {"color": style.colour, "mec": "white", "mew": 0.6, "ms": 6}
             left.plot(x[axis][own], y[own], style.mark, label=name, **how)
             right.plot(y[own], (y[own] / fitted[own] - 1) * 100, style.mark, **how)
-        left.set(xlabel=AXES[axis], ylabel=unit, title=a["formula"])
+        left.set(xlabel=AXES[axis] or loss, ylabel=unit, title=a["formula"])
         if axis != "L":
             left.set_xscale("log")
             log_ticks(left.xaxis, x[axis].min(), x[axis].max())

@@ -4,6 +4,7 @@ from experiments.report.labels import number
 
 KNOWN_POSITIONS = 8192  # contexts up to here are those of training, as a rule
 UNKNOWN = 1e-3  # share of tokens that stand for any text, above which bits per byte flatter
+CHANGED = 0.02  # the same of texts that their tokens do not give back
 SHOWN = 8  # bins of positions that are printed
 
 
@@ -24,6 +25,11 @@ def warnings(r: dict, table: bool) -> list[str]:
         out.append(
             f"{r['name']}: {r['unknown']:.2%} of its tokens are unknown words, which hide text: its"
             " bits per byte are too low"
+        )
+    elif r.get("changed", 0) > CHANGED:
+        out.append(
+            f"{r['name']}: the tokens of {r['changed']:.0%} of the texts do not give them back (its"
+            " tokenizer drops or alters something): its bits per byte may be too low"
         )
     if table and not r["training_tokens"]:
         out.append(

@@ -39,7 +39,6 @@ trunks = Lazy("experiments.planning.trunks")
 tables = Lazy("experiments.laws.runs.table")
 losses = Lazy("experiments.laws.runs.losses")
 law_figure = Lazy("experiments.report.law_figure")
-law_forms = Lazy("experiments.laws.fitting.law_forms")
 
 
 def analyse(
@@ -240,9 +239,7 @@ def _law(fv) -> dict:
         fv.frontier,
     )
     if fv.figure:
-        form = law_forms.FORMS[name]
-        known = losses.unit(fv.loss) if fv.loss == losses.PER_BYTE else a["conventions"]["loss"]
-        unit = known if form.outcome == "loss" else form.outcome
+        unit = losses.unit(fv.loss) if fv.loss == losses.PER_BYTE else a["conventions"]["loss"]
         drawn = law_figure.draw(a, table, fv.n, fv.c, pooled, unit)
         files.write_text(os.path.abspath(fv.figure), drawn)
     return record.finite(a | {"data": tables.describe(paths), "where": fv.where})

@@ -19,13 +19,18 @@ from launch.evaluation.text import Texts
 
 class Asked(NamedTuple):
     """What a model is asked, in its own tokens. windows: that each sequence of text stands in.
-    tasks: the items of each with their sequences. unknown: share of tokens that stand for any text.
+    tasks: the items of each with their sequences. unknown: share of tokens that stand for any text;
+    changed: of texts (the first SAMPLE) that their tokens do not give back.
     """
 
     windows: list[int]
     sequences: list[Sequence]
     tasks: dict[str, tuple[list[Item], list[Sequence]]]
     unknown: float
+    changed: float
+
+
+SAMPLE = 64
 
 
 def prepared(s: Subject, texts: Texts | None, tasks: dict[str, list[Item]]) -> Asked:
@@ -48,7 +53,19 @@ def prepared(s: Subject, texts: Texts | None, tasks: dict[str, list[Item]]) -> A
             asked[name] = items, choices.prepared(s.reader, items)
     except (ConfigError, DataError) as e:
         raise type(e)(f"{s.path}: {e}") from None
-    return Asked(windows, sequences, asked, strange / max(1, total))
+    changed = 0.0
+    if texts:
+        pairs = list(zip(texts.texts, found))[:SAMPLE]
+        changed = sum(_changed(s.reader.tokenizer, t.body, ids) for t, ids in pairs) / len(pairs)
+    return Asked(windows, sequences, asked, strange / max(1, total), changed)
+
+
+def _changed(tokenizer, body: bytes, ids) -> bool:
+    """Whether a tokenizer drops or alters something of a text, but for spaces at its ends and bytes
+    that are not UTF-8.
+    """
+    back, whole = (x.decode("utf-8", "replace").strip() for x in (tokenizer.decode(ids), body))
+    return back != whole
 
 
 def evaluated(
@@ -65,7 +82,7 @@ def evaluated(
         losses = _losses(s, scorer, texts, asked)
         out["validation"] = losses.made()
         out["loss_by_position"] = losses.by_position()
-        out["unknown"] = asked.unknown
+        out["unknown"], out["changed"] = asked.unknown, asked.changed
         tokens += out["validation"]["tokens"]
     out["tasks"] = {}
     for name, (items, own) in asked.tasks.items():

@@ -139,6 +139,9 @@ class Scorer:
         """Every sequence needs a token that is counted, and none more tokens than the model has
         positions.
         """
+        if not self.weights.stream:  # else calls wait for weights, and no clock tells them apart
+            for stage in (weights.embedding(self.model), *weights.layers(self.model)):
+                self._stage(stage)
         nll: list = [None] * len(sequences)
         hits: list = [None] * len(sequences)
         todo = batches(self.model, sequences, self.weights.dtype, best)

@@ -230,6 +230,11 @@ def test_losses_by_position_are_those_of_records():
     assert v["se"] == pytest.approx(theirs.se())
     assert v["se_windows"] == pytest.approx(theirs.se_windows())
     assert v["bits_per_byte"] == pytest.approx(nll.sum() / math.log(2) / 3000)
+    worse = Losses(np.full(12, 250), 100)
+    for w, row in enumerate(nll):
+        worse.add(w, Sequence(np.zeros(101, np.int32)), row + 0.1)
+    above, se = worse.against(ours)
+    assert above == pytest.approx(0.1 * 100 / 250 / math.log(2)) and se < 1e-9
     # two halves of a window are one draw, and a part that is skipped is no part
     halves = Losses(np.full(12, 250), 100)
     for w, row in enumerate(nll):

@@ -214,6 +214,20 @@ def test_models_of_another_vocabulary_are_refused(tmp_path):
         subject.released(str(tmp_path), "a", Data())
 
 
+@pytest.mark.parametrize("size,fits", [(330, True), (400, False)])
+def test_tables_may_be_filled_up_a_little(size, fits, tmp_path):
+    """A tokenizer of 320 pieces, or about so many, belongs to a table that is not much larger."""
+    m = parts.model(MODELS["llama"][0], vocab_size=size, seq_len=24, d_model=16)
+    folder.save(str(tmp_path), m, variables(m))
+    spec(tmp_path)
+    if fits:
+        known = subject.released(str(tmp_path), "a", Data()).reader.tokenizer.vocab_size
+        assert 0.9 * size <= known < size
+        return
+    with pytest.raises(ConfigError, match="it is the tokenizer of another model"):
+        subject.released(str(tmp_path), "a", Data())
+
+
 def test_names_are_the_shortest_that_differ(tmp_path):
     assert subject.names(["a/step1", "b/step1", "c"]) == ["a/step1", "b/step1", "c"]
     assert subject.names(["x/y/m/", "/z/m2"]) == ["m", "m2"]
@@ -233,5 +247,9 @@ def test_unknown_words_are_counted(tmp_path):
     )
     texts = text.Texts("c", "f", 20, 1, [text.Text(0, "\u6f22 line of".encode())])
     assert 0 < evaluate.prepared(s, texts, {}).unknown < 0.5
-    texts = texts._replace(texts=[text.Text(0, b"line of the")])
-    assert evaluate.prepared(s, texts, {}).unknown == 0
+    assert evaluate.prepared(s, texts, {}).changed == 1
+    both = [text.Text(0, b"line of the"), text.Text(0, b" line\n of  the")]
+    found = evaluate.prepared(s, texts._replace(texts=both), {})
+    assert (found.unknown, found.changed) == (0, 0.5)  # it makes one space of two, and of lines
+    with pytest.raises(DataError, match="a: its tokenizer makes no token of this text"):
+        evaluate.prepared(s, texts._replace(texts=[text.Text(0, b"  ")]), {})
