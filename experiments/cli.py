@@ -31,6 +31,7 @@ VERBS = {
     "predictions": "what was predicted of larger runs, what came of it, and the tally",
     "reproduce": "repeat a published fit from its authors' runs",
     "report": "write the HTML report of a sweep",
+    "coordinates": "whether activations keep their sizes over widths or depths",
     "count": "parameters, FLOPs and bytes of a model by every convention, without training",
     "sample": "text from a trained run",
     "data": "prepare a corpus, and see what is in it",

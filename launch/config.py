@@ -283,13 +283,14 @@ def rate(run: Run, step: int, total: int) -> float:
 
 def check(run: Run) -> None:
     """Raises ConfigError, in words that say what to change, if `run` cannot be trained."""
+    from model import parts
+
     try:
         config.check(run.model)
+        parts.check_transfer(run.model)
         if run.data.documents == "apart":
-            from model import parts
-
             parts.check_apart(run.model)
-        run.optimizer.check()
+        optimizers.check(run.optimizer, run.model)
         optim.check(run.schedule)
     except ValueError as e:
         raise ConfigError(str(e)) from None
@@ -297,11 +298,6 @@ def check(run: Run) -> None:
         raise ConfigError(
             f"batch={run.batch} must be a positive multiple of"
             f" model.moe.routing_group={run.model.unit}"
-        )
-    if run.optimizer.head_lr and run.model.tied:
-        raise ConfigError(
-            "optimizer.head_lr: the head is the embedding (model.tied), whose rate is"
-            " optimizer.embed_lr: set optimizer.head_lr=0"
         )
     if run.dtype not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"dtype={run.dtype!r}: choose from auto, float32, bfloat16")

@@ -43,6 +43,8 @@ def override(value, key: str, text: str, full: str = ""):
     ConfigError.
     """
     full = full or key
+    if isinstance(value, Run) and key.partition(".")[0] == "parametrisation":
+        key = f"model.{key}"  # where it stands, for the model's function is made of it too
     head, _, rest = key.partition(".")
     hints = field_types(type(value))
     if head not in hints:

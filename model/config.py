@@ -86,6 +86,8 @@ class Model:
 
     positions: Any  # of all layers that name none of their own (model/positions.py)
     norm: Any  # of all layers, the embedding and the head (model/norms.py)
+    # how spreads, rates and multipliers follow width and depth (model/parametrisation.py)
+    parametrisation: Any
     pattern: tuple[Layer, ...]  # tiled over the depth ...
     first: tuple[Layer, ...] = ()  # ... after these, which stand once
     vocab_size: int = 256
@@ -201,6 +203,7 @@ def check(m: Model) -> None:
             raise ValueError(f"model.{name}=0 must be above 0")
     m.positions.check(m)
     m.norm.check(m)
+    m.parametrisation.check(m)
     for layer in dict.fromkeys((*m.first, *m.pattern)):
         choose(NORM_PLACES, layer.norm, "model.layer.norm")
         choose(RESIDUALS, layer.residual, "model.layer.residual")

@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 from model.config import Execution, Model
+from model.parametrisation import SAME, Row
 
 # the arrays that tokens and positions are looked up in, and the head, by their names in the tree
 ENDS = ("embed", "positions", "head")
@@ -24,6 +25,7 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]
     rows: tuple[int, ...] = ()
     cols: tuple[int, ...] = ()
+    factors: Row = SAME  # of its rates and of eps, by the model's parametrisation
 
     @property
     def kind(self) -> str:
@@ -57,7 +59,8 @@ def leaves(m: Model, ex: Execution):
 
     def one(path, box):
         names = tuple(str(k.key) for k in path if hasattr(k, "key"))
-        return Leaf(names, box.value.shape, *(box.matrix or ()))
+        factors = m.parametrisation.factors(m, names, bool(box.matrix))
+        return Leaf(names, box.value.shape, *(box.matrix or ((), ())), factors)
 
     return jax.tree_util.tree_map_with_path(one, abstract(m, ex), is_leaf=is_parameter)
 

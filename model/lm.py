@@ -11,7 +11,7 @@ from model.block import Group, block, stack
 from model.config import Execution, Model
 from model.mlps import routing
 from model.numerics import einsum, precise
-from model.params import MATRIX, Kernel, declare
+from model.params import MATRIX, Kernel, declare, is_parameter
 
 # Below this vocabulary a one-hot matmul replaces the embedding gather: its backward pass is a
 # matmul, not a scatter.
@@ -55,9 +55,14 @@ class LM(nn.Module):
     ex: Execution = Execution()
     separator: context.Separator | None = None
 
+    @property
+    def plain(self) -> Model:
+        """The model with what its parametrisation multiplies activations by."""
+        return self.m.parametrisation.plain(self.m)
+
     @nn.compact
     def __call__(self, tokens_BT, ctx=None, read=None):
-        m, ex = self.m, self.ex
+        m, ex = self.plain, self.ex
         if ctx is None and self.separator is not None:
             parts.check_apart(m)
             ctx = context.apart(tokens_BT, self.separator)
@@ -70,7 +75,9 @@ class LM(nn.Module):
         if ex.scan:
             scanned = nn.scan(
                 Group,
-                variable_axes={"params": 0, "buffers": 0, "load": 0, "cache": 0},
+                variable_axes={
+                    n: 0 for n in ("params", "buffers", "load", "cache", "intermediates")
+                },
                 split_rngs={"params": True},
                 in_axes=nn.broadcast,
                 length=m.groups,
@@ -98,7 +105,7 @@ class LM(nn.Module):
         return declare(self, "embed", shape, axes, 0.02 if m.tied else 1.0, matrix=MATRIX)
 
     def _embed(self, table_VD, tokens_BT, ctx):
-        m, dtype = self.m, self.ex.dtype
+        m, dtype = self.plain, self.ex.dtype
         # gathered whole: a gather from a table sharded both ways is rematerialised involuntarily by
         # the partitioner
         whole_VD = nn.with_logical_constraint(table_VD, ("vocab", "act_embed")).astype(dtype)
@@ -122,7 +129,7 @@ class LM(nn.Module):
 
     def _head(self, table_VD, x_BTD):
         """The last states, normed, and the head's matrix (V, D)."""
-        m = self.m
+        m = self.plain
         if m.head_norm:
             x_BTD = m.norm.module("norm_out")(x_BTD)
         if m.logit_scale != 1:  # fewer numbers than logits
@@ -167,7 +174,13 @@ def abstract(m: Model, ex: Execution = Execution()):
     """The parameters as a tree of abstract `model.params.Parameter`s: shapes, logical axes, initial
     spread. Computes nothing.
     """
-    return _variables(m, ex)["params"]
+
+    def one(path, box):
+        names = tuple(str(k.key) for k in path if hasattr(k, "key"))
+        factor = m.parametrisation.factors(m, names, bool(box.matrix)).std
+        return box if factor == 1 else box.replace(std=box.std * factor)
+
+    return jax.tree_util.tree_map_with_path(one, _variables(m, ex)["params"], is_leaf=is_parameter)
 
 
 def buffers(m: Model, ex: Execution = Execution()):

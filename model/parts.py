@@ -15,7 +15,7 @@ from typing import Any
 
 from model import records_version1, text
 from model.config import Layer, Model, choose
-from model.registry import MIXERS, MLPS, NORMS, POSITIONS, SCALINGS
+from model.registry import MIXERS, MLPS, NORMS, PARAMETRISATIONS, POSITIONS, SCALINGS
 
 # what a field of a model, a layer or a part may hold
 REGISTRIES: dict[str, dict[str, Any]] = {
@@ -23,13 +23,21 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "mlp": MLPS,
     "positions": POSITIONS,
     "norm": NORMS,
+    "parametrisation": PARAMETRISATIONS,
     "scaling": SCALINGS,
 }
 NAMES = {cls: name for table in REGISTRIES.values() for name, cls in table.items()}
 LAYERS = ("pattern", "first")  # fields of a model that hold layers
-PARTS = ("positions", "norm")  # and those that hold a part
+PARTS = ("positions", "norm", "parametrisation")  # and those that hold a part
 FLOATS = tuple[float, ...]  # a field that holds a list of numbers
-DEFAULTS = {"pattern": "attention/dense", "first": "", "positions": "rope", "norm": "rmsnorm"}
+DEFAULTS = {
+    "pattern": "attention/dense",
+    "first": "",
+    "positions": "rope",
+    "norm": "rmsnorm",
+    "parametrisation": "standard",
+}
+UNSAID = ("parametrisation",)  # at its default, as records before it have it: they stay alike
 
 
 def model(pattern: str | tuple = DEFAULTS["pattern"], **fields) -> Model:
@@ -82,14 +90,27 @@ def _typed(cls, node: text.Node, name: str) -> dict:
 
 def check_apart(m: Model) -> None:
     """Raises ValueError unless every part of `m` keeps documents apart."""
+    off = "data.documents=joined"
+    _check_able(m, "apart", "data.documents=apart", "does not stop at a document's end", off)
+
+
+def check_transfer(m: Model) -> None:
+    """Raises ValueError unless the parametrisation of `m` covers every part."""
+    if m.parametrisation.scales:
+        field = "model.parametrisation"
+        asked, off = f"{field}={NAMES[type(m.parametrisation)]}", f"{field}=standard"
+        _check_able(m, "transfers", asked, "is not covered", off)
+
+
+def _check_able(m: Model, what: str, asked: str, unable: str, off: str) -> None:
+    """Raises ValueError unless every mixer and MLP has a true attribute `what`."""
     for name in ("mixer", "mlp"):
         for held in (getattr(layer, name) for layer in m.layers):
-            if not getattr(held, "apart", False):
-                able = [n for n, cls in REGISTRIES[name].items() if getattr(cls, "apart", False)]
+            if not getattr(held, what, False):
+                able = [n for n, cls in REGISTRIES[name].items() if getattr(cls, what, False)]
                 raise ValueError(
-                    f"data.documents=apart: {name} {NAMES.get(type(held), type(held).__name__)}"
-                    f" does not stop at a document's end: choose from {', '.join(able)}, or set"
-                    " data.documents=joined"
+                    f"{asked}: {name} {NAMES.get(type(held), type(held).__name__)} {unable}:"
+                    f" choose from {', '.join(able)}, or set {off}"
                 )
 
 
@@ -178,7 +199,8 @@ def to_dict(m: Model, full: bool = True) -> dict:
         value = getattr(m, f.name)
         if f.name in DEFAULTS:
             default = DEFAULTS[f.name]
-            if full or written(value) != default:
+            said = full and f.name not in UNSAID
+            if said or written(value) != default:
                 out[f.name] = written(value, full)
         elif full or value != f.default:
             out[f.name] = value

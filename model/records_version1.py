@@ -1,6 +1,7 @@
 """The model of a record of version 1, which had one flat list of fields for all layers."""
 
 from model.config import Layer, Model
+from model.parametrisation import Standard
 from model.registry import MIXERS, MLPS, NORMS, POSITIONS
 
 # field of version 1 -> (parts that have it, the name there)
@@ -63,6 +64,7 @@ def model(**fields) -> Model:
     return Model(
         positions=made(POSITIONS, fields.get("positions", "rope")),
         norm=made(NORMS, fields.get("norm", "rmsnorm")),
+        parametrisation=Standard(),
         pattern=tuple(map(layer, fields.get("pattern", ("attention/dense",)))),
         first=tuple(map(layer, fields.get("first_layers", ()))),
         **shared,

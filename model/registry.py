@@ -27,6 +27,7 @@ from model.mlps.dense import Dense
 from model.mlps.moe import MoE
 from model.mlps.no_mlp import NoMLP
 from model.norms import LayerNorm, RMSNorm
+from model.parametrisation import CompleteP, Mup, Standard
 from model.positions import Alibi, Learned, NoPositions, Rope, Sinusoidal
 from model.rope_scaling import Dynamic, Linear, Llama3, LongRope, Yarn
 
@@ -68,6 +69,11 @@ POSITIONS = {
 NORMS = {
     "rmsnorm": RMSNorm,
     "layernorm": LayerNorm,
+}
+PARAMETRISATIONS = {
+    "standard": Standard,
+    "mup": Mup,
+    "completep": CompleteP,
 }
 SCALINGS = {
     "linear": Linear,

@@ -23,6 +23,7 @@ LAWS = (
     "ludziejewski2025",
     "frantar2023",
     "learning_rate",
+    "critical_batch",
     "batch_size",
     "chinchilla1",
     "chinchilla2",

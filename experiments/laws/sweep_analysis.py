@@ -8,7 +8,9 @@ import numpy as np
 from experiments.laws import parametric
 from experiments.laws.comparisons import (
     arm_gaps,
+    best_rates,
     context_gains,
+    critical_batch,
     equal_time_and_memory,
     frontiers,
     known_floor,
@@ -245,9 +247,7 @@ def analyse(
         "leverage": part("efficiency leverage", lambda: frontiers.leverage(families, draws)),
         "learning_rates": verdicts,
         "trunks": trunks.of_results(results),
-        "brackets": part(
-            "learning-rate brackets", lambda: learning_rate_brackets.brackets(verdicts)
-        ),
+        **_rates_and_batches(verdicts, kept, results, excluded, resamples, seed),
         "known_entropy": part(
             "excess over the source's entropy", lambda: known_floor.excess(_of(results, kept))
         ),
@@ -269,6 +269,28 @@ def _rollouts(kept, families) -> dict:
         mean = float(np.mean([p["loss"] for p in own])) if own else 1.0
         out[family] = rollouts.rollouts(own, noise / mean)
     return out
+
+
+def _rates_and_batches(verdicts, kept, results, excluded, resamples, seed) -> dict:
+    """Where the best rates are and how they move, and how large a batch may be."""
+
+    def part(what, make):
+        return attempt(what, make, [], excluded)
+
+    brackets = part("learning-rate brackets", lambda: learning_rate_brackets.brackets(verdicts))
+    return {
+        "brackets": brackets,
+        "best_rates": part("best rates by size", lambda: best_rates.by_size(brackets)),
+        "parametrisations": sorted({_parametrisation(r) for r in results}),
+        "critical_batch": part(
+            "critical batch", lambda: critical_batch.analyse(kept, resamples, seed)
+        ),
+    }
+
+
+def _parametrisation(r: dict) -> str:
+    """By its name; records of the standard one say none."""
+    return (r["run"].get("model") or {}).get("parametrisation", "standard").partition("(")[0]
 
 
 def _of(results: list[dict], points: list[dict]) -> list[dict]:

@@ -190,7 +190,8 @@ def ask(
     tables.numbers(table, "loss")
     inputs = FORMS[name].inputs if name in FORMS else ()
     rates = name in ("learning_rate", "batch_size")
-    table, left = selection.of_table(table, bool({"E", "S", "G"} & set(inputs)), pool, rates)
+    told_apart = bool({"E", "S", "G", "B"} & set(inputs))  # families, by what the law reads
+    table, left = selection.of_table(table, told_apart, pool, rates)
     if frontier:
         table, beaten = selection.frontier(table, c if c in table else "flops")
         left = left + beaten

@@ -253,11 +253,13 @@ def shape(base: Model, size: int, arm: str = "dense", ladder=BOTH) -> Model:
 def at(base: Run, size: int, arm: str, lr_multiplier: float = 1.0, ladder=BOTH) -> Run:
     """`base` at this size with an arm, with the ladder's learning rate times `lr_multiplier`; the
     ladder's rates are AdamW's, and those of an optimizer that wants others are so many times these.
+    Under a parametrisation that scales with width all sizes have the rate of its base.
     """
     model = shape(base.model, size, arm, ladder)
     text = arms.named(arm, base.model)
     run = _with_settings(dataclasses.replace(base, model=model), text)
-    lr = learning_rate(model.d_model, family(model)) * lr_multiplier
+    width, _ = model.parametrisation.tuned(model)
+    lr = learning_rate(width, family(model)) * lr_multiplier
     lr *= _own_multiplier(text) * run.optimizer.AGAINST_ADAMW
     embed_lr = LR_EMBED * run.optimizer.AGAINST_ADAMW
     optimizer: Optimizer = dataclasses.replace(run.optimizer, lr=lr, embed_lr=embed_lr)

@@ -28,6 +28,8 @@ RECIPES = {
     "mixtures": "experiments.recipes.mixtures",
     "vocabulary": "experiments.recipes.vocabulary",
     "learning_rate": "experiments.recipes.learning_rate",
+    "transfer": "experiments.recipes.transfer",
+    "batch": "experiments.recipes.batch",
     "trunks": "experiments.recipes.trunks",
     "optimizers": "experiments.recipes.optimizers",
     "known_entropy": "experiments.recipes.known_entropy",

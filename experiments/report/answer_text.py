@@ -33,7 +33,13 @@ def lines(a: dict, most: int = MOST) -> list[str]:
     gaps = [_pairs(a), _best(a)]
     curves = _exponents(a)
     last = Block([], [f"  {line}" for line in curves.answer])
-    blocks = [_brackets(a), _arms(a), *([*gaps, last] if made_for_gaps(a) else [curves, *gaps])]
+    blocks = [
+        _batch(a),
+        _moves(a),
+        _brackets(a),
+        _arms(a),
+        *([*gaps, last] if made_for_gaps(a) else [curves, *gaps]),
+    ]
     if a["known_entropy"]:
         blocks.insert(0, _known_floor(a))
     for special in (_frontiers(a), _contexts(a)):
@@ -105,6 +111,41 @@ def _bracket(family: str, size, rows: list[dict], dial: str) -> str:
         f"  {_name(family)}, {dial} {size}, {_spent(best)}: x{best['multiplier']:g}, loss"
         f" {labels.spread(best['loss'], best['interval'])}{than}"
     )
+
+
+def _moves(a) -> Block:
+    """Of arms under several parametrisations: the best rate of every size, and how far it moves."""
+    rows = a.get("best_rates") or []
+    if len(a.get("parametrisations") or []) < 2:
+        return Block([], [])
+    out = []
+    for key in dict.fromkeys((r["family"], r["budget"], r["budget"] or r["tokens"]) for r in rows):
+        own = [r for r in rows if (r["family"], r["budget"], r["budget"] or r["tokens"]) == key]
+        best = ", ".join(f"{r['best']:.3g}{' (EDGE)' * r['edge']}" for r in own)
+        moved = [r["moved"] for r in own]
+        sizes = ", ".join(str(r["size"]) for r in own)
+        out.append(
+            f"{_name(key[0])}: best rate {best} at {a['dial']} {sizes}: moves by"
+            f" x{max(moved) / min(moved):.3g}"
+        )
+    return Block(out, [])
+
+
+def _batch(a) -> Block:
+    """The critical batch of every length."""
+    found = a.get("critical_batch")
+    if not found:
+        return Block([], [])
+    out = [f"critical batch: {found['verdict']}"]
+    for c in found["lengths"][::-1]:
+        around = c["interval"]
+        span = f" [{', '.join(map(labels.number, around))}]" if around else ""
+        out.append(
+            f"  at {labels.number(c['tokens'])} tokens: {labels.number(c['critical'])}{span}"
+            f" tokens; {labels.number(c['allowed'])} want {found['overhead']:.0%} more tokens than"
+            " small batches"
+        )
+    return Block(out, [])
 
 
 def _signs(rows: list[dict]) -> str:

@@ -13,6 +13,7 @@ from experiments.report.labels import LABEL
 from experiments.report.plotting import COLOUR
 from experiments.report.sections import (
     arm_comparison,
+    batches,
     checklist,
     compute_optimal,
     contexts,
@@ -42,6 +43,7 @@ SECTIONS = (
     predictions.section,
     frontiers.section,
     contexts.section,
+    batches.section,
     arm_comparison.section,
     sources_of_text.section,
     known_entropy.section,
@@ -213,6 +215,8 @@ def _sections(a) -> list:
     """
     exponents = any(f["n_exponent"] is not None for f in a["families"].values())
     first = [learning_rates.section] if a.get("brackets") and not exponents else []
+    if a.get("critical_batch"):
+        first = [batches.section]
     if answer_text.made_for_gaps(a) and not first:
         first = [dense_against_moe.section]
     return [*first, *(s for s in SECTIONS if s not in first)]

@@ -106,6 +106,12 @@ def svg(fig) -> str:
     return text[text.index("<svg") :]
 
 
+def save(fig, path: str) -> None:
+    """As a file of its own: SVG or PNG, by its name."""
+    fig.savefig(path, dpi=130, metadata={"Date": None} if path.endswith(".svg") else None)
+    plt.close(fig)
+
+
 def canvas(columns=1, width=9.2, height=3.9, **kw):
     with plt.rc_context(STYLE):
         return plt.subplots(1, columns, figsize=(width, height), layout="constrained", **kw)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 budget = Lazy("experiments.planning.budget")
 calibration = Lazy("experiments.planning.calibration")
 summary = Lazy("experiments.planning.summary")
+batches = Lazy("experiments.planning.batches")
 step_time = Lazy("experiments.planning.step_time")
 grid = Lazy("experiments.planning.grid")
 plan_text = Lazy("experiments.verbs.plan_text")
@@ -118,11 +119,16 @@ def _budgets(fv) -> tuple[float, ...]:
     return found
 
 
+def _pinned(fv) -> set[str]:
+    """Fields that --set has set."""
+    return {text.partition("=")[0].strip() for text in fv["set"].value}
+
+
 def _sized(fv, job: SweepJob, make, target, rates) -> budget.Scaled:
     """The recipe at the budget, the dollars or the hours of the flags. Raises UserError or
     ConfigError.
     """
-    pinned = {text.partition("=")[0].strip() for text in fv["set"].value}
+    pinned = _pinned(fv)
     if fv.isoflop_budgets:
         if not job.sweep.budgets:
             raise UserError(
@@ -194,12 +200,15 @@ def _recipe(fv) -> dict:
         calibration.calibrate(job, target, lambda text: print(text, file=sys.stderr))
         target = target._replace(calibrated=calibration.load(job.where))
 
+    batched = batches.by(fv.batch_law, _pinned(fv))
+
     def make(j):
-        return grid.make(j, target.platform, target)
+        return grid.make(batched(j)[0], target.platform, target)
 
     sized = _sized(fv, job, make, target, rates)
+    chosen, notes = batched(sized.job, sized.notes)
     asked = summary.Asked(fv.config, "sweep", job, list(fv["set"].value), fv.power_cap)
-    return summary.describe(asked, sized.job, make(sized.job), target, rates, sized.notes)
+    return summary.describe(asked, chosen, make(chosen), target, rates, notes)
 
 
 def _flops(fv) -> dict:
@@ -268,6 +277,8 @@ def main(argv=None) -> int:
     number("grid_carbon", "g CO2 per kWh; default: 385")
     number("flops", "plan so many training FLOPs without a recipe")
     number("days", "with --flops: days at 100%, instead of FLOPs / (devices x peak)")
+    text = "folder of a finished sweep of the recipe batch, whose law chooses the batch"
+    flags.DEFINE_string("batch_law", "", text, flag_values=fv)
     flags.DEFINE_bool(
         "calibrate",
         False,

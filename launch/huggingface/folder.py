@@ -89,6 +89,7 @@ def save(hf_dir: str, c: Model, variables: dict, more: dict | None = None) -> st
     """
     from safetensors.numpy import save_file
 
+    c = c.parametrisation.plain(c)  # whose multipliers a family has, or is refused for
     name, c = family_of(c), single_gate(c)
     taken = [
         f for f in ("config.json", "model.safetensors") if os.path.exists(os.path.join(hf_dir, f))

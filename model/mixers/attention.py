@@ -52,7 +52,7 @@ class Attention:
     gate: bool = False
     positions: NoPositions | None = None  # of this layer; None: the model's
 
-    apart = True
+    apart = transfers = True
 
     def m_heads(self) -> int:
         return self.n_kv_heads or self.n_heads

@@ -31,7 +31,7 @@ class Dense:
     shift: float = 0.0  # is added to the branch that is not gated
 
     n_experts, unit = 0, 1  # no choice among experts; sequences are on their own
-    apart = True
+    apart = transfers = True
 
     def width(self, m: Model) -> int:
         return self.d_ff or 4 * m.d_model

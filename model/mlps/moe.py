@@ -69,6 +69,7 @@ class MoE:
     balance_scope: str = "layer"
     z_weight: float = 0.001  # of the z loss
 
+    transfers = True
     apart = True  # but that tokens of a routing group share its experts' capacity
 
     @property
@@ -225,6 +226,7 @@ class _MoE(nn.Module):
         logits_BTE = product("btd,de->bte", precise(x_BTD), router_DE)
         if p.router_bias:
             logits_BTE += declare(self, "router_bias", (p.n_experts,), ("experts_out",))
+        self.sow("intermediates", "router_logits", logits_BTE)  # for whoever asks, as the next
         r = routing.route(p, logits_BTE, bias_E, dropless=decoding)
         self.sow(
             "intermediates", "expert", r.expert_BTS

@@ -17,7 +17,7 @@ class NoMLP:
     """Nothing is added to what the mixer gives."""
 
     n_experts, unit = 0, 1  # no choice among experts; sequences are on their own
-    apart = absent = True
+    apart = absent = transfers = True
 
     def check(self, m: Model) -> None:
         pass

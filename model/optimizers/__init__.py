@@ -13,6 +13,7 @@ check()                                raises ValueError, in words that say what
 file and a line here.
 """
 
+from model.config import Model
 from model.optimizers.adafactor import Adafactor
 from model.optimizers.adamw import AdamW
 from model.optimizers.base import Optimizer
@@ -27,6 +28,22 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 DEFAULT = "adamw"
 NAMES = {cls: name for name, cls in OPTIMIZERS.items()}
+
+
+def check(o: Optimizer, m: Model) -> None:
+    """Raises ValueError, in words that say what to change, unless `o` can train `m`."""
+    o.check()
+    if o.head_lr and m.tied:
+        raise ValueError(
+            "optimizer.head_lr: the head is the embedding (model.tied), whose rate is"
+            " optimizer.embed_lr: set optimizer.head_lr=0"
+        )
+    if m.parametrisation.scales and not o.TRANSFERS:
+        able = [n for n, cls in OPTIMIZERS.items() if cls.TRANSFERS]
+        raise ValueError(
+            f"optimizer={name(o)}: model.parametrisation does not know how its rates follow the"
+            f" width: choose from {', '.join(able)}, or set model.parametrisation=standard"
+        )
 
 
 def name(o: Optimizer) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from model.optimizers.base import Optimizer
 
@@ -23,6 +23,8 @@ class Adafactor(Optimizer):
     learning rate that is given): squared gradients of a matrix by row and by column. Every matrix
     is factored by itself, also those of scanned layers and stacked experts.
     """
+
+    TRANSFERS: ClassVar[bool] = True
 
     decay_power: float = 0.8  # squares decay by 1 - t^-power at update t
     eps: float = 1e-30  # added to squared gradients

@@ -1,6 +1,7 @@
 """AdamW."""
 
 import dataclasses
+from typing import ClassVar
 
 from model.optimizers.base import Optimizer, between
 
@@ -10,6 +11,8 @@ class AdamW(Optimizer):
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), decoupled decay scaled by the learning
     rate.
     """
+
+    TRANSFERS: ClassVar[bool] = True
 
     b1: float = 0.9
     b2: float = 0.95

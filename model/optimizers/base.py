@@ -17,7 +17,7 @@ from model.config import SCALARS, choose
 if TYPE_CHECKING:
     import optax
 
-    from model.leaves import Inventory
+    from model.leaves import Inventory, Leaf
 
 # what the host passes into a step
 HYPER = ("lr", "embed_lr", "head_lr", "weight_decay")
@@ -31,6 +31,7 @@ class Optimizer:
     """The common fields; the optimizers are its subclasses."""
 
     AGAINST_ADAMW: ClassVar[float] = 1.0
+    TRANSFERS: ClassVar[bool] = False  # model/parametrisation.py knows how its rates follow width
 
     lr: float = 1e-3  # peak
     embed_lr: float = 0.0  # peak for token embedding and learned positions; 0: same as lr
@@ -74,10 +75,16 @@ class Optimizer:
         """Everything before learning rate and decay. dtype: of the update's matmuls."""
         import optax
 
-        return optax.chain(_clip(self.clip), self.direction(leaves, dtype))
+        return optax.chain(_clip(self.clip, leaves), self.direction(leaves, dtype))
+
+    def factor(self, leaf: Leaf) -> float:
+        """Of the learning rate of an array, by the model's parametrisation."""
+        return leaf.factors.rate
 
     def applied(self, leaves, params, updates, hyper: dict):
-        """params - lr * (updates + weight_decay * params), by the kind of each leaf."""
+        """params - lr * (updates + weight_decay * params), by the kind of each leaf; lr is
+        multiplied by the parametrisation's factor, and weight_decay by its inverse.
+        """
         import jax
 
         def one(p, u, leaf):
@@ -86,7 +93,10 @@ class Optimizer:
                 for n in leaf.path
             )
             decay = 0.0 if spared else hyper["weight_decay"]
-            return p - hyper[RATES.get(leaf.kind, "lr")] * (u + decay * p)
+            rate, factor = hyper[RATES.get(leaf.kind, "lr")], self.factor(leaf)
+            if factor != 1:
+                rate, decay = rate * factor, decay / factor
+            return p - rate * (u + decay * p)
 
         return jax.tree.map(one, params, updates, leaves)
 
@@ -98,9 +108,10 @@ def between(o: Optimizer, *fields: str) -> None:
             raise ValueError(f"optimizer.{field}={getattr(o, field)} must lie in [0, 1)")
 
 
-def _clip(most: float) -> optax.GradientTransformation:
+def _clip(most: float, leaves) -> optax.GradientTransformation:
     """optax.clip_by_global_norm as one product, which XLA on CPU makes where moments are; its
-    division is a pass over all gradients.
+    division is a pass over all gradients. Each over its factor f of eps, besides: with g / f in
+    the place of g, m / (sqrt(v) + eps) is m / (sqrt(v) + f eps).
     """
     import jax
     import jax.numpy as jnp
@@ -109,6 +120,11 @@ def _clip(most: float) -> optax.GradientTransformation:
     def clipped(grads, _):
         norm = optax.tree.norm(grads)
         factor = jnp.where(norm < most, 1.0, most / norm)
-        return jax.tree.map(lambda g: g * factor, grads)
+
+        def one(g, leaf):
+            f = leaf.factors.eps
+            return g * (factor if f == 1 else factor / f)
+
+        return jax.tree.map(one, grads, leaves)
 
     return optax.stateless(clipped)

@@ -15,6 +15,7 @@ class Lion(Optimizer):
     """
 
     AGAINST_ADAMW: ClassVar[float] = 0.4
+    TRANSFERS: ClassVar[bool] = True
 
     b1: float = 0.9
     b2: float = 0.99

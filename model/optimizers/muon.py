@@ -1,6 +1,7 @@
 """Muon."""
 
 import dataclasses
+from typing import ClassVar
 
 from model.optimizers.base import Optimizer, between
 
@@ -16,6 +17,8 @@ class Muon(Optimizer):
     expert, each gate of a recurrence and each layer of scanned ones by itself.
     """
 
+    TRANSFERS: ClassVar[bool] = True
+
     momentum: float = 0.95
     nesterov: bool = True
     ns_steps: int = 5  # Newton-Schulz iterations, in the dtype of the run's matmuls
@@ -29,6 +32,9 @@ class Muon(Optimizer):
         between(self, "momentum", "b1", "b2")
         if not (self.ns_steps >= 1 and self.rms > 0):
             raise ValueError("optimizer.ns_steps must be at least 1, optimizer.rms positive")
+
+    def factor(self, leaf):
+        return leaf.factors.spectral if leaf.kind == "matrix" else leaf.factors.rate
 
     def direction(self, leaves, dtype):
         import jax

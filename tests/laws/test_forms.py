@@ -21,6 +21,7 @@ GRIDS = {  # form: inputs, crossed
     "NE": {"N": N, "E": np.array([1.0, 2, 4, 8, 16, 64, 256, 512])},
     "NDG": {"N": N, "D": D, "G": np.array([1.0, 2, 4, 8, 16])},
     "NDS": {"N": N, "D": D, "S": np.array([0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])},
+    "NDB": {"N": N, "D": D, "B": np.geomspace(1e4, 1e8, 5)},
     "NDE": {"N": N, "D": D, "E": np.array([1.0, 2, 4, 8, 16, 64, 256])},
 }
 TRUTH = {p.law: p.values for p in constants.PUBLISHED.values()} | {
@@ -45,6 +46,10 @@ TRUTH = {p.law: p.values for p in constants.PUBLISHED.values()} | {
         "bS": 0.72,
         "bN": 0.245,
         "bD": 0.203,
+    },
+    "critical_batch": {
+        **{"E": 1.8, "A": 480.0, "H": 2085.0, "alpha": 0.35, "beta": 0.37},
+        **{"k": 20.0, "b": 0.47},
     },
     "chinchilla3": {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658},
 }

@@ -19,7 +19,7 @@ from model.config import Layer, Model, check
 from model.mlps.dense import Dense
 from model.mlps.moe import MoE
 from model.positions import Rope
-from model.registry import MIXERS, MLPS, NORMS, POSITIONS
+from model.registry import MIXERS, MLPS, NORMS, PARAMETRISATIONS, POSITIONS
 from tests.model import shapes
 
 VALUES = {
@@ -47,9 +47,13 @@ LAYER = st.builds(Layer, a_part(MIXERS), a_part(MLPS), VALUES[str], VALUES[str])
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(LAYER, min_size=1, max_size=3), a_part(POSITIONS), a_part(NORMS), st.booleans())
-def test_every_model_survives_its_text(layers, positions, norm, full):
-    m = Model(positions=positions, norm=norm, pattern=tuple(layers), first=tuple(layers[1:]))
+@given(
+    st.lists(LAYER, min_size=1, max_size=3),
+    *map(a_part, (POSITIONS, NORMS, PARAMETRISATIONS)),
+    st.booleans(),
+)
+def test_every_model_survives_its_text(layers, positions, norm, scaled, full):
+    m = Model(positions, norm, scaled, pattern=tuple(layers), first=tuple(layers[1:]))
     assert parts.model(**json.loads(json.dumps(parts.to_dict(m, full)))) == m
 
 

@@ -23,10 +23,13 @@ def result(p: grid.Planned, name: str, noise: float) -> dict:
     """A run as it would have ended by L = E + A / N^.35 + B / D^.3, its arm and its rate."""
     run = config.from_dict(config.Run, config.to_dict(p.run))
     n, d = account.parameters(run.model), p.tokens
+    if name == "batch":  # whose critical batch is 2,000 tokens
+        d /= 1 + run.batch * run.model.seq_len / 2000
     cell = (*p.tags.values(), p.run.seed)  # not the id, which changes with the form of records
     rng = np.random.default_rng(zlib.crc32(repr(cell).encode()))
     loss = 1.2 + 12 / n["multiplied"] ** 0.35 + 30 / d**0.3 - BETTER.get(p.family, 0.0)
     loss += 0.05 * math.log(p.lr_multiplier) ** 2 + noise * rng.standard_normal()
+    d = p.tokens
     known = run.data.source == "synthetic"
     per_token = account.flops_per_token(run.model)
     layers = len(run.model.routed)

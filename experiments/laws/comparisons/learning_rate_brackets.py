@@ -12,11 +12,12 @@ def brackets(verdicts: list[dict]) -> list[dict]:
     loss minus that of x1 on the seeds that have both, with Student intervals; None where the
     bracket has no x1.
     """
-    cells = defaultdict(lambda: defaultdict(dict))
+    cells, lr = defaultdict(lambda: defaultdict(dict)), {}
     for v in verdicts:
         for multiplier, loss in v["losses"].items():
             cell = v["family"], v["size"], v["budget"] or 0, v.get("tokens", 0)
             cells[cell][float(multiplier)][v["seed"]] = loss
+            lr[cell, float(multiplier)] = v.get("rates", {}).get(multiplier)
     rows = []
     for (family, size, budget, tokens), rates in sorted(cells.items()):
         means = {m: bootstrap.student(list(seeds.values())) for m, seeds in rates.items()}
@@ -34,6 +35,7 @@ def brackets(verdicts: list[dict]) -> list[dict]:
                 "budget": budget or None,
                 "tokens": tokens,
                 "multiplier": m,
+                "lr": lr[(family, size, budget, tokens), m],
                 "seeds": len(rates[m]),
             }
             row |= {"loss": means[m][0], "interval": means[m][1], "best": m == best}

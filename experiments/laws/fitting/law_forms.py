@@ -93,6 +93,14 @@ def _ludziejewski(p, x):
     return size + p.b * jnp.exp(p.omega * e + (p.beta + p.zeta * e) * jnp.log(x.D)) + p.c
 
 
+OVERHEAD = 0.2  # more tokens than the smallest batch wants: Zhang et al. 2024, arXiv 2410.21676
+
+
+def _critical_batch(p, x):
+    effective = x.D / (1 + x.B / (p.k * pw(x.D, p.b)))
+    return p.E + p.A * pw(x.N, -p.alpha) + p.H * pw(effective, -p.beta)
+
+
 _CHINCHILLA = (_floor(), _positive("A"), _positive("B"), _exponent("alpha"), _exponent("beta"))
 
 FORMS = {
@@ -286,6 +294,24 @@ FORMS = {
         (_positive("k", (1.0,)), _real("a", (-0.5,)), _real("b", (0.3,))),
         lambda p, x: p.k * pw(x.N, p.a) * pw(x.D, p.b),
         outcome="lr",
+    ),
+    "critical_batch": Form(
+        "L = E + A / N^alpha + H / D'^beta, D' = D / (1 + B / Bc), Bc = k D^b",
+        "steps against tokens as McCandlish et al. 2018, arXiv 1812.06162, and Kaplan et al. 2020,"
+        " arXiv 2001.08361, section 5.1; Bc grows with D as in Zhang et al. 2024, arXiv 2410.21676."
+        " B: batch in tokens, at its best learning rate",
+        ("N", "D", "B"),
+        (
+            _floor(),
+            _positive("A"),
+            _positive("H"),
+            _exponent("alpha", (0.15, 0.3, 0.5, 0.8)),
+            _exponent("beta", (0.15, 0.3, 0.5, 0.8)),
+            _positive("k", 10.0 ** np.arange(-3, 7), "tokens"),
+            _real("b", (0.0, 0.3, 0.6), low=-2.0, high=3.0),
+        ),
+        _critical_batch,
+        ("E", "A", "H"),
     ),
     "batch_size": Form(
         "batch = k D^b",

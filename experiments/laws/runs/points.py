@@ -26,6 +26,7 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "unlearned": bool(r.get("unlearned")),
         "loss": r["validation"]["loss"],
         "steps": r["steps"],
+        "batch": r["training_tokens"] / r["steps"],  # tokens
         **_context(r["run"].get("model") or {}),
         **selection.identity(r),
     }
@@ -76,7 +77,8 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
             min((p for p in group if p["role"] != "bracket"), key=lambda p: p["loss"], default=best)
         )
         if len(group) > 1:
-            rates = sorted(p["lr_multiplier"] for p in group)
+            by_rate = sorted(group, key=lambda p: p["lr_multiplier"])
+            rates = [p["lr_multiplier"] for p in by_rate]
             verdicts.append(
                 {
                     "family": family,
@@ -87,9 +89,9 @@ def tuned(points: list[dict]) -> tuple[list[dict], list[dict]]:
                     "trials": len(group),
                     "best_multiplier": best["lr_multiplier"],
                     "edge": best["lr_multiplier"] in (rates[0], rates[-1]),
-                    "losses": {
-                        f"{p['lr_multiplier']:g}": p["loss"]
-                        for p in sorted(group, key=lambda p: p["lr_multiplier"])
+                    **{
+                        of: {f"{p['lr_multiplier']:g}": p[k] for p in by_rate}
+                        for of, k in (("losses", "loss"), ("rates", "lr"))
                     },
                 }
             )

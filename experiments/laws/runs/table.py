@@ -30,6 +30,7 @@ INPUT = {
     "U": "unique_tokens",
     "M": "tokens_per_param",
     "L": "loss",
+    "B": "batch_tokens",
 }
 # columns that the selection reads, where one file has them and another has not
 UNSAID = {"row": math.nan, "corpus": "", "tokenizer": "", "family": "", "status": "", "order": 0.0}

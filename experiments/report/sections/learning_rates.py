@@ -107,6 +107,32 @@ def _brackets(rows: list[dict], dial: str, unit: str) -> str:
     )
 
 
+def _moves(rows: list[dict], dial: str) -> str:
+    """The best rate of every size, and how far it moves."""
+    several = {(r["family"], r["budget"], r["budget"] or r["tokens"]) for r in rows}
+    if len(rows) < len(several) * 2:
+        return ""
+    data = [
+        [
+            LABEL.get(r["family"], r["family"]),
+            r["size"],
+            _spent(r["budget"], r["tokens"]),
+            f"{r['best']:.4g}" + (" EDGE" if r["edge"] else ""),
+            "" if r["vertex"] is None else f"{r['vertex']:.4g}",
+            f"x{r['moved']:.3g}",
+            "" if r["kept"] is None else f"{r['kept']:+.4f}",
+        ]
+        for r in rows
+    ]
+    columns = ["family", dial, "budget", "best rate", "between", "moved", "if kept"]
+    text = (
+        "The best rate of every size. Between: the least of the parabola through it and its"
+        " neighbours. Moved: over that of the smallest size. If kept: what the smallest size's best"
+        " rate costs here, where it was tried."
+    )
+    return f'<p class=read style="margin-top:14px">{esc(text)}</p>{table(columns, data)}'
+
+
 def _seeds(a) -> str:
     """Every bracket by itself."""
     rows = [
@@ -131,7 +157,11 @@ def _seeds(a) -> str:
 
 def section(results, curves, a) -> str:
     brackets = (
-        _brackets(a["brackets"], a["dial"], a["loss_unit"]) + _seeds(a) if a.get("brackets") else ""
+        _moves(a.get("best_rates") or [], a["dial"])
+        + _brackets(a["brackets"], a["dial"], a["loss_unit"])
+        + _seeds(a)
+        if a.get("brackets")
+        else ""
     )
     return (
         "<section><h2>Learning rates</h2><p class=read>The verdict of every size: whether its rate"
