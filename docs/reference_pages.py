@@ -146,7 +146,8 @@ def fields() -> str:
     section(Run, "", Run())
     out.append("# Parts of a model\n")
     out.append(
-        "What `model.pattern`, `model.positions`, `model.norm` and `model.parametrisation` may name.\n"
+        "What `model.pattern`, `model.positions`, `model.norm` and `model.parametrisation` may"
+        " name.\n"
     )
     for cls, name in {Layer: "layer", **parts.NAMES}.items():
         out += _choice(cls, name, f"model.{name}.")
