@@ -34,6 +34,7 @@ def _side(fv, text: str):
         path, _, family = text.rpartition(":")
     if not path or not os.path.exists(path):
         raise UserError(f"{path or text} does not exist: name a CSV file or the folder of a sweep")
+    fit.check_conventions(fv, [path])
     table = tables.where(tables.read([path], fv.n, fv.c, fit_flags.columns(fv)), fv.where)
     if not family:
         return text, table

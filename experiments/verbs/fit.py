@@ -140,6 +140,18 @@ def _check_choice(flag: str, value: str, choices: list[str]) -> None:
         raise UserError(f"--{flag}={value}: the records of a sweep count {' | '.join(choices)}")
 
 
+def check_conventions(fv, paths: list[str]) -> None:
+    """Raises UserError where --n or --c is none of a folder's, whose counts are named by
+    conventions; a file's are by its columns.
+    """
+    for path in paths:
+        if os.path.isdir(path):
+            _check_choice("c", fv.c, list(work.CONVENTIONS))
+            _check_choice(
+                "n", fv.n, [*conventions.N_CONVENTIONS, "n_total_params", "n_active_params"]
+            )
+
+
 def define_conventions(fv) -> None:
     """Adds --n, --c (aliases --params, --flops) and --bootstrap to the flags of fit and report."""
     flags.DEFINE_string(
@@ -206,13 +218,7 @@ def _law(fv) -> dict:
     spec = spec._replace(penalty=fv.overestimate_penalty)
     columns = fit_flags.columns(fv)
     asked = [questions.question(q) for given in fv.predict for q in given.split(";") if q.strip()]
-    # a folder's counts are named by conventions; a file's by its columns
-    for path in paths:
-        if os.path.isdir(path):
-            _check_choice("c", fv.c, list(work.CONVENTIONS))
-            _check_choice(
-                "n", fv.n, [*conventions.N_CONVENTIONS, "n_total_params", "n_active_params"]
-            )
+    check_conventions(fv, paths)
     table = tables.where(tables.read(paths, fv.n, fv.c, columns, name == "chinchilla1"), fv.where)
     if fv.n and fv.n not in conventions.N_CONVENTIONS:
         tables.column_name(table, fv.n, "--n: the table")

@@ -25,19 +25,21 @@ from experiments import cli
 from experiments.cli import UserError
 from experiments.console import terminal
 from experiments.console.lazy import Lazy
-from experiments.verbs import common, fit, next_text, target_flags
+from experiments.verbs import common, fit, target_flags
 from launch import config, files
 from launch.runs import predictions, record
-from model import account
 
 conventions = Lazy("experiments.laws.conventions")
 next_loss = Lazy("experiments.laws.next_loss")
 next_run = Lazy("experiments.planning.next_run")
+next_text = Lazy("experiments.verbs.next_text")
+account = Lazy("model.account")
 checks = Lazy("launch.runs.checks")
 compiled = Lazy("launch.runs.compiled")
 points = Lazy("experiments.laws.runs.points")
 sweep = Lazy("experiments.sweep")
 tables = Lazy("experiments.laws.runs.table")
+verdicts = Lazy("experiments.laws.fitting.verdicts")
 
 FAR = 1000.0  # times the sweep's largest budget; beyond it --far is asked for
 FRESH = 4.0  # epochs up to which repeated text is about as good as fresh: Muennighoff et al. 2023
@@ -131,6 +133,7 @@ def made(fv) -> tuple[dict, object, object]:
         "family": family,
         "law": fv.law,
         "formula": e.f.form.formula,
+        "verdict": verdicts.read(e.f)["words"],
         "parameters": {k: e.f.parameters[k] for k in e.f.form.names},
         "data": {"sha256": tables.describe([fv.workdir])[0]["sha256"], "runs": len(e.f.points.y)},
         "conventions": {

@@ -42,7 +42,8 @@ def text(a: dict, n, room, path: str) -> str:
         f"  loss       {loss(p)} {p['conventions']['loss']}: {p['level']:.0%} prediction interval",
         f"             of the parameters {mean}, and the noise of one run {p['noise']:.2%}; by"
         f" {p['law']}: {p['formula']}",
-        "             it holds if this law does: the tally says how often it did",
+        f"             the law: {p['verdict']}",
+        "             the interval holds if the law does: the tally says how often it did",
     ]
     lines += [f"  note       {x}" for x in p["notes"]]
     if a["registered_before"]:

@@ -98,6 +98,9 @@ def test_two_arms_of_a_sweep_seed_by_seed(tmp_path, capsys):
 
     work = written(tmp_path, recipes.load("isoflop"))
     a = compared(capsys, f"{work}:dense", f"{work}:moe", "--bootstrap=50")
+    status, _, err = call(capsys, "compare", f"{work}:dense", f"{work}:moe", "--c=none")
+    assert status == 2 and "--c=none: the records of a sweep count matmul" in err
+    assert "has dense, moe" in call(capsys, "compare", f"{work}:dense", f"{work}:mow")[2]
     every = a["paired"][-1]
     assert every["size"] == "all" and every["pairs"] == 22
     low, high = every["interval"]
