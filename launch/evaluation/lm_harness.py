@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 from data.config import Data
 from launch import config
 from launch.config import ConfigError
-from launch.evaluation import choices, subject
+from launch.evaluation import choices, subject, weights
 from launch.evaluation.score import Scorer, Sequence
 from launch.runs import generate
 from model.sample import Sampling
@@ -125,7 +125,10 @@ class IsoflopLM(LM):
         sampled = bool(how.get("do_sample")) or float(how.get("temperature", 0) or 0) > 0
         temperature = float(how.get("temperature", 1.0)) if sampled else 0.0
         sampling = Sampling(temperature, int(how.get("top_k", 0)), float(how.get("top_p", 1.0)))
-        run = config.Run(model=self.subject.model, dtype=self.subject.dtype)
+        model, longest = self.subject.model, max(map(len, prompts)) + count
+        if self.scorer.weights.by_call:
+            model = weights.at_length(model, longest)
+        run = config.Run(model=model, dtype=self.subject.dtype)
         found = generate.generate(run, self.scorer.weights.whole(), prompts, count, sampling)
         return [self._ended(row, how.get("until") or []) for row in found.tokens]
 

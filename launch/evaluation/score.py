@@ -144,9 +144,12 @@ class Scorer:
                 self._stage(stage)
         nll: list = [None] * len(sequences)
         hits: list = [None] * len(sequences)
-        todo = batches(self.model, sequences, self.weights.dtype, best)
+        m = self.model
+        if self.weights.by_call:
+            m = weights.at_length(m, max((s.width for s in sequences), default=1))
+        todo = batches(m, sequences, self.weights.dtype, best)
         for group in self._groups(todo):
-            for b, (nll_BT, hit_BT) in zip(group, self._forward(group, best)):
+            for b, (nll_BT, hit_BT) in zip(group, self._forward(m, group, best)):
                 for row, i in enumerate(b.members):
                     counted = slice(sequences[i].skip, sequences[i].width)
                     nll[i] = np.asarray(nll_BT[row, counted], np.float64)
@@ -185,18 +188,19 @@ class Scorer:
             self.compile_s += time.perf_counter() - started
         return self._programs[key](*arguments)
 
-    def _forward(self, group: list[Batch], best: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-        m = self.model
+    def _forward(
+        self, m: Model, group: list[Batch], best: bool
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         held = self._stage(weights.embedding(m))
         states = []
         for b in group:
-            call, key = Embedding(m, b.ex).apply, (Embedding, b.ex, b.tokens.shape)
+            call, key = Embedding(m, b.ex).apply, (Embedding, m, b.ex, b.tokens.shape)
             states.append(self._run(key, call, held, b.tokens[:, :-1]))
         for stage in weights.layers(m):
             del held  # before the next one comes
             held = self._stage(stage)
             for k, b in enumerate(group):
-                key = stage.layer, b.ex, b.tokens.shape
+                key = stage.layer, m, b.ex, b.tokens.shape
 
                 def call(held, x_BTD, b=b, layer=stage.layer):
                     return Block(m, b.ex, layer).apply(held, x_BTD)[0]
@@ -212,7 +216,7 @@ class Scorer:
             def call(held, x_BTD, targets_BT, ex=b.ex):
                 return _head(m, ex, held, x_BTD, targets_BT, best)
 
-            key = Head, best, b.ex, b.tokens.shape
+            key = Head, best, m, b.ex, b.tokens.shape
             found = self._run(key, call, held, states[k], b.tokens[:, 1:])
             states[k] = None
             out.append(tuple(map(np.asarray, found)))

@@ -112,7 +112,7 @@ def released(
     dtype = _dtype(dtype)
 
     def weights_of(stream: bool) -> Weights:
-        return Weights(model, checkpoint.read, dtype, stream)
+        return Weights(model, checkpoint.read, dtype, stream, by_call=True)
 
     return Subject(
         name,

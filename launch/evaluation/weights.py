@@ -2,6 +2,7 @@
 device, or read anew whenever a stage is wanted: then one layer of the model is in memory at a time.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from launch.evaluation import memory
 from launch.huggingface import part_tensors
 from model import account, params
 from model.config import Layer, Model
+from model.rope_scaling import Dynamic, LongRope
 
 ROOM = 0.7  # of the free memory that weights may take; the rest is for activations
 
@@ -22,6 +24,13 @@ class Stage(NamedTuple):
 
     places: tuple[str, ...]
     layer: Layer | None = None
+
+
+def at_length(m: Model, length: int) -> Model:
+    """The model as it turns sequences of `length` tokens, where its rope goes by that."""
+    found = [m.positions, *(getattr(x.mixer, "positions", None) for x in m.layers)]
+    by_length = any(isinstance(getattr(p, "scaling", None), (Dynamic, LongRope)) for p in found)
+    return dataclasses.replace(m, seq_len=length) if by_length else m
 
 
 def embedding(m: Model) -> Stage:
@@ -41,11 +50,14 @@ def layers(m: Model) -> Iterator[Stage]:
 class Weights:
     """read(places) -> {"params", "buffers"} of what lies under them, float32. dtype: of the
     matmuls; what is multiplied is kept in it. stream: read a stage whenever it is wanted, and hold
-    none.
+    none. by_call: rope whose scaling depends on a length goes by that of what is computed together,
+    as transformers has it for the models that it released; else by the model's own.
     """
 
-    def __init__(self, model: Model, read: Callable, dtype: str, stream: bool):
-        self.model, self.dtype, self.stream = model, dtype, stream
+    def __init__(
+        self, model: Model, read: Callable, dtype: str, stream: bool, by_call: bool = False
+    ):
+        self.model, self.dtype, self.stream, self.by_call = model, dtype, stream, by_call
         self._read, self._held = read, {}
 
     def of(self, stage: Stage) -> dict:

@@ -2,6 +2,7 @@
 windows of text, errors. Choices: test_evaluation_choices.py.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -135,6 +136,31 @@ def test_a_folder_is_read_layer_by_layer(tmp_path):
     assert list(layer) == ["group_1"]
     jax.tree.map(np.testing.assert_array_equal, layer["group_1"], v["params"]["group_1"])
     assert set(checkpoint.read(("embed", "positions"))["params"]) == {"embed"}
+
+
+def test_rope_that_goes_by_a_length_goes_by_what_is_scored():
+    """Of a released model; a run is turned as it was trained. 16 tokens are within the length that
+    the short factors are meant for.
+    """
+    short, long = "[1.0,1.0,1.0,1.0]", "[2.0,3.0,4.0,5.0]"
+    m = parts.set_field(
+        model("llama"),
+        "rope.scaling",
+        f"longrope(short={short},long={long},original=16,factor=2)",
+    )
+    v, asked = variables(m), pieces(3, 16)
+    assert weights.at_length(m, 16) != m and weights.at_length(model("llama"), 16).seq_len == 24
+
+    def alone(seq_len):
+        lm = LM(dataclasses.replace(m, seq_len=seq_len), Execution())
+        return np.asarray(step.eval_step(lm, v, asked[0].tokens[None])[0])[0, asked[0].skip :]
+
+    read = held(m, v)
+    np.testing.assert_allclose(Scorer(read).score(asked).nll[0], alone(24), atol=2e-5)
+    read = held(m, v)
+    read.by_call = True
+    np.testing.assert_allclose(Scorer(read).score(asked).nll[0], alone(16), atol=2e-5)
+    assert np.abs(alone(16) - alone(24)).max() > 1e-4
 
 
 def test_weights_stream_where_they_do_not_fit(monkeypatch):
