@@ -25,14 +25,18 @@ def law(workdir: str) -> dict:
     return found
 
 
-def tokens(job: SweepJob) -> float:
-    """Training tokens of the sweep's middle run."""
+def middle(job: SweepJob) -> tuple[int, float]:
+    """Parameters that a token is multiplied by, and training tokens, of the sweep's middle run."""
     s, run = job.sweep, job.run
-    if s.tokens and not s.budgets:
-        return math.exp(sum(map(math.log, s.tokens)) / len(s.tokens))
-    middle = math.exp(sum(map(math.log, s.budgets)) / len(s.budgets))
     model = s.shape(run, sorted(s.sizes)[len(s.sizes) // 2])
-    return middle / account.flops_per_token(model)["matmul"]
+
+    def mean(values):
+        return math.exp(sum(map(math.log, values)) / len(values))
+
+    n = account.parameters(model)["multiplied"]
+    if s.budgets:
+        return n, mean(s.budgets) / account.flops_per_token(model)["matmul"]
+    return n, mean(s.tokens)
 
 
 def by(workdir: str, pinned: Collection[str] = ()) -> Callable:
@@ -58,16 +62,22 @@ def _chosen(job: SweepJob, found: dict) -> tuple[int, str]:
     """The batch that the law allows at the middle run's tokens, a power of two of sequences, and
     that in words.
     """
-    p, d, window = found["parameters"], tokens(job), job.run.model.seq_len
-    critical = p["k"] * d ** p["b"]
+    p, (n, d), window = found["parameters"], middle(job), job.run.model.seq_len
+    critical = p["k"] * (n / 1e6) ** p["a"] * (d / 1e9) ** p["b"]
     allowed = found["overhead"] * critical
     batch = 2 ** math.floor(math.log2(max(1.0, allowed / window)))
     batch = -(-batch // job.run.model.unit) * job.run.model.unit
-    measured = [c["tokens"] for c in found["lengths"]]
-    beyond = not min(measured) <= d <= max(measured)
-    doubt = f"; measured at {min(measured):.3g} to {max(measured):.3g} tokens: an extrapolation"
+    beyond = []
+    for what, value in (("n", n), ("tokens", d)):
+        seen = [c[what] for c in found["cells"]]
+        if not min(seen) <= value <= max(seen):
+            name = {"n": "parameters", "tokens": "tokens"}[what]
+            beyond.append(f"{min(seen):.3g} to {max(seen):.3g} {name}")
+    doubt = f"; an extrapolation: measured at {' and '.join(beyond)}" if beyond else ""
+    if allowed < window:
+        doubt += "; a single sequence is more than that"
     return batch, (
-        f"batch: {batch} sequences of {window} tokens by --batch_law: at {d:.3g} tokens the"
-        f" critical batch is {critical:.3g} tokens, and {allowed:.3g} want {found['overhead']:.0%}"
-        f" more tokens than small batches{doubt * beyond}"
+        f"batch: {batch} sequences of {window} tokens by --batch_law: at {n:.3g} parameters and"
+        f" {d:.3g} tokens the critical batch is {critical:.3g} tokens, and {allowed:.3g} want"
+        f" {found['overhead']:.0%} more tokens than small batches{doubt}"
     )

@@ -34,7 +34,6 @@ def lines(a: dict, most: int = MOST) -> list[str]:
     curves = _exponents(a)
     last = Block([], [f"  {line}" for line in curves.answer])
     blocks = [
-        _batch(a),
         _moves(a),
         _brackets(a),
         _arms(a),
@@ -42,7 +41,7 @@ def lines(a: dict, most: int = MOST) -> list[str]:
     ]
     if a["known_entropy"]:
         blocks.insert(0, _known_floor(a))
-    for special in (_frontiers(a), _contexts(a)):
+    for special in (_frontiers(a), _contexts(a), _batch(a)):
         if special.answer:  # then all else is beside it
             blocks = [special, *(Block([], [*b.answer, *b.cells]) for b in blocks)]
     if not any(b.answer or b.cells for b in blocks):
@@ -132,20 +131,21 @@ def _moves(a) -> Block:
 
 
 def _batch(a) -> Block:
-    """The critical batch of every length."""
+    """The critical batch of every size and length."""
     found = a.get("critical_batch")
     if not found:
         return Block([], [])
-    out = [f"critical batch: {found['verdict']}"]
-    for c in found["lengths"][::-1]:
+    out = [f"law of the critical batch: {found['verdict']}"]
+    cells = []
+    for c in sorted(found["cells"], key=lambda c: (-c["tokens"], c["size"])):
         around = c["interval"]
         span = f" [{', '.join(map(labels.number, around))}]" if around else ""
-        out.append(
-            f"  at {labels.number(c['tokens'])} tokens: {labels.number(c['critical'])}{span}"
-            f" tokens; {labels.number(c['allowed'])} want {found['overhead']:.0%} more tokens than"
-            " small batches"
+        cells.append(
+            f"  {a['dial']} {c['size']}, {labels.number(c['tokens'])} tokens:"
+            f" {labels.number(c['critical'])}{span} tokens; {labels.number(c['allowed'])} want"
+            f" {found['overhead']:.0%} more tokens than small batches"
         )
-    return Block(out, [])
+    return Block(out, cells)
 
 
 def _signs(rows: list[dict]) -> str:

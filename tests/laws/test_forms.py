@@ -49,7 +49,7 @@ TRUTH = {p.law: p.values for p in constants.PUBLISHED.values()} | {
     },
     "critical_batch": {
         **{"E": 1.8, "A": 480.0, "H": 2085.0, "alpha": 0.35, "beta": 0.37},
-        **{"k": 20.0, "b": 0.47},
+        **{"k": 3e5, "a": -0.2, "b": 0.47},
     },
     "chinchilla3": {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658},
 }

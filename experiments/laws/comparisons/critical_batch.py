@@ -1,22 +1,23 @@
 """How much a larger batch costs: the law `critical_batch` over the batches of a sweep, each at its
-best learning rate, and the critical batch of every length with its interval.
+best learning rate, and the critical batch of every size and length with its interval.
 """
 
 from collections import defaultdict
 
 import numpy as np
 
-from experiments.laws.fitting import bootstrap, fit, verdicts
-from experiments.laws.fitting.law_forms import OVERHEAD
+from experiments.laws.fitting import bootstrap, fit, solve, verdicts
+from experiments.laws.fitting.law_forms import OVERHEAD, critical
 
 LAW = "critical_batch"
 LEAST = 3  # batches in every cell
+UPDATES = 50  # fewer are a beginning, of which a power law of the tokens says nothing
 
 
 def analyse(points: list[dict], resamples: int, seed: int) -> dict | None:
-    """The fit, and a row for each length; None where sizes and lengths have no LEAST batches each,
-    or differ in more. Tokens throughout. `allowed`: the batch that wants OVERHEAD more tokens than
-    the smallest.
+    """The fit, and a row for each size and length; None where these have no LEAST batches each, or
+    differ in more. Tokens throughout. `allowed`: the batch that wants OVERHEAD more tokens than the
+    smallest. Runs of fewer than UPDATES updates are left out of the fit.
     """
     cells = defaultdict(dict)
     for p in points:
@@ -28,13 +29,12 @@ def analyse(points: list[dict], resamples: int, seed: int) -> dict | None:
         return None
     if any(len(found) > 1 for found in models.values()):
         return None
-    x = {
-        k: np.array([p[c] for p in points], float)
-        for k, c in (("N", "n"), ("D", "d"), ("B", "batch"))
-    }
-    pts = fit.Points(x, np.array([p["loss"] for p in points], float))
+    used = [p for p in points if p["steps"] >= UPDATES]
+    columns = (("N", "n"), ("D", "d"), ("B", "batch"))
+    x = {k: np.array([p[c] for p in used], float) for k, c in columns}
+    pts = fit.Points(x, np.array([p["loss"] for p in used], float))
     parameters = len(fit.FORMS[LAW].names)
-    method = "cases" if len(points) >= 10 * parameters else "noise"
+    method = "cases" if len(used) >= 10 * parameters else "noise"
     try:
         f = fit.fit(LAW, pts, resamples=resamples, seed=seed, method=method)
     except fit.FitError as e:
@@ -42,7 +42,6 @@ def analyse(points: list[dict], resamples: int, seed: int) -> dict | None:
             "law": LAW,
             "verdict": f"not identified by these runs: {e}",
             "cells": [],
-            "lengths": [],
         }
     named = f.parameters
     return {
@@ -52,11 +51,11 @@ def analyse(points: list[dict], resamples: int, seed: int) -> dict | None:
         "parameters": {k: named[k] for k in f.form.names},
         "intervals": f.intervals(),
         "verdict": verdicts.read(f)["words"],
-        "n_points": len(points),
+        "n_points": len(used),
+        "left_out": len(points) - len(used),
         "residual_sd": f.residual_sd,
         "overhead": OVERHEAD,
         "cells": [_cell(f, size, by_batch) for (size, _), by_batch in sorted(cells.items())],
-        "lengths": [_length(f, d) for d in sorted({p["asked"] for p in points})],
     }
 
 
@@ -68,26 +67,23 @@ def _cell(f, size, by_batch: dict) -> dict:
     grid = np.geomspace(batches[0], batches[-1], 30)
     same = np.ones(len(grid))
     curve = f.predict({"N": one["n"] * same, "D": one["asked"] * same, "B": grid})[0]
-    out = {"size": size, "n": one["n"], "tokens": one["asked"], "batches": batches, "losses": means}
-    return {**out, "grid": grid.tolist(), "fitted": curve.tolist()}
+    own = {"size": size, "n": one["n"], "tokens": one["asked"], "batches": batches}
+    own |= {"losses": means, "grid": grid.tolist(), "fitted": curve.tolist()}
+    return own | _critical(f, one["n"], one["asked"])
 
 
-def _length(f, tokens: float) -> dict:
-    """The critical batch at so many training tokens."""
-    from experiments.laws.fitting import solve
+def _critical(f, n: float, tokens: float) -> dict:
+    """The critical batch of a size and a length."""
 
-    own = solve.values(f.form, f.theta)
-    value = float((own["k"] * tokens ** own["b"])[0])
-    around = None
+    def of(theta):
+        v = solve.values(f.form, theta)
+        return np.asarray(critical(v["k"], v["a"], v["b"], n, tokens))
+
+    value, around = float(of(f.theta)[0]), None
     if len(f.draws):
-        drawn = solve.values(f.form, f.draws)
-        around = bootstrap.interval(
-            drawn["k"] * tokens ** drawn["b"], 0.95, value if f.centred else None
-        )
+        around = bootstrap.interval(of(f.draws), 0.95, value if f.centred else None)
+    allowed = around and [OVERHEAD * v for v in around]
     return {
-        "tokens": tokens,
-        "critical": value,
-        "interval": around,
-        "allowed": OVERHEAD * value,
-        "allowed_interval": around and [OVERHEAD * v for v in around],
+        **{"critical": value, "interval": around},
+        **{"allowed": OVERHEAD * value, "allowed_interval": allowed},
     }

@@ -96,8 +96,13 @@ def _ludziejewski(p, x):
 OVERHEAD = 0.2  # more tokens than the smallest batch wants: Zhang et al. 2024, arXiv 2410.21676
 
 
+def critical(k, a, b, n, d):
+    """The critical batch in tokens: k at 1M parameters and 1G tokens."""
+    return k * pw(n / 1e6, a) * pw(d / 1e9, b)
+
+
 def _critical_batch(p, x):
-    effective = x.D / (1 + x.B / (p.k * pw(x.D, p.b)))
+    effective = x.D / (1 + x.B / critical(p.k, p.a, p.b, x.N, x.D))
     return p.E + p.A * pw(x.N, -p.alpha) + p.H * pw(effective, -p.beta)
 
 
@@ -296,7 +301,7 @@ FORMS = {
         outcome="lr",
     ),
     "critical_batch": Form(
-        "L = E + A / N^alpha + H / D'^beta, D' = D / (1 + B / Bc), Bc = k D^b",
+        "L = E + A / N^alpha + H / D'^beta, D' = D / (1 + B / Bc), Bc = k (N / 1e6)^a (D / 1e9)^b",
         "steps against tokens as McCandlish et al. 2018, arXiv 1812.06162, and Kaplan et al. 2020,"
         " arXiv 2001.08361, section 5.1; Bc grows with D as in Zhang et al. 2024, arXiv 2410.21676."
         " B: batch in tokens, at its best learning rate",
@@ -305,10 +310,11 @@ FORMS = {
             _floor(),
             _positive("A"),
             _positive("H"),
-            _exponent("alpha", (0.15, 0.3, 0.5, 0.8)),
-            _exponent("beta", (0.15, 0.3, 0.5, 0.8)),
-            _positive("k", 10.0 ** np.arange(-3, 7), "tokens"),
-            _real("b", (0.0, 0.3, 0.6), low=-2.0, high=3.0),
+            _exponent("alpha", (0.15, 0.3, 0.6)),
+            _exponent("beta", (0.15, 0.3, 0.6)),
+            _positive("k", 10.0 ** np.arange(1, 9), "tokens"),
+            _real("a", (-1.0, 0.0), low=-4.0, high=4.0),
+            _real("b", (0.0, 0.5), low=-2.0, high=3.0),
         ),
         _critical_batch,
         ("E", "A", "H"),

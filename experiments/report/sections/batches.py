@@ -1,5 +1,5 @@
 """The section of a study of batches: loss against the batch at equal tokens, the law behind it, and
-the critical batch of every length.
+the critical batch of every size and length.
 """
 
 import matplotlib.pyplot as plt
@@ -12,7 +12,7 @@ from experiments.report.plotting import STYLE
 
 def draw(found: dict, dial: str, unit: str) -> str:
     """Losses of every size and length with the law's curves; and critical batches over tokens."""
-    cells, lengths = found["cells"], found["lengths"]
+    cells = found["cells"]
     tokens = sorted({c["tokens"] for c in cells})
     sizes = sorted({c["size"] for c in cells})
     shades = dict(zip(tokens, plotting.shades("dense", len(tokens))))
@@ -27,23 +27,22 @@ def draw(found: dict, dial: str, unit: str) -> str:
         left.set(xscale="log", xlabel="batch (tokens)", ylabel=f"validation loss ({unit})")
         left.set_title("loss at the best of the rates, and the law")
         left.legend(fontsize=8)
-        x = [c["tokens"] for c in lengths]
-        for name, around, colour, label in (
-            ("critical", "interval", plotting.BLUE, "critical batch"),
-            (
-                "allowed",
-                "allowed_interval",
-                plotting.ORANGE,
-                f"{found['overhead']:.0%} more tokens",
-            ),
-        ):
-            y = [c[name] for c in lengths]
-            bars = plotting.bars(y, [c[around] for c in lengths])
-            right.errorbar(x, y, bars, fmt="o-", color=colour, ms=5, lw=1.4, capsize=3, label=label)
+        for size in sizes:
+            own = [c for c in cells if c["size"] == size]
+            x = [c["tokens"] * (1 + 0.04 * sizes.index(size)) for c in own]  # beside each other
+            for name, around, colour, label in (
+                ("critical", "interval", plotting.BLUE, "critical batch"),
+                ("allowed", "allowed_interval", plotting.ORANGE, f"{found['overhead']:.0%} more"),
+            ):
+                y = [c[name] for c in own]
+                bars = plotting.bars(y, [c[around] for c in own])
+                form = {"fmt": f"{marks[size]}-", "color": colour, "ms": 5, "lw": 1.2}
+                label = f"{label}, {dial} {size}"
+                right.errorbar(x, y, bars, capsize=3, label=label, **form)
         right.set(xscale="log", yscale="log", xlabel="training tokens", ylabel="batch (tokens)")
         right.set_title("how large a batch may be")
-        right.legend(fontsize=9)
-        for ax, values in ((left, [b for c in cells for b in c["batches"]]), (right, x)):
+        right.legend(fontsize=8)
+        for ax, values in ((left, [b for c in cells for b in c["batches"]]), (right, tokens)):
             plotting.log_ticks(ax.xaxis, min(values), max(values))
         return plotting.svg(fig)
 
@@ -59,19 +58,20 @@ def section(results, curves, a) -> str:
         for c in found["cells"]
         for b, loss in zip(c["batches"], c["losses"], strict=True)
     ]
-    lengths = [
-        [f"{c['tokens']:,}", f"{c['critical']:,.0f}", elements.count_span(c["interval"])]
+    critical = [
+        [c["size"], f"{c['tokens']:,}", f"{c['critical']:,.0f}", elements.count_span(c["interval"])]
         + [f"{c['allowed']:,.0f}", elements.count_span(c["allowed_interval"])]
-        for c in found["lengths"]
+        for c in found["cells"]
     ]
     reading = (
         f"The same tokens in larger batches are fewer updates. Law: {esc(found['formula'])}"
         f" ({esc(found['source'])}). At the critical batch a run wants twice the tokens of small"
         f" batches, at the other {found['overhead']:.0%} more. Verdict: {esc(found['verdict'])}."
-        " Brackets: 95% intervals of resampled runs."
+        f" Brackets: 95% intervals of resampled runs. {found['left_out']} runs of few updates are"
+        " left out of the fit."
     )
-    columns = ["training tokens", "critical batch", "95%", "allowed batch", "95%"]
-    data = table(columns, lengths, 0) + table([a["dial"], "tokens", "batch", "loss"], rows, 0)
+    columns = [a["dial"], "tokens", "critical batch", "95%", "allowed batch", "95%"]
+    data = table(columns, critical, 0) + table([a["dial"], "tokens", "batch", "loss"], rows, 0)
     return elements.figure_section(
         "Batches", reading, draw(found, a["dial"], a["loss_unit"]), data, opened=True
     )
