@@ -129,9 +129,9 @@ def _evaluated(fv) -> dict:
     models = _models(fv)
     read = _text(fv, models)
     asked = [engine.prepared(s, read, tasks) for s in models]
-    results, first = [], None
+    results, first, programs = [], None, {}
     for s, own in zip(models, asked):
-        result, losses = engine.evaluated(s, read, own, fv.stream)
+        result, losses = engine.evaluated(s, read, own, fv.stream, programs)
         if losses and first:
             above, se = losses.against(first)
             result["above_first"] = {"bits_per_byte": above, "se": se}

@@ -69,14 +69,19 @@ def _changed(tokenizer, body: bytes, ids) -> bool:
 
 
 def evaluated(
-    s: Subject, texts: Texts | None, asked: Asked, stream: bool | None = None
+    s: Subject,
+    texts: Texts | None,
+    asked: Asked,
+    stream: bool | None = None,
+    programs: dict | None = None,
 ) -> tuple[dict[str, Any], Losses | None]:
     """(result of one model: what is known of it, `validation`, `loss_by_position`, `tasks`, its
-    speed; its losses by window). stream: None lets the memory that is free decide.
+    speed; its losses by window). stream: None lets the memory that is free decide. programs: see
+    score.Scorer.
     """
     started = time.perf_counter()
     weights = subject.opened(s, stream)
-    scorer = Scorer(weights)
+    scorer = Scorer(weights, programs)
     out, losses, tokens = s.about(), None, 0
     if texts:
         losses = _losses(s, scorer, texts, asked)

@@ -127,13 +127,14 @@ def _rows(m: Model, wide: int, dtype: str, best: bool) -> int:
 
 class Scorer:
     """Of one model. `compile_s`: seconds that its programs took to compile; `read_s`: to bring
-    weights to the device.
+    weights to the device. programs: those of models before it, which serve models of equal shape,
+    such as the revisions of one.
     """
 
-    def __init__(self, held: Weights):
+    def __init__(self, held: Weights, programs: dict | None = None):
         self.weights, self.model = held, dropless(held.model)
         self.compile_s = self.read_s = 0.0
-        self._programs: dict[Any, Any] = {}
+        self._programs: dict[Any, Any] = {} if programs is None else programs
 
     def score(self, sequences: list[Sequence], best: bool = False) -> Scores:
         """Every sequence needs a token that is counted, and none more tokens than the model has

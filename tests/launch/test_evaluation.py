@@ -175,6 +175,16 @@ def test_weights_stream_where_they_do_not_fit(monkeypatch):
     assert left is None or 2**20 < left < 2**50
 
 
+def test_models_of_equal_shape_share_programs():
+    m, asked, programs = model("llama"), pieces(3), {}
+    first = Scorer(held(m, variables(m)), programs)
+    first.score(asked)
+    second = Scorer(held(m, variables(m, seed=1)), programs)
+    nll = second.score(asked).nll
+    assert first.compile_s > 0 and second.compile_s == 0
+    np.testing.assert_array_equal(nll[0], Scorer(held(m, variables(m, seed=1))).score(asked).nll[0])
+
+
 def test_few_widths_cover_all_lengths():
     assert [score.width(n) for n in (1, 13, 17, 24, 25, 33, 1025)] == [12, 16, 24, 24, 32, 48, 1536]
     assert all(n <= score.width(n) <= 1.51 * n for n in range(16, 5000))
