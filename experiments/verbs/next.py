@@ -68,8 +68,8 @@ def _reached(budget: float, e, far: bool) -> None:
         )
     if budget > FAR * e.high and not far:
         raise UserError(
-            f"--budget={budget:g} is {budget / e.high:.3g} times the largest of the sweep ({span}),"
-            f" beyond {FAR:g}: add larger budgets to the sweep, or say --far"
+            f"--budget={budget:g} is {predictions.times(budget / e.high)} times the largest of the"
+            f" sweep ({span}), beyond {FAR:g}: add larger budgets to the sweep, or say --far"
         )
 
 
@@ -186,8 +186,8 @@ def _notes(like: dict, n, e) -> list[str]:
     text = like.get("dataset_tokens")
     if text and n.tokens / text > FRESH:
         out.append(
-            f"the text is read {n.tokens / text:.3g} times, and the law knows fresh text alone"
-            f" (up to {FRESH:g} times is about as good: Muennighoff et al. 2023)"
+            f"the text is read {predictions.times(n.tokens / text)} times, and the law knows fresh"
+            f" text alone (up to {FRESH:g} times is about as good: Muennighoff et al. 2023)"
         )
     return out
 

@@ -4,15 +4,16 @@ from experiments.report.labels import number
 from experiments.verbs.law_text import big
 from experiments.verbs.plan_text import duration
 from experiments.verbs.prediction_text import loss
+from launch.runs import predictions
 
 
 def beyond(distance: float) -> str:
-    return f"x{distance:.3g} the largest budget of the sweep"
+    return f"x{predictions.times(distance)} the largest budget of the sweep"
 
 
 def _where(room) -> str:
     held = room.fit
-    said = [f"{room.devices} x {room.where.mesh}" if room.where.mesh else "one device"]
+    said = [f"{room.devices} devices, {room.where.mesh}" if room.devices > 1 else "one device"]
     said += [f"accumulate {room.where.accumulate}"] * (room.where.accumulate > 1)
     said += ["remat"] * room.where.remat
     of = "?" if held.limit is None else f"{held.limit / 1e9:.3g}"
@@ -35,7 +36,7 @@ def text(a: dict, n, room, path: str) -> str:
         f"             N_opt {big(best)}{known}",
         f"             {n.rules['shape']}",
         f"  tokens     {number(p['tokens'])} in {p['steps']:,} steps,"
-        f" {p['tokens'] / p['n']:.3g} per parameter",
+        f" {predictions.times(p['tokens'] / p['n'])} per parameter",
         f"  batch      {run.batch} x {model.seq_len}: {n.rules['batch']}",
         f"  rate       {o.lr:.4g}: {n.rules['rate']}",
         f"  where      {_where(room)}",

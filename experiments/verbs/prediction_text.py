@@ -11,9 +11,8 @@ def loss(p: dict, digits: int = 4) -> str:
 def line(row: dict) -> str:
     """One prediction and where its run stands."""
     p, j = row["prediction"], row["judged"]
-    head = (
-        f"{p['id']}  {p['date'][:10]}  {p['family']}  {p['flops']:.3g} FLOPs, x{p['distance']:.3g}"
-    )
+    spent = f"{p['flops']:.3g} FLOPs, x{predictions.times(p['distance'])}"
+    head = f"{p['id']}  {p['date'][:10]}  {p['family']}  {spent}"
     said = f"{head}: predicted {loss(p)}"
     if j and j["inside"] is not None:
         return f"{said}, measured {j['measured']:.4f}: {'inside' if j['inside'] else 'OUTSIDE'}"

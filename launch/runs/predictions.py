@@ -169,11 +169,18 @@ def check(p: dict, result: dict) -> dict:
     return judged(p, result)
 
 
+def times(v: float) -> str:
+    """A distance, or another ratio, as people write it: 9.98, 1,250."""
+    return f"{v:,.0f}" if v >= 100 else f"{v:.3g}"
+
+
 def words(j: dict) -> str:
     """`predicted 2.345 [2.31, 2.38]: inside`."""
     low, high = j["interval"]
     said = {True: "inside", False: "OUTSIDE", None: f"not judged ({j['why']})"}[j["inside"]]
-    return f"predicted {j['loss']:.4f} [{low:.4f}, {high:.4f}], x{j['distance']:.3g} beyond: {said}"
+    return (
+        f"predicted {j['loss']:.4f} [{low:.4f}, {high:.4f}], x{times(j['distance'])} beyond: {said}"
+    )
 
 
 def reach(row: dict) -> str:

@@ -79,12 +79,15 @@ def test_what_is_fixed_is_no_part_of_a_start():
 
 def test_bounds_that_bind_are_told():
     t = simulated(40, 0.003)
-    a = table_fit.ask(t, "chinchilla3", SPEC, limits=constraints.read(within="alpha=.1:.2"))
+
+    def asked(within=""):
+        known = constraints.read(within=within)
+        return table_fit.ask(t, "chinchilla3", SPEC, resamples=40, limits=known)
+
+    a, wide, free = asked("alpha=.1:.2"), asked("alpha=.1:.9"), asked()
     assert a["parameters"]["alpha"] == pytest.approx(0.2)
     why = a["verdicts"]["not_identified"]["alpha"]
     assert why == "at the bound that --within gave" and "alpha within 0.1 to 0.2" in str(a)
-    wide = table_fit.ask(t, "chinchilla3", SPEC, limits=constraints.read(within="alpha=.1:.9"))
-    free = table_fit.ask(t, "chinchilla3", SPEC)
     assert wide["parameters"] == pytest.approx(free["parameters"], rel=1e-3)
 
 

@@ -55,6 +55,6 @@ def outlook(f: Fitted, x: dict, level: float = 0.95, seed: int = 0) -> dict:
     return {
         "value": value,
         "interval": bootstrap.interval(many.ravel(), level),
-        "parameters_interval": bootstrap.interval(draws, level, centre),
+        "parameters_interval": bootstrap.interval(mean, level),
         "noise": float(np.std(e)),
     }

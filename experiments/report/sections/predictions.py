@@ -36,7 +36,7 @@ def _one(ax, row: dict) -> None:
     ax.set(xscale="log", xlabel="training tokens", xlim=(x[0], x[-1] * 1.35))
     ax.set_ylim(min(every) - margin, max(every) + margin)
     plotting.log_ticks(ax.xaxis, x[0], x[-1], most=4)
-    ax.set_title(f"{p['flops']:.3g} FLOPs, x{p['distance']:.3g}")
+    ax.set_title(f"{p['flops']:.3g} FLOPs, x{predictions.times(p['distance'])}")
     ax.legend(fontsize=7.5)
 
 
@@ -55,7 +55,12 @@ def _said(row: dict) -> list[str]:
     said = row["state"]
     if j:
         said = {True: "inside", False: "OUTSIDE", None: f"not judged: {j['why']}"}[j["inside"]]
-    numbers = [f"{p['flops']:.4g}", f"x{p['distance']:.3g}", f"{p['n']:,}", f"{p['tokens']:,}"]
+    numbers = [
+        f"{p['flops']:.4g}",
+        f"x{predictions.times(p['distance'])}",
+        f"{p['n']:,}",
+        f"{p['tokens']:,}",
+    ]
     first = [p["id"], p["date"][:10], p["family"], p["law"]]
     outcome = [f4(p["loss"]), span(p["interval"]), measured, said]
     return [*first, *outcome, *numbers, p["sha256"][:12]]
