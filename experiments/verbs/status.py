@@ -73,8 +73,11 @@ def read(workdir: str) -> dict:
 def _predictions(workdir: str) -> list[dict]:
     """Of a sweep, or of a run that lies beside its prediction (isoflop next)."""
     above, name = os.path.split(os.path.abspath(workdir))
-    if os.path.basename(above) == predictions.FOLDER:
-        return [r for r in outcomes.rows(os.path.dirname(above)) if r["prediction"]["id"] == name]
+    of = os.path.dirname(above)
+    if os.path.basename(above) == predictions.FOLDER and os.path.exists(
+        predictions.place(of, name)
+    ):
+        return [r for r in outcomes.rows(of) if r["prediction"]["id"] == name]
     return outcomes.rows(workdir)
 
 

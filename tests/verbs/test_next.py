@@ -269,3 +269,7 @@ def test_from_sweep_to_trained_run(work, capsys):
     assert said["sha256"] == p["sha256"] and "predicted" in out
     assert said["inside"] is (p["interval"][0] <= r["validation"]["loss"] <= p["interval"][1])
     assert ("inside" if said["inside"] else "OUTSIDE") in call(capsys, "status", folder)[1]
+    other = shutil.copytree(folder, work.parent / "predictions" / "mine")  # of no sweep
+    (other.parent / "notes.json").write_text("{}")
+    status, out, _ = call(capsys, "status", str(other))
+    assert status == 0 and "predicted" not in out
