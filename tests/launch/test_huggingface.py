@@ -12,9 +12,11 @@ from experiments import cli
 from launch.config import ConfigError
 from launch.huggingface import comparing, folder
 from launch.huggingface.families import FAMILIES
-from model import records_version1
+from model import parts, records_version1
+from model.config import Execution
+from model.lm import LM
 from tests.model import shapes
-from tests.model.test_model import variables
+from tests.model.test_model import tokens, variables
 
 base = shapes.maker(
     vocab_size=40,
@@ -280,3 +282,22 @@ def test_every_family_reads_what_it_writes():
         assert {"read", "write", "tensors"} <= set(family._fields) and family.architecture.endswith(
             ("LMHeadModel", "ForCausalLM")
         ), name
+
+
+def test_a_parametrised_model_is_exported_with_its_multipliers_or_refused(tmp_path):
+    """Granite has fields for them, to the last bit; others have none, and they are named."""
+    scaled = {"d_model": 64, "parametrisation": "completep(base_width=16,base_head=8,base_depth=1)"}
+    more = {"vocab_size": 32, "seq_len": 16, "tied": True, **scaled}
+    m = parts.model("attention(n_heads=4)/dense(activation=swiglu)", **more)
+    held = variables(m)
+    assert folder.save(str(tmp_path / "hf"), m, held) == "granite"
+    again, theirs = folder.load(str(tmp_path / "hf"))
+    t = tokens(m, 2)[:, :-1]
+    a, b = (LM(x, Execution()).apply(v, t)[0] for x, v in ((m, held), (again, theirs)))
+    np.testing.assert_array_equal(a, b)
+    other = {**more, "pattern": "attention(n_heads=4,qk_norm=head)/dense(activation=swiglu)"}
+    plain = parts.model(**{**other, "parametrisation": "standard"})
+    assert folder.save(str(tmp_path / "plain"), plain, variables(plain)) == "qwen3"
+    m = parts.model(**other)
+    with pytest.raises(ConfigError, match="no Hugging Face family here computes this model"):
+        folder.save(str(tmp_path / "no"), m, variables(m))
