@@ -122,6 +122,9 @@ def test_an_overestimate_costs_more():
         for shift in np.eye(5) * 1e-3:  # no better neighbour
             r = np.log(solve.predict(form, f.theta + shift, pts.x)[0]) - np.log(pts.y)
             assert spec.value(r) >= f.value * (1 - 1e-9)
+    rough = pts._replace(weights=np.geomspace(0.2, 3, 60))
+    own = fit.fit("chinchilla3", rough, Objective(own=True, penalty=10.0))
+    assert verdicts.gradient_norm(own) < 1e-6  # each point has a delta of its own
     assert off[10.0] < 0.4 * off[1.0] and verdicts.gradient_norm(f) < 1e-6
     said = verdicts.read(f)["words"]
     assert "overestimates count 10 times: the curve lies below the runs by 1." in said

@@ -98,7 +98,8 @@ def gradient_norm(f: Fitted) -> float:
     """Euclidean norm of d objective / d theta (for lad: of its last Huber stage)."""
     x = {k: f.points.x[k] for k in f.form.inputs}
     j, r = solve.jacobian(f.form, f.theta, x, f.points.y, f.objective.space), f.residuals
-    delta = f.objective.deltas[-1]
+    huber = f.objective.kind == "huber"  # whose delta may be a point's own
+    delta = f.objective.at(f.points.w) if huber else f.objective.deltas[-1]
     slope = (
         np.where(r > 0, f.objective.penalty, 1.0)
         * np.clip(r, -delta, delta)
