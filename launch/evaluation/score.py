@@ -22,7 +22,7 @@ from model.lm import Embedding, Head
 
 ROWS = 32  # sequences of a batch, at most
 TOKENS = 2**14  # of a batch, at most, unless a single sequence is longer
-LEAST = 16  # tokens that a batch is wide, at least
+LEAST = 32  # tokens that a batch is wide, at least
 WIDTHS = (1.0, 0.75)  # of an octave: so much of its upper end are batches wide
 STATES = 2**28  # bytes of states of a group of batches, at least
 LOGITS = 2**28  # bytes of logits that stand at a time where the best token is asked for
@@ -97,7 +97,7 @@ def batches(m: Model, sequences: list[Sequence], dtype: str, best: bool = False)
     """The sequences by width. Logits stand whole only where the best token is asked for."""
     by_width: dict[int, list[int]] = {}
     for i, s in enumerate(sequences):
-        by_width.setdefault(width(s.width), []).append(i)
+        by_width.setdefault(min(width(s.width), m.seq_len), []).append(i)
     out = []
     for wide, members in sorted(by_width.items(), reverse=True):
         rows = _rows(m, wide, dtype, best)
@@ -180,6 +180,11 @@ class Scorer:
         self.read_s += time.perf_counter() - started
         return found
 
+    def _settled(self, states: list) -> None:
+        """Before weights are read anew: calls wait in a queue, and would hold every layer there."""
+        if self.weights.stream:
+            jax.block_until_ready(states)
+
     def _run(self, key, call, *arguments):
         """`call` of the arguments, compiled once for their shapes."""
         if key not in self._programs:
@@ -198,6 +203,7 @@ class Scorer:
             call, key = Embedding(m, b.ex).apply, (Embedding, m, b.ex, b.tokens.shape)
             states.append(self._run(key, call, held, b.tokens[:, :-1]))
         for stage in weights.layers(m):
+            self._settled(states)
             del held  # before the next one comes
             held = self._stage(stage)
             for k, b in enumerate(group):
@@ -207,8 +213,7 @@ class Scorer:
                     return Block(m, b.ex, layer).apply(held, x_BTD)[0]
 
                 states[k] = self._run(key, call, held, states[k])
-            if self.weights.stream:  # calls wait in a queue, and would hold every layer there
-                jax.block_until_ready(states)
+        self._settled(states)
         del held
         held = self._stage(weights.head(m))
         out = []

@@ -56,6 +56,15 @@ def pieces(n: int = 7, longest: int = 24) -> list[Sequence]:
     ]
 
 
+def test_a_batch_is_no_wider_than_the_positions():
+    """A table of 20 learned positions has no row for a filler that stands 21st."""
+    m = dataclasses.replace(model("tied"), seq_len=20)
+    v, asked = variables(m), pieces(3, 20)
+    want = step.eval_step(LM(m, Execution()), v, asked[0].tokens[None])[0]
+    got = Scorer(held(m, v)).score(asked).nll[0]
+    np.testing.assert_allclose(got, np.asarray(want)[0, asked[0].skip :], atol=2e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_stages_are_the_whole_model(name):
     """Batches of several widths, filled up on the right, against each sequence alone."""
@@ -186,8 +195,8 @@ def test_models_of_equal_shape_share_programs():
 
 
 def test_few_widths_cover_all_lengths():
-    assert [score.width(n) for n in (1, 13, 17, 24, 25, 33, 1025)] == [12, 16, 24, 24, 32, 48, 1536]
-    assert all(n <= score.width(n) <= 1.51 * n for n in range(16, 5000))
+    assert [score.width(n) for n in (1, 24, 25, 33, 1025)] == [24, 24, 32, 48, 1536]
+    assert all(n <= score.width(n) <= 1.51 * n for n in range(24, 5000))
 
 
 def test_windows_hold_whole_characters_of_one_document():
