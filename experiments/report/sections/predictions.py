@@ -87,7 +87,8 @@ def section(results, curves, a) -> str:
         " it. Line and band: the loss of a run of this size that ends at so many tokens, with its"
         " 95% prediction interval (parameters and the noise of one run). The bar at the end is the"
         " prediction. Grey: the training loss so far, on other text than the validation's: it tends"
-        " to lie above the line until the learning rate comes down. The interval is for a law that holds: the tally says how often it did."
+        " to lie above the line until the learning rate comes down. The interval is for a law that"
+        " holds: the tally says how often it did."
     )
     data = table(columns, [_said(r) for r in rows], 4)
     if tally:
