@@ -43,11 +43,16 @@ def trained(m, optimizer, ex=Execution(), updates=2, rates=None):
     return state.params
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def lanes(*fast):
+    """Of the optimizers, these in the fast lane."""
+    return [pytest.param(n, marks=() if n in fast else pytest.mark.slow) for n in OPTIMIZERS]
+
+
+@pytest.mark.parametrize("optimizer", lanes("adamw"))
 def test_at_the_base_it_is_the_standard_one_to_the_bit(optimizer):
     o = OPTIMIZERS[optimizer]()
     tied = {"tied": True, "positions": "learned"}
-    for more in ({}, tied) if optimizer == "adamw" else (tied,):
+    for more in ({}, tied):
         want = trained(model(**more), o)
         for text in BASE.values():
             got = trained(model(text, **more), o)
@@ -175,7 +180,7 @@ def test_eps_is_added_as_the_table_says():
     )  # the norm is the gradient's
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", lanes("adamw"))
 def test_scanned_layers_and_stacked_experts_are_scaled_as_unrolled_ones(name):
     m = model(BASE["completep"], d_model=32, n_layers=4)
     by = {}
