@@ -17,6 +17,7 @@ from experiments.laws.fitting.solve import Objective
 STARTS = 8
 LIMIT = 200  # steps of one start
 FIRST_DELTA = 1e-3  # of the fit that shows the residuals' own scale
+WIDE = 50.0  # of log loss: noise behind one degree of freedom can be drawn past what floats hold
 SAME = 1e-4  # relative distance from the best objective within which a start has reached it
 
 
@@ -299,7 +300,10 @@ def _drawn(form, theta, x, y, points, given, residuals, objective, resamples, rn
         source = residual_noise.source(residuals, len(theta), noise, relative, floor)
         e = source.draw(rng, resamples)
     centre = solve.predict(form, theta, x)[0]
-    drawn = centre * np.exp(e) if objective.space == "log" else np.maximum(centre + e, 1e-12)
+    if objective.space == "log":
+        drawn = centre * np.exp(np.clip(e, -WIDE, WIDE))
+    else:
+        drawn = np.maximum(centre + e, 1e-12)
     ranked = solve.ranked(form, x, y, w, objective, STARTS // 2 - 1)
     starts = np.concatenate([theta[None], ranked])
     rows = np.broadcast_to(w, drawn.shape)
