@@ -13,6 +13,7 @@ from launch.config import Horizon
 from launch.runs import pack, record, train, trunk
 from model import optim
 from model.optimizers import OPTIMIZERS
+from model.parametrisation import Mup
 from tests.launch.stopped_runs import RUNS, differences
 from tests.launch.test_launch import lines
 from tests.launch.test_packs import ALONE, packed, runs, stopped
@@ -63,6 +64,12 @@ def documents(folder) -> Data:
     return Data(source="jsonl", path=path, documents="apart", validation_windows=16)
 
 
+def mup(run):
+    """Its model, at twice the width of a base."""
+    base = Mup(base_width=run.model.d_model // 2)
+    return dataclasses.replace(run.model, parametrisation=base)
+
+
 # name: fields of the run, fields of where it is executed
 KINDS = {
     "micro-batches": ({}, {"accumulate": 4}),
@@ -71,6 +78,7 @@ KINDS = {
     "lawa": ({"average": "lawa(3,2)"}, {}),
     "a mixture": ({"data": mixture}, {}),
     "documents apart": ({"data": documents}, {}),
+    "muP": ({"model": mup}, {}),
     "scanned layers": ({}, {"scan": True, "remat": True}),
     **{name: ({"optimizer": cls}, {}) for name, cls in OPTIMIZERS.items()},
 }
