@@ -15,10 +15,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
 
 def lanes(names):
-    """What differs from another in numbers alone, and bamba, whose mixers are those of others, in
+    """What differs from another in numbers alone, and hybrids whose mixers are those of others, in
     the slow one.
     """
-    slow = [n for n in names if "-" in n or n == "bamba"]
+    slow = [n for n in names if "-" in n or n in ("bamba", "jamba")]
     return [pytest.param(n, marks=pytest.mark.slow if n in slow else ()) for n in names]
 
 

@@ -81,7 +81,10 @@ def well(todo, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in ("put", "train") else n for n in PLACES],
+    [
+        pytest.param(n, marks=pytest.mark.slow) if n in ("compile", "put", "train") else n
+        for n in PLACES
+    ],
 )
 def test_half_of_the_members_go_on(name, todo, well, tmp_path, monkeypatch, capfd):
     full_at(monkeypatch, name, 2)

@@ -75,3 +75,8 @@ def test_every_report_says_it():
     a = sweep_analysis.analyse(results_of(one), resamples=20)
     assert set(a["rollouts"].values()) == {None}
     assert "Rollouts need three budgets" in section.section([], {}, a)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8])
+def test_too_few_runs_have_no_rollouts(count):
+    assert rollouts.rollouts(points("chinchilla3", TRUTH, tokens=True)[:count]) is None

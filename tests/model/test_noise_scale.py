@@ -15,8 +15,14 @@ from tests.model.test_model import TINY, tokens, variables
 from tests.model.test_moe import MOE
 
 
-@pytest.mark.parametrize("moe", ["block", "loop"])
-@pytest.mark.parametrize("c", [TINY, MOE], ids=["dense", "moe"])
+@pytest.mark.parametrize(
+    "c,moe",
+    [
+        pytest.param(TINY, "block", id="dense"),
+        pytest.param(MOE, "block", id="moe-block", marks=pytest.mark.slow),
+        pytest.param(MOE, "loop", id="moe-loop", marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_reads_the_norms_of_its_micro_batches(c, moe):
     """No further pass: what the loop over them adds up is what each has. `loop` adds by itself."""
     o, batch = AdamW(), tokens(c, 4, 1)

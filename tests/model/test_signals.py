@@ -27,6 +27,7 @@ TOP1 = {
 ALL = {**OURS, **MODELS, **TOP1, **{f"shape {i}": c for i, c in enumerate(SHAPES)}}
 
 TWINS = {"mistral", "moe_64_8"}  # of llama and moe_32_4
+LONG = {"jamba", "qwen3_next"}  # hybrids of parts that others have
 
 
 def without_signal(path: str, c: Model) -> bool:
@@ -43,7 +44,9 @@ def without_signal(path: str, c: Model) -> bool:
     # arms, families and top-1 routers in the fast lane; shapes of the registries, and what differs
     # from another in numbers alone, in the slow one
     [
-        pytest.param(n, marks=pytest.mark.slow if n.startswith("shape") or n in TWINS else ())
+        pytest.param(
+            n, marks=pytest.mark.slow if n.startswith("shape") or n in TWINS | LONG else ()
+        )
         for n in ALL
     ],
 )

@@ -139,7 +139,9 @@ def test_count_says_what_a_decoder_of_a_hybrid_keeps(name, capsys):
     assert cache > 0 and re.search(rf"cache.*token.* {cache:,}\b", text), text
 
 
-@pytest.mark.parametrize("name", HYBRIDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "jamba" else ()) for n in HYBRIDS]
+)
 def test_a_hybrid_goes_on_from_prompts_of_unequal_length(name):
     """As `isoflop sample` does: what follows a prompt beside a longer one is what follows it
     alone, and what whole passes choose.

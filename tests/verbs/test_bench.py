@@ -61,6 +61,7 @@ def test_next_runs(capsys):
         assert 0.002 < found["half_width"] < 0.1
 
 
+@pytest.mark.slow
 def test_coverage(capsys):
     argv = ["bench", "coverage", "--scale=toy", "--rounds=2", "--format=json"]
     assert cli.main(argv) == 0

@@ -54,6 +54,7 @@ def test_mup_keeps_sizes_over_widths_and_the_standard_one_does_not():
 NARROW = parts.set_field(base(d_model=32), "attention.n_heads", "2")  # heads of 16
 
 
+@pytest.mark.slow
 def test_completep_keeps_sizes_over_depths_and_mup_does_not():
     """Scores and what mixers give, on which depths act through the stream alone, keep to 0.15."""
     found = checked(NARROW, "completep(base_width=32)", "depth", DEPTHS, lr=0.005)

@@ -22,7 +22,7 @@ def groups(points: list[dict]) -> list[list[dict]]:
         found = [[p for p in points if p["budget"] == b] for b in budgets]
         return sorted(found, key=lambda g: float(np.mean([p["c"] for p in g])))
     order = sorted(points, key=lambda p: p["c"])
-    cut = np.array_split(np.arange(len(order)), min(BINS, len(order) // 3))
+    cut = np.array_split(np.arange(len(order)), max(1, min(BINS, len(order) // 3)))
     return [[order[i] for i in part] for part in cut]
 
 
