@@ -147,4 +147,43 @@ def clark2022(drawn) -> str:
         return svg(fig)
 
 
-FIGURES = {"besiroglu2024": besiroglu2024, "gadre2024": gadre2024, "clark2022": clark2022}
+def muennighoff2023(drawn) -> str:
+    """Residuals of the lowest optimum by epochs, and the objective over R_D* and R_N*."""
+    f, second, p = drawn["fit"], drawn["second"], drawn["printed"]
+    with plt.rc_context(STYLE):
+        fig, (left, right) = canvas(2, height=4.2)
+        epochs = f.points.x["D"] / f.points.x["U"]
+        off = (f.predict(f.points.x)[0] / f.points.y - 1) * 100
+        colours = np.log10(f.points.x["N"])
+        dots = left.scatter(epochs, off, c=colours, s=16, cmap="viridis", lw=0)
+        left.axhline(0, color=HUE["grey"], lw=1)
+        left.set(
+            xscale="log",
+            xlabel="epochs",
+            ylabel="fitted − measured (%)",
+            title=f"residuals of {len(off)} runs, lowest optimum",
+        )
+        fig.colorbar(dots, ax=left, label="log10 N", pad=0.01)
+        rd, rn = np.geomspace(3, 1000, 90), np.geomspace(0.3, 30, 80)
+        value = np.array([second.value(np.full(len(rn), d), rn) for d in rd]).T
+        above = (value / f.value - 1) * 100
+        levels = [0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
+        shades = right.contourf(rd, rn, above, levels, cmap="viridis_r", extend="max")
+        fig.colorbar(shades, ax=right, label="above the lowest objective (%)", pad=0.01)
+        right.plot(
+            p.values["RD"], p.values["RN"], "*", ms=13, color=HUE["other"], label="as printed"
+        )
+        right.plot(
+            f.parameters["RD"], f.parameters["RN"], "o", color="#222", label="lowest optimum"
+        )
+        right.set(xscale="log", yscale="log", xlabel="R_D*", ylabel="R_N*", title="sum-Huber")
+        right.legend(fontsize=9, loc="upper right", frameon=True, facecolor="white")
+        return svg(fig)
+
+
+FIGURES = {
+    "besiroglu2024": besiroglu2024,
+    "gadre2024": gadre2024,
+    "clark2022": clark2022,
+    "muennighoff2023": muennighoff2023,
+}

@@ -102,6 +102,7 @@ PUBLISHED = {
             "RN": 5.309743,
         },
         "Muennighoff et al. 2023, arXiv 2305.16264, notebook",
+        refit="the authors' search on their runs agrees",
     ),
     "gadre2024_c4_original": _gadre(1.51, 141, 190, 0.121),
     "gadre2024_rpj": _gadre(1.84, 212, 367, 0.136),

@@ -3,13 +3,19 @@ reproduced, a verdict each. A new one is a file in reproductions/ and an entry h
 """
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.published.reproductions import besiroglu2024, clark2022, gadre2024
+from experiments.laws.published.reproductions import (
+    besiroglu2024,
+    clark2022,
+    gadre2024,
+    muennighoff2023,
+)
 from experiments.laws.published.reproductions.rows import Row
 
 REPRODUCTIONS = {
     "besiroglu2024": besiroglu2024.reproduce,
     "gadre2024": gadre2024.reproduce,
     "clark2022": clark2022.reproduce,
+    "muennighoff2023": muennighoff2023.reproduce,
 }
 
 

@@ -254,6 +254,29 @@ def _gadre(path):
     }
 
 
+# of the notebook: cells that print the runs they load, by stage of the fit, and their unit
+_CELLS = ((1, 2, 1.0), (2, 26, 1e9))
+_EPOCHS = 2.5  # of the runs that its first stage is fitted to, at most
+
+
+def _muennighoff(path):
+    """The runs of both stages (`stage`), as the notebook's cells printed them."""
+    with open(path, encoding="utf-8") as f:
+        cells = json.load(f)["cells"]
+    names, rows = [], []
+    for stage, index, unit in _CELLS:
+        text = "".join("".join(o.get("text", [])) for o in cells[index]["outputs"])
+        for line in (x.split() for x in text.splitlines()):
+            if len(line) != 5:  # a name that a cell prints beside its runs
+                continue
+            n, d, u = (float(v) * unit for v in line[1:4])
+            if stage == 2 or d / u <= _EPOCHS:
+                names.append(line[0])
+                rows.append((n, d, u, 6 * n * d, float(line[4]), stage))
+    keys = ("n_params", "tokens", "unique_tokens", "flops", "loss", "stage")
+    return {"run_id": np.array(names, object)} | dict(zip(keys, np.array(rows, float).T))
+
+
 _RAW = "https://raw.githubusercontent.com"
 SOURCES = {
     "besiroglu2024": Source(
@@ -285,5 +308,14 @@ SOURCES = {
         _clark,
         "in_main_fit",
         sha256="c03e7531add85e594f368d33bac4a0220280be858a7ed12d147cf73af6a3819f",
+    ),
+    "muennighoff2023": Source(
+        f"{_RAW}/huggingface/datablations/13701315b163f1c54642b94ad237b2699187c3ee/utils/parametric_fit.ipynb",
+        "13701315b163f1c54642b94ad237b2699187c3ee",
+        "parametric_fit.ipynb",
+        "Apache-2.0",
+        _muennighoff,
+        "unique_tokens",
+        sha256="6c65d270e70c944a9ac90f5f1213a4584e1ff9d6d2781cd86900663f4ab17db9",
     ),
 }
