@@ -20,6 +20,8 @@ RECIPES = {
     "quickstart": "experiments.recipes.quickstart",
     "isoflop": "experiments.recipes.isoflop",
     "dense_vs_moe": "experiments.recipes.dense_vs_moe",
+    "predict": "experiments.recipes.predict",
+    "kaplan_to_chinchilla": "experiments.recipes.kaplan_to_chinchilla",
     "architectures": "experiments.recipes.architectures",
     "context": "experiments.recipes.context",
     "positions": "experiments.recipes.positions",

@@ -44,7 +44,9 @@ def test_every_recipe_is_fitted_and_reported(name, tmp_path, capsys):
 ANSWERS = {
     "quickstart": ("N_opt ~ C^", "MoE - dense", "best of each"),
     "isoflop": ("N_opt ~ C^", "D_opt ~ C^", "beta: E 1."),
-    "dense_vs_moe": ("lower beyond the noise in 8 of 8 cells", "equal active parameters (x1."),
+    "dense_vs_moe": ("lower beyond the noise in 16 of 16 cells", "equal active parameters (x1."),
+    "predict": ("lower beyond the noise in 16 of 16 cells", "best of each at 2.94e+11"),
+    "kaplan_to_chinchilla": ("minus short's at equal FLOPs", "long: best rate x1 in 16 of 16"),
     "repeats": ("passes_16: loss", "from once", "FLOPs x1.000"),
     "mixtures": ("english_most: loss", "from even", "FLOPs x1.000"),
     "vocabulary": ("v4096: loss", "from bytes", "matmul FLOPs x1.0", "tokens x0.3"),

@@ -6,6 +6,7 @@ pytest -m slow tests/verbs/test_recipes.py -n 0
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,10 @@ def shrunk(job: SweepJob) -> list[str]:
         least = 2 * grid.MIN_STEPS * job.run.batch * job.run.model.seq_len
         share = max(factor, least / max(s.tokens))
         out.append("--set=sweep.tokens=" + ",".join(f"{int(t * share)}" for t in s.tokens))
+    for name, arm in s.arms:
+        if found := re.search(r"warmup_tokens=(\d+)", arm):
+            own = arm.replace(found[0], f"warmup_tokens={int(int(found[1]) * factor)}")
+            out.append(f"--set=sweep.arms.{name}={own}")
     if job.run.schedule.warmup_tokens:
         out.append(f"--set=schedule.warmup_tokens={int(job.run.schedule.warmup_tokens * factor)}")
     if s.replicate_budget:
