@@ -97,17 +97,21 @@ def _put_together(question: str, choices: list[str], answer: int, where: str) ->
     return Item(question, "" if free else " ", tuple(choices), answer)
 
 
-def encoded(reader: Reader, before: str, scored: str) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens of a context and those of what follows it, as lm-evaluation-harness has them: of
-    both together, less those of the context alone; white space at the context's end belongs to
+def encoded(reader: Reader, pairs: list[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The tokens of each context and those of what follows it, as lm-evaluation-harness has them:
+    of both together, less those of the context alone; white space at the context's end belongs to
     what follows.
     """
-    kept = before.rstrip()
-    scored = before[len(kept) :] + scored
-    context, whole = reader.ids([kept.encode(), (kept + scored).encode()])
-    if len(whole) <= len(context):  # the last word of the context went on
-        return context, reader.ids([scored.encode()])[0]
-    return context, whole[len(context) :]
+    contexts, wholes = [b.rstrip() for b, _ in pairs], [b + scored for b, scored in pairs]
+    texts = list(dict.fromkeys([*contexts, *wholes]))  # the choices of a question share it
+    ids = dict(zip(texts, reader.ids([t.encode() for t in texts])))
+    out = []
+    for context, whole in zip(contexts, wholes):
+        known, own = ids[context], ids[whole][len(ids[context]) :]
+        if not len(own):  # the last word of the context went on
+            own = reader.ids([whole[len(context) :].encode()])[0]
+        out.append((known, own))
+    return out
 
 
 def sequence(reader: Reader, context: np.ndarray, scored: np.ndarray) -> Sequence:
@@ -128,11 +132,8 @@ def sequence(reader: Reader, context: np.ndarray, scored: np.ndarray) -> Sequenc
 
 def prepared(reader: Reader, items: list[Item]) -> list[Sequence]:
     """The sequences of every choice of every item, in order. Raises ConfigError."""
-    return [
-        sequence(reader, *encoded(reader, item.before, item.space + scored))
-        for item in items
-        for scored in item.scored
-    ]
+    pairs = [(item.before, item.space + s) for item in items for s in item.scored]
+    return [sequence(reader, *own) for own in encoded(reader, pairs)]
 
 
 def answered(scorer: Scorer, items: list[Item], asked: list[Sequence]) -> dict:

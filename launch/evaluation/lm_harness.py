@@ -63,10 +63,8 @@ class IsoflopLM(LM):
         return int(self.reader.tokenizer.separator)
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        asked = []
-        for r in requests:
-            context, scored = choices.encoded(self.reader, *r.args)
-            asked.append(choices.sequence(self.reader, context, scored))
+        pairs = choices.encoded(self.reader, [r.args for r in requests])
+        asked = [choices.sequence(self.reader, *own) for own in pairs]
         found = self.scorer.score(asked, best=True)
         out = [(-float(nll.sum()), bool(hit.all())) for nll, hit in zip(found.nll, found.best)]
         for r, one in zip(requests, out):

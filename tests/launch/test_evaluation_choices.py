@@ -134,9 +134,9 @@ def test_how_choices_follow_their_question(tmp_path):
     assert (c.before, c.space, c.scored[1]) == ("The ", "", "cat barked.")
     assert (d.before, d.space) == ("", "")
     reader = Reader(tokenizers.load(Data()), 256, None, 64)
-    context, scored = choices.encoded(reader, "The ", "cat")
+    (context, scored), (_, x) = choices.encoded(reader, [("The ", "cat"), ("", "x")])
     assert bytes(context.tolist()) == b"The" and bytes(scored.tolist()) == b" cat"
-    assert bytes(choices.encoded(reader, "", "x")[1].tolist()) == b"x"
+    assert bytes(x.tolist()) == b"x"
 
 
 def test_a_context_that_is_too_long_loses_its_beginning():
