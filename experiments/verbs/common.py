@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from data.config import Data
@@ -148,6 +148,22 @@ def data(settings: list[str], base: Data | None = None) -> Data:
     return d
 
 
+def check_out(path: str) -> None:
+    """Raises UserError where the file of --out cannot be written: before minutes of work."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or os.path.isdir(path):
+        raise UserError(f"--out={path} cannot be written: name a file in a folder that exists")
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns: names on the left, numbers on the right."""
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([name.ljust(wide[0]), *map(str.rjust, numbers, wide[1:])]).rstrip()
+        for name, *numbers in rows
+    ]
+
+
 @contextlib.contextmanager
 def stdout_to_stderr(active: bool):
     """Keeps stdout clean for one JSON object."""
@@ -199,4 +215,4 @@ def _places(value, key, path: tuple = ()):
         yield from _places(v, key, (*path, k.rstrip("?")))
 
 
-__all__ = ["complete", "data", "load", "stdout_to_stderr"]
+__all__ = ["check_out", "columns", "complete", "data", "load", "stdout_to_stderr"]

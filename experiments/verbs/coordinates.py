@@ -53,9 +53,7 @@ def _figure(path: str) -> str:
     stem, ending = os.path.splitext(path)
     if ending not in (".svg", ".png"):
         raise UserError(f"--out={path}: name a file that ends with .svg or .png")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or os.path.isdir(path):
-        raise UserError(f"--out={path} cannot be written: name a file in a folder that exists")
+    common.check_out(path)
     return f"{stem}.json"
 
 

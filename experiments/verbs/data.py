@@ -55,14 +55,7 @@ def _table(said: dict) -> list[str]:
                     _count(s["unknown"]),
                 )
             )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            text.ljust(width) if k == 0 else text.rjust(width)
-            for k, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return common.columns(rows)
 
 
 def _print(said: dict) -> None:

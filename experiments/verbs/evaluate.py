@@ -121,11 +121,7 @@ def _evaluated(fv) -> dict:
     common.data(fv.set)  # what is no field is said first
     tasks = _tasks(fv.tasks)
     if fv.out:
-        parent = os.path.dirname(os.path.abspath(fv.out))
-        if not os.path.isdir(parent) or not os.access(parent, os.W_OK) or os.path.isdir(fv.out):
-            raise UserError(
-                f"--out={fv.out} cannot be written: name a file in a folder that exists"
-            )
+        common.check_out(fv.out)
     models = _models(fv)
     read = _text(fv, models)
     asked = [engine.prepared(s, read, tasks) for s in models]

@@ -1,6 +1,7 @@
 """What isoflop evaluate prints."""
 
 from experiments.report.labels import number
+from experiments.verbs.common import columns
 
 KNOWN_POSITIONS = 8192  # contexts up to here are those of training, as a rule
 UNKNOWN = 1e-3  # share of tokens that stand for any text, above which bits per byte flatter
@@ -44,15 +45,6 @@ def warnings(r: dict, table: bool) -> list[str]:
     return out
 
 
-def table(rows: list[list[str]]) -> list[str]:
-    """Lines of columns: names on the left, numbers on the right."""
-    wide = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join([row[0].ljust(wide[0]), *map(str.rjust, row[1:], wide[1:])]).rstrip()
-        for row in rows
-    ]
-
-
 def pm(value, se, digits: int = 4) -> str:
     """0.1234 +- 0.0012."""
     if value is None:
@@ -88,7 +80,7 @@ def _losses(a: dict) -> list[str]:
                 pm(above["bits_per_byte"], above["se"]) if above else "",
             ]
         )
-    return [head, *table(rows), "", *_by_position(a["models"])]
+    return [head, *columns(rows), "", *_by_position(a["models"])]
 
 
 def _by_position(models: list[dict]) -> list[str]:
@@ -101,7 +93,7 @@ def _by_position(models: list[dict]) -> list[str]:
         pairs = list(zip(p["first"], p["loss"]))[::every]
         cells = [f"{first}: {loss:.3f}" for first, loss in pairs]
         rows.append([r["name"], *cells, *[""] * (SHOWN - len(cells))])
-    return lines + table(rows)
+    return lines + columns(rows)
 
 
 def _task(models: list[dict], task: str) -> list[str]:
@@ -115,4 +107,4 @@ def _task(models: list[dict], task: str) -> list[str]:
             low, high = t[f"{name}_interval"]
             cells.append(f"{t[name]:.3f} [{low:.3f}, {high:.3f}]")
         rows.append([r["name"], *cells])
-    return [head, *table(rows)]
+    return [head, *columns(rows)]

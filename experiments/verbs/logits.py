@@ -7,13 +7,13 @@ olmoe, qwen3_moe, deepseek_v3). tokens.npy: integers (batch, time). logits.npy: 
 time, vocabulary), computed in float32.
 """
 
-import os
 import sys
 
 from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
+from experiments.verbs import common
 
 
 def read_tokens(path: str):
@@ -58,9 +58,7 @@ def _body(fv) -> int:
         )
     environment_check.check()
     tokens = read_tokens(fv.tokens)
-    parent = os.path.dirname(os.path.abspath(fv.out))
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK) or os.path.isdir(fv.out):
-        raise UserError(f"--out={fv.out} cannot be written: name a file in a folder that exists")
+    common.check_out(fv.out)
     _, c, _ = folder.read_config(fv.hf_dir)
     if tokens.min() < 0 or tokens.max() >= c.vocab_size:
         raise UserError(

@@ -113,6 +113,13 @@ def has_cudnn() -> bool:
     return True
 
 
+def able(ex: Execution) -> Execution:
+    """`ex` without a kernel that the device of this process does not have."""
+    if ex.attention == "cudnn" and not has_cudnn():
+        return dataclasses.replace(ex, attention="xla")
+    return ex
+
+
 def execution(
     model: Model, where, dtype: str, platform: str, groups: int, tokens: int, apart: bool = False
 ) -> Execution:

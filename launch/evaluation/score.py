@@ -88,9 +88,7 @@ def execution(m: Model, width: int, rows: int, dtype: str) -> Execution:
     """How a batch is computed here."""
     platform, here = jax.default_backend(), dataclasses.replace(m, seq_len=width)
     ex = choice.execution(here, Where(), dtype, platform, 1, rows * width)
-    if ex.attention == "cudnn" and not choice.has_cudnn():
-        ex = dataclasses.replace(ex, attention="xla")
-    return choice.evaluation(here, ex, platform, rows)
+    return choice.evaluation(here, choice.able(ex), platform, rows)
 
 
 def batches(m: Model, sequences: list[Sequence], dtype: str, best: bool = False) -> list[Batch]:
@@ -141,7 +139,7 @@ class Scorer:
         positions.
         """
         if not self.weights.stream:  # else calls wait for weights, and no clock tells them apart
-            for stage in (weights.embedding(self.model), *weights.layers(self.model)):
+            for stage in weights.stages(self.model):
                 self._stage(stage)
         nll: list = [None] * len(sequences)
         hits: list = [None] * len(sequences)

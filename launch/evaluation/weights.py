@@ -47,6 +47,13 @@ def layers(m: Model) -> Iterator[Stage]:
         yield Stage((place,), layer)
 
 
+def stages(m: Model) -> Iterator[Stage]:
+    """All of a model, in order."""
+    yield embedding(m)
+    yield from layers(m)
+    yield head(m)
+
+
 class Weights:
     """read(places) -> {"params", "buffers"} of what lies under them, float32. dtype: of the
     matmuls; what is multiplied is kept in it. stream: read a stage whenever it is wanted, and hold
@@ -81,7 +88,7 @@ class Weights:
     def whole(self) -> dict:
         """{"params", "buffers"} of the model, layers unrolled."""
         out: dict = {"params": {}, "buffers": {}}
-        for stage in (embedding(self.model), *layers(self.model), head(self.model)):
+        for stage in stages(self.model):
             for place in stage.places:
                 _merge(out, self._place(place))
         return out

@@ -174,9 +174,7 @@ def pack(run: Run, where: Where, dataset=None) -> Pack:
 def _shape(run: Run, where: Where, dataset) -> tuple:
     """What a compiled program depends on."""
     platform = jax.default_backend()
-    ex = execution(run, where)
-    if ex.attention == "cudnn" and not choice.has_cudnn():
-        ex = dataclasses.replace(ex, attention="xla")
+    ex = choice.able(execution(run, where))
     if not run.model.routed:  # fields that a dense model does not read must not split its cache
         ex = dataclasses.replace(ex, moe_groups=1, moe_rows=1, moe="block")
     # several processes call in step, and their clocks differ

@@ -17,7 +17,7 @@ COLUMNS = (
 )
 
 
-def row(r: dict, corpus: str, n: str = "multiplied", c: str = "matmul") -> dict:
+def row(r: dict, corpus: str) -> dict:
     """The columns of one evaluated model; corpus: names the text, equal texts alone equally. The
     error is the mean over tasks.
     """
@@ -30,14 +30,14 @@ def row(r: dict, corpus: str, n: str = "multiplied", c: str = "matmul") -> dict:
         "run_id": r["name"],
         "kind": r["kind"],
         "family": r["family"],
-        "n_params": p[n],
+        "n_params": p["multiplied"],
         "n_active_params": p["active"],
         "n_total_params": p["total"],
         "n_experts": experts,
         "sparsity": (experts - chosen) / experts,
         "granularity": grain,
         "tokens": tokens,
-        "flops": r["flops"][c] if r["flops"] else math.nan,
+        "flops": r["flops"]["matmul"] if r["flops"] else math.nan,
         "flops_6N": r["flops"]["6N_active"] if r["flops"] else math.nan,
         "seq_len": r["flops_at"],
         "loss": v.get("loss", math.nan),
