@@ -18,7 +18,7 @@ import numpy as np
 
 from data.config import DataError
 from launch.config import ConfigError
-from launch.evaluation.score import Scorer, Sequence
+from launch.evaluation.score import Sequence
 from launch.evaluation.text import Reader
 
 BLANK = re.compile("_{3,}")
@@ -41,7 +41,7 @@ def read(path: str) -> list[Item]:
     try:
         size = os.path.getsize(path)
         if not os.path.isfile(path) or size > MOST:
-            raise OSError(f"no file of at most {MOST:,} bytes")
+            raise OSError(f"it is not a file of up to {MOST:,} bytes")
         with open(path, encoding="utf-8") as f:
             lines = f.read().split("\n")
     except (OSError, ValueError) as e:
@@ -136,9 +136,10 @@ def prepared(reader: Reader, items: list[Item]) -> list[Sequence]:
     return [sequence(reader, *own) for own in encoded(reader, pairs)]
 
 
-def answered(scorer: Scorer, items: list[Item], asked: list[Sequence]) -> dict:
-    """What a model makes of a task: accuracy with its interval, in all and per byte."""
-    nll = scorer.score(asked).nll
+def answered(items: list[Item], nll: list[np.ndarray]) -> dict:
+    """What a model makes of a task, whose `prepared` sequences it gave `nll`: accuracy with its
+    interval, in all and per byte.
+    """
     likelihood = iter([-float(x.sum()) for x in nll])
     right, per_byte = [], []
     for item in items:

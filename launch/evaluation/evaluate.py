@@ -2,6 +2,7 @@
 said before anything compiles; then computed.
 """
 
+import contextlib
 import time
 from typing import Any, NamedTuple
 
@@ -33,12 +34,21 @@ class Asked(NamedTuple):
 SAMPLE = 64
 
 
+@contextlib.contextmanager
+def _named(s: Subject):
+    """Errors of a model with its place."""
+    try:
+        yield
+    except (ConfigError, DataError) as e:
+        raise type(e)(f"{s.path}: {e}") from None
+
+
 def prepared(s: Subject, texts: Texts | None, tasks: dict[str, list[Item]]) -> Asked:
     """Raises ConfigError or DataError, with the model's name."""
     windows: list[int] = []
     sequences: list[Sequence] = []
     strange, total = 0, 0
-    try:
+    with _named(s):
         found = s.reader.ids([t.body for t in texts.texts]) if texts else []
         for t, ids in zip(texts.texts if texts else [], found):
             own = text.sequences(s.reader, ids)
@@ -51,8 +61,6 @@ def prepared(s: Subject, texts: Texts | None, tasks: dict[str, list[Item]]) -> A
         asked = {}
         for name, items in tasks.items():
             asked[name] = items, choices.prepared(s.reader, items)
-    except (ConfigError, DataError) as e:
-        raise type(e)(f"{s.path}: {e}") from None
     changed = 0.0
     if texts:
         pairs = list(zip(texts.texts, found))[:SAMPLE]
@@ -82,22 +90,24 @@ def evaluated(
     started = time.perf_counter()
     weights = subject.opened(s, stream)
     scorer = Scorer(weights, programs)
-    out, losses, tokens = s.about(), None, 0
+    sets = [asked.sequences, *(own for _, own in asked.tasks.values())]
+    with _named(s):
+        found, *answers = scorer.together(sets)
+    out, losses = s.about(), None
     if texts:
-        losses = _losses(s, scorer, texts, asked)
+        losses = _losses(texts, asked, found.nll)
         out["validation"] = losses.made()
         out["loss_by_position"] = losses.by_position()
         out["unknown"], out["changed"] = asked.unknown, asked.changed
-        tokens += out["validation"]["tokens"]
-    out["tasks"] = {}
-    for name, (items, own) in asked.tasks.items():
-        out["tasks"][name] = choices.answered(scorer, items, own)
-        tokens += sum(x.width for x in own)
+    out["tasks"] = {
+        name: choices.answered(items, one.nll)
+        for (name, (items, _)), one in zip(asked.tasks.items(), answers)
+    }
     seconds = time.perf_counter() - started
     computed = seconds - scorer.compile_s - scorer.read_s
     out |= {
         "streamed": weights.stream,
-        "tokens_per_s": tokens / computed,
+        "tokens_per_s": sum(x.width for own in sets for x in own) / computed,
         "seconds": {
             "all": seconds,
             "read": scorer.read_s,
@@ -108,13 +118,12 @@ def evaluated(
     return out, losses
 
 
-def _losses(s: Subject, scorer: Scorer, texts: Texts, asked: Asked) -> Losses:
+def _losses(texts: Texts, asked: Asked, nll: list[np.ndarray]) -> Losses:
     bytes_W = np.zeros(texts.windows, np.int64)
     np.add.at(bytes_W, [t.window for t in texts.texts], [len(t.body) for t in texts.texts])
     kept = np.flatnonzero(bytes_W)  # a window of separators alone holds no text
     place = {int(w): i for i, w in enumerate(kept)}
     losses = Losses(bytes_W[kept], max((x.width for x in asked.sequences), default=1))
-    nll = scorer.score(asked.sequences).nll
     for window, sequence, found in zip(asked.windows, asked.sequences, nll):
         losses.add(place[window], sequence, found)
     return losses

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from launch.config import Where
+from launch.config import ConfigError, Where
 from launch.devices import choice
 from launch.evaluation import memory, weights
 from launch.evaluation.weights import Stage, Weights
@@ -51,12 +51,18 @@ class Scores(NamedTuple):
 
 class Batch(NamedTuple):
     """tokens: (rows, width + 1), filled up with zeros on the right, which a causal model does not
-    see; rows beyond those of `members` repeat the first.
+    see; rows beyond those of `members` repeat the first. model: as it turns these sequences.
     """
 
     members: list[int]
     tokens: np.ndarray
     ex: Execution
+    model: Model
+
+    @property
+    def shape(self) -> tuple:
+        """What its programs depend on."""
+        return self.model, self.ex, self.tokens.shape
 
 
 def width(n: int) -> int:
@@ -91,13 +97,21 @@ def execution(m: Model, width: int, rows: int, dtype: str) -> Execution:
     return choice.evaluation(here, choice.able(ex), platform, rows)
 
 
-def batches(m: Model, sequences: list[Sequence], dtype: str, best: bool = False) -> list[Batch]:
-    """The sequences by width. Logits stand whole only where the best token is asked for."""
-    by_width: dict[int, list[int]] = {}
-    for i, s in enumerate(sequences):
-        by_width.setdefault(min(width(s.width), m.seq_len), []).append(i)
+def batches(
+    models: list[Model], sets: list[list[Sequence]], dtype: str, best: bool = False
+) -> list[Batch]:
+    """The sequences of all sets, each set by its model, by width. Logits stand whole only where the
+    best token is asked for.
+    """
+    sequences = [s for own in sets for s in own]
+    kinds = [models.index(m) for m, own in zip(models, sets) for _ in own]
+    by_width: dict[tuple[int, int], list[int]] = {}
+    for i, (kind, s) in enumerate(zip(kinds, sequences)):
+        wide = min(width(s.width), models[kind].seq_len)
+        by_width.setdefault((wide, kind), []).append(i)
     out = []
-    for wide, members in sorted(by_width.items(), reverse=True):
+    for (wide, kind), members in sorted(by_width.items(), reverse=True):
+        m = models[kind]
         rows = _rows(m, wide, dtype, best)
         rows = min(rows, 1 << (len(members) - 1).bit_length())
         ex = execution(m, wide, rows, dtype)
@@ -107,7 +121,8 @@ def batches(m: Model, sequences: list[Sequence], dtype: str, best: bool = False)
             for row, i in enumerate(own):
                 tokens[row, : len(sequences[i].tokens)] = sequences[i].tokens
             tokens[len(own) :] = tokens[0]
-            out.append(Batch(own, tokens, dataclasses.replace(ex, loss_chunk=0) if best else ex))
+            how = dataclasses.replace(ex, loss_chunk=0) if best else ex
+            out.append(Batch(own, tokens, how, m))
     return out
 
 
@@ -135,25 +150,37 @@ class Scorer:
         self._programs: dict[Any, Any] = {} if programs is None else programs
 
     def score(self, sequences: list[Sequence], best: bool = False) -> Scores:
-        """Every sequence needs a token that is counted, and none more tokens than the model has
-        positions.
+        """Of one set of sequences, see `together`."""
+        return self.together([sequences], best)[0]
+
+    def together(self, sets: list[list[Sequence]], best: bool = False) -> list[Scores]:
+        """Of several sets, for which weights are read once. Every sequence needs a token that is
+        counted, and none more tokens than the model has positions. Raises ConfigError where losses
+        are not finite: of NaN no choice is the best.
         """
         if not self.weights.stream:  # else calls wait for weights, and no clock tells them apart
             for stage in weights.stages(self.model):
                 self._stage(stage)
+        sequences = [s for own in sets for s in own]
         nll: list = [None] * len(sequences)
         hits: list = [None] * len(sequences)
-        m = self.model
-        if self.weights.by_call:
-            m = weights.at_length(m, max((s.width for s in sequences), default=1))
-        todo = batches(m, sequences, self.weights.dtype, best)
+        todo = batches([self._turned(own) for own in sets], sets, self.weights.dtype, best)
         for group in self._groups(todo):
-            for b, (nll_BT, hit_BT) in zip(group, self._forward(m, group, best)):
+            for b, (nll_BT, hit_BT) in zip(group, self._forward(group, best)):
                 for row, i in enumerate(b.members):
                     counted = slice(sequences[i].skip, sequences[i].width)
                     nll[i] = np.asarray(nll_BT[row, counted], np.float64)
                     hits[i] = hit_BT[row, counted] if best else None
-        return Scores(nll, hits)
+        if not all(np.isfinite(x).all() for x in nll):
+            raise ConfigError("its losses are not finite: it diverged or is damaged: leave it out")
+        ends = np.cumsum([len(own) for own in sets]).tolist()
+        return [Scores(nll[a:b], hits[a:b]) for a, b in zip([0, *ends], ends)]
+
+    def _turned(self, own: list[Sequence]) -> Model:
+        """The model as it turns a set, where its rope goes by that."""
+        if not self.weights.by_call:
+            return self.model
+        return weights.at_length(self.model, max((s.width for s in own), default=1))
 
     def _groups(self, todo: list[Batch]):
         """Batches whose states fit together. Where weights are streamed a group may be large."""
@@ -192,36 +219,32 @@ class Scorer:
             self.compile_s += time.perf_counter() - started
         return self._programs[key](*arguments)
 
-    def _forward(
-        self, m: Model, group: list[Batch], best: bool
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        held = self._stage(weights.embedding(m))
+    def _forward(self, group: list[Batch], best: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+        held = self._stage(weights.embedding(self.model))
         states = []
         for b in group:
-            call, key = Embedding(m, b.ex).apply, (Embedding, m, b.ex, b.tokens.shape)
+            call, key = Embedding(b.model, b.ex).apply, (Embedding, *b.shape)
             states.append(self._run(key, call, held, b.tokens[:, :-1]))
-        for stage in weights.layers(m):
+        for stage in weights.layers(self.model):
             self._settled(states)
             del held  # before the next one comes
             held = self._stage(stage)
             for k, b in enumerate(group):
-                key = stage.layer, m, b.ex, b.tokens.shape
 
                 def call(held, x_BTD, b=b, layer=stage.layer):
-                    return Block(m, b.ex, layer).apply(held, x_BTD)[0]
+                    return Block(b.model, b.ex, layer).apply(held, x_BTD)[0]
 
-                states[k] = self._run(key, call, held, states[k])
+                states[k] = self._run((stage.layer, *b.shape), call, held, states[k])
         self._settled(states)
         del held
-        held = self._stage(weights.head(m))
+        held = self._stage(weights.head(self.model))
         out = []
         for k, b in enumerate(group):
 
-            def call(held, x_BTD, targets_BT, ex=b.ex):
-                return _head(m, ex, held, x_BTD, targets_BT, best)
+            def call(held, x_BTD, targets_BT, b=b):
+                return _head(b.model, b.ex, held, x_BTD, targets_BT, best)
 
-            key = Head, best, m, b.ex, b.tokens.shape
-            found = self._run(key, call, held, states[k], b.tokens[:, 1:])
+            found = self._run((Head, best, *b.shape), call, held, states[k], b.tokens[:, 1:])
             states[k] = None
             out.append(tuple(map(np.asarray, found)))
         return out

@@ -108,6 +108,29 @@ def test_one_layer_is_held_at_a_time():
         assert all(ready) or not stream  # a call that waits holds its layer, and is not counted
 
 
+def test_sets_are_scored_together():
+    """Weights are read once for all of them; a set's scores, and the length that its rope goes by,
+    are those of the set alone.
+    """
+    short, long = "[1.0,1.0,1.0,1.0]", "[2.0,3.0,4.0,5.0]"
+    scaling = f"longrope(short={short},long={long},original=16,factor=2)"
+    m = parts.set_field(model("llama"), "rope.scaling", scaling)
+    v, read = variables(m), []
+
+    def one(places):
+        read.append(places)
+        return weights.under(v, places)
+
+    sets = [pieces(5, 24), [], pieces(3, 12)]
+    found = Scorer(Weights(m, one, "float32", True, by_call=True)).together(sets)
+    assert read.count(("group_0/layer_0",)) == 1
+    for own, got in zip(sets, found, strict=True):
+        alone = Scorer(Weights(m, one, "float32", False, by_call=True)).score(own)
+        assert len(got.nll) == len(own)
+        for a, b in zip(got.nll, alone.nll):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", ["tied", "hybrid"])
 def test_streamed_weights_score_alike(name, monkeypatch):
     """To the bit, in groups of batches too; and a layer is all that is read at a time."""

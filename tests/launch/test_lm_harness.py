@@ -62,7 +62,8 @@ def asked(lm, name: str, tmp_path, monkeypatch, **task):
 def test_multiple_choice_agrees_with_ours(lm, tmp_path, monkeypatch):
     """The harness' own accuracies are those that isoflop evaluate gives for the same lines."""
     own = choices.read(_written(tmp_path))
-    ours = choices.answered(Scorer(lm.scorer.weights), own, choices.prepared(lm.reader, own))
+    nll = Scorer(lm.scorer.weights).score(choices.prepared(lm.reader, own)).nll
+    ours = choices.answered(own, nll)
     results, samples = asked(
         lm,
         "local_choice",
