@@ -36,8 +36,10 @@ suite = Lazy("experiments.laws.runs.suite")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
-def numbers(given: list[str], flag: str, names: list[str]) -> dict[str, float]:
-    """NAME=NUMBER,... by name. Raises UserError."""
+def numbers(
+    given: list[str], flag: str, names: list[str], most: float, such_as: str
+) -> dict[str, float]:
+    """NAME=NUMBER,... by name, whole numbers up to `most`. Raises UserError."""
     out: dict[str, float] = {}
     for pair in (p for text in given for p in text.split(",") if p.strip()):
         name, equals, value = pair.strip().rpartition("=")
@@ -45,8 +47,8 @@ def numbers(given: list[str], flag: str, names: list[str]) -> dict[str, float]:
             number = float(value) if equals else 0.0
         except ValueError:
             number = 0.0
-        if not 1 <= number < 1e18:
-            raise UserError(f"--{flag}={pair}: write NAME=TOKENS, such as {names[0]}=300e9")
+        if not 1 <= number <= most or not number.is_integer():
+            raise UserError(f"--{flag}={pair}: write NAME=TOKENS, such as {names[0]}={such_as}")
         if name not in names:
             raise UserError(f"--{flag}={pair}: no model is named {name}: {', '.join(names)}")
         if name in out:
@@ -69,9 +71,10 @@ def _models(fv) -> list:
     released = names[: len(fv.hf_dir)]
     if (fv.tokens_trained or fv.trained_context) and not released:
         raise UserError("--tokens_trained and --trained_context are for --hf_dir; runs have theirs")
-    trained = numbers(fv.tokens_trained, "tokens_trained", released)
-    contexts = numbers(fv.trained_context, "trained_context", released)
-    tokenizer = common.data([s for s in fv.set if s.strip().startswith("data.tokenizer")])
+    trained = numbers(fv.tokens_trained, "tokens_trained", released, 1e18, "300e9")
+    contexts = numbers(fv.trained_context, "trained_context", released, 1e9, "2048")
+    named = [s for s in fv.set if s.strip().startswith("data.tokenizer")]
+    tokenizer = common.data(named) if named else None
     out = [
         subjects.released(
             path,

@@ -37,7 +37,11 @@ def warnings(r: dict, table: bool) -> list[str]:
             f"{r['name']}: the tokens that it was trained on are not known: name them by"
             f" --tokens_trained={r['name']}=TOKENS, a law wants them"
         )
-    elif table and r["flops_at"] > KNOWN_POSITIONS:
+    elif (
+        table
+        and r["kind"] != "isoflop"
+        and r["model"]["seq_len"] == r["flops_at"] > KNOWN_POSITIONS
+    ):
         out.append(
             f"{r['name']}: its FLOPs are counted at all of its {r['flops_at']:,} positions: if it"
             f" was trained on fewer, say so by --trained_context={r['name']}=TOKENS"

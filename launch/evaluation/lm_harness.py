@@ -14,7 +14,6 @@ from lm_eval import utils
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from data.config import Data
 from launch import config
 from launch.config import ConfigError
 from launch.evaluation import choices, subject, weights
@@ -47,7 +46,7 @@ class IsoflopLM(LM):
             raise ConfigError("IsoflopLM: give one of hf_dir and run")
         name = subject.names([hf_dir or run])[0]
         if hf_dir:
-            self.subject = subject.released(hf_dir, name, Data(), context, dtype, begin)
+            self.subject = subject.released(hf_dir, name, None, context, dtype, begin)
         else:
             self.subject = subject.own(run, name, context, dtype)
         self.reader = self.subject.reader

@@ -24,6 +24,7 @@ from model.config import Model
 # of a model's vocabulary that its tokenizer knows, at least: tables are filled up to round sizes
 # (DeepSeek-V2: 2.3%)
 KNOWN = 0.9
+DTYPES = ("auto", "float32", "bfloat16")
 BEGINNINGS = ("auto", "always", "never")
 
 
@@ -72,8 +73,14 @@ def opened(s: Subject, stream: bool | None) -> Weights:
 
 
 def _dtype(asked: str, own: str = "auto") -> str:
+    _one_of("dtype", asked, DTYPES)
     dtype = own if asked == "auto" else asked
     return choice.choice(jax.default_backend()).dtype if dtype == "auto" else dtype
+
+
+def _one_of(name: str, asked: str, known: tuple[str, ...]) -> None:
+    if asked not in known:
+        raise ConfigError(f"{name}={asked!r}: choose from {', '.join(known)}")
 
 
 def _positions(m: Model, context: int) -> int:
@@ -83,18 +90,19 @@ def _positions(m: Model, context: int) -> int:
 def released(
     path: str,
     name: str,
-    given: Data,
+    given: Data | None = None,
     context: int = 0,
     dtype: str = "auto",
     begin: str = "auto",
     trained: float | None = None,
     trained_at: int = 0,
 ) -> Subject:
-    """A folder in Hugging Face's format. given: names the tokenizer where the folder has none, or
-    where it is set. context: the most tokens that the model is given; 0: those that it was made
-    for. begin: of BEGINNINGS. trained_at: the context of its training; 0: all its positions. Raises
-    ConfigError or DataError.
+    """A folder in Hugging Face's format. given: names its tokenizer; None: the folder does.
+    context: the most tokens that the model is given; 0: those that it was made for. begin: of
+    BEGINNINGS. trained_at: the context of its training; 0: all its positions. Raises ConfigError or
+    DataError.
     """
+    _one_of("begin", begin, BEGINNINGS)
     kind, model, _ = folder.read_config(path)
     d = _tokenizer(path, given, model)
     try:
@@ -115,24 +123,24 @@ def released(
         return Weights(model, checkpoint.read, dtype, stream, by_call=True)
 
     return Subject(
-        name,
-        path,
-        kind,
-        model,
-        reader,
-        dtype,
-        trained,
-        trained_at or model.seq_len,
-        made.fingerprint,
-        None,
-        weights_of,
+        name=name,
+        path=path,
+        kind=kind,
+        model=model,
+        reader=reader,
+        dtype=dtype,
+        trained=trained,
+        trained_at=trained_at or model.seq_len,
+        tokenizer=made.fingerprint,
+        data=None,
+        weights=weights_of,
     )
 
 
-def _tokenizer(path: str, given: Data, model: Model) -> Data:
+def _tokenizer(path: str, given: Data | None, model: Model) -> Data:
     """What names the tokenizer of a folder. Raises ConfigError."""
     plain = Data()
-    if (given.tokenizer, given.tokenizer_path) != (plain.tokenizer, plain.tokenizer_path):
+    if given is not None:
         if given.tokenizer.startswith("ids"):
             raise ConfigError(f"data.tokenizer={given.tokenizer} knows no text")
         return dataclasses.replace(
@@ -179,17 +187,17 @@ def own(
 
     reader = Reader(made, run.model.vocab_size, None, _positions(run.model, context))
     return Subject(
-        name,
-        path,
-        "isoflop",
-        run.model,
-        reader,
-        dtype,
-        trained,
-        run.model.seq_len,
-        made.fingerprint,
-        run.data,
-        weights_of,
+        name=name,
+        path=path,
+        kind="isoflop",
+        model=run.model,
+        reader=reader,
+        dtype=dtype,
+        trained=trained,
+        trained_at=run.model.seq_len,
+        tokenizer=made.fingerprint,
+        data=run.data,
+        weights=weights_of,
     )
 
 

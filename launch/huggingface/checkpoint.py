@@ -42,8 +42,9 @@ def files(hf_dir: str) -> list[str]:
 
 
 class Checkpoint:
-    """Every tensor of the folder is found and its shape compared before any number is read. Raises
-    ConfigError naming the tensor that is missing, left over, or of another shape.
+    """Every tensor of the folder is found, its shape compared and its dtype looked at before any
+    number is read. Raises ConfigError naming the tensor that is missing, left over, or of another
+    shape.
 
     name: of the family; entries: its table for `model`.
     """
@@ -67,6 +68,7 @@ class Checkpoint:
                         f"{hf_dir}: tensor {stored} has shape {list(found[stored].shape)},"
                         f" config.json ({name}) asks for {list(shape)}"
                     )
+                found[stored].check()
                 self._tensors[theirs] = found[stored]
                 used.add(stored)
         if model.tied:

@@ -31,12 +31,15 @@ class Tensor(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
 
-    def read(self) -> np.ndarray:
-        """Its numbers as they are stored. Raises ConfigError."""
+    def check(self) -> None:
+        """Raises ConfigError where `read` knows no such numbers."""
         if self.dtype not in DTYPES:
             raise ConfigError(
                 f"{self.path}: a tensor of dtype {self.dtype} is not read, only {', '.join(DTYPES)}"
             )
+
+    def read(self) -> np.ndarray:
+        """Its numbers as they are stored."""
         kind = np.dtype(DTYPES[self.dtype])
         raw = np.empty(math.prod(self.shape) * kind.itemsize, np.uint8)
         with open(self.path, "rb") as f:

@@ -42,7 +42,8 @@ def described(folder: str, say: Callable[[str], None] = print) -> tuple[Run, int
     path = os.path.join(folder, record.RUN)
     if not os.path.isfile(path):
         raise RecordError(
-            f"{folder} holds no run ({record.RUN} is missing): name the --workdir of isoflop train"
+            f"{folder} holds no run ({record.RUN} is missing): name the --workdir of isoflop train,"
+            " or one run of a sweep, SWEEP/runs/ID"
         )
     found = files.read_json(path, "run")
     try:

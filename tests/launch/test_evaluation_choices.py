@@ -168,7 +168,8 @@ def test_answers_are_those_of_the_logits(tmp_path):
     path.write_text("\n".join(map(json.dumps, lines)))
     items = choices.read(str(path))
     reader = Reader(tokenizers.load(Data()), 256, None, 24)
-    got = choices.answered(Scorer(held(m, v)), items, choices.prepared(reader, items))
+    nll = Scorer(held(m, v)).score(choices.prepared(reader, items)).nll
+    got = choices.answered(items, nll)
     logits = jax.jit(lambda v, t: jax.nn.log_softmax(LM(m, Execution()).apply(v, t)[0]))
     right = per_byte = 0
     for x in lines:
@@ -198,20 +199,20 @@ def test_intervals_of_shares():
 def test_models_of_another_vocabulary_are_refused(tmp_path):
     m = model("llama")
     folder.save(str(tmp_path), m, variables(m))
-    good = subject.released(str(tmp_path), "a", Data())
+    good = subject.released(str(tmp_path), "a")
     assert good.kind == "llama" and good.reader.begins is None and good.reader.positions == 24
-    assert subject.released(str(tmp_path), "a", Data(), begin="always").reader.begins == 0
+    assert subject.released(str(tmp_path), "a", begin="always").reader.begins == 0
     spec(tmp_path)  # 320 pieces
     with pytest.raises(ConfigError, match="it is the tokenizer of another model"):
-        subject.released(str(tmp_path), "a", Data())
+        subject.released(str(tmp_path), "a")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match="tokenizer.json"):
-        subject.released(str(tmp_path), "a", Data())
+        subject.released(str(tmp_path), "a")
     (tmp_path / "tokenizer.json").unlink()
     config = json.loads((tmp_path / "config.json").read_text()) | {"vocab_size": 320}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="holds no tokenizer"):
-        subject.released(str(tmp_path), "a", Data())
+        subject.released(str(tmp_path), "a")
 
 
 @pytest.mark.parametrize("size,fits", [(330, True), (400, False)])
@@ -221,11 +222,11 @@ def test_tables_may_be_filled_up_a_little(size, fits, tmp_path):
     folder.save(str(tmp_path), m, variables(m))
     spec(tmp_path)
     if fits:
-        known = subject.released(str(tmp_path), "a", Data()).reader.tokenizer.vocab_size
+        known = subject.released(str(tmp_path), "a").reader.tokenizer.vocab_size
         assert 0.9 * size <= known < size
         return
     with pytest.raises(ConfigError, match="it is the tokenizer of another model"):
-        subject.released(str(tmp_path), "a", Data())
+        subject.released(str(tmp_path), "a")
 
 
 def test_names_are_the_shortest_that_differ(tmp_path):

@@ -10,10 +10,12 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors import numpy
 
 from experiments import cli
 from experiments.laws.runs import suite
 from experiments.report import law_figure
+from experiments.verbs import evaluate_text
 from launch.runs import record
 
 LINES = [
@@ -203,6 +205,15 @@ def test_laws_read_the_csv(trained, capsys, tmp_path):
     assert status == 2 and "--figure is drawn of" in err and err.count("\n") == 1
 
 
+def test_who_is_told_how_flops_are_counted():
+    """Whoever did not say the context of a long released model; a run knows its own."""
+    r = {"name": "a", "kind": "llama", "training_tokens": 1e9, "flops_at": 131072}
+    r["model"] = {"seq_len": 131072}
+    assert "at all of its 131,072 positions" in evaluate_text.warnings(r, True)[0]
+    assert not evaluate_text.warnings({**r, "kind": "isoflop"}, True)
+    assert not evaluate_text.warnings({**r, "flops_at": 32768}, True)
+
+
 @pytest.mark.parametrize("law", ["chinchilla3", "kaplan_nd", "power_floor", "gadre2024_error"])
 def test_a_figure_is_drawn_of_laws_on_one_axis(law):
     law_figure.check(law)
@@ -238,7 +249,28 @@ BAD = [
     (["--hf_dir={hf}", "--tasks={root}/task.jsonl", "--dtype=int8"], "dtype"),
     (["--hf_dir={root}/other", "--tasks={root}/task.jsonl"], "tokenizer of another model"),
     (["--hf_dir={root}/short", "--tasks={root}/task.jsonl"], "not a readable safetensors file"),
+    (["--hf_dir={root}/nan", "--tasks={root}/task.jsonl", "--out={root}/x.csv"], "are not finite"),
+    (["--hf_dir={root}/eight", "--tasks={root}/task.jsonl"], "dtype I8 is not read"),
+    (["--hf_dir={hf}", "--trained_context=bytes=2.5"], "such as bytes=2048"),
+    (["--hf_dir={hf}", "--trained_context=bytes=1e12"], "such as bytes=2048"),
+    (["--hf_dir={root}/hf/pieces", "--set=data.tokenizer=bytes"], "tokenizer of another model"),
+    (["--hf_dir={hf}", "--tasks={root}/runs"], "it is not a file"),
+    (["--workdir={root}"], "SWEEP/runs/ID"),
 ]
+
+
+def damaged(root) -> None:
+    """Copies of an export, each with one fault."""
+    for name in ("other", "short", "nan", "eight"):
+        if not (root / name).exists():
+            shutil.copytree(root / "hf/bytes", root / name)
+    shutil.copy(root / "hf/pieces/tokenizer.json", root / "other")
+    with open(root / "short/model.safetensors", "r+b") as f:
+        f.truncate(500)
+    held = numpy.load_file(root / "hf/bytes/model.safetensors")
+    norm = held["model.norm.weight"]
+    for name, a in (("nan", norm * np.nan), ("eight", norm.astype(np.int8))):
+        numpy.save_file({**held, "model.norm.weight": a}, root / name / "model.safetensors")
 
 
 @pytest.mark.parametrize("case", range(len(BAD)))
@@ -246,12 +278,7 @@ def test_bad_input_is_one_line(case, trained, capsys):
     argv, words = BAD[case]
     (trained / "empty.txt").write_text("")
     (trained / "bad.jsonl").write_text('{"question": "q", "answer": 0}\n')
-    for name in ("other", "short"):
-        if not (trained / name).exists():
-            shutil.copytree(trained / "hf/bytes", trained / name)
-    shutil.copy(trained / "hf/pieces/tokenizer.json", trained / "other")
-    with open(trained / "short/model.safetensors", "r+b") as f:
-        f.truncate(500)
+    damaged(trained)
     before = sorted(os.listdir(trained))
     filled = [a.format(root=trained, hf=trained / "hf/bytes") for a in argv]
     status, out, err = call(capsys, "evaluate", *filled)
