@@ -6,7 +6,19 @@ N_CONVENTIONS = {
     "active": "active parameters",
     "non_embedding": "non-embedding parameters",
     "active_non_embedding": "active non-embedding parameters",
+    "non_vocabulary": "active parameters without embedding and head",
 }
+
+
+def n_of(parameters: dict, name: str) -> int:
+    """N of a record's counts. `non_vocabulary`, the N of Kaplan et al. 2020 (arXiv 2001.08361,
+    section 2.1), stands in no record: it is `active_non_embedding` without an untied head.
+    """
+    if name == "non_vocabulary":
+        return parameters["active_non_embedding"] - parameters["groups"].get("head", 0)
+    return parameters[name]
+
+
 LAWS = (
     "kaplan_n",
     "kaplan_d",

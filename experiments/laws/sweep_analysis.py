@@ -13,6 +13,7 @@ from experiments.laws.comparisons import (
     critical_batch,
     equal_time_and_memory,
     frontiers,
+    gain_trends,
     known_floor,
     learning_rate_brackets,
     moe_gaps,
@@ -216,7 +217,6 @@ def analyse(
         return attempt(what, make, [], excluded)
 
     totals = {r["id"]: r["parameters"]["total"] for r in results}
-    pairs = part("pairs of dense and MoE", lambda: moe_gaps.pairs_of(kept))
     return {
         "n_convention": n,
         "n_means": N_CONVENTIONS[n],
@@ -228,12 +228,7 @@ def analyse(
         "n_points": len(points),
         "fitted": [p["id"] for p in kept],
         "families": families,
-        "pairs": pairs,
-        "gaps": part("gaps of dense and MoE", lambda: moe_gaps.gaps_of(pairs)),
-        "equal_flops": part(
-            "MoE against dense at equal FLOPs",
-            lambda: frontiers.equal_flops(families, draws, excluded),
-        ),
+        **_experts(families, draws, kept, excluded),
         "equal_spent": part(
             "MoE against dense at equal seconds and bytes",
             lambda: equal_time_and_memory.equal(families, draws, groups, results),
@@ -244,7 +239,6 @@ def analyse(
             lambda: frontiers.compare(families, draws, results, arm_gaps.base(kept), excluded),
         ),
         "contexts": part("gains from context", lambda: context_gains.compare(kept)),
-        "leverage": part("efficiency leverage", lambda: frontiers.leverage(families, draws)),
         "learning_rates": verdicts,
         "trunks": trunks.of_results(results),
         **_rates_and_batches(verdicts, kept, results, excluded, resamples, seed),
@@ -257,6 +251,29 @@ def analyse(
         "rollouts": part("rollouts", lambda: _rollouts(kept, families)) or {},
         "excluded": excluded,
         "flagged": flagged,
+    }
+
+
+def _experts(families, draws, kept, excluded) -> dict:
+    """MoE against dense: pairs, the best of each, and whether the gain changes with scale."""
+
+    def part(what, make):
+        return attempt(what, make, [], excluded)
+
+    pairs = part("pairs of dense and MoE", lambda: moe_gaps.pairs_of(kept))
+    return {
+        "pairs": pairs,
+        "gaps": part("gaps of dense and MoE", lambda: moe_gaps.gaps_of(pairs)),
+        "equal_flops": part(
+            "MoE against dense at equal FLOPs",
+            lambda: frontiers.equal_flops(families, draws, excluded),
+        ),
+        "leverage": part("efficiency leverage", lambda: frontiers.leverage(families, draws)),
+        "gain_trends": part(
+            "whether the gain of experts changes with scale",
+            lambda: gain_trends.trends(families, draws, pairs),
+        )
+        or {},
     }
 
 

@@ -337,4 +337,5 @@ def _best(a) -> Block:
         )
         for e in rows
     ]
-    return Block(text[:1], text[1:])
+    moves = (a.get("gain_trends") or {}).get("words") or {}
+    return Block([*text[:1], *moves.values()], text[1:])

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 
+from experiments.laws.conventions import n_of
 from experiments.laws.runs import sweep_folder
 from experiments.report.labels import LABEL
 from launch import files
@@ -95,7 +96,7 @@ def methods(results: list[dict], a: dict) -> str:
     budgets = sorted({q["flops"] for f in a["families"].values() for q in f["parabolas"]})
     runs = [r for r in results if r["id"] in set(a["fitted"])]
     tokens = [r["training_tokens"] for r in runs]
-    sizes = [r["parameters"][a["n_convention"]] for r in runs]
+    sizes = [n_of(r["parameters"], a["n_convention"]) for r in runs]
     seeds = {r["run"]["seed"] for r in runs}
     spent = f" at {len(budgets)} budgets from {budgets[0]:.3g} to {budgets[-1]:.3g}" * bool(budgets)
     versions = results[0]["versions"]

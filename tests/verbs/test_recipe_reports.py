@@ -54,7 +54,7 @@ ANSWERS = {
     "granularity": ("64 experts, top-8: loss -0.06", "from 8 experts, top-1", "FLOPs x1.0"),
     "transfer": ("mup: best rate 0.01, 0.01, 0.01, 0.01", "moves by x1", "moves by x8"),
     "batch": ("critical batch: ", "d_model 16, 200k tokens: 2.", "20% more tokens"),
-    "trunks": ("beyond the noise in", "d_model 16, 760k tokens"),
+    "trunks": ("beyond the noise in", "d_model 32, 760k tokens"),
     "learning_rate": ("best rate x1 in 3 of 3", "ladder's rule"),
     "optimizers": ("muon: loss", "from adamw", "best rate x1 in 3 of 3", "FLOPs x1.000"),
     "known_entropy": ("above the source", "falls as D^-"),

@@ -34,11 +34,16 @@ def _inside(family: dict) -> dict:
 
 
 def equal_flops(families, draws, excluded, base="dense", arm="moe") -> list[dict]:
-    """`arm` - `base` at equal spent FLOPs: at every minimum of the arm, against the loss that the
-    same FLOPs buy the reference. Where the two spent the same within SAME, the minima themselves
-    are compared, else the reference's loss is read between its minima. `ratio`: FLOPs of the arm's
-    runs over the reference's of the same nominal budget. Intervals from the independent resamples
-    of both.
+    """The rows of `gaps_drawn`."""
+    return [row for row, _ in gaps_drawn(families, draws, excluded, base, arm)]
+
+
+def gaps_drawn(families, draws, excluded, base="dense", arm="moe") -> list[tuple[dict, list]]:
+    """(row, its difference in every resample): `arm` - `base` at equal spent FLOPs, at every
+    minimum of the arm, against the loss that the same FLOPs buy the reference. Where the two spent
+    the same within SAME, the minima themselves are compared, else the reference's loss is read
+    between its minima. `ratio`: FLOPs of the arm's runs over the reference's of the same nominal
+    budget. Intervals from the independent resamples of both.
     """
     if not {base, arm} <= set(families):
         return []
@@ -67,25 +72,29 @@ def equal_flops(families, draws, excluded, base="dense", arm="moe") -> list[dict
             for b, a in zip(draws[base], draws[arm])
         ]
         loss = _spent([(other[k]["flops"], other[k]["loss_opt"]) for k in which], m["flops"])
-        rows.append(
-            {
-                "budget": budget,
-                "flops": m["flops"],
-                "ratio": ratio,
-                "read_between": len(which) > 1,
-                "reference_loss": loss,
-                "loss": m["loss_opt"],
-                "difference": m["loss_opt"] - loss,
-                "interval": bootstrap.interval(both) if both else None,
-            }
-        )
+        row = {
+            "budget": budget,
+            "flops": m["flops"],
+            "ratio": ratio,
+            "read_between": len(which) > 1,
+            "reference_loss": loss,
+            "loss": m["loss_opt"],
+            "difference": m["loss_opt"] - loss,
+            "interval": bootstrap.interval(both) if both else None,
+        }
+        rows.append((row, both))
     return rows
 
 
 def leverage(families, draws, base="dense", arm="moe") -> list[dict]:
-    """Compute that `base` needs for the loss of the best model of `arm` at a budget, over that
-    budget: along the straight line through the minima of `base` in log loss against log C, which
-    the band's draws repeat. [] without two of them.
+    """The rows of `multipliers_drawn`."""
+    return [row for row, _ in multipliers_drawn(families, draws, base, arm)]
+
+
+def multipliers_drawn(families, draws, base="dense", arm="moe") -> list[tuple[dict, list]]:
+    """(row, its leverage in every resample): compute that `base` needs for the loss of the best
+    model of `arm` at a budget, over that budget: along the straight line through the minima of
+    `base` in log loss against log C, which the band's draws repeat. [] without two of them.
     """
     if not {base, arm} <= set(families):
         return []
@@ -109,14 +118,13 @@ def leverage(families, draws, base="dense", arm="moe") -> list[dict]:
             at(np.array([b[0][k].loss_opt for k in which]), a[0][i].loss_opt, q["flops"])
             for b, a in zip(draws[base], draws[arm])
         ]
-        rows.append(
-            {
-                "budget": q["budget"],
-                "flops": q["flops"],
-                "leverage": own,
-                "interval": bootstrap.interval(many) if many else None,
-            }
-        )
+        row = {
+            "budget": q["budget"],
+            "flops": q["flops"],
+            "leverage": own,
+            "interval": bootstrap.interval(many) if many else None,
+        }
+        rows.append((row, many))
     return rows
 
 

@@ -21,6 +21,7 @@ def pairs_of(points):
                     "size": dense["size"],
                     "budget": dense["budget"],
                     "seed": dense["seed"],
+                    "n": dense["n"],
                     "tokens": dense["d"],
                     "dense": dense["loss"],
                     "moe": other["loss"],

@@ -3,11 +3,13 @@
 import json
 import math
 
+from experiments.laws.conventions import n_of
 from experiments.laws.runs import selection
 
 
 def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
     """What a fit reads of a result."""
+    own = n_of(r["parameters"], n)
     return {
         "id": r["id"],
         "family": r["family"],
@@ -16,11 +18,11 @@ def point(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
         "role": r["tags"].get("role"),
         "lr_multiplier": r["tags"].get("lr_multiplier", 1.0),
         "seed": r["run"]["seed"],
-        "n": r["parameters"][n],
+        "n": own,
         "d": r["training_tokens"],
         "asked": r["tags"].get("tokens") or r["training_tokens"],
         "c": r["flops"][c],
-        "active": r["parameters"].get("active", r["parameters"][n]),
+        "active": r["parameters"].get("active", own),
         "router": _group(r, "router"),
         "reference": r["tags"].get("reference"),
         "unlearned": bool(r.get("unlearned")),

@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from experiments import sweep
+from experiments.laws.conventions import n_of
 from experiments.laws.exceptions import FitError
 from experiments.laws.runs import selection
 from launch import config
@@ -31,15 +32,15 @@ def routed(run: dict) -> tuple[int, int, float]:
 
 def run_row(r: dict, n: str = "multiplied", c: str = "matmul") -> dict:
     """The common columns of a result.json; N and C by the named conventions."""
-    p = r["parameters"]
+    p, own = r["parameters"], n_of(r["parameters"], n)
     experts, k, grain = routed(r["run"])
     unique = r.get("dataset_tokens")
     return {
         "run_id": r["id"],
         "family": r["family"],
-        "n_params": p[n],
-        "n_active_params": p.get("active", p[n]),
-        "n_total_params": p.get("total", p[n]),
+        "n_params": own,
+        "n_active_params": p.get("active", own),
+        "n_total_params": p.get("total", own),
         "n_experts": experts,
         "sparsity": (experts - k) / experts,
         "granularity": grain,

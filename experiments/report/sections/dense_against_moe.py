@@ -169,6 +169,8 @@ def _gap_reading(a) -> str:
             " the other sign, read it against the black bars (one seed's noise) and the expert load"
             " below. "
         )
+    if pairs := (a.get("gain_trends") or {}).get("words", {}).get("pairs"):
+        text += f"{esc(pairs[0].upper() + pairs[1:])} (least squares in log N and log D). "
     return text + "Black bars: 95% Student intervals over seeds."
 
 

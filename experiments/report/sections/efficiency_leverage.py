@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
-from experiments.report.elements import figure_section, span, table
+from experiments.report.elements import esc, figure_section, span, table
 from experiments.report.plotting import COLOUR, STYLE, canvas, svg
 
 
@@ -67,6 +67,8 @@ def section(results, curves, a) -> str:
         " through the dense minima, so values far from them are extrapolations. Bars and band: 95%"
         " intervals."
     )
+    if along := (a.get("gain_trends") or {}).get("words", {}).get("along"):
+        reading += f" {esc(along[0].upper() + along[1:])}: the slope in log-log."
     rows = [
         [f"{r['flops']:.4g}", f"{r['leverage']:.3f}", span(r["interval"], 3)] for r in a["leverage"]
     ]

@@ -5,6 +5,7 @@ from collections import defaultdict
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.laws.conventions import n_of
 from experiments.report.elements import f4, figure_section, table, units
 from experiments.report.labels import LABEL
 from experiments.report.plotting import MARK, STYLE, log_ticks, panels, shades, svg
@@ -17,7 +18,7 @@ def _points(results, a) -> str:
             r["tags"].get("size"),
             f"{r['tags'].get('budget') or 0:.3g}",
             r["run"]["seed"],
-            f"{r['parameters'][a['n_convention']]:,}",
+            f"{n_of(r['parameters'], a['n_convention']):,}",
             f"{r['training_tokens']:,}",
             f"{r['flops'][a['c_convention']]:.5g}",
             f4(r["validation"]["loss"]),
@@ -37,7 +38,7 @@ def draw(analysis, results) -> str:
         for r in results:
             if r["validation"]["loss"] is not None and (not best or r["id"] in best):
                 points[r["family"], r["tags"].get("budget")].append(
-                    (r["parameters"][analysis["n_convention"]], r["validation"]["loss"])
+                    (n_of(r["parameters"], analysis["n_convention"]), r["validation"]["loss"])
                 )
         every = [n for group in points.values() for n, _ in group]
         many = len(families) > 4
