@@ -124,6 +124,8 @@ class Where:
     init_from: str = ""  # folder in Hugging Face's format whose weights Run.init names
     prediction: str = ""  # file of a prediction of this run, registered by isoflop next
     tensorboard: bool = True
+    # also tell wandb, trackio (launch/trackers/): their packages, their variables
+    track: tuple[str, ...] = ()
     engine: str = "local"  # what runs a sweep: local | slurm | skypilot (launch/engines/)
     # runs of a sweep that train at once; 0: one per CPU core or per GPU, on a cluster as many as it
     # starts

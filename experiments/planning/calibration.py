@@ -212,7 +212,8 @@ def calibrate(job, target, say: Callable[[str], None], limit: float = LIMIT) -> 
         )  # without compiled programs: what compiling costs is measured too
         os.makedirs(own)
         os.symlink(os.path.join(real, "tokens"), os.path.join(own, "tokens"))
-        where = dataclasses.replace(job.where, cache=own, tensorboard=False, keep_final=False)
+        mute = {"tensorboard": False, "track": (), "keep_final": False}
+        where = dataclasses.replace(job.where, cache=own, **mute)
         todo = tasks(job, target, root)
 
         def report(kind, worker, task, message):

@@ -119,7 +119,7 @@ def _checked(job: Job) -> tuple[Job, dict]:
     where = {
         k: v
         for k, v in config.to_dict(job.where).items()
-        if k not in ("cache", "init_from", "prediction", "tensorboard")
+        if k not in ("cache", "init_from", "prediction", "tensorboard", "track")
     }
     same = {"the run": config.run_id(run), **{f"where.{k}": v for k, v in where.items()}}
     return dataclasses.replace(job, run=run), {

@@ -11,6 +11,7 @@ from launch import config
 from launch.config import ConfigError, Run, Where
 from launch.devices import choice
 from launch.devices import mesh as meshes
+from launch.trackers import chosen
 
 MOST_STEPS = 1000  # of one call of the compiled program
 
@@ -45,6 +46,7 @@ def check(run: Run, where: Where, dataset=None, devices: int | None = None) -> N
     """
     config.check(run)
     config.check_moe(run.model, where)
+    chosen.check(where)
     if not 1 <= where.lease <= 86400:
         raise ConfigError(f"where.lease={where.lease:g} must lie in 1 .. 86400 seconds")
     for name in (

@@ -131,6 +131,7 @@ class Member:
         most = max(1, self._most)
         made |= {"cpu_seconds": self.clock.cpu, "energy": self.used, "members": most}
         self.session.settle()
+        self.tally.tell(made)
         self.tally.close()
         self.lease.check()
         made = record.finish(self.order.folder, made)

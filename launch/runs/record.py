@@ -1,5 +1,5 @@
-"""One run is one folder: run.json (what it is), metrics.jsonl (the truth, line by line),
-TensorBoard events, result.json (last, atomic).
+"""One run is one folder: run.json (what it is), metrics.jsonl (the truth, line by line), what
+trackers leave there (launch/trackers/), result.json (last, atomic).
 
 Result fields are listed in docs/records.md. Nothing here is ever unpickled or executed.
 """
@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import time
 
 from launch import config, files
@@ -29,6 +28,7 @@ OWN = {
     ".lock",
     "checkpoints",
     "events",
+    "wandb",
 }  # what a run's folder may hold
 VERSION = 1
 
@@ -134,20 +134,6 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def _summary_writer():
-    """tensorboardX's writer. Where torch is installed it imports it, for graphs that we do not
-    write: a second or two of every start.
-    """
-    held = sys.modules.get("torch")
-    sys.modules.setdefault("torch", None)  # its import fails, which tensorboardX expects
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if held is None:
-            del sys.modules["torch"]
-    return SummaryWriter
-
-
 def lines(path: str) -> list[dict]:
     """The whole lines of a metrics.jsonl that hold numbers, or lists of them, by name; none of a
     file that is missing or no file.
@@ -164,23 +150,24 @@ def lines(path: str) -> list[dict]:
 
 
 class Metrics:
-    """Appends lines to metrics.jsonl and the same figures to TensorBoard events."""
+    """Appends lines to metrics.jsonl, and gives them to the followers (launch/trackers/)."""
 
-    def __init__(self, folder: str, first_step: int = 0, tensorboard: bool = True):
+    def __init__(self, folder: str, first_step: int = 0, followers=()):
         self._path = os.path.join(folder, METRICS)
-        lines = []
+        lines, told = [], 0
         if os.path.exists(
             self._path
         ):  # lines beyond the step that training resumes from would stand twice
             with open(self._path, errors="replace") as f:
-                lines = [t for t in f if _step(t) <= first_step]
+                for text in f:
+                    step = _step(text)
+                    told = max(told, step) if math.isfinite(step) else told
+                    lines += [text] * (step <= first_step)
         files.write_text(self._path, "".join(lines))
         self._file = open(self._path, "a")
-        self._events = None
-        if tensorboard:
-            self._events = _summary_writer()(
-                os.path.join(folder, "events"), purge_step=first_step or None, flush_secs=30
-            )
+        self._followers = followers
+        for f in followers:
+            f.begin(told)
 
     def write(self, line: dict) -> None:
         try:
@@ -191,18 +178,18 @@ class Metrics:
                 f"{self._path} cannot be written ({e.strerror}): make room, and the same command"
                 " goes on"
             ) from None
-        if self._events:
-            for name, v in line.items():
-                if isinstance(v, list):
-                    for i, x in enumerate(v):
-                        self._events.add_scalar(f"{name}/moe_layer_{i}", x, line["step"])
-                elif name != "step" and v is not None:
-                    self._events.add_scalar(name, v, line["step"])
+        for f in self._followers:
+            f.write(line)
+
+    def tell(self, line: dict) -> None:
+        """Followers alone: what result.json says."""
+        for f in self._followers:
+            f.write(line, again=True)
 
     def close(self) -> None:
         self._file.close()
-        if self._events:
-            self._events.close()
+        for f in self._followers:
+            f.close()
 
 
 class Nothing:
@@ -210,6 +197,8 @@ class Nothing:
 
     def write(self, line: dict) -> None:
         pass
+
+    tell = write
 
     def close(self) -> None:
         pass

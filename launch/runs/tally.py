@@ -12,6 +12,7 @@ from launch.devices import energy
 from launch.runs import divergence, record
 from launch.runs.meter import Clock, Meter
 from launch.runs.pace import Pace
+from launch.trackers import chosen
 
 
 class Tally:
@@ -44,8 +45,9 @@ class Tally:
         mine = {} if other else meta
         self.watch = divergence.Watch(total, run.max_bad_steps, mine.get("watch"))
         leader = jax.process_index() == 0
+        first = mine.get("step", 0)
         self._out = (
-            record.Metrics(folder, mine.get("step", 0), where.tensorboard)
+            record.Metrics(folder, first, chosen.follow(run, where, folder, first))
             if leader
             else record.Nothing()
         )
@@ -119,6 +121,12 @@ class Tally:
             "meter": self.meter.state(),
             "watch": self.watch.state(),
         }
+
+    def tell(self, result: dict) -> None:
+        """Trackers: the validation loss, once it is known."""
+        last = result.get("validation") or {}
+        found = {f"validation_{k}": last.get(k) for k in ("loss", "bits_per_byte")}
+        self._out.tell({"step": self.steps} | found)
 
     def close(self) -> None:
         self._out.close()

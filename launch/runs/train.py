@@ -99,6 +99,7 @@ def train(
         if predicted:
             result["prediction"] = predictions.judged(predicted, result)
         session.settle()
+        tally.tell(result)
         tally.close()
         if jax.process_index() == 0:
             lease.check()
