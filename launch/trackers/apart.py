@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import types
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _children: list = []  # one that is not waited for ends by itself, when its pipe does
@@ -61,10 +62,9 @@ class Tracker:
 
 def main() -> int:
     first = json.loads(sys.stdin.readline())
-    from launch.trackers.following import About
-
+    about = types.SimpleNamespace(**first["about"])
     try:
-        tracker = importlib.import_module(first["place"]).Tracker(About(**first["about"]))
+        tracker = importlib.import_module(first["place"]).Tracker(about)
         tracker.open()
         for line in map(json.loads, sys.stdin):
             tracker.write(line["step"], line["values"])
