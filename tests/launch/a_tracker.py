@@ -18,7 +18,8 @@ class Tracker:
         self._about = about
 
     def open(self) -> None:
-        TOLD.append((self._about.identity, "open", self._about.first, dict(self._about._asdict())))
+        shown = {k: getattr(self._about, k) for k in ("identity", "name", "group", "fields")}
+        TOLD.append((self._about.identity, "open", self._about.first, shown))
         time.sleep(FAULTS.get("seconds", 0))
 
     def write(self, step: int, values: dict) -> None:
