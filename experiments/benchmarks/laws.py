@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from experiments.benchmarks import coverage
-from experiments.laws.fitting import bootstrap, fit, solve
+from experiments.laws.fitting import bootstrap, fit, solve, start_points
 from experiments.laws.fitting.fit import Points
 from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.published import sources
@@ -78,7 +78,9 @@ def measure(scale: str, rounds: int) -> dict:
     counts = bootstrap.case_counts(
         None, len(y), resamples, np.random.default_rng(0)
     )  # the resamples of seed 0
-    starts = solve.ranked(FORMS["chinchilla3"], x, y, np.ones(len(y)), solve.DEFAULT, fit.STARTS)
+    starts = start_points.ranked(
+        FORMS["chinchilla3"], x, y, np.ones(len(y)), solve.DEFAULT, fit.STARTS
+    )
     for k in range(rounds):
         t = time.process_time()
         f = fit.fit("chinchilla3", Points(x, y), resamples=resamples)

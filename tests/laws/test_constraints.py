@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.laws import table_fit
-from experiments.laws.fitting import constraints, fit, lack_of_fit, solve, verdicts
+from experiments.laws.fitting import constraints, fit, lack_of_fit, solve, start_points, verdicts
 from experiments.laws.fitting.fit import Points
 from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
@@ -73,7 +73,7 @@ def test_what_is_fixed_is_no_part_of_a_start():
     x = {"N": t["n_params"], "D": t["tokens"]}
     limits = constraints.read(",".join(f"{k}={TRUTH[k]}" for k in ("E", "alpha", "beta")))
     form = constraints.applied(FORMS["chinchilla3"], "chinchilla3", limits)
-    (start,) = solve.grid(form, x, t["loss"])
+    (start,) = start_points.grid(form, x, t["loss"])
     assert np.exp(start) == pytest.approx([TRUTH["A"], TRUTH["B"]], rel=1e-3)
 
 

@@ -33,6 +33,24 @@ def test_training_is_not_touched_by_float64():
     assert jnp.arange(3.0).dtype == jnp.float32 and not jax.config.jax_enable_x64
 
 
+def test_a_search_and_its_resamples_share_a_program():
+    """Whatever the numbers of rows and starts; and what fills a program up changes no start."""
+    t = simulated()
+    pts = Points({"N": t["n_params"], "D": t["tokens"]}, t["loss"])
+    solve._program.clear_cache()
+    noise = fit.fit("chinchilla3", pts, resamples=30, method="noise")
+    fit.fit("chinchilla3", pts, resamples=70, method="cases")
+    assert solve._program._cache_size() == 1
+    starts = np.tile(noise.theta, (6, 1)) + np.linspace(0, 0.1, 6)[:, None]
+    w = np.ones((3, len(pts.y)))
+    whole = solve.run(noise.form, pts.x, pts.y, w, starts, solve.DEFAULT)
+    assert [v.shape[:2] for v in whole] == [(3, 6)] * 3
+    for k in range(6):
+        alone = solve.run(noise.form, pts.x, pts.y, w[0], starts[k][None], solve.DEFAULT)
+        for one, all_of_them in zip(alone, whole):
+            np.testing.assert_allclose(one[0, 0], all_of_them[1, k], rtol=1e-12)
+
+
 def test_same_seed_same_answer_and_objectives():
     t = simulated()
     pts = Points({"N": t["n_params"], "D": t["tokens"]}, t["loss"])

@@ -7,7 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.laws.exceptions import FitError
-from experiments.laws.fitting import bootstrap, lack_of_fit, noise_model, residual_noise, solve
+from experiments.laws.fitting import (
+    bootstrap,
+    lack_of_fit,
+    noise_model,
+    residual_noise,
+    solve,
+    start_points,
+)
 from experiments.laws.fitting.formula import Form
 from experiments.laws.fitting.law_forms import FORMS
 from experiments.laws.fitting.solve import Objective
@@ -155,7 +162,7 @@ def fit(
     first = objective._replace(delta=FIRST_DELTA, own=False) if objective.own else objective
     if starts is None:
         try:
-            starts = solve.ranked(form, x, y, points.w, first, 4 * STARTS)
+            starts = start_points.ranked(form, x, y, points.w, first, 4 * STARTS)
         except ValueError as e:
             raise FitError(f"{law}: {e}") from None
     starts = np.resize(starts, (-(-len(starts) // STARTS) * STARTS, len(form.names)))
@@ -304,7 +311,7 @@ def _drawn(form, theta, x, y, points, given, residuals, objective, resamples, rn
         drawn = centre * np.exp(np.clip(e, -WIDE, WIDE))
     else:
         drawn = np.maximum(centre + e, 1e-12)
-    ranked = solve.ranked(form, x, y, w, objective, STARTS // 2 - 1)
+    ranked = start_points.ranked(form, x, y, w, objective, STARTS // 2 - 1)
     starts = np.concatenate([theta[None], ranked])
     rows = np.broadcast_to(w, drawn.shape)
     thetas, value, _ = solve.run(form, x, drawn, rows, starts, objective, LIMIT, base=w)

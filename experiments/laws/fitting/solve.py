@@ -10,7 +10,6 @@ last of them has converged.
 """
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -22,6 +21,8 @@ from experiments.laws.fitting.formula import Form
 from experiments.laws.fitting.residual_noise import TUNING
 
 LAD_STAGES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+# the shape of a compiled program: rows, starts of a row, points
+ROWS, TOGETHER, POINTS = 32, 4, 32
 
 
 class Objective(NamedTuple):
@@ -160,8 +161,8 @@ def _descend(f, theta, w, delta, penalty, low, high, limit, tolerance):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _program(form, space, x, y, w, starts, deltas, penalty, limits, tolerance):
-    """y, w: (rows, points); starts: (rows, starts, parameters). Returns theta, objective, converged
-    per row and start.
+    """y, w: (ROWS, points); starts: (ROWS, TOGETHER, parameters). Returns theta, objective,
+    converged per row and start.
     """
     low, high = (jnp.asarray(b) for b in form.bounds)
 
@@ -182,6 +183,17 @@ def _program(form, space, x, y, w, starts, deltas, penalty, limits, tolerance):
     return lax.map(row, (y, w, starts))
 
 
+def _filled(v, axis: int, to: int):
+    """`v` with its last entry repeated along `axis` to a multiple of `to`."""
+    last = np.take(v, [-1], axis)
+    return np.concatenate([v, np.repeat(last, -v.shape[axis] % to, axis)], axis)
+
+
+def _wide(v):
+    """Points filled up: numbers of points share a compiled program."""
+    return _filled(v, -1, POINTS)
+
+
 @float64
 def run(
     form: Form,
@@ -199,31 +211,39 @@ def run(
 
     x: inputs by name, (points,); y: outcomes, (points,) or (rows, points); w: weights, (rows,
     points); starts: (starts, parameters) or (rows, starts, parameters). Returns numpy theta (rows,
-    starts, parameters), objective (rows, starts), converged. Points are padded with weight zero to
-    a multiple of 32, so that fits of about the same size share a compiled program.
+    starts, parameters), objective (rows, starts), converged. One program of a fixed shape serves a
+    search and its resamples, for they differ in rows and starts alone, and to trace it takes longer
+    than to run it.
     """
     w = np.atleast_2d(np.asarray(w, float))
     rows, points = w.shape
-    pad = -points % 32
-
-    def wide(v):
-        return np.concatenate([v, np.repeat(v[..., -1:], pad, -1)], -1)
-
-    y = wide(np.broadcast_to(np.asarray(y, float), (rows, points)))
-    x = {k: wide(np.asarray(v, float)) for k, v in x.items()}
-    w = np.concatenate([w, np.zeros((rows, pad))], -1)
-    starts = np.asarray(starts, float)
-    if starts.ndim == 2:
-        starts = np.broadcast_to(starts, (rows, *starts.shape))
+    y = _wide(np.broadcast_to(np.asarray(y, float), (rows, points)))
+    x = {k: _wide(np.asarray(v, float)) for k, v in x.items()}
+    w = np.concatenate([w, np.zeros((rows, y.shape[-1] - points))], -1)
+    starts = np.broadcast_to(starts, (rows, *np.shape(starts)[-2:])).astype(float)
     deltas = np.array(objective.deltas)[:, None] * np.ones(w.shape[-1])
     if objective.own:
-        deltas = wide(np.broadcast_to(objective.at(base), (1, points)))
+        deltas = _wide(np.broadcast_to(objective.at(base), (1, points)))
     limits = np.array([60] * (len(deltas) - 1) + [limit])
-    theta, value, ok = jax.device_get(
-        _program(
-            *(form, objective.space, x, y, w, starts, deltas),
-            *(np.asarray(objective.penalty), limits, tolerance),
+    groups = _filled(starts, 1, TOGETHER)
+    each = groups.shape[1] // TOGETHER
+    groups = groups.reshape(rows * each, TOGETHER, -1)
+    found = []
+    for i in range(0, len(groups), ROWS):
+        own = np.arange(i, min(i + ROWS, len(groups))) // each
+        rest = np.zeros((ROWS - len(own), w.shape[-1]))  # rows without weight end at once
+        found.append(
+            _program(
+                *(form, objective.space, x, _filled(y[own], 0, ROWS)),
+                *(np.concatenate([w[own], rest]), _filled(groups[i : i + ROWS], 0, ROWS)),
+                *(deltas, np.asarray(objective.penalty), limits, tolerance),
+            )
         )
+    theta, value, ok = (
+        np.concatenate(v)[: len(groups)].reshape(rows, each * TOGETHER, *v[0].shape[2:])[
+            :, : starts.shape[1]
+        ]
+        for v in zip(*jax.device_get(found))
     )
     if objective.kind == "squared":
         value = 2 * value  # the sum of squares, not half of it
@@ -236,7 +256,9 @@ def run(
 def predict(form: Form, thetas, x: dict) -> np.ndarray:
     """Outcomes (draws, points) of `thetas` (draws, parameters) at inputs (points,)."""
     thetas = np.atleast_2d(np.asarray(thetas, float))
-    return np.asarray(_predict(form, thetas, {k: np.asarray(v, float) for k, v in x.items()}))
+    x = {k: np.asarray(v, float) for k, v in x.items()}
+    points = len(next(iter(x.values())))
+    return np.asarray(_predict(form, thetas, {k: _wide(v) for k, v in x.items()}))[:, :points]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -266,82 +288,3 @@ def jacobian(form: Form, theta, x: dict, y, space: str) -> np.ndarray:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _jacobian(form, space, theta, x, y):
     return jax.jacfwd(_residual(form, space, x, y))(theta)
-
-
-def grid(form: Form, x: dict, y, w=None, limit: int = 3000) -> np.ndarray:
-    """Start points: the product of the start values, with the linear parts of each projected out by
-    weighted least squares (variable projection; relative residuals). (starts, parameters).
-    """
-    free = [i for i, n in enumerate(form.names) if n not in form.linear]
-    lists = [
-        np.asarray(form.parameters[i].to_theta(np.array(form.parameters[i].starts)), float)
-        for i in free
-    ]
-    corner = np.array(list(itertools.product(*lists)))[:limit] if lists else np.zeros((1, 0))
-    thetas = np.zeros((len(corner), len(form.names)))
-    thetas[:, free] = corner
-    return (
-        _project(form, thetas, x, np.asarray(y, float), np.ones(len(y)) if w is None else w)
-        if form.linear
-        else thetas
-    )
-
-
-def _project(form, thetas, x, y, w):
-    """Linear parts by least squares. A positive part that comes out negative is set to a small
-    share, the others solved again.
-    """
-    linear = [form.names.index(n) for n in form.linear]
-    kinds = [form.parameters[i].kind for i in linear]
-    outcome = (lambda v: np.log(v)) if form.linear_in == "log" else (lambda v: v)
-
-    def at(values):
-        t = thetas.copy()
-        for i, kind, v in zip(linear, kinds, values):
-            t[:, i] = np.log(v) if kind == "positive" else v
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return outcome(predict(form, t, x))
-
-    # the parts' columns: the outcome is affine in them, so differences from a base point are exact
-    base = [1e-8 if k == "positive" else 0.0 for k in kinds]
-    zero = at(base)
-    columns = np.stack(
-        [at([*base[:j], base[j] + 1.0, *base[j + 1 :]]) - zero for j in range(len(linear))], -1
-    )
-    target = outcome(y) - zero  # less what is fixed
-    scale = np.sqrt(w) / (np.abs(y) if form.linear_in == "loss" else 1.0)
-    phi, z = columns * scale[:, None], np.broadcast_to(target * scale, columns.shape[:-1])
-    size = np.sqrt((phi**2).sum(1)) + 1e-300
-    fitted = _lstsq(phi / size[:, None], z)
-    positive = np.array([k == "positive" for k in kinds])
-    small = 0.01 * np.sqrt((z**2).sum(1))[:, None]  # one percent of the whole
-    wrong = positive & (fitted < small)
-    rest = z - (np.where(wrong, small, 0.0)[:, None] * (phi / size[:, None])).sum(-1)
-    again = _lstsq(np.where(wrong[:, None], 0.0, phi / size[:, None]), rest)
-    fitted = np.where(wrong, small, np.where(positive, np.maximum(again, small), again)) / size
-    out = thetas.copy()
-    low, high = form.bounds
-    for j, (i, kind) in enumerate(zip(linear, kinds)):
-        out[:, i] = np.log(fitted[:, j]) if kind == "positive" else fitted[:, j]
-    return np.clip(out, low, high)
-
-
-def _lstsq(a, b):
-    """Batched least squares with a small ridge against parts that look alike."""
-    gram = np.einsum("kni,knj->kij", a, a) + 1e-10 * np.eye(a.shape[-1])
-    return np.linalg.solve(gram, np.einsum("kni,kn->ki", a, b)[..., None])[..., 0]
-
-
-def ranked(form: Form, x: dict, y, w, objective: Objective, count: int) -> np.ndarray:
-    """The `count` start points of the grid with the least objective on the data. (count,
-    parameters).
-    """
-    starts = grid(form, x, y, w)
-    with np.errstate(all="ignore"):
-        fitted = predict(form, starts, x)
-        r = np.log(fitted) - np.log(y) if objective.space == "log" else fitted - y
-        score = objective.value(r, w)
-    score = np.where(np.isfinite(score), score, np.inf)
-    if not np.isfinite(score).any():
-        raise ValueError("no start of the grid gives a finite loss")
-    return starts[np.argsort(score, kind="stable")[:count]]
