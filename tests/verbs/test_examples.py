@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 
 import pytest
 
@@ -44,34 +45,37 @@ def test_no_path_of_a_machine(name):
             ), p
 
 
+# parts of a command's JSON that a README may quote: of a sweep, a law, the predictions, two sides
+ANSWERS = ("arms", "brackets", "gaps", "frontiers", "equal_flops", "leverage", "gain_trends")
+ANSWERS += ("parameters", "derived", "intervals", "judged", "curve")
+# commands of a README whose figures it quotes
+QUOTED = re.compile(r"^    isoflop ((?:fit|predictions|compare) .+)$", re.MULTILINE)
+
+
+def _values(answer) -> set[str]:
+    """Every number of an answer, as three decimals are written."""
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    if isinstance(answer, list):
+        return set().union(*map(_values, answer)) if answer else set()
+    return {f"{answer:.3f}", f"{answer:+.3f}"} if isinstance(answer, float) else set()
+
+
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_text_says_what_the_records_say(name, capsys):
-    """Every loss and interval in the study's README comes out of its records."""
-    assert (
-        cli.main(
-            [
-                "fit",
-                f"--workdir={os.path.join(ROOT, 'examples', name)}",
-                "--bootstrap=20",
-                "--format=json",
-            ]
-        )
-        == 0
-    )
-    a = json.loads(capsys.readouterr().out)
-    values = set()
-
-    def collect(v):
-        if isinstance(v, dict):
-            v = list(v.values())
-        if isinstance(v, list):
-            for x in v:
-                collect(x)
-        elif isinstance(v, float):
-            values.update({f"{v:.3f}", f"{v:+.3f}"})
-
-    collect([a["arms"], a["brackets"], a["gaps"], a["frontiers"]])
+def test_the_text_says_what_the_records_say(name, capsys, monkeypatch):
+    """Every loss and interval in the study's README comes out of its records, by the commands that
+    it names.
+    """
+    monkeypatch.chdir(ROOT)
     text = pathlib.Path(ROOT, "examples", name, "README.md").read_text()
+    asked = [shlex.split(c) for c in QUOTED.findall(text)]
+    plain = ["fit", f"--workdir=examples/{name}", "--bootstrap=20"]
+    values = set()
+    for argv in asked or [plain]:
+        assert cli.main([*argv, "--format=json"]) == 0
+        a = json.loads(capsys.readouterr().out)
+        a["judged"] = [p["judged"] for p in a.get("predictions") or [] if "judged" in p]
+        values |= _values([a[k] for k in ANSWERS if k in a])
     rows = [
         line
         for line in text.splitlines()

@@ -84,7 +84,8 @@ def draw(analysis) -> str:
             )
             ax.errorbar(i, e["difference"], error, fmt="D", color=COLOUR["moe"], capsize=4, ms=6)
         ax.axhline(0, color="#8a919c", lw=1)
-        ax.set_xticks(range(len(rows)), [f"{e['flops']:.3g}" for e in rows])
+        spent = [f"{e['flops']:.2g}".replace("e+", "e") for e in rows]
+        ax.set_xticks(range(len(rows)), spent)
         ax.set(
             title="best of each, equal FLOPs",
             xlabel="FLOPs spent",

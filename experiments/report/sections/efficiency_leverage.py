@@ -68,7 +68,7 @@ def section(results, curves, a) -> str:
         " intervals."
     )
     if along := (a.get("gain_trends") or {}).get("words", {}).get("along"):
-        reading += f" {esc(along[0].upper() + along[1:])}: the slope in log-log."
+        reading += f" {esc(along[0].upper() + along[1:])} (straight lines over log C)."
     rows = [
         [f"{r['flops']:.4g}", f"{r['leverage']:.3f}", span(r["interval"], 3)] for r in a["leverage"]
     ]
