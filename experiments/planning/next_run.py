@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-from experiments.planning import grid, ladder, step_time
+from experiments.planning import grid, ladder, published_rates, step_time
 from experiments.planning.grid import Sweep, SweepJob
 from launch import config, files, overrides
 from launch.config import ConfigError, Job, Run
@@ -114,7 +114,8 @@ def _settings(job: SweepJob, settings: list[str]) -> tuple[SweepJob, list[str]]:
 class Asked(NamedTuple):
     """family and its N_opt at `budget` FLOPs (matmul); `top`: the sweep's largest; `multiplier` of
     the ladder's rate, and in words where it comes from; `grow`: the batch follows the published
-    rule, else it stays the sweep's, which the law was fitted at.
+    exponent, else it stays the sweep's, which the law was fitted at; `rates`: a published rule of
+    both, one of published_rates.RULES.
     """
 
     family: str
@@ -124,6 +125,7 @@ class Asked(NamedTuple):
     multiplier: float
     rate_rule: str
     grow: bool = False
+    rates: str = ""
 
 
 def make(job: SweepJob, asked: Asked, target: step_time.Target, settings: list[str]) -> Next:
@@ -143,6 +145,11 @@ def make(job: SweepJob, asked: Asked, target: step_time.Target, settings: list[s
     base = dataclasses.replace(job.run, batch=batch)
     run = ladder.at(base, d, s.arm(asked.family), asked.multiplier, s.steps())
     rules["rate"] = asked.rate_rule
+    if asked.rates:
+        run, said = published_rates.applied(asked.rates, run, asked.budget)
+        if pinned:
+            run, said["batch"] = dataclasses.replace(run, batch=batch), rules["batch"]
+        rules |= said
     per_step = run.batch * run.model.seq_len
     steps = round(asked.budget / account.flops_per_token(run.model)["matmul"] / per_step)
     if steps < grid.MIN_STEPS:

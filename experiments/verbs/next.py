@@ -8,8 +8,8 @@ isoflop next --workdir=runs/big --budget=1e20 --device=h200 --devices=8 --memory
 isoflop next --workdir=runs/big --budget=1e20 --dry_run    says it all, registers nothing
 
 Size: the law's optimum on the sweep's ladder. Tokens: what the budget buys. Batch and rate: the
-sweep's rules, --grow_batch, or --set. The prediction is for one more run by the same rules, if the
-law holds. isoflop predictions keeps the tally.
+sweep's rules, --grow_batch, a published rule (--rates=steplaw2025), or --set. The prediction is for
+one more run by the same rules, if the law holds. isoflop predictions keeps the tally.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import json
 import os
 import pprint
 import sys
+import textwrap
 
 from absl import flags
 
@@ -32,6 +33,7 @@ from launch.runs import predictions, record
 conventions = Lazy("experiments.laws.conventions")
 next_loss = Lazy("experiments.laws.next_loss")
 next_run = Lazy("experiments.planning.next_run")
+published_rates = Lazy("experiments.planning.published_rates")
 next_text = Lazy("experiments.verbs.next_text")
 account = Lazy("model.account")
 checks = Lazy("launch.runs.checks")
@@ -53,6 +55,9 @@ def _check(fv) -> None:
         v = fv[name].value
         if v is not None and not 0 < v < float("inf"):
             raise UserError(f"--{name}={v:g} must be a positive, finite number")
+    published_rates.check(fv.rates)
+    if fv.rates and fv.grow_batch:
+        raise UserError(f"--rates={fv.rates} has a batch of its own: leave --grow_batch out")
     target_flags.check(fv)
 
 
@@ -118,7 +123,8 @@ def made(fv) -> tuple[dict, object, object]:
     optimum = next_loss.best(e, fv.budget)
     target = target_flags.target(fv, job.where)
     n_opt = optimum["n_opt"]["value"]
-    asked = next_run.Asked(family, n_opt, fv.budget, e.high, *_rule(results, family), fv.grow_batch)
+    rule = _rule(results, family)
+    asked = next_run.Asked(family, n_opt, fv.budget, e.high, *rule, fv.grow_batch, fv.rates)
     like = next(r for r in results if r["family"] == family)
     n = _identified(next_run.make(job, asked, target, getattr(fv, "set")), like)
     room = next_run.placed(n, target)
@@ -159,7 +165,7 @@ def made(fv) -> tuple[dict, object, object]:
         "curve": next_loss.curve(e, size, n.tokens, predictions.LEVEL, fv.seed),
         "seconds": None if room.hours is None else 3600 * room.hours,
         "rules": n.rules,
-        "notes": _notes(like, n, e),
+        "notes": _notes(like, n, e, fv.rates),
     }
     return record.finite(p), n, room
 
@@ -180,9 +186,14 @@ def _identified(n, like: dict):
     return n._replace(job=dataclasses.replace(job, run=run))
 
 
-def _notes(like: dict, n, e) -> list[str]:
+def _notes(like: dict, n, e, rates: str) -> list[str]:
     """What the prediction does not know."""
     out = [f"left out: {x['what']}: {x['why']}" for x in e.left_out]
+    if rates:
+        out.append(
+            f"rate and batch are {rates}'s ({published_rates.RULES[rates].seen}), and the law was"
+            " fitted to runs at the sweep's own: the interval does not know what that changes"
+        )
     text = like.get("dataset_tokens")
     if text and n.tokens / text > FRESH:
         out.append(
@@ -199,10 +210,13 @@ def recipe(p: dict, n, room) -> str:
     where = {k: v for k, v in config.to_dict(room.where).items() if v != plain[k]}
     where.pop("keep_final", None)  # a sweep leaves the last step out; this run is worth keeping
     low, high = p["interval"]
+    rules = "\n".join(textwrap.fill(f"{k.capitalize()}: {v}.", 96) for k, v in n.rules.items())
     return f'''"""The run after a sweep, at {p["flops"]:.4g} FLOPs (matmul), by isoflop next.
 
 Predicted on {p["date"]}: loss {p["loss"]:.4f} [{low:.4f}, {high:.4f}] nats/token. The prediction
 {p["id"]}.json stands beside this file and must not change: the run's record keeps its hash.
+
+{rules}
 """
 
 import os
@@ -275,6 +289,12 @@ def main(argv=None) -> int:
         False,
         "tokens of a batch grow as C^0.3271 (Bi et al. 2024), where the law was fitted at the"
         " sweep's",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "rates",
+        "",
+        "deepseek2024 | steplaw2025: learning rate and batch by a published rule",
         flag_values=fv,
     )
     flags.DEFINE_bool("dry_run", False, "register and write nothing", flag_values=fv)

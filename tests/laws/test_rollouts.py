@@ -38,7 +38,12 @@ def test_the_law_of_the_runs_wins():
     assert len(r["below"]) == 5 and r["shared"] == 3  # power_floor needs four budgets
     first = r["laws"]["power_floor"]["rollouts"]
     assert first[:2] == [None, None] and first[2]["n_fit"] == 4 and first[2]["n_test"] == 3
-    assert "3 parameters, 3 runs cannot fit it" in r["laws"]["power_floor"]["why"]
+    needs = "has 3 parameters: it takes 4 budgets to fit it and one above them, 5 in all"
+    assert needs in r["laws"]["power_floor"]["why"] and "not fitted" not in r["words"]
+    for budgets in (3, 4, 5):
+        few = rollouts.rollouts(points("chinchilla3", TRUTH, budgets))
+        assert (f"{needs} (these runs have {budgets})" in few["words"]) == (budgets < 5)
+        assert (few["laws"]["power_floor"]["scored"] is None) == (budgets < 5)
     assert r["words"].startswith("chinchilla3 extrapolates best here: off by chinchilla3 0.00%")
     k = rollouts.rollouts(points("kaplan_nd", KAPLAN))
     assert k["best"] == "kaplan_nd" and k["laws"]["kaplan_nd"]["scored"] < 1e-6

@@ -6,17 +6,21 @@ import dataclasses
 import json
 import math
 import os
+import pathlib
 import shutil
 
 import pytest
 
 from data import pipeline
 from experiments import recipes
-from experiments.planning import ladder, next_run
+from experiments.laws.published.constants import PUBLISHED
+from experiments.planning import ladder, next_run, published_rates
 from launch import config, files
 from launch.runs import outcomes, predictions, record
 from model import account
 from tests.verbs.made_up_sweeps import call, written
+
+STEP_LR, STEP_BATCH = PUBLISHED["step_law_lr"].values, PUBLISHED["step_law_batch"].values
 
 
 def made_up(tmp_path, **changes) -> str:
@@ -116,7 +120,58 @@ def test_rules_of_batch_rate_and_place(work, capsys):
     assert run["prediction"]["rules"]["rate"] == "given"
 
 
+@pytest.mark.parametrize("name", published_rates.RULES)
+def test_a_published_rule_sets_rate_and_batch(name, work, capsys):
+    a = registered(capsys, work, 4e11, f"--rates={name}")
+    run, p = config.from_dict(config.Run, a["run"]), a["prediction"]
+    rule, s = published_rates.RULES[name], published_rates.size(run, 4e11)
+    assert run.optimizer.lr == pytest.approx(rule.lr(s), rel=1e-9) and run.optimizer.embed_lr == 0
+    assert abs(math.log2(run.batch * run.model.seq_len / rule.batch(s))) <= 0.5
+    assert p["tokens"] == pytest.approx(s.d, rel=0.1)  # whole steps of a large batch
+    assert p["rules"]["rate"].startswith(name) and rule.source in p["rules"]["rate"]
+    assert any(f"are {name}'s" in note for note in p["notes"])
+    text = pathlib.Path(a["recipe"]).read_text()
+    assert f"Rate: {name}, for all parameters" in text and f"Batch: {name}" in text
+    assert recipes.load(a["recipe"]).run == run
+    given = registered(capsys, work, 4e11, f"--rates={name}", "--set=batch=3")
+    assert given["run"]["batch"] == 3 and given["prediction"]["rules"]["batch"] == "given"
+
+
+def test_published_rules_against_what_their_authors_trained():
+    """DeepSeek LLM 7B and 67B: 2T tokens at 4.2e-4 and 3.2e-4, 2304 and 4608 sequences of 4096."""
+    rule = published_rates.RULES["deepseek2024"]
+    for layers, width, context, lr, batch in (
+        (30, 4096, 4096, 4.2e-4, 2304 * 4096),
+        (95, 8192, 4096, 3.2e-4, 4608 * 4096),
+    ):
+        m = 72 * layers * width**2 + 12 * layers * width * context
+        s = published_rates.Size(0, 2e12, m * 2e12)
+        assert rule.lr(s) == pytest.approx(lr, rel=0.03)
+        assert rule.batch(s) == pytest.approx(batch, rel=0.1)
+    step, (lr, batch) = published_rates.RULES["steplaw2025"], (STEP_LR, STEP_BATCH)
+    s = published_rates.Size(1e9, 1e11, 0)
+    assert step.lr(s) == pytest.approx(lr["k"] * s.n ** lr["a"] * s.d ** lr["b"])
+    assert step.batch(s) == pytest.approx(batch["k"] * s.d ** batch["b"])
+
+
+def test_what_a_rule_counts_is_its_authors_count():
+    """M of DeepSeek: 72 L d^2 + 12 L d T, for attention with d_ff = 4 d, or three matrices of 8 d /
+    3.
+    """
+    run = recipes.load("tiny_dense").run
+    model, c = run.model, 1e12
+    s = published_rates.size(run, c)
+    d, layers = model.d_model, model.n_layers
+    m = s.c / s.d
+    own = account.flops_per_token(model)["matmul"] - 6 * d * model.vocab_size
+    assert m == pytest.approx(own) and s.d * (m + 6 * d * model.vocab_size) == pytest.approx(c)
+    assert m == pytest.approx(72 * layers * d**2 + 12 * layers * d * model.seq_len, rel=0.01)
+    assert s.n == account.parameters(model)["non_embedding"]
+
+
 BAD = [
+    (["--budget=1.6e11", "--rates=kaplan"], "choose from deepseek2024, steplaw2025"),
+    (["--budget=1.6e11", "--rates=steplaw2025", "--grow_batch"], "leave --grow_batch out"),
     ([], "--budget is missing"),
     (["--budget=-1"], "positive"),
     (["--budget=8e9"], "inside the sweep's own range"),

@@ -35,8 +35,23 @@ def _inputs(law: str, rows: list[dict]) -> dict:
     return {k: np.array([p[keys[k]] for p in rows], float) for k in FORMS[law].inputs}
 
 
+def _few(law: str, below: int) -> str:
+    """Why a law of C alone cannot be fitted to so many groups of runs, one run of each; or
+    nothing.
+    """
+    free = len(FORMS[law].names)
+    if FORMS[law].inputs != ("C",) or below > free:
+        return ""
+    return (
+        f"reads the best run of each budget and has {free} parameters: it takes {free + 1}"
+        f" budgets to fit it and one above them, {free + 2} in all"
+    )
+
+
 def _one(law: str, below: list[list[dict]], above: list[dict], spec: Objective) -> dict | str:
     """The error of a law on the best runs above; in words why there is none."""
+    if few := _few(law, len(below)):
+        return f"{law} {few}"
     alone = FORMS[law].inputs == ("C",)
     rows = [_best(g) for g in below] if alone else [p for g in below for p in g]
     loss = np.array([p["loss"] for p in rows])
@@ -86,16 +101,20 @@ def rollouts(points: list[dict], sigma: float = 0.0) -> dict | None:
         }
     ranked = sorted(able if shared else [], key=lambda law: laws[law]["scored"])
     out = {"below": below, "laws": laws, "shared": len(shared), "best": next(iter(ranked), None)}
-    return {**out, "words": _words(ranked, laws, len(shared))}
+    return {**out, "words": _words(ranked, laws, len(shared), len(found))}
 
 
-def _words(ranked: list[str], laws: dict, shared: int) -> str:
+def _words(ranked: list[str], laws: dict, shared: int, count: int) -> str:
     """Which law extrapolates best on these runs, and whether its error shrinks."""
     if not ranked:
         return "no law can be fitted to the lower budgets alone"
     numbers = ", ".join(f"{k} {laws[k]['scored']:.2%}" for k in ranked)
     rest = [k for k in laws if k not in ranked]
-    none = f"; not fitted: {', '.join(rest)}" if rest else ""
+    short = {k: why for k in rest if (why := _few(k, count - 1))}
+    others = [k for k in rest if k not in short]
+    none = f"; not fitted: {', '.join(others)}" if others else ""
+    for k, why in short.items():
+        none += f"; without {k}, which {why} (these runs have {count})"
     errors = [r["error"] for r in laws[ranked[0]]["rollouts"] if r]
     trend = ""
     if len(errors) > 1:
