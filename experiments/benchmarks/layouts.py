@@ -2,9 +2,8 @@
 changes in loss, gradients and routing.
 
 Differences are relative: of the loss, and of each leaf of the gradient, |g - g_1| / |g_1|, the
-largest leaf taken. Parameters are drawn without zeros, so that every leaf has a gradient in the
-first step; the optimizer keeps no momentum, so that its first moment is the gradient of the last
-step.
+largest taken. No parameter is drawn zero, so that every leaf has a gradient in the first step. No
+momentum is kept, so that the optimizer's first moment is the gradient of the last step.
 """
 
 import dataclasses
@@ -35,9 +34,10 @@ EXPERTS = "attention/moe(d_ff=64,activation=swiglu,n_shared=1)"
 MOE = parts.model(EXPERTS, vocab_size=128, seq_len=16, d_model=32)
 WINDOWS = "attention(window=5)/dense(d_ff=64), attention/dense(d_ff=64)"
 TWO_WIDTHS = "attention/moe(d_ff=64), attention/moe(n_experts=16,top_k=1,d_expert=24)"
+SPARSE = "sparse(block=4,local=4,n_global=2,n_random=1)"
+LATENT = "latent(kv_rank=16,d_rope=8)"
 BOUNDED = EXPERTS.replace(")", ",capacity_factor=1.25,routing_group=2)")
-# every mixer with a state; retnet and gla by themselves, for a norm of a head's output, where that
-# is nearly nothing, makes much of the last bit within twenty steps
+# every mixer but attention; alone where the norm of a head's output makes much of the last bit
 STATES = {
     "cells": ("rnn", "lstm", "gru"),
     "linear": ("linear_attention", "gated_delta", "mamba2(n_heads=4)", "mamba"),
@@ -46,7 +46,7 @@ STATES = {
     "diagonal": ("s4d", "s5", "rg_lru"),
     "others": ("rwkv4", "rwkv7", "gated_conv"),
     "hyena": ("hyena",),
-    "chosen": ("sparse(block=4,local=4,n_global=2,n_random=1)", "reformer(span=4)"),
+    "attending": (SPARSE, "reformer(span=4)", LATENT),
 }
 
 

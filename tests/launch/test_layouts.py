@@ -51,7 +51,7 @@ def differs(name, mesh, dtype="float64", **how):
 def test_every_axis_is_tried():
     assert {name for name, _ in QUICK} == set(bench.MODELS) and len(bench.LAYOUTS) >= 10
     mixers = {type(layer.mixer) for model, _ in bench.MODELS.values() for layer in model.layers}
-    assert mixers == set(MIXERS.values()) - {MIXERS["latent"]}
+    assert mixers == set(MIXERS.values())
     for axis in ("fsdp", "tensor", "expert"):
         assert sum(meshes.parse(mesh)[axis] > 1 for mesh in bench.LAYOUTS) >= 2
 
