@@ -21,6 +21,7 @@ PUBLIC = {
     "experiments.planning.grid": ("make",),
     "experiments.planning.fairness": ("matched",),
     "experiments.sweep": ("results",),
+    "experiments.laws.notebook": ("fit", "compare", "predict"),
     "experiments.laws.runs.table": ("load", "read"),
     "experiments.laws.table_fit": ("ask",),
     "experiments.laws.sweep_analysis": ("analyse",),
