@@ -61,7 +61,11 @@ def draw(rows: list[dict], dial: str, unit: str) -> str:
         base = rows[0]["reference"]
         axes[0].set(title="loss", ylabel=f"validation loss ({unit})")
         axes[1].set(title=f"minus {LABEL.get(base, base)}, seed by seed", ylabel=unit)
-        axes[0].legend(fontsize=9 if len(families) < 6 else 7, ncols=1 + len(families) // 8)
+        if len(families) < 6:
+            axes[0].legend(fontsize=9)
+        else:  # no corner is free of points
+            names = axes[0].get_legend_handles_labels()
+            fig.legend(*names, loc="outside lower center", ncols=6, fontsize=8)
         return plotting.svg(fig)
 
 

@@ -1,6 +1,7 @@
 """N_opt and D_opt against compute, with their power laws."""
 
 import matplotlib
+import matplotlib.lines
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
@@ -44,7 +45,8 @@ def _parabolas(a: dict) -> str:
 def draw(analysis) -> str:
     """N_opt and D_opt against C with their power laws."""
     with plt.rc_context(STYLE):
-        fig, axes = canvas(2, height=5.2)
+        arms = len(analysis["families"])
+        fig, axes = canvas(2, height=5.2 + 0.22 * max(0, arms - 2))  # a line of the legend each
         drawn = styles(list(analysis["families"]))
         for ax, field, name in (
             (axes[0], "n", f"N_opt: {analysis['n_means']}"),
@@ -58,6 +60,10 @@ def draw(analysis) -> str:
                 c, y = (np.array([q[key] for q in rows]) for key in ("flops", f"{field}_opt"))
                 spans = [q.get(f"{field}_opt_interval") or (v, v) for q, v in zip(rows, y)]
                 error = np.array([[max(0, v - s[0]), max(0, s[1] - v)] for v, s in zip(y, spans)]).T
+                law, exponent = f[f"{field}_law"], f[f"{field}_exponent"]
+                span = f.get(f"{field}_exponent_interval")
+                around = f" [{span[0]:.2f}, {span[1]:.2f}]" if span else ""
+                power = f": C^{exponent:.2f}{around}" if law else ""
                 ax.errorbar(
                     c * (1 + 0.02 * k),
                     y,
@@ -67,20 +73,13 @@ def draw(analysis) -> str:
                     ms=6,
                     lw=1.2,
                     capsize=3,
+                    label=LABEL.get(family, family) + power,
                 )
                 seen += [*y, *[s[0] for s in spans], *[s[1] for s in spans]]
-                law, exponent = f[f"{field}_law"], f[f"{field}_exponent"]
                 if law:
                     grid = np.geomspace(c.min() / 1.3, c.max() * 1.3, 50)
-                    span = f.get(f"{field}_exponent_interval")
-                    around = f" [{span[0]:.2f}, {span[1]:.2f}]" if span else ""
-                    ax.plot(
-                        grid,
-                        np.exp(law[0]) * grid ** law[1],
-                        color=drawn[family].colour,
-                        lw=1.4,
-                        label=f"{LABEL.get(family, family)}: C^{exponent:.2f}{around}",
-                    )
+                    line = np.exp(law[0]) * grid ** law[1]
+                    ax.plot(grid, line, color=drawn[family].colour, lw=1.4)
             _published(ax, field, seen, analysis)
             ax.set(
                 xscale="log",
@@ -102,9 +101,18 @@ def draw(analysis) -> str:
             if seen:
                 log_ticks(ax.yaxis, min(seen), max(seen))
                 ax.set_ylim(min(seen) / 1.5, max(seen) * 1.6)
-            if ax.get_legend_handles_labels()[1]:
-                ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8.5)
+            _legend(ax)
         return svg(fig)
+
+
+def _legend(ax):
+    """The arms, then what was published: below, where no point is."""
+    entries = sorted(
+        zip(*ax.get_legend_handles_labels(), strict=True),
+        key=lambda e: isinstance(e[0], matplotlib.lines.Line2D),
+    )
+    if entries:
+        ax.legend(*zip(*entries), loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8.5)
 
 
 def _published(ax, field, seen, analysis):
