@@ -38,7 +38,8 @@ def curves_of(results: list[dict], a: dict) -> list[dict]:
         ends = {size: own for (spent, size), own in found.items() if spent == most}
         size = min(ends, key=lambda s: np.mean([r["validation"]["loss"] for r in ends[s]]))
         out.append({"family": family, "size": size, **_mean(ends[size])})
-    return out
+    order = list(a.get("families") or [])  # an arm has one colour in all figures
+    return sorted(out, key=lambda r: order.index(r["family"]) if r["family"] in order else 99)
 
 
 def _mean(runs: list[dict]) -> dict:
