@@ -11,14 +11,14 @@ import dataclasses
 from experiments.planning.grid import Sweep, SweepJob
 from experiments.recipes import quickstart
 
-LONG = 56_000  # tokens; the shortest run has 56,832
+LONG = 50_000  # tokens; the shortest run has 50,944
 
 
 def recipe() -> SweepJob:
     sweep = Sweep(
         name="kaplan_to_chinchilla",
-        sizes=(8, 12, 20, 36),
-        budgets=(2e10, 4.5e10, 1e11, 2.2e11),
+        sizes=(8, 12, 20, 32),
+        budgets=(1.5e10, 3.5e10, 8e10, 1.9e11),
         arms=(("short", "dense"), ("long", f"dense; schedule.warmup_tokens={LONG}")),
         lr_multipliers=(0.5, 1.0, 2.0),
     )

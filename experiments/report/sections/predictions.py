@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.report import plotting
 from experiments.report.elements import esc, f4, figure_section, span, table
+from experiments.report.labels import LABEL
 from experiments.report.plotting import STYLE
 from launch.runs import outcomes, predictions
 
@@ -36,7 +37,8 @@ def _one(ax, row: dict) -> None:
     ax.set(xscale="log", xlabel="training tokens", xlim=(x[0], x[-1] * 1.35))
     ax.set_ylim(min(every) - margin, max(every) + margin)
     plotting.log_ticks(ax.xaxis, x[0], x[-1], most=4)
-    ax.set_title(f"{p['flops']:.3g} FLOPs, x{predictions.times(p['distance'])}")
+    arm = LABEL.get(p["family"], p["family"])
+    ax.set_title(f"{arm}\n{p['flops']:.3g} FLOPs, x{predictions.times(p['distance'])}")
     ax.legend(fontsize=7.5)
 
 
