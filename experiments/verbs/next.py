@@ -39,6 +39,7 @@ account = Lazy("model.account")
 checks = Lazy("launch.runs.checks")
 compiled = Lazy("launch.runs.compiled")
 points = Lazy("experiments.laws.runs.points")
+rollouts = Lazy("experiments.laws.comparisons.rollouts")
 sweep = Lazy("experiments.sweep")
 tables = Lazy("experiments.laws.runs.table")
 verdicts = Lazy("experiments.laws.fitting.verdicts")
@@ -85,10 +86,21 @@ def _family(fv, table) -> str:
     return fv.family or known[0]
 
 
-def _rule(results, family) -> tuple[float, str]:
-    usable = points.usable(results, "multiplied", "matmul")[0]
-    verdicts = points.tuned([p for p in usable if p["family"] == family])[1]
-    return next_loss.rate(verdicts)
+def _rule(own: list[dict]) -> tuple[float, str]:
+    return next_loss.rate(points.tuned(own)[1])
+
+
+def _competed(own: list[dict], law: str, sigma: float) -> list[str]:
+    """A note where another law errs less on the sweep's upper budgets, held back."""
+    grid = [p for p in own if p["role"] in ("grid", "tokens")]
+    found = rollouts.rollouts(grid, sigma, next_loss.LAWS)
+    scores = {k: v["scored"] for k, v in found["laws"].items()} if found else {}
+    if None in scores.values() or not scores or found["best"] == law:
+        return []
+    return [
+        f"fitted to the lower budgets alone, {law} misses the upper ones by {scores[law]:.1%},"
+        f" {found['best']} by {scores[found['best']]:.1%}: --law={found['best']} predicts by that"
+    ]
 
 
 def _in_time(fv, room) -> None:
@@ -123,7 +135,9 @@ def made(fv) -> tuple[dict, object, object]:
     optimum = next_loss.best(e, fv.budget)
     target = target_flags.target(fv, job.where)
     n_opt = optimum["n_opt"]["value"]
-    rule = _rule(results, family)
+    usable = points.usable(results, "multiplied", "matmul")[0]
+    own = [p for p in usable if p["family"] == family]
+    rule = _rule(own)
     asked = next_run.Asked(family, n_opt, fv.budget, e.high, *rule, fv.grow_batch, fv.rates)
     like = next(r for r in results if r["family"] == family)
     n = _identified(next_run.make(job, asked, target, getattr(fv, "set")), like)
@@ -165,7 +179,7 @@ def made(fv) -> tuple[dict, object, object]:
         "curve": next_loss.curve(e, size, n.tokens, predictions.LEVEL, fv.seed),
         "seconds": None if room.hours is None else 3600 * room.hours,
         "rules": n.rules,
-        "notes": _notes(like, n, e, fv.rates),
+        "notes": _notes(like, n, e, fv.rates) + _competed(own, fv.law, _spread(e)),
     }
     return record.finite(p), n, room
 
@@ -184,6 +198,11 @@ def _identified(n, like: dict):
     else:
         run = checks.identified(job.run, job.where)
     return n._replace(job=dataclasses.replace(job, run=run))
+
+
+def _spread(e) -> float:
+    """Root mean square of the fit's residuals."""
+    return float((e.f.residuals**2).mean() ** 0.5)
 
 
 def _notes(like: dict, n, e, rates: str) -> list[str]:

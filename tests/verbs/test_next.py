@@ -100,6 +100,14 @@ def test_the_recipe_is_what_was_predicted(work, capsys):
     assert p["commit"] == record.commit() and len(p["data"]["sha256"]) == 64
 
 
+def test_the_law_that_errs_less_on_the_upper_budgets_is_named(work, capsys):
+    notes = registered(capsys, work, 1.6e11, "--law=kaplan_nd")["prediction"]["notes"]
+    (said,) = [n for n in notes if "lower budgets alone" in n]
+    assert said.startswith("fitted to the lower budgets alone, kaplan_nd misses")
+    assert said.endswith("--law=chinchilla3 predicts by that")
+    assert registered(capsys, work, 1.7e11)["prediction"]["notes"] == []
+
+
 def test_typed_again_the_first_prediction_stands(work, capsys):
     a = registered(capsys, work)
     b = registered(capsys, work)

@@ -70,7 +70,7 @@ def _one(law: str, below: list[list[dict]], above: list[dict], spec: Objective) 
     }
 
 
-def rollouts(points: list[dict], sigma: float = 0.0) -> dict | None:
+def rollouts(points: list[dict], sigma: float = 0.0, laws=LAWS) -> dict | None:
     """{below: FLOPs of each rollout, laws: {law: {rollouts, scored, why}}, shared, best, words} of
     one family; None below three groups of runs. `scored`: a law's mean error over the rollouts in
     which every law that has any could be fitted. sigma: noise of one run in log loss.
@@ -79,10 +79,10 @@ def rollouts(points: list[dict], sigma: float = 0.0) -> dict | None:
     if len(found) < LEAST:
         return None
     spec = Objective("huber", max(1e-3, sigma))
-    below, rows = [], {law: [] for law in LAWS}
+    below, rows = [], {law: [] for law in laws}
     for k in range(2, len(found)):
         below.append(float(max(p["c"] for g in found[:k] for p in g)))
-        for law in LAWS:
+        for law in laws:
             rows[law].append(_one(law, found[:k], [_best(g) for g in found[k:]], spec))
     able = {law: own for law, own in rows.items() if not all(isinstance(r, str) for r in own)}
     shared = [
@@ -90,18 +90,23 @@ def rollouts(points: list[dict], sigma: float = 0.0) -> dict | None:
         for k in range(len(below))
         if able and all(not isinstance(own[k], str) for own in able.values())
     ]
-    laws = {}
+    out = {}
     for law, own in rows.items():
         fair = law in able and shared
         score = float(np.mean([own[k]["error"] for k in shared])) if fair else None
-        laws[law] = {
+        out[law] = {
             "rollouts": [None if isinstance(r, str) else r for r in own],
             "scored": score,
             "why": next((r for r in reversed(own) if isinstance(r, str)), None),
         }
-    ranked = sorted(able if shared else [], key=lambda law: laws[law]["scored"])
-    out = {"below": below, "laws": laws, "shared": len(shared), "best": next(iter(ranked), None)}
-    return {**out, "words": _words(ranked, laws, len(shared), len(found))}
+    ranked = sorted(able if shared else [], key=lambda law: out[law]["scored"])
+    return {
+        "below": below,
+        "laws": out,
+        "shared": len(shared),
+        "best": next(iter(ranked), None),
+        "words": _words(ranked, out, len(shared), len(found)),
+    }
 
 
 def _words(ranked: list[str], laws: dict, shared: int, count: int) -> str:
