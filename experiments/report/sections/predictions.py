@@ -39,7 +39,6 @@ def _one(ax, row: dict) -> None:
     plotting.log_ticks(ax.xaxis, x[0], x[-1], most=4)
     arm = LABEL.get(p["family"], p["family"])
     ax.set_title(f"{arm}\n{p['flops']:.3g} FLOPs, x{predictions.times(p['distance'])}")
-    ax.legend(fontsize=7.5)
 
 
 def draw(rows: list[dict]) -> str:
@@ -48,6 +47,10 @@ def draw(rows: list[dict]) -> str:
         for ax, row in zip(axes, rows, strict=True):
             _one(ax, row)
         axes[0].set_ylabel("loss (nats/token)")
+        names = {}  # once each, below: panels are narrow
+        for ax in axes:
+            names |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        fig.legend(names.values(), names, loc="outside lower center", ncols=4, fontsize=8)
         return plotting.svg(fig)
 
 
