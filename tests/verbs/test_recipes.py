@@ -30,7 +30,7 @@ def run(*argv, cwd):
         env=env,
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=3600,  # a busy machine is no fault of a recipe's
     )
     assert done.returncode == 0, f"{argv}: {done.stderr[-3000:]}"
     assert "Traceback" not in done.stderr and "could not be made" not in done.stdout
