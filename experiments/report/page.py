@@ -131,6 +131,9 @@ def _cards(a: dict) -> str:
     return f'<div class="cards">{"".join(out)}</div>'
 
 
+SHOWN = 5  # arms that a title names
+
+
 def _arms(results) -> str:
     """dense against mixture of experts, or whatever the arms are."""
     order = list(ARMS)
@@ -139,6 +142,8 @@ def _arms(results) -> str:
         key=lambda f: (order.index(f) if f in order else len(order), f),
     )
     names = [LABEL.get(f, str(f)) for f in families]
+    if len(names) > SHOWN:
+        return f"{'; '.join(names[:SHOWN])} and {len(names) - SHOWN} more arms"
     return " against ".join(names) if len(names) < 3 else "; ".join(names)
 
 

@@ -133,6 +133,13 @@ def test_no_two_arms_look_alike():
     assert styles["mamba2"].colour == styles["mamba2_moe"].colour
 
 
+def test_a_title_names_a_few_arms():
+    few = [{"family": f} for f in ("dense", "moe")]
+    assert page._arms(few) == "dense against mixture of experts"
+    many = [{"family": f"a{i}"} for i in range(20)]
+    assert page._arms(many) == "a0; a1; a10; a11; a12 and 15 more arms"
+
+
 def test_models_of_one_context_have_no_gain():
     assert context_gains.compare([points.point(r) for r in isoflop(0.0)]) == []
 
