@@ -10,7 +10,8 @@ import sys
 import tempfile
 import types
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from launch.devices import child_process
+
 _children: list = []  # one that is not waited for ends by itself, when its pipe does
 
 
@@ -21,14 +22,13 @@ class Tracker:
         self._first = json.dumps({"place": place, "about": about._asdict()})
 
     def open(self) -> None:
-        path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH")) if p)
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "launch.trackers.apart"],
+            child_process.command("-m", "launch.trackers.apart"),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_process.environment(),
             text=True,
             start_new_session=True,  # ctrl-c is for the run; its pipe tells this one
         )
