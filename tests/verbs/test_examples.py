@@ -62,7 +62,13 @@ def _values(answer) -> set[str]:
     return {f"{answer:.3f}", f"{answer:+.3f}"} if isinstance(answer, float) else set()
 
 
-@pytest.mark.parametrize("name", STUDIES)
+# its README names seventeen fits
+LONG = {"kaplan_to_chinchilla": pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=LONG[n]) if n in LONG else n for n in STUDIES]
+)
 def test_the_text_says_what_the_records_say(name, capsys, monkeypatch):
     """Every loss and interval in the study's README comes out of its records, by the commands that
     it names.
