@@ -100,10 +100,15 @@ def plot(result: dict, path: str) -> None:
     for row in result["mixers"]:
         by.setdefault(row["mixer"], []).append((row["context"], row["us"]))
     last = max(row["context"] for row in result["mixers"])
-    for name, line in sorted(by.items(), key=lambda kv: -kv[1][-1][1]):
-        style = {"color": "black", "linewidth": 2.5} if name == "attention" else {"linewidth": 1.2}
+    costs = [us for line in by.values() for _, us in line]
+    for k, (name, line) in enumerate(sorted(by.items(), key=lambda kv: -kv[1][-1][1])):
+        style = {"linewidth": 1.2, "linestyle": "-" if k < 10 else "--"}  # ten colours, twice
+        if name == "attention":
+            style = {"color": "black", "linewidth": 2.5}
         axes.loglog(*zip(*line), marker="o", markersize=3, label=name, **style)
     axes.set_xticks([c for c, _ in line], [f"{c:,}" for c, _ in line])
+    round_ones = [v for v in (5, 10, 20, 50, 100, 200, 500) if min(costs) <= v <= max(costs)]
+    axes.set_yticks(round_ones, [str(v) for v in round_ones])
     axes.minorticks_off()
     axes.set_xlabel("context, tokens")
     axes.set_ylabel("CPU time of a token, forward and backward (us)")
