@@ -34,13 +34,13 @@ def _exact(e) -> bool:
 
 
 def _products():
-    """Every mixer in chunks; how experts are computed is another matter, asked of attention's two
+    """Every mixer in chunks; how experts are computed is another matter, asked of attention
     alone but in the slow lane.
     """
     chunks = Execution(attention_chunk=4, loss_chunk=4, chunk=4)
     every = [*(Execution(moe=name, moe_rows=8) for name in dispatch.IMPLEMENTATIONS), chunks]
     for (mixer, vocab), ex in itertools.product(zip(MIXERS, itertools.cycle((32, 1056))), every):
-        quick = ex == chunks or mixer in ("attention", "latent")
+        quick = ex == chunks or mixer == "attention"
         yield pytest.param(ex, mixer, vocab, marks=() if quick else pytest.mark.slow)
 
 

@@ -47,6 +47,7 @@ EVERY = SweepJob(
 )
 
 
+@pytest.mark.slow
 def test_no_grouping_lacks_an_axis(tmp_path, capsys):
     """A recipe that varies every axis at once: no cell takes the place of another."""
     results = results_of(EVERY)

@@ -25,8 +25,17 @@ def few(name: str) -> SweepJob:
 MANY = {"architectures": 2, "context": 10}
 
 
-# as quickstart, but larger
-LONG = ("dense_vs_moe", "predict", "kaplan_to_chinchilla", "isoflop", "repeats", "known_truth")
+# larger, or like another one
+LONG = (
+    "batch",
+    "dense_vs_moe",
+    "isoflop",
+    "kaplan_to_chinchilla",
+    "known_entropy",
+    "known_truth",
+    "predict",
+    "repeats",
+)
 
 
 @pytest.mark.parametrize(
