@@ -278,6 +278,7 @@ def _muennighoff(path):
 
 
 _RAW = "https://raw.githubusercontent.com"
+_DATABLATIONS = "13701315b163f1c54642b94ad237b2699187c3ee"  # its commit
 SOURCES = {
     "besiroglu2024": Source(
         f"{_RAW}/epoch-research/analyzing-chinchilla/92258837425e1b5f2851d624287f0120583a3d0e/data/svg_extracted_data.csv",
@@ -310,8 +311,8 @@ SOURCES = {
         sha256="c03e7531add85e594f368d33bac4a0220280be858a7ed12d147cf73af6a3819f",
     ),
     "muennighoff2023": Source(
-        f"{_RAW}/huggingface/datablations/13701315b163f1c54642b94ad237b2699187c3ee/utils/parametric_fit.ipynb",
-        "13701315b163f1c54642b94ad237b2699187c3ee",
+        f"{_RAW}/huggingface/datablations/{_DATABLATIONS}/utils/parametric_fit.ipynb",
+        _DATABLATIONS,
         "parametric_fit.ipynb",
         "Apache-2.0",
         _muennighoff,
